@@ -1,0 +1,214 @@
+#!/usr/bin/env bash
+# Checks a portfolio-mcp binary with clients that other people wrote: the TypeScript and Python SDKs and the MCP Inspector
+# over stdio, HTTP+SSE and Streamable HTTP, and the MCP conformance suite.
+#
+#   scripts/clients/run.sh target/release/portfolio-mcp
+#
+# It needs Node.js with npm, and Python 3.10 or newer with pip. The clients go into target/clients, at the versions that
+# package-lock.json and requirements.txt fix; a second run finds them there. The servers under test are started here, on
+# free loopback ports and with stores in a temporary folder.
+#
+# Prints one line for each check, a client's checks ending with the first that fails, and then `N passed, N failed`.
+# The exit code is 0 if all passed, 1 if not, and 2 if they could not be made.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=$root/target/clients
+files=$(mktemp -d "${TMPDIR:-/tmp}/portfolio-clients.XXXXXX")
+server_pid=
+
+give_up() {
+  printf 'clients: %s\n' "$*" >&2
+  exit 2
+}
+
+within() {
+  if command -v timeout >/dev/null 2>&1; then
+    timeout -k 5 "$@"
+  else
+    perl -e 'alarm shift; exec @ARGV or exit 127' "$@"
+  fi
+}
+
+# shellcheck disable=SC2317 # the trap calls it
+clean_up() {
+  if [ -n "$server_pid" ]; then kill -9 "$server_pid" 2>/dev/null || true; fi
+  rm -rf "$files"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- What the checks need ---------------------------------------------------------------------------------------------
+
+install_node_packages() {
+  local lock=$here/package-lock.json
+  if ! cmp -s "$lock" "$cache/node/installed.json"; then
+    command -v npm >/dev/null 2>&1 || give_up "npm is missing; install Node.js, which brings it"
+    rm -rf "$cache/node"
+    mkdir -p "$cache/node"
+    cp "$here/package.json" "$lock" "$cache/node"
+    # None of the packages needs its install script.
+    (cd "$cache/node" && within 600 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null >&2) ||
+      give_up "npm could not install what scripts/clients/package-lock.json names"
+    cp "$lock" "$cache/node/installed.json"
+  fi
+  modules=$cache/node/node_modules
+  # The Inspector and the conformance suite need Node 22; a package brings it for most platforms.
+  node=$modules/.bin/node
+  [ -x "$node" ] || node=$(command -v node) || give_up "Node.js is missing"
+  "$node" -e 'process.exit(process.versions.node.split(".")[0] < 22 ? 1 : 0)' || give_up "$node is older than Node 22"
+  # Modules are looked for beside the program that imports them.
+  cp "$here"/*.mjs "$cache/node"
+}
+
+install_python_packages() {
+  local into=$cache/python pip
+  if ! cmp -s "$here/requirements.txt" "$into/installed.txt"; then
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || give_up "python3 is missing or older than 3.10"
+    rm -rf "$into"
+    mkdir -p "$into"
+    # Debian has what `venv` needs in a package of its own; without it, a plain folder does.
+    if python3 -m venv "$into/venv" >/dev/null 2>&1; then
+      pip=("$into/venv/bin/python" -m pip install)
+    else
+      rm -rf "$into/venv"
+      pip=(python3 -m pip install --target "$into/packages")
+    fi
+    within 600 "${pip[@]}" --quiet --disable-pip-version-check -r "$here/requirements.txt" </dev/null >&2 ||
+      give_up "pip could not install what scripts/clients/requirements.txt names"
+    cp "$here/requirements.txt" "$into/installed.txt"
+  fi
+  python=$into/venv/bin/python
+  if [ ! -x "$python" ]; then
+    python=python3
+    export PYTHONPATH=$into/packages
+  fi
+}
+
+# --- The server under test --------------------------------------------------------------------------------------------
+
+# A new store with the example content, and with documents that break every rule of their kind.
+fill_store() {
+  local folder
+  rm -f "$files"/store.db*
+  for folder in examples/content tests/fixtures/broken; do
+    within 60 "$server" import "$root/$folder" --store "$store" >"$files/log" 2>&1 </dev/null ||
+      { cat "$files/log" >&2 && give_up "\`portfolio-mcp import $folder\` failed"; }
+  done
+}
+
+start_http() {
+  local _
+  "$server" http --listen 127.0.0.1:0 --store "$store" >"$files/http.out" 2>"$files/http.log" </dev/null &
+  server_pid=$!
+  for _ in $(seq 100); do
+    url=$(grep -oE 'http://127\.0\.0\.1:[0-9]+' "$files/http.log" | head -n 1) && return 0
+    kill -0 "$server_pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$files/http.log" >&2
+  give_up "\`portfolio-mcp http\` did not name its address on stderr within ten seconds"
+}
+
+stop_http() {
+  local status=0 _
+  kill -TERM "$server_pid" 2>/dev/null || true
+  for _ in $(seq 50); do
+    kill -0 "$server_pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -9 "$server_pid" 2>/dev/null || true # no answer to SIGTERM in five seconds
+  wait "$server_pid" 2>/dev/null || status=$?
+  server_pid=
+  if [ "$status" -eq 0 ] && [ ! -s "$files/http.out" ]; then
+    report "ok server: ended with 0 on SIGTERM, its stdout empty"
+  else
+    report "FAILED server: ended with $status on SIGTERM; its stdout and stderr end with"
+    tail -n 20 "$files/http.out" "$files/http.log"
+  fi
+}
+
+# --- The checks -------------------------------------------------------------------------------------------------------
+
+report() {
+  printf '%s\n' "$1" | tee -a "$files/report"
+}
+
+# Runs a program that reports each check in a line, `ok ...` or `FAILED ...`, and ends with the first that fails.
+run_checks() {
+  local status=0 text
+  within 180 "$@" >"$files/checks" 2>"$files/log" </dev/null || status=$?
+  text=$(cat "$files/checks")
+  if [ "$status" -ne 0 ]; then
+    [[ $text == *"FAILED "* ]] || text="$text
+FAILED ${2##*/}: ended with $status"
+    text="$text
+$(tail -n 20 "$files/log")"
+  fi
+  report "$text"
+}
+
+check_sdk() {
+  fill_store
+  if [ "$1" = stdio ]; then
+    run_checks "${@:2}" stdio "$server" stdio --store "$store"
+  else
+    start_http
+    case $1 in
+      sse) run_checks "${@:2}" sse "$url/sse" ;;
+      http) run_checks "${@:2}" http "$url/mcp" ;;
+    esac
+    stop_http
+  fi
+}
+
+conformance() {
+  within 300 "$node" "$modules/.bin/conformance" server --url "$url/mcp" --output-dir "$files/conformance" "$@" \
+    >"$files/log" 2>&1 </dev/null
+}
+
+check_conformance() {
+  local revision
+  for revision in 2025-11-25 2026-07-28; do
+    if conformance --requirements "$revision" --expected-failures "$root/tests/conformance/$revision.yml"; then
+      report "ok conformance $revision: only tests/conformance/$revision.yml fails"
+    else
+      report "FAILED conformance $revision: tests/conformance/$revision.yml does not say what fails
+$(sed -n '/^=== SUMMARY/,$p' "$files/log")"
+    fi
+  done
+  # Not among a revision's requirements, but it applies to every server.
+  if conformance --scenario http-header-validation --spec-version 2026-07-28; then
+    report "ok conformance http-header-validation"
+  else
+    report "FAILED conformance http-header-validation
+$(tail -n 40 "$files/log")"
+  fi
+}
+
+if [ $# -ne 1 ] || [ ! -x "$1" ]; then
+  give_up "usage: scripts/clients/run.sh PATH-TO-portfolio-mcp"
+fi
+server=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+store=sqlite:$files/store.db
+
+install_node_packages
+install_python_packages
+
+for transport in stdio sse http; do
+  check_sdk "$transport" "$node" "$cache/node/typescript-sdk.mjs"
+  check_sdk "$transport" "$python" "$here/python-sdk.py"
+done
+
+fill_store
+start_http
+run_checks "$node" "$cache/node/inspector.mjs" "$modules/.bin/mcp-inspector" "$url" "$server" stdio --store "$store"
+check_conformance
+stop_http
+
+passed=$(grep -c '^ok ' "$files/report" || true)
+failed=$(grep -c '^FAILED ' "$files/report" || true)
+printf '\n%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

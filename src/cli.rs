@@ -1,0 +1,317 @@
+//! Every flag, environment variable and help text, and what they mean together.
+//!
+//! Nothing else reads the environment. All problems are reported at once, before anything is opened.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::store::{Location, RedisUrl};
+
+/// Reads a variable of the environment; an empty one counts as absent.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Read and edit a website's case studies and downloads from any MCP client, with every change on record.
+///
+/// Without a command: `stdio` when standard input is not a terminal, else this help.
+#[derive(Debug, Parser)]
+#[command(name = "portfolio-mcp", version, about, long_about = None, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of every command.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve one MCP client over standard input and output, as desktop clients and editors start it
+    Stdio,
+    /// Serve MCP clients over HTTP: Streamable HTTP at /mcp, HTTP+SSE at /sse
+    Http(HttpArgs),
+    /// Bring a JSON folder into the store: projects.json, resources.json, audit.jsonl or audit.json
+    ///
+    /// Documents are kept as they are. Those that the store has with another content are left and listed, unless --force is given.
+    Import(ImportArgs),
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct CommonArgs {
+    /// Where the content is: `redis://…`, `rediss://…` (with TLS) or `sqlite:PATH`
+    ///
+    /// Else `REDIS_URL`, `REDIS_REDIS_URL`, `REDIS_KV_URL`, `KV_URL`, or the `…_REST_API_…` variables of an Upstash database; else a SQLite
+    /// file in the user's data directory.
+    #[arg(long, value_name = "URL", env = "PORTFOLIO_STORE", hide_env_values = true, global = true)]
+    pub store: Option<String>,
+    /// Put this before every Redis key; `{site}:` keeps one site in one Redis Cluster slot
+    #[arg(long, value_name = "P", env = "PORTFOLIO_KEY_PREFIX", global = true)]
+    pub key_prefix: Option<String>,
+    /// Offer no writing tool
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "PORTFOLIO_READ_ONLY",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        global = true
+    )]
+    pub read_only: Option<String>,
+    /// Log to stderr from this level on: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "PORTFOLIO_LOG", global = true)]
+    pub log: Option<String>,
+    /// Log as text or as JSON lines [default: text]
+    #[arg(long, value_name = "FORMAT", env = "PORTFOLIO_LOG_FORMAT", global = true)]
+    pub log_format: Option<String>,
+}
+
+/// Options of `http`.
+#[derive(Debug, Args)]
+pub struct HttpArgs {
+    /// Address and port to listen on; port 0 takes a free one, and the address is printed on stderr
+    #[arg(long, value_name = "ADDR", env = "PORTFOLIO_LISTEN", default_value = "127.0.0.1:8787")]
+    pub listen: String,
+    /// Accept requests for this host name too, besides localhost; may be repeated
+    #[arg(long = "allowed-host", value_name = "H", env = "PORTFOLIO_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<String>,
+    /// Accept requests of web pages from this origin too, besides those of localhost; may be repeated
+    #[arg(long = "allowed-origin", value_name = "O", env = "PORTFOLIO_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Vec<String>,
+}
+
+/// Options of `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The folder with the JSON files
+    pub folder: PathBuf,
+    /// Show what would be written, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace documents that differ
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What all commands need to know, made of arguments and environment.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where the content is.
+    pub location: Location,
+    /// Which argument or variable said so.
+    pub chosen_by: String,
+    /// Why nothing can be written, if so.
+    pub read_only: Option<String>,
+    /// Least level that is logged.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Where `http` listens.
+    pub listen: SocketAddr,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs, one object a line.
+    Json,
+}
+
+/// Everything that is wrong with arguments and environment.
+#[derive(Debug)]
+pub struct UsageError(pub Vec<String>);
+
+impl std::error::Error for UsageError {}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Cli {
+    /// What arguments and environment say together.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn settings(&self, environment: Environment<'_>) -> Result<Settings, UsageError> {
+        let mut problems = Vec::new();
+        let common = &self.common;
+        let log = common.log.clone().filter(|level| !level.is_empty()).unwrap_or_else(|| "info".to_owned()).to_lowercase();
+        if !["error", "warn", "info", "debug", "trace"].contains(&log.as_str()) {
+            problems.push("--log (PORTFOLIO_LOG): expected error, warn, info, debug or trace".to_owned());
+        }
+        let log_format = match common.log_format.as_deref().unwrap_or_default() {
+            "" | "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => {
+                problems.push("--log-format (PORTFOLIO_LOG_FORMAT): expected text or json".to_owned());
+                LogFormat::Text
+            }
+        };
+        let asked_read_only = match common.read_only.as_deref().unwrap_or_default().to_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => true,
+            "" | "false" | "0" | "no" | "off" => false,
+            _ => {
+                problems.push("--read-only (PORTFOLIO_READ_ONLY): expected true or false".to_owned());
+                false
+            }
+        };
+        for (name, what) in [("PORTFOLIO_MIRROR", "a mirror"), ("PORTFOLIO_TOKENS", "tokens")] {
+            if environment(name).is_some() {
+                problems.push(format!("{name}: this version has no support for {what}; unset the variable"));
+            }
+        }
+        let listen = match &self.command {
+            Some(Command::Http(http)) => listen_address(&http.listen, &mut problems),
+            _ => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        };
+        let key_prefix = common.key_prefix.clone().unwrap_or_default();
+        let store = common.store.clone().filter(|store| !store.is_empty());
+        let located = locate(store.as_deref(), &key_prefix, environment);
+        match located {
+            Ok((location, chosen_by)) if problems.is_empty() => {
+                let read_only = location.read_only_reason().map(ToOwned::to_owned);
+                let read_only = read_only.or_else(|| asked_read_only.then(|| "the server was started with --read-only".to_owned()));
+                Ok(Settings { location, chosen_by, read_only, log, log_format, listen })
+            }
+            Ok(_) => Err(UsageError(problems)),
+            Err(more) => {
+                problems.extend(more);
+                Err(UsageError(problems))
+            }
+        }
+    }
+}
+
+fn listen_address(text: &str, problems: &mut Vec<String>) -> SocketAddr {
+    let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let address: Option<SocketAddr> = local.as_deref().unwrap_or(text).parse().ok();
+    match address {
+        Some(address) if address.ip().is_loopback() => return address,
+        Some(_) => problems.push(
+            "--listen (PORTFOLIO_LISTEN): listening beyond loopback needs tokens, which this version does not have yet; \
+             listen on 127.0.0.1 or [::1]"
+                .to_owned(),
+        ),
+        None => problems.push("--listen (PORTFOLIO_LISTEN): expected an address with a port, such as 127.0.0.1:8787".to_owned()),
+    }
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
+}
+
+/// The store, and what chose it, in the order of CONTRACT.md, section 6.
+fn locate(store: Option<&str>, key_prefix: &str, environment: Environment<'_>) -> Result<(Location, String), Vec<String>> {
+    let redis = |url: &str, name: &str| match RedisUrl::parse(url) {
+        Ok(url) => Ok((Location::Redis { write: Some(url), read: None, key_prefix: key_prefix.to_owned() }, name.to_owned())),
+        Err(problem) => Err(vec![format!("{name}: {problem}")]),
+    };
+    if let Some(store) = store {
+        let name = "--store (PORTFOLIO_STORE)";
+        return match store.strip_prefix("sqlite:") {
+            Some("") => Err(vec![format!("{name}: expected a path after `sqlite:`")]),
+            Some(path) => sqlite(PathBuf::from(path), key_prefix, name),
+            None if store.contains("://") => redis(store, name),
+            None => Err(vec![format!("{name}: expected `redis://…`, `rediss://…` or `sqlite:PATH`")]),
+        };
+    }
+    for name in ["REDIS_URL", "REDIS_REDIS_URL", "REDIS_KV_URL", "KV_URL"] {
+        if let Some(url) = environment(name) {
+            return redis(&url, name);
+        }
+    }
+    for prefix in ["REDIS_KV_REST_API_", "KV_REST_API_", "UPSTASH_REDIS_REST_"] {
+        let names = ["URL", "TOKEN", "READ_ONLY_TOKEN"].map(|name| format!("{prefix}{name}"));
+        let [url, token, read_only_token] = names.each_ref().map(|name| environment(name));
+        let [url_name, token_name, read_only_token_name] = &names;
+        let Some(url) = url else { continue };
+        if token.is_none() && read_only_token.is_none() {
+            return Err(vec![format!("{url_name} is set, but neither {token_name} nor {read_only_token_name}")]);
+        }
+        let derive = |user: &str, token: Option<String>| {
+            token.map(|token| RedisUrl::from_rest(&url, user, &token)).transpose().map_err(|problem| vec![format!("{url_name}: {problem}")])
+        };
+        let (write, read) = (derive("default", token)?, derive("default_ro", read_only_token)?);
+        return Ok((Location::Redis { write, read, key_prefix: key_prefix.to_owned() }, url_name.clone()));
+    }
+    match data_directory(environment) {
+        Some(directory) => sqlite(directory.join("portfolio-mcp").join("portfolio.db"), key_prefix, "no Redis is configured"),
+        None => Err(vec!["no store is configured, and there is no home directory for a file; pass --store".to_owned()]),
+    }
+}
+
+fn sqlite(path: PathBuf, key_prefix: &str, chosen_by: &str) -> Result<(Location, String), Vec<String>> {
+    if key_prefix.is_empty() {
+        Ok((Location::Sqlite(path), chosen_by.to_owned()))
+    } else {
+        Err(vec![
+            "--key-prefix (PORTFOLIO_KEY_PREFIX): a SQLite file has no keys to put it before; leave it out or choose a Redis".to_owned(),
+        ])
+    }
+}
+
+/// Where programs keep a user's data.
+fn data_directory(environment: Environment<'_>) -> Option<PathBuf> {
+    let home = || environment("HOME").map(PathBuf::from);
+    if cfg!(windows) {
+        environment("APPDATA").map(PathBuf::from)
+    } else if cfg!(target_os = "macos") {
+        home().map(|home| home.join("Library").join("Application Support"))
+    } else {
+        environment("XDG_DATA_HOME").map(PathBuf::from).or_else(|| home().map(|home| home.join(".local").join("share")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(variables: &[(&str, &str)], arguments: &[&str]) -> Result<(String, String), String> {
+        let cli = Cli::parse_from([&["portfolio-mcp"], arguments].concat());
+        let environment = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let settings = cli.settings(&environment).map_err(|error| error.to_string())?;
+        Ok((settings.location.to_string(), settings.chosen_by))
+    }
+
+    #[test]
+    fn the_store_is_found_in_the_order_of_the_contract() {
+        let rest =
+            [("KV_REST_API_URL", "https://a.upstash.io"), ("KV_REST_API_TOKEN", "t"), ("HOME", "/home/u"), ("XDG_DATA_HOME", "/data")];
+        let url = [("KV_URL", "redis://kv:1"), ("REDIS_KV_URL", "redis://rkv:1"), rest[0], rest[1]];
+
+        assert_eq!(chosen(&rest, &["stdio"]).unwrap(), ("rediss://default:***@a.upstash.io:6379".into(), "KV_REST_API_URL".into()));
+        assert_eq!(chosen(&url, &["stdio"]).unwrap().1, "REDIS_KV_URL");
+        assert_eq!(chosen(&url, &["stdio", "--store", "sqlite:x.db"]).unwrap().0, "sqlite:x.db");
+        assert!(chosen(&rest[2..], &["stdio"]).unwrap().0.ends_with("portfolio.db"));
+    }
+
+    #[test]
+    fn a_read_only_token_alone_gives_a_read_only_server() {
+        let cli = Cli::parse_from(["portfolio-mcp", "stdio"]);
+        let environment = |name: &str| match name {
+            "UPSTASH_REDIS_REST_URL" => Some("https://a.upstash.io".to_owned()),
+            "UPSTASH_REDIS_REST_READ_ONLY_TOKEN" => Some("t".to_owned()),
+            _ => None,
+        };
+
+        assert!(cli.settings(&environment).unwrap().read_only.unwrap().contains("read-only credential"));
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_and_no_secret_is() {
+        let arguments = ["http", "--listen", "0.0.0.0:1", "--log", "loud", "--store", "http://u:s3cret@h", "--read-only=perhaps"];
+
+        let problems = chosen(&[], &arguments).unwrap_err();
+
+        assert_eq!(problems.lines().count(), 4, "{problems}");
+        assert!(!problems.contains("s3cret"));
+    }
+}

@@ -1,0 +1,163 @@
+//! `import`: brings a JSON folder into the store, through the same door as every other write.
+
+use std::{io::Write, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use futures::future::try_join_all;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::{
+    cli::{ImportArgs, Settings},
+    domain::{
+        Change, DocumentKey, Operation, Origin, Source,
+        document::{excerpt, violations},
+    },
+    folder::Folder,
+    service::ContentService,
+    store::{Purpose, StoreError},
+};
+
+/// Documents that are written together, so that a distant store costs a round trip for many.
+const BATCH: usize = 25;
+/// How often a batch is tried when others write at the same time.
+const TRIES: u32 = 5;
+
+/// What to do with a document that the store has with another content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnDifference {
+    Leave,
+    Replace,
+}
+
+/// Whether to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Dry,
+    Real,
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    created: usize,
+    replaced: usize,
+    unchanged: usize,
+    left: usize,
+    lines: Vec<String>,
+}
+
+/// Imports, and reports to `out`.
+///
+/// # Errors
+/// When the store fails; what the content does wrong is reported and exits with 1.
+pub async fn run(content: &ContentService, settings: &Settings, arguments: &ImportArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let folder = match Folder::read(&arguments.folder) {
+        Ok(folder) => folder,
+        Err(error) => {
+            for problem in &error.0 {
+                writeln!(out, "refused    {problem}")?;
+            }
+            writeln!(out, "nothing was imported: {} problems", error.0.len())?;
+            return Ok(ExitCode::from(1));
+        }
+    };
+    if let (Some(reason), false) = (&settings.read_only, arguments.dry_run) {
+        anyhow::bail!("nothing was imported: {reason}");
+    }
+    let run = if arguments.dry_run { Run::Dry } else { Run::Real };
+    let on_difference = if arguments.force { OnDifference::Replace } else { OnDifference::Leave };
+
+    // History first, so that what is written now comes after it.
+    let carried = match run {
+        Run::Real if !folder.entries.is_empty() => content.store().carry(&folder.entries).await.context("carrying over the audit log")?,
+        _ => 0,
+    };
+    let progress = ProgressBar::new(folder.documents.len() as u64);
+    progress.set_style(ProgressStyle::with_template("importing {bar:30} {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut report = Report::default();
+    for batch in folder.documents.chunks(BATCH) {
+        let part = import(content, batch, on_difference, run).await.with_context(|| {
+            format!("importing; {} documents were written before and are kept, so run it again", report.created + report.replaced)
+        })?;
+        report.created += part.created;
+        report.replaced += part.replaced;
+        report.unchanged += part.unchanged;
+        report.left += part.left;
+        report.lines.extend(part.lines);
+        progress.inc(batch.len() as u64);
+    }
+    progress.finish_and_clear();
+    for line in &report.lines {
+        writeln!(out, "{line}")?;
+    }
+    let would = if run == Run::Dry { "dry run, nothing was written: " } else { "" };
+    let Report { created, replaced, unchanged, left, .. } = report;
+    writeln!(out, "{would}{created} created, {replaced} replaced, {unchanged} unchanged, {left} left as they are")?;
+    match run {
+        Run::Real if !folder.entries.is_empty() => {
+            writeln!(out, "{carried} of {} audit entries were carried over, the others were there already", folder.entries.len())?;
+        }
+        Run::Dry if !folder.entries.is_empty() => writeln!(out, "{} audit entries would be carried over", folder.entries.len())?,
+        _ => {}
+    }
+    if left > 0 {
+        writeln!(out, "hint: --force replaces the documents that differ; every replaced value stays in the audit log")?;
+    }
+    Ok(ExitCode::from(u8::from(left > 0)))
+}
+
+/// Imports some documents, all together or none.
+async fn import(
+    content: &ContentService,
+    documents: &[(DocumentKey, Map<String, Value>)],
+    on_difference: OnDifference,
+    run: Run,
+) -> Result<Report, StoreError> {
+    let mut tries = 0;
+    loop {
+        let ids: Vec<&str> = documents.iter().map(|(key, _)| key.id.as_str()).collect();
+        let operation = Operation::once(&Uuid::new_v4().to_string(), &json!({ "import": ids }));
+        let origin = Origin { actor: whoami::username().ok(), transport: Some("cli"), ..Origin::new(Source::Admin) };
+        let stored = try_join_all(documents.iter().map(|(key, _)| content.store().get(key, Purpose::Change))).await?;
+        let (mut report, mut changes) = (Report::default(), Vec::new());
+        for ((key, document), stored) in documents.iter().zip(stored) {
+            let circumstances = content.circumstances(origin.clone(), operation.clone());
+            let change = match stored {
+                None => Some(Change::create(key.clone(), document.clone(), circumstances)),
+                Some(stored) => Change::replace(&stored, document, circumstances),
+            };
+            let Some(change) = change else {
+                report.unchanged += 1;
+                continue;
+            };
+            let fields: Vec<_> = change.entry().changes.iter().map(|change| excerpt(&change.field)).collect();
+            if change.expected_text().is_none() {
+                report.created += 1;
+                report.lines.push(format!("{} {key}", if run == Run::Dry { "would create" } else { "created   " }));
+            } else if on_difference == OnDifference::Replace {
+                report.replaced += 1;
+                report.lines.push(format!("{} {key}: {}", if run == Run::Dry { "would replace" } else { "replaced  " }, fields.join(", ")));
+            } else {
+                report.left += 1;
+                report.lines.push(format!("differs    {key}: {}", fields.join(", ")));
+                continue;
+            }
+            for violation in violations(key, document, change.text().len()) {
+                report.lines.push(format!("warning    {key}: {violation}"));
+            }
+            changes.push(change);
+        }
+        if run == Run::Dry || changes.is_empty() {
+            return Ok(report);
+        }
+        match content.commit(changes, operation).await {
+            Ok(_) => return Ok(report),
+            Err(StoreError::Conflict) if tries < TRIES => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(20).mul_f64(f64::from(tries) + fastrand::f64())).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

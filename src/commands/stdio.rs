@@ -1,0 +1,22 @@
+//! `stdio`: one MCP client, which started this process and ends it by closing its input.
+
+use std::{process::ExitCode, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::Settings,
+    mcp::{ContentServer, Door, stdio},
+    service::ContentService,
+};
+
+/// Serves until the input ends or the process is told to stop.
+///
+/// # Errors
+/// When the standard streams fail.
+pub async fn run(content: Arc<ContentService>, settings: &Settings, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let actor = whoami::username().ok();
+    let server = ContentServer::new(content, Door::Stdio, actor.as_deref(), settings.read_only.as_deref());
+    stdio::serve(server, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}

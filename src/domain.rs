@@ -1,0 +1,22 @@
+//! The vocabulary: documents, patches, changes and the audit log.
+//!
+//! Pure values and functions. No IO, no clock, no logging below this line.
+
+pub mod audit;
+pub mod change;
+pub mod document;
+pub mod list;
+pub mod patch;
+pub mod project;
+pub mod resource;
+pub mod rules;
+mod timestamp;
+
+pub use audit::{AuditPage, AuditQuery, AuditStats, Origin, Source, StoredEntry};
+pub use change::{Change, Circumstances, Operation, Update};
+pub use document::{Document, DocumentKey, Kind, Record, Version, Violation};
+pub use list::{ListPage, ListQuery};
+pub use patch::{FieldChange, Patch};
+pub use project::Project;
+pub use resource::Resource;
+pub use timestamp::Timestamp;

@@ -1,0 +1,294 @@
+//! The only thing that a store can be asked to write.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Timestamp,
+    audit::{Action, AuditEntry, EntryMetadata, Origin, entry_prefix},
+    document::{DocumentKey, Record, Version, Violation, sha256_hex, violations},
+    list::Listing,
+    patch::{self, FieldChange},
+    rules::is_owned,
+};
+
+/// Names a write, so that it is applied and recorded once, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    key: String,
+    fingerprint: String,
+    lasting: bool,
+}
+
+impl Operation {
+    /// A write that the caller may repeat under `key`, for 24 hours and from anywhere; `request` is compared as JSON.
+    #[must_use]
+    pub fn keyed(key: &str, request: &Value) -> Self {
+        Self { lasting: true, ..Self::once(key, request) }
+    }
+
+    /// A write that only this call repeats, under a key that nobody else has.
+    #[must_use]
+    pub fn once(key: &str, request: &Value) -> Self {
+        let key = sha256_hex(key.as_bytes());
+        let fingerprint = sha256_hex(format!("{key} {}", canonical(request)).as_bytes());
+        Self { key, fingerprint, lasting: false }
+    }
+
+    /// The hash of the key, under which the store marks the operation.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The hash of key and request, which tells a repetition from another request under the same key.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// How long the mark stays, in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> u32 {
+        if self.lasting { 24 * 60 * 60 } else { 15 * 60 }
+    }
+}
+
+/// JSON with sorted members, so that equal values have equal texts.
+fn canonical(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_unstable_by_key(|(name, _)| *name);
+            sorted.into_iter().map(|(name, member)| (name.clone(), canonical(member))).collect::<Map<_, _>>().into()
+        }
+        Value::Array(items) => items.iter().map(canonical).collect(),
+        other => other.clone(),
+    }
+}
+
+/// What is known of a write besides its content.
+#[derive(Debug, Clone)]
+pub struct Circumstances {
+    /// Who, how and why.
+    pub origin: Origin,
+    /// Its name.
+    pub operation: Operation,
+    /// The id of its audit entry.
+    pub entry_id: String,
+    /// The time, as the process sees it.
+    pub now: Timestamp,
+}
+
+/// What came of a patch.
+#[derive(Debug)]
+pub enum Update {
+    /// The document is already as the patch wants it.
+    Nothing,
+    /// A change, with the broken rules that it found and leaves.
+    Change(Box<Change>, Vec<Violation>),
+}
+
+/// One write, whole: the new document and the audit entry that explains it.
+///
+/// The fields are private and every constructor is in this file, so a document cannot reach a store without its entry,
+/// and the entry cannot lie: it is the difference between the two documents it was made from.
+///
+/// ```compile_fail
+/// use portfolio_mcp::domain::{Change, DocumentKey, Kind};
+/// let forged = Change { key: DocumentKey::new(Kind::Project, "x"), document: "{}".into() };
+/// ```
+#[must_use = "a change does nothing until a repository commits it"]
+#[derive(Debug, Clone)]
+pub struct Change {
+    key: DocumentKey,
+    expected: Option<Expected>,
+    document: Map<String, Value>,
+    text: String,
+    version: Version,
+    listing: Listing,
+    entry: AuditEntry,
+    time: Timestamp,
+}
+
+/// What must still be stored for a change to apply.
+#[derive(Debug, Clone)]
+struct Expected {
+    text: String,
+    entry_prefix: Option<String>,
+}
+
+impl Change {
+    /// The change that `patch` makes to `current`.
+    ///
+    /// # Errors
+    /// Every rule that the change breaks, not what was broken before.
+    pub fn update(current: &Record, patch: &Map<String, Value>, circumstances: Circumstances) -> Result<Update, Vec<Violation>> {
+        let mut refused = current.key().kind.rules().strangers(patch, current.document());
+        let mut document = patch::merge(current.document(), patch);
+        if refused.is_empty() && document == *current.document() {
+            return Ok(Update::Nothing);
+        }
+        touch(&mut document, circumstances.now);
+        let text = compact(&document);
+
+        let mut left = Vec::new();
+        let found = violations(current.key(), &document, text.len());
+        if !found.is_empty() {
+            let (before, named) = (current.violations(), patch::paths_set(patch));
+            for violation in found {
+                let named = named.iter().any(|path| at_or_below(&violation.path, path));
+                let new = !before.iter().any(|old| old.same_as(&violation));
+                if (named || new) && !is_owned(&violation.path) {
+                    refused.push(violation);
+                } else {
+                    left.push(violation);
+                }
+            }
+        }
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        let changes = patch::diff(current.document(), &document);
+        Ok(Update::Change(Box::new(Self::new(current.key().clone(), Some(current), document, text, changes, circumstances)), left))
+    }
+
+    /// The change that stores `document`, as it is, where there is none.
+    pub fn create(key: DocumentKey, document: Map<String, Value>, circumstances: Circumstances) -> Self {
+        let (text, changes) = (compact(&document), patch::creation(&document));
+        Self::new(key, None, document, text, changes, circumstances)
+    }
+
+    /// The change that stores `document`, as it is, in the place of `current`; `None` when they are equal.
+    ///
+    /// The order of members stays that of `current`, so that replaying the log gives the stored bytes.
+    #[must_use]
+    pub fn replace(current: &Record, document: &Map<String, Value>, circumstances: Circumstances) -> Option<Self> {
+        let changes = patch::diff(current.document(), document);
+        if changes.is_empty() {
+            return None;
+        }
+        let document = patch::apply(current.document(), &changes);
+        let text = compact(&document);
+        Some(Self::new(current.key().clone(), Some(current), document, text, changes, circumstances))
+    }
+
+    fn new(
+        key: DocumentKey,
+        current: Option<&Record>,
+        document: Map<String, Value>,
+        text: String,
+        changes: Vec<FieldChange>,
+        circumstances: Circumstances,
+    ) -> Self {
+        let checksum = sha256_hex(text.as_bytes());
+        let version = Version::of(text.as_bytes());
+        let entry = AuditEntry {
+            id: circumstances.entry_id,
+            action: if current.is_some() { Action::Update } else { Action::Create },
+            entity_type: key.kind,
+            entity_id: key.id.clone(),
+            source: circumstances.origin.source,
+            changes,
+            metadata: EntryMetadata {
+                origin: circumstances.origin,
+                operation: circumstances.operation.fingerprint,
+                version_before: current.map(|current| current.version().clone()),
+                version_after: version.clone(),
+                checksum,
+                previous: current.and_then(Record::latest_entry).map(|entry| sha256_hex(entry.as_bytes())),
+            },
+        };
+        let expected = current.map(|current| Expected {
+            text: current.text().to_owned(),
+            entry_prefix: current.latest_entry().map(|entry| entry.chars().take(entry_prefix(0).len()).collect()),
+        });
+        Self { listing: Listing::of(&key, &document), key, expected, document, text, version, entry, time: circumstances.now }
+    }
+
+    /// Where the document is.
+    #[must_use]
+    pub fn key(&self) -> &DocumentKey {
+        &self.key
+    }
+
+    /// The stored text that the change was made from; `None` where the document must not exist yet.
+    #[must_use]
+    pub fn expected_text(&self) -> Option<&str> {
+        self.expected.as_ref().map(|expected| expected.text.as_str())
+    }
+
+    /// How the document's newest audit entry began when the change was made.
+    #[must_use]
+    pub fn expected_entry_prefix(&self) -> Option<&str> {
+        self.expected.as_ref().and_then(|expected| expected.entry_prefix.as_deref())
+    }
+
+    /// The document as it will be.
+    #[must_use]
+    pub fn document(&self) -> &Map<String, Value> {
+        &self.document
+    }
+
+    /// The text to store.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The version of the document as it will be.
+    #[must_use]
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// What indexes and lists need of the document as it will be.
+    #[must_use]
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// The entry that explains the change.
+    #[must_use]
+    pub fn entry(&self) -> &AuditEntry {
+        &self.entry
+    }
+
+    /// When the change was made, as the process sees it; a store whose own clock is shared may record another time.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// The stored text of the entry without its beginning, which the store's transaction puts before it.
+    #[must_use]
+    pub fn entry_rest(&self) -> String {
+        let text = json!(self.entry).to_string();
+        text.strip_prefix('{').unwrap_or(&text).to_owned()
+    }
+}
+
+/// Sets what the server owns: the time of the change, and the fields that older programs derived at the top level.
+fn touch(document: &mut Map<String, Value>, now: Timestamp) {
+    let Some(Value::Object(metadata)) = document.get_mut("metadata") else { return };
+    let previous = metadata.get("updatedAt").and_then(Value::as_str).and_then(Timestamp::parse);
+    metadata.insert("updatedAt".to_owned(), json!(now.after(previous).to_string()));
+
+    let derived = [
+        ("published", Some(json!(metadata.get("status") == Some(&json!("published"))))),
+        ("createdAt", metadata.get("createdAt").cloned()),
+        ("updatedAt", metadata.get("updatedAt").cloned()),
+    ];
+    for (name, value) in derived {
+        if let (Some(member), Some(value)) = (document.get_mut(name), value) {
+            *member = value;
+        }
+    }
+}
+
+fn compact(document: &Map<String, Value>) -> String {
+    json!(document).to_string()
+}
+
+fn at_or_below(path: &str, named: &str) -> bool {
+    path.strip_prefix(named).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}

@@ -1,0 +1,389 @@
+//! What the two content types have in common: kinds, ids, stored records and broken rules.
+//!
+//! Documents stay JSON trees; nothing here turns one into a typed struct.
+
+use std::{borrow::Cow, fmt};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::{project::Project, resource::Resource, rules::Rules};
+
+/// Largest stored document, in bytes (CONTRACT.md, section 1).
+pub const MAX_BYTES: usize = 256 * 1024;
+
+/// Integers beyond this lose digits in JavaScript, which shares the data: 2^53.
+const MAX_INTEGER: u64 = 1 << 53;
+
+/// A content type: what `Project` and `Resource` have in common.
+///
+/// The struct declares the fields and their rules; documents themselves stay JSON trees.
+pub trait Document: schemars::JsonSchema + Send + Sync + 'static {
+    /// Names the keys, the file and the audit entries of this type.
+    const KIND: Kind;
+
+    /// The rules that the declaration turns into, made once.
+    fn rules() -> &'static Rules;
+}
+
+/// The content types there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A client case study.
+    Project,
+    /// A downloadable good.
+    Resource,
+}
+
+impl Kind {
+    /// Every kind, in the order in which files and reports show them.
+    pub const ALL: [Self; 2] = [Self::Project, Self::Resource];
+
+    /// `project`, as the audit log writes it.
+    #[must_use]
+    pub fn singular(self) -> &'static str {
+        match self {
+            Self::Project => "project",
+            Self::Resource => "resource",
+        }
+    }
+
+    /// `projects`, as keys, files and tools write it.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Project => "projects",
+            Self::Resource => "resources",
+        }
+    }
+
+    /// Reads what any program, old or new, wrote for a kind.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| text == kind.singular() || text == kind.plural())
+    }
+
+    /// The rules of this kind's documents.
+    #[must_use]
+    pub fn rules(self) -> &'static Rules {
+        match self {
+            Self::Project => Project::rules(),
+            Self::Resource => Resource::rules(),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.singular())
+    }
+}
+
+/// Where a document is: its kind and its id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DocumentKey {
+    /// The content type.
+    pub kind: Kind,
+    /// The id, which older programs did not always make a slug.
+    pub id: String,
+}
+
+impl DocumentKey {
+    /// The place of the document `id` among those of `kind`.
+    #[must_use]
+    pub fn new(kind: Kind, id: impl Into<String>) -> Self {
+        Self { kind, id: id.into() }
+    }
+}
+
+impl fmt::Display for DocumentKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} `{}`", self.kind, excerpt(&self.id))
+    }
+}
+
+/// The rule that binds every new id: lower-case words joined by hyphens.
+///
+/// The website's client reads set members as JSON, so `123`, `true` and `null` would change type on the way.
+#[must_use]
+pub fn is_slug(id: &str) -> bool {
+    id.len() <= 100
+        && id.split('-').all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()))
+        && id.bytes().any(|byte| byte.is_ascii_lowercase())
+        && !matches!(id, "true" | "false" | "null")
+}
+
+/// The version of a document: the first 16 hexadecimal digits of the SHA-256 of its stored bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct Version(String);
+
+impl Version {
+    /// The version of a document that is stored as `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut digits = sha256_hex(bytes);
+        digits.truncate(16);
+        Self(digits)
+    }
+
+    /// The 16 digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// The SHA-256 of `bytes` in lower-case hexadecimal digits.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
+    Sha256::digest(bytes).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// A document as it is stored: the bytes, and the JSON object that they say.
+#[derive(Debug, Clone)]
+pub struct Record {
+    key: DocumentKey,
+    text: String,
+    document: Map<String, Value>,
+    version: Version,
+    latest_entry: Option<String>,
+}
+
+impl Record {
+    /// Reads what is stored at `key`.
+    ///
+    /// # Errors
+    /// What is wrong with it, when it is not a JSON object.
+    pub fn parse(key: DocumentKey, text: String) -> Result<Self, String> {
+        let document = match serde_json::from_str(&text) {
+            Ok(Value::Object(document)) => document,
+            Ok(_) => return Err("it is JSON, but not an object".to_owned()),
+            Err(error) => return Err(format!("it is not JSON: {error}")),
+        };
+        let version = Version::of(text.as_bytes());
+        Ok(Self { key, text, document, version, latest_entry: None })
+    }
+
+    /// Adds this document's newest audit entry, whose hash the next entry carries.
+    #[must_use]
+    pub fn with_latest_entry(mut self, latest_entry: Option<String>) -> Self {
+        self.latest_entry = latest_entry;
+        self
+    }
+
+    /// Where it is stored; the id in here is the one that finds it again.
+    #[must_use]
+    pub fn key(&self) -> &DocumentKey {
+        &self.key
+    }
+
+    /// The stored text, byte for byte.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The document.
+    #[must_use]
+    pub fn document(&self) -> &Map<String, Value> {
+        &self.document
+    }
+
+    /// The document, given away.
+    #[must_use]
+    pub fn into_document(self) -> Map<String, Value> {
+        self.document
+    }
+
+    /// What `expectedVersion` is compared with.
+    #[must_use]
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// The stored text of this document's newest audit entry, when it was read along.
+    #[must_use]
+    pub fn latest_entry(&self) -> Option<&str> {
+        self.latest_entry.as_deref()
+    }
+
+    /// The rules that this document breaks.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        violations(&self.key, &self.document, self.text.len())
+    }
+}
+
+/// A broken rule: where, which, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// Dotted path of the value (`client.type`, `tags[2]`); empty for the whole document.
+    pub path: String,
+    /// What is expected, and what was found instead.
+    pub message: String,
+    /// For an unknown name, the nearest known one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+    /// The name of the rule, which with the path tells two violations apart.
+    #[serde(skip)]
+    pub rule: Cow<'static, str>,
+}
+
+impl Violation {
+    /// A violation of `rule` at `path`.
+    pub fn new(path: impl Into<String>, rule: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), suggestion: None, rule: rule.into() }
+    }
+
+    /// A name that nothing knows, with the nearest of those that exist.
+    pub fn unknown<'a>(path: impl Into<String>, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let suggestion = nearest(name, known);
+        let hint = suggestion.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+        Self { suggestion, ..Self::new(path, "unknown", format!("unknown {what}{hint}")) }
+    }
+
+    /// Whether both are the same rule at the same place.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.path == other.path && self.rule == other.rule
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            formatter.write_str(&self.message)
+        } else {
+            write!(formatter, "{}: {}", excerpt(&self.path), self.message)
+        }
+    }
+}
+
+/// The nearest of the `known` names, if one is near enough to be meant.
+fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let folded = name.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+/// The beginning of a text that is too long to repeat (over 80 characters), without control characters.
+#[must_use]
+pub fn excerpt(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 80;
+    let clean = |text: &str| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
+    if text.chars().nth(LONGEST).is_some() {
+        Cow::Owned(format!("{}…", clean(&text.chars().take(LONGEST - 20).collect::<String>())))
+    } else if text.chars().any(char::is_control) {
+        Cow::Owned(clean(text))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Every rule that `document` breaks when it is stored at `key` in `bytes` bytes.
+#[must_use]
+pub fn violations(key: &DocumentKey, document: &Map<String, Value>, bytes: usize) -> Vec<Violation> {
+    let mut found = key.kind.rules().violations(document);
+    match document.get("id") {
+        Some(Value::String(id)) if *id != key.id => {
+            found.push(Violation::new(
+                "id",
+                "key",
+                format!("expected `{}`, the id it is stored under, found `{}`", excerpt(&key.id), excerpt(id)),
+            ));
+        }
+        _ => {}
+    }
+    for name in ["createdAt", "updatedAt"] {
+        if let Some(Value::String(text)) = document.get("metadata").and_then(|metadata| metadata.get(name))
+            && super::Timestamp::parse(text).is_none()
+        {
+            let message = format!("expected an RFC 3339 time such as `2026-11-22T10:15:30.123Z`, found `{}`", excerpt(text));
+            found.push(Violation::new(format!("metadata.{name}"), "date-time", message));
+        }
+    }
+    for (name, value) in document {
+        large_integers(value, &mut name.clone(), &mut found);
+    }
+    if bytes > MAX_BYTES {
+        found.push(Violation::new("", "size", format!("expected at most {MAX_BYTES} bytes of JSON, found {bytes}")));
+    }
+    found
+}
+
+/// Finds integers that JavaScript readers would change.
+fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) {
+    let length = path.len();
+    match value {
+        Value::Number(number) => {
+            #[expect(clippy::cast_precision_loss, reason = "2^53 is exact")]
+            let large = match number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64()) {
+                Some(magnitude) => magnitude > MAX_INTEGER,
+                // Integers of more than 64 bits are read as floats.
+                None => number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() > MAX_INTEGER as f64),
+            };
+            if large {
+                let message = format!("expected an integer within ±2^53, which every reader keeps, found `{number}`");
+                found.push(Violation::new(path.clone(), "integer", message));
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{index}]"));
+                large_integers(item, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members {
+                path.push('.');
+                path.push_str(name);
+                large_integers(member, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_lower_case_words_with_a_letter() {
+        for id in ["rdv-artisan", "a", "2024-review", "x1"] {
+            assert!(is_slug(id), "{id}");
+        }
+        for id in ["", "Rdv", "a--b", "-a", "a-", "../x", "123", "true", "null", "é", "a b", &"a".repeat(101)] {
+            assert!(!is_slug(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_never_repeated() {
+        assert_eq!(excerpt("short"), "short");
+        assert!(excerpt(&"é".repeat(81)).chars().count() <= 80);
+        assert_eq!(excerpt("a\u{1b}[31m"), "a\u{fffd}[31m");
+    }
+
+    #[test]
+    fn the_version_is_the_beginning_of_the_sha_256_of_the_bytes() {
+        assert_eq!(Version::of(b"abc").as_str(), "ba7816bf8f01cfea");
+    }
+}

@@ -1,0 +1,319 @@
+//! Patches and differences of JSON trees.
+//!
+//! A patch is a JSON Merge Patch (RFC 7396). A difference is a list of dotted paths with the value before and after,
+//! from which the new document follows from the old one, and the old one from the new.
+
+use std::{borrow::Cow, marker::PhantomData};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde_json::{Map, Value};
+
+use super::document::Document;
+
+/// A part of a document of type `D`, to be merged into a stored one.
+#[derive(Debug, Clone)]
+pub struct Patch<D> {
+    members: Map<String, Value>,
+    document: PhantomData<fn() -> D>,
+}
+
+impl<D> Patch<D> {
+    /// The members that the patch names.
+    #[must_use]
+    pub fn into_members(self) -> Map<String, Value> {
+        self.members
+    }
+}
+
+/// Reads an object, or a text that holds one: some clients send their objects as texts.
+impl<'de, D> Deserialize<'de> for Patch<D> {
+    fn deserialize<De: Deserializer<'de>>(deserializer: De) -> Result<Self, De::Error> {
+        let mut value = Value::deserialize(deserializer)?;
+        unwrap_text(&mut value);
+        match value {
+            Value::Object(members) => Ok(Self { members, document: PhantomData }),
+            _ => Err(De::Error::custom("expected an object")),
+        }
+    }
+}
+
+impl<D: Document> JsonSchema for Patch<D> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Owned(format!("{}Patch", D::schema_name()))
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        Schema::try_from(D::rules().patch_schema().clone()).unwrap_or_default()
+    }
+}
+
+/// Replaces a text that holds a JSON object by that object.
+pub fn unwrap_text(value: &mut Value) {
+    if let Value::String(text) = value
+        && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)
+    {
+        *value = object;
+    }
+}
+
+/// `target` with `patch` merged into it (RFC 7396), order kept.
+#[must_use]
+pub fn merge(target: &Map<String, Value>, patch: &Map<String, Value>) -> Map<String, Value> {
+    let mut merged = target.clone();
+    for (name, value) in patch {
+        match value {
+            Value::Null => {
+                merged.shift_remove(name);
+            }
+            Value::Object(members) => {
+                let empty = Map::new();
+                let below = merge(merged.get(name).and_then(Value::as_object).unwrap_or(&empty), members);
+                merged.insert(name.clone(), Value::Object(below));
+            }
+            _ => {
+                merged.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    merged
+}
+
+/// The dotted paths whose values `patch` sets or removes.
+#[must_use]
+pub fn paths_set(patch: &Map<String, Value>) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (name, value) in patch {
+        match value {
+            Value::Object(members) if !members.is_empty() => {
+                paths.extend(paths_set(members).into_iter().map(|below| format!("{name}.{below}")));
+            }
+            _ => paths.push(name.clone()),
+        }
+    }
+    paths
+}
+
+/// One field that a write changed; an absent value means that the field was not there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FieldChange {
+    /// Dotted path of the field; empty for the whole document.
+    pub field: String,
+    /// The value before.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub old_value: Option<Value>,
+    /// The value after.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub new_value: Option<Value>,
+}
+
+/// Keeps `null` apart from absence.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// Every difference between two documents: objects member by member, everything else whole.
+///
+/// A member whose name holds a dot, or is empty, has no path of its own, so its parent is compared whole.
+#[must_use]
+pub fn diff(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<FieldChange> {
+    let mut changes = Vec::new();
+    diff_members(old, new, "", &mut changes);
+    changes
+}
+
+fn diff_members(old: &Map<String, Value>, new: &Map<String, Value>, path: &str, changes: &mut Vec<FieldChange>) {
+    let unnameable = |name: &String| name.is_empty() || name.contains('.');
+    if old.keys().chain(new.keys()).any(|name| unnameable(name) && old.get(name) != new.get(name)) {
+        changes.push(FieldChange {
+            field: path.to_owned(),
+            old_value: Some(Value::Object(old.clone())),
+            new_value: Some(Value::Object(new.clone())),
+        });
+        return;
+    }
+    let at = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    for (name, before) in old {
+        match (before, new.get(name)) {
+            (_, Some(after)) if before == after => {}
+            (Value::Object(before), Some(Value::Object(after))) => diff_members(before, after, &at(name), changes),
+            (_, after) => changes.push(FieldChange { field: at(name), old_value: Some(before.clone()), new_value: after.cloned() }),
+        }
+    }
+    for (name, after) in new {
+        if !old.contains_key(name) {
+            changes.push(FieldChange { field: at(name), old_value: None, new_value: Some(after.clone()) });
+        }
+    }
+}
+
+/// Every top-level field of a document that was not there before, whole.
+#[must_use]
+pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
+    document.iter().map(|(name, value)| FieldChange { field: name.clone(), old_value: None, new_value: Some(value.clone()) }).collect()
+}
+
+/// The document that an update's `changes` lead to; new fields come last, as [`merge`] puts them.
+#[must_use]
+pub fn apply(document: &Map<String, Value>, changes: &[FieldChange]) -> Map<String, Value> {
+    let mut result = document.clone();
+    for change in changes {
+        set(&mut result, &change.field, change.new_value.as_ref());
+    }
+    result
+}
+
+/// The document that an update's `changes` came from.
+#[must_use]
+pub fn revert(document: &Map<String, Value>, changes: &[FieldChange]) -> Map<String, Value> {
+    let mut result = document.clone();
+    for change in changes.iter().rev() {
+        set(&mut result, &change.field, change.old_value.as_ref());
+    }
+    result
+}
+
+fn set(document: &mut Map<String, Value>, path: &str, value: Option<&Value>) {
+    if path.is_empty() {
+        *document = value.and_then(Value::as_object).cloned().unwrap_or_default();
+        return;
+    }
+    match (path.split_once('.'), value) {
+        (Some((name, below)), _) => {
+            if let Some(Value::Object(members)) = document.get_mut(name) {
+                set(members, below, value);
+            }
+        }
+        (None, Some(value)) => {
+            document.insert(path.to_owned(), value.clone());
+        }
+        (None, None) => {
+            document.shift_remove(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn the_examples_of_rfc_7396_hold() {
+        let cases = [
+            (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
+            (json!({"a":"b"}), json!({"a":null}), json!({})),
+            (json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"})),
+            (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
+            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
+            (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
+            (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
+            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
+        ];
+
+        for (target, patch, expected) in cases {
+            assert_eq!(Value::Object(merge(&object(target), &object(patch))), expected);
+        }
+    }
+
+    #[test]
+    fn a_member_with_a_dot_in_its_name_is_compared_within_its_parent() {
+        let (old, new) = (object(json!({"a":{"b.c":1,"d":2}})), object(json!({"a":{"b.c":2,"d":3}})));
+
+        let changes = diff(&old, &new);
+
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].field, "a");
+        assert_eq!(apply(&old, &changes), new);
+    }
+
+    #[test]
+    fn an_empty_object_null_and_absence_stay_different() {
+        let documents =
+            [json!({}), json!({"a":null}), json!({"a":{}}), json!({"a":{"b":null}}), json!({"a":{"b":1}}), json!({"a":[]})].map(object);
+
+        for old in &documents {
+            for new in &documents {
+                let changes = diff(old, new);
+                assert_eq!(changes.is_empty(), old == new);
+                let read_back: Vec<FieldChange> = serde_json::from_str(&serde_json::to_string(&changes).unwrap()).unwrap();
+                assert_eq!(&apply(old, &read_back), new);
+                assert_eq!(&revert(new, &read_back), old);
+            }
+        }
+    }
+
+    fn tree() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-c.é]{0,3}".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec(("[a-d.]{0,2}", inner), 0..4).prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn document() -> impl Strategy<Value = Map<String, Value>> {
+        prop::collection::vec(("[a-d.]{0,2}", tree()), 0..5).prop_map(|members| members.into_iter().collect())
+    }
+
+    /// Whether every path that is not at, above or below one of `named` has the same value in both.
+    fn untouched(old: &Map<String, Value>, new: &Map<String, Value>, patch: &Map<String, Value>) -> bool {
+        old.iter().all(|(name, before)| match (patch.get(name), before, new.get(name)) {
+            (None, _, after) => after == Some(before),
+            (Some(Value::Object(patch)), Value::Object(before), Some(Value::Object(after))) => untouched(before, after, patch),
+            (Some(_), _, _) => true,
+        }) && new.keys().all(|name| old.contains_key(name) || patch.contains_key(name))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_patch_touches_only_what_it_names(old in document(), patch in document()) {
+            prop_assert!(untouched(&old, &merge(&old, &patch), &patch));
+        }
+
+        #[test]
+        fn merging_twice_is_merging_once(old in document(), patch in document()) {
+            let once = merge(&old, &patch);
+
+            prop_assert_eq!(merge(&once, &patch), once);
+        }
+
+        #[test]
+        fn the_changes_lead_from_the_old_document_to_the_new_one_and_back(old in document(), new in document()) {
+            let changes = diff(&old, &new);
+
+            prop_assert_eq!(&apply(&old, &changes), &new);
+            prop_assert_eq!(&revert(&new, &changes), &old);
+        }
+
+        #[test]
+        fn the_changes_of_a_merge_give_it_byte_for_byte(old in document(), patch in document()) {
+            let new = merge(&old, &patch);
+
+            let replayed = apply(&old, &diff(&old, &new));
+
+            prop_assert_eq!(serde_json::to_string(&replayed).unwrap(), serde_json::to_string(&new).unwrap());
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The downloadable goods: their fields and rules, declared once.
+
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+
+use super::{
+    document::{Document, Kind},
+    rules::{LINK, Rules, SLUG, Status, URL},
+};
+
+/// A downloadable good.
+///
+/// Only its declaration is used: documents stay JSON trees.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", inline)]
+pub struct Resource {
+    /// The slug that names the resource in addresses; never changes.
+    #[schemars(regex(pattern = SLUG), length(max = 100))]
+    pub id: String,
+    /// Title of the resource, 1 to 200 characters.
+    #[schemars(length(min = 1, max = 200))]
+    pub title: String,
+    /// One or two sentences for lists.
+    #[schemars(length(min = 1))]
+    pub description: String,
+    /// Full description, 1 to 1000 characters.
+    #[schemars(length(min = 1, max = 1000))]
+    pub long_description: String,
+    /// Up to 10 tags; replaces the whole list.
+    #[schemars(length(max = 10), inner(length(min = 1)))]
+    pub tags: Vec<String>,
+    /// Cover image: absolute http(s) URL or site path such as `/images/cover.png`.
+    #[schemars(regex(pattern = LINK))]
+    pub image: String,
+    /// Price as shown to a visitor, such as `Gratuit` or `29€`.
+    #[schemars(length(min = 1))]
+    pub price: String,
+    /// Where the file is: absolute http(s) URL.
+    #[schemars(regex(pattern = URL))]
+    pub download_link: String,
+    /// Up to 20 pictures, URLs or site paths; replaces the whole list.
+    #[schemars(length(max = 20), inner(regex(pattern = LINK)))]
+    pub gallery: Vec<String>,
+    /// Publication state.
+    pub metadata: ResourceMetadata,
+}
+
+/// Publication state of a resource.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", inline)]
+pub struct ResourceMetadata {
+    /// When it was created; set by the server.
+    pub created_at: String,
+    /// When it was last changed; set by the server.
+    pub updated_at: String,
+    /// Shown on the home page.
+    pub featured: bool,
+    /// `published` is visible on the website, `draft` and `archived` are not.
+    pub status: Status,
+    /// How often it was downloaded, 0 or more.
+    pub download_count: Option<u64>,
+}
+
+impl Document for Resource {
+    const KIND: Kind = Kind::Resource;
+
+    fn rules() -> &'static Rules {
+        static RULES: LazyLock<Rules> = LazyLock::new(Rules::of::<Resource>);
+        &RULES
+    }
+}

@@ -1,0 +1,280 @@
+//! A content type's rules, turned from its declaration into what checks, publishes and explains them.
+//!
+//! One declaration gives the check of documents, the schema of patches that clients see, and the description of
+//! answers, so that a rule is written once. Rules that a schema cannot say are beside it, in `document`.
+
+use jsonschema::{
+    ValidationError, Validator,
+    error::{TypeKind, ValidationErrorKind},
+    paths::LocationSegment,
+};
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::document::{Document, Violation, excerpt};
+
+/// Absolute http(s) URL, or a site path; never `//host`, which leaves the site, nor another scheme.
+pub const LINK: &str = r"^([hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*|/([^\s/\\\x00-\x1f\x7f][^\x00-\x1f\x7f]*)?)$";
+/// Absolute http(s) URL.
+pub const URL: &str = r"^[hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*$";
+/// Lower-case words joined by hyphens, with at least one letter (`is_slug` says the rest).
+pub const SLUG: &str = r"^[a-z0-9]+(-[a-z0-9]+)*$";
+
+/// Publication states.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+#[expect(missing_docs, reason = "a doc comment on a variant would turn the plain list of values into a list of schemas")]
+pub enum Status {
+    Published,
+    Draft,
+    Archived,
+}
+
+/// What the server owns: nobody else sets it, so nobody is refused for it.
+const OWNED: [&str; 3] = ["id", "metadata.createdAt", "metadata.updatedAt"];
+
+/// The rules of one content type.
+pub struct Rules {
+    document: Value,
+    check: Result<Validator, String>,
+    patch: Value,
+    described: Value,
+}
+
+impl Rules {
+    /// The rules that `D` declares.
+    #[must_use]
+    pub fn of<D: Document>() -> Self {
+        let document = schema_of::<D>();
+        let mut patch = document.clone();
+        publish_patch(&mut patch, "");
+        Self { check: validator(&document), described: described(&document), document, patch }
+    }
+
+    /// The schema of a patch, as published: nothing required, nothing that the server owns.
+    #[must_use]
+    pub fn patch_schema(&self) -> &Value {
+        &self.patch
+    }
+
+    /// The fields of a document with their descriptions and without types, which older documents may not have.
+    #[must_use]
+    pub fn described(&self) -> &Value {
+        &self.described
+    }
+
+    /// Every declared rule that `document` breaks.
+    #[must_use]
+    pub fn violations(&self, document: &Map<String, Value>) -> Vec<Violation> {
+        match &self.check {
+            Ok(check) => violations(check, &Value::Object(document.clone())),
+            Err(problem) => vec![Violation::new("", "schema", problem.clone())],
+        }
+    }
+
+    /// What in `patch` this content type does not know, or only the server sets.
+    ///
+    /// Such a member is let through when it is equal to what is stored: clients send back whole documents.
+    #[must_use]
+    pub fn strangers(&self, patch: &Map<String, Value>, stored: &Map<String, Value>) -> Vec<Violation> {
+        let mut found = Vec::new();
+        strangers(&self.document, patch, Some(stored), "", &mut found);
+        found
+    }
+}
+
+/// Whether the server owns what is at `path`.
+#[must_use]
+pub fn is_owned(path: &str) -> bool {
+    OWNED.contains(&path)
+}
+
+/// The schema of `T`, self-contained and with plain types.
+#[must_use]
+pub fn schema_of<T: JsonSchema + ?Sized>() -> Value {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    settings.meta_schema = None;
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    plain(&mut schema);
+    if let Some(root) = schema.as_object_mut() {
+        root.shift_remove("title");
+    }
+    schema
+}
+
+/// The check of `schema`.
+///
+/// # Errors
+/// Why it is no schema.
+pub fn validator(schema: &Value) -> Result<Validator, String> {
+    jsonschema::draft202012::new(schema).map_err(|error| format!("the rules themselves are broken: {error}"))
+}
+
+/// Gives every optional member its plain type: absence is said by `required`, not by `null`.
+fn plain(schema: &mut Value) {
+    let Value::Object(members) = schema else {
+        if let Value::Array(items) = schema {
+            items.iter_mut().for_each(plain);
+        }
+        return;
+    };
+    if let Some(Value::Array(types)) = members.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            members.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(choices)) = members.get_mut("enum") {
+        choices.retain(|choice| !choice.is_null());
+    }
+    if let Some(Value::Array(choices)) = members.shift_remove("anyOf") {
+        for choice in choices {
+            if let Value::Object(choice) = choice
+                && choice.get("type") != Some(&json!("null"))
+            {
+                for (name, member) in choice {
+                    members.entry(name).or_insert(member);
+                }
+            }
+        }
+    }
+    members.shift_remove("format");
+    members.shift_remove("default");
+    for member in members.values_mut() {
+        plain(member);
+    }
+}
+
+/// Turns the schema of a document into that of a patch.
+fn publish_patch(schema: &mut Value, path: &str) {
+    let Value::Object(members) = schema else { return };
+    let required = members.shift_remove("required").unwrap_or_default();
+    let Some(Value::Object(properties)) = members.get_mut("properties") else { return };
+    properties.retain(|name, _| !is_owned(&joined(path, name)));
+    for (name, property) in properties {
+        if !required.as_array().is_some_and(|required| required.iter().any(|entry| entry == name))
+            && let Some(Value::String(description)) = property.get_mut("description")
+        {
+            description.push_str(" `null` removes it.");
+        }
+        publish_patch(property, &joined(path, name));
+    }
+}
+
+/// The top-level fields of a document, described and otherwise open.
+fn described(document: &Value) -> Value {
+    let mut fields = Map::new();
+    if let Some(Value::Object(properties)) = document.get("properties") {
+        for (name, property) in properties {
+            fields.insert(name.clone(), json!({ "description": property.get("description") }));
+        }
+    }
+    Value::Object(fields)
+}
+
+fn strangers(schema: &Value, patch: &Map<String, Value>, stored: Option<&Map<String, Value>>, path: &str, found: &mut Vec<Violation>) {
+    let Some(Value::Object(properties)) = schema.get("properties") else { return };
+    for (name, value) in patch {
+        let (here, at) = (stored.and_then(|stored| stored.get(name)), joined(path, name));
+        if here == Some(value) {
+            continue;
+        }
+        match (properties.get(name), value) {
+            _ if at == "id" => found.push(Violation::new(at, "owned", "an id never changes; leave it out")),
+            _ if is_owned(&at) => found.push(Violation::new(at, "owned", "set by the server; leave it out")),
+            (None, _) => found.push(Violation::unknown(at, "field", name, properties.keys().map(String::as_str))),
+            (Some(property), Value::Object(members)) => strangers(property, members, here.and_then(Value::as_object), &at, found),
+            (Some(_), _) => {}
+        }
+    }
+}
+
+fn joined(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// Every violation that `check` finds in `instance`, in words of ours: the library's own repeat whole values.
+#[must_use]
+pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
+    if check.is_valid(instance) {
+        return Vec::new();
+    }
+    let mut found: Vec<Violation> = check.iter_errors(instance).flat_map(|error| explained(&error)).collect();
+    // A value of the wrong type also breaks the rules for its type; the type is what to mend.
+    let mistyped: Vec<String> = found.iter().filter(|violation| violation.rule == "type").map(|violation| violation.path.clone()).collect();
+    found.retain(|violation| violation.rule == "type" || !mistyped.contains(&violation.path));
+    found
+}
+
+fn explained(error: &ValidationError<'_>) -> Vec<Violation> {
+    let path = error.instance_path().into_iter().fold(String::new(), |path, segment| match segment {
+        LocationSegment::Property(name) => joined(&path, &name),
+        LocationSegment::Index(index) => format!("{path}[{index}]"),
+    });
+    let rule = error.kind().keyword().to_owned();
+    let found = shown(error.instance());
+    let length = || error.instance().as_str().map_or(0, |text| text.chars().count());
+    let items = || error.instance().as_array().map_or(0, Vec::len);
+    let message = match error.kind() {
+        ValidationErrorKind::Required { property } => {
+            let name = property.as_str().unwrap_or_default();
+            return vec![Violation::new(joined(&path, name), rule, "missing, but required")];
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            return unexpected.iter().map(|name| Violation::new(joined(&path, name), "unknown", "unknown")).collect();
+        }
+        ValidationErrorKind::Type { kind } => format!("expected {}, found {found}", type_name(kind)),
+        ValidationErrorKind::Enum { options } => format!("expected {}, found {found}", alternatives(options)),
+        ValidationErrorKind::MinLength { limit: 1 } => "expected a text that is not empty".to_owned(),
+        ValidationErrorKind::MinLength { limit } => format!("expected at least {limit} characters, found {}", length()),
+        ValidationErrorKind::MaxLength { limit } => format!("expected at most {limit} characters, found {}", length()),
+        ValidationErrorKind::MaxItems { limit } => format!("expected at most {limit} items, found {}", items()),
+        ValidationErrorKind::Minimum { limit } => format!("expected {limit} or more, found {found}"),
+        ValidationErrorKind::Maximum { limit } => format!("expected {limit} or less, found {found}"),
+        ValidationErrorKind::Pattern { pattern } => format!("expected {}, found {found}", pattern_name(pattern)),
+        other => format!("breaks the rule `{}`, found {found}", other.keyword()),
+    };
+    vec![Violation::new(path, rule, message)]
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) | Value::Number(_) => format!("`{value}`"),
+        Value::String(text) => format!("`{}`", excerpt(text)),
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+fn type_name(kind: &TypeKind) -> String {
+    let TypeKind::Single(kind) = kind else { return "another type".to_owned() };
+    match kind.to_string().as_str() {
+        "string" => "a text".to_owned(),
+        "array" => "a list".to_owned(),
+        "boolean" => "true or false".to_owned(),
+        "object" => "an object".to_owned(),
+        "integer" => "a whole number".to_owned(),
+        other => format!("a {other}"),
+    }
+}
+
+fn alternatives(options: &Value) -> String {
+    let names: Vec<String> = options.as_array().into_iter().flatten().map(shown).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((only, _)) => only.clone(),
+        None => "nothing".to_owned(),
+    }
+}
+
+fn pattern_name(pattern: &str) -> &str {
+    match pattern {
+        LINK => "an absolute http(s) URL or a site path such as `/images/a.png`",
+        URL => "an absolute http(s) URL",
+        SLUG => "lower-case words joined by hyphens, such as `rdv-artisan`",
+        other => other,
+    }
+}

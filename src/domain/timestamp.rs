@@ -1,0 +1,100 @@
+//! Instants, as the documents write them and as they are compared.
+//!
+//! Knows RFC 3339 and nothing of clocks: the time is always passed in.
+
+use std::fmt;
+
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+
+/// An instant, in microseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From microseconds since 1970, as a clock gives them.
+    #[must_use]
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// From milliseconds since 1970, as the audit log scores its entries.
+    #[must_use]
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis.saturating_mul(1000))
+    }
+
+    /// Reads any RFC 3339 form; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(instant.unix_timestamp_nanos() / 1000).ok().map(Self)
+    }
+
+    /// Microseconds since 1970.
+    #[must_use]
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole milliseconds since 1970, rounded down.
+    #[must_use]
+    pub fn millis(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// Whole milliseconds since 1970, rounded up: the first one at which a log that counts milliseconds has reached this instant.
+    #[must_use]
+    pub fn millis_ceil(self) -> i64 {
+        self.millis() + i64::from(self.0.rem_euclid(1000) != 0)
+    }
+
+    /// The later of this instant and one millisecond after `previous`, so that it reads as strictly later in documents too.
+    #[must_use]
+    pub fn after(self, previous: Option<Self>) -> Self {
+        previous.map_or(self, |previous| self.max(Self::from_millis(previous.millis() + 1)))
+    }
+}
+
+/// As JavaScript's `toISOString` writes it: `2026-11-22T10:15:30.123Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.millis();
+        let instant =
+            OffsetDateTime::from_unix_timestamp(millis.div_euclid(1000)).unwrap_or(OffsetDateTime::UNIX_EPOCH).to_offset(UtcOffset::UTC);
+        let (date, time) = (instant.date(), instant.time());
+        write!(
+            formatter,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+            date.year(),
+            u8::from(date.month()),
+            date.day(),
+            time.hour(),
+            time.minute(),
+            time.second(),
+            millis.rem_euclid(1000)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rfc_3339_form_of_an_instant_is_the_same_instant() {
+        let forms = ["2025-01-20T00:00:00Z", "2025-01-20T01:00:00+01:00", "2025-01-20T00:00:00.000000Z"];
+
+        for form in forms {
+            assert_eq!(Timestamp::parse(form).unwrap().to_string(), "2025-01-20T00:00:00.000Z");
+        }
+        assert_eq!(Timestamp::parse("2025-01-20"), None);
+    }
+
+    #[test]
+    fn a_replaced_time_is_always_exceeded_by_a_millisecond() {
+        let now = Timestamp::from_millis(1_000);
+
+        assert_eq!(now.after(None), now);
+        assert_eq!(now.after(Some(Timestamp::from_micros(5_000_400))), Timestamp::from_millis(5_001));
+    }
+}

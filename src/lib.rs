@@ -1,0 +1,104 @@
+//! Read and edit a website's case studies and downloads from any MCP client, with every change on record.
+//!
+//! The map, in reading order. A write goes down this list, a read skips the domain:
+
+pub mod cli;
+/// One file per subcommand: what each does with the parts below, and its exit code.
+pub mod commands {
+    pub mod http;
+    pub mod import;
+    pub mod stdio;
+}
+pub mod domain;
+pub mod folder;
+pub mod http;
+pub mod mcp;
+pub mod service;
+pub mod store;
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use clap::CommandFactory;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, level_filters::LevelFilter};
+use tracing_subscriber::{filter::Targets, prelude::*};
+
+use cli::{Cli, Command, Environment, LogFormat, Settings};
+use domain::Timestamp;
+use service::ContentService;
+
+/// Runs the command that `cli` asks for and says how it went.
+///
+/// # Errors
+/// A [`cli::UsageError`], or why the store or the system did not do its part.
+pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> {
+    if cli.command.is_none() && std::io::stdin().is_terminal() {
+        Cli::command().print_help()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let settings = cli.settings(environment)?;
+    start_logs(&settings);
+    info!("content is in {} ({})", settings.location, settings.chosen_by);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let content = Arc::new(ContentService::new(store::open(&settings.location)?, clock));
+        let stop = stop_on_signals();
+        match &cli.command {
+            None | Some(Command::Stdio) => commands::stdio::run(content, &settings, stop).await,
+            Some(Command::Http(arguments)) => commands::http::run(content, &settings, arguments, stop).await,
+            Some(Command::Import(arguments)) => commands::import::run(&content, &settings, arguments, &mut std::io::stdout().lock()).await,
+        }
+    });
+    // A read of standard input that nobody answers any more must not keep the process.
+    runtime.shutdown_background();
+    let _ = std::io::stderr().flush();
+    result
+}
+
+/// The clock of the process, the only one.
+#[must_use]
+pub fn clock() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that is passed in everywhere else")]
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Logs to stderr. What rmcp would log below warnings are whole messages, with content; they are never logged.
+fn start_logs(settings: &Settings) {
+    let level: LevelFilter = settings.log.parse().unwrap_or(LevelFilter::INFO);
+    let targets = Targets::new().with_target("portfolio_mcp", level).with_default(level.min(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(targets);
+    // A second start in one process, as tests do it, keeps the first one's logs.
+    let _ = match settings.log_format {
+        LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogFormat::Json => registry.with(lines.json()).try_init(),
+    };
+}
+
+/// A token that Ctrl-C and SIGTERM cancel.
+fn stop_on_signals() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+        stopping.cancel();
+    });
+    stop
+}

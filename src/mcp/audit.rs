@@ -1,0 +1,134 @@
+//! The two tools for the audit log.
+
+use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
+use serde_json::{Value, json};
+
+use super::{
+    ContentServer, ToolError,
+    answer::{self, Answer, Entries, LogMeta, Stats},
+    cursor,
+    params::{self, AuditParams, Detail, NoParams},
+};
+use crate::domain::{AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition};
+
+/// A summary shortens values that are longer than this, in characters.
+const LONGEST: usize = 200;
+
+#[tool_router(router = audit_tools, vis = "pub(super)")]
+impl ContentServer {
+    /// Reads the audit log, newest first: who changed which document when, through what, with every value before and after. Filter by
+    /// document, kind, action, source and time; follow meta.nextCursor for older entries.
+    #[tool(
+        title = "Get audit log",
+        annotations(title = "Get audit log", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
+        input_schema = params::schema::<AuditParams>(),
+        output_schema = answer::schema::<Answer<Entries, LogMeta>>()
+    )]
+    async fn get_audit_log(&self, Parameters(params): Parameters<AuditParams>) -> Result<Answer<Entries, LogMeta>, ToolError> {
+        let identity = json!([params.entity_type, params.entity_id, params.action, params.source, params.since, params.until]);
+        let query = query(&params, &identity).map_err(|found| ToolError::invalid_arguments("get_audit_log", &found, self.content.now()))?;
+        let page = self.content.audit_entries(&query).await;
+        let page = page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error, self.content.now()))?;
+        let meta = LogMeta {
+            timestamp: self.content.now().to_string(),
+            source: self.content.store_name().to_owned(),
+            next_cursor: page.next.map(|place| cursor::encode(&identity, &(place.score, place.digest))),
+        };
+        let detail = params.detail.unwrap_or_default();
+        Ok(Answer::new(Entries(page.entries.into_iter().map(|entry| shown(entry, detail)).collect()), meta))
+    }
+
+    /// Counts the audit log's entries by action, kind of document and source, and gives the newest ten.
+    #[tool(
+        title = "Get audit statistics",
+        annotations(title = "Get audit statistics", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
+        input_schema = params::schema::<NoParams>(),
+        output_schema = answer::schema::<Answer<Stats, LogMeta>>()
+    )]
+    async fn get_audit_stats(&self, Parameters(NoParams {}): Parameters<NoParams>) -> Result<Answer<Stats, LogMeta>, ToolError> {
+        let stats = self.content.audit_stats().await;
+        let (stats, newest) = stats.map_err(|error| ToolError::audit("AUDIT_STATS_ERROR", error, self.content.now()))?;
+        let recent: Vec<Value> = newest.into_iter().map(|entry| shown(entry, Detail::Summary)).collect();
+        let [by_action, by_entity_type, by_source] = stats.counts;
+        let data = Stats {
+            total_entries: stats.total,
+            entries_by_action: by_action,
+            entries_by_entity_type: by_entity_type,
+            entries_by_source: by_source,
+            latest_entry: recent.first().cloned(),
+            recent_activity: recent,
+        };
+        let meta = LogMeta { timestamp: self.content.now().to_string(), source: self.content.store_name().to_owned(), next_cursor: None };
+        Ok(Answer::new(data, meta))
+    }
+}
+
+fn query(params: &AuditParams, identity: &Value) -> Result<AuditQuery, Vec<Violation>> {
+    let mut found = Vec::new();
+    let mut time = |name: &str, text: Option<&String>| {
+        let time = text.map(|text| Timestamp::parse(text));
+        if time == Some(None) {
+            found.push(Violation::new(name, "date-time", "expected an RFC 3339 time such as `2026-11-22T10:15:30Z`"));
+        }
+        time.flatten()
+    };
+    let (since, until) = (time("since", params.since.as_ref()), time("until", params.until.as_ref()));
+    let after = match params.cursor.as_deref().map(|cursor| cursor::decode::<(i64, String)>(identity, cursor)).transpose() {
+        Ok(place) => place.map(|(score, digest)| AuditPosition { score, digest }),
+        Err(violation) => {
+            found.push(violation);
+            None
+        }
+    };
+    if !found.is_empty() {
+        return Err(found);
+    }
+    Ok(AuditQuery {
+        kind: params.entity_type.map(super::params::EntityType::kind),
+        entity_id: params.entity_id.clone(),
+        action: params.action.clone(),
+        source: params.source.clone(),
+        since,
+        until,
+        after,
+        limit: params.limit.map_or(50, |limit| limit as usize),
+    })
+}
+
+/// An entry as it is answered: unchanged, or with long values shortened.
+fn shown(entry: StoredEntry, detail: Detail) -> Value {
+    let mut entry = Value::Object(entry.into_json());
+    if detail == Detail::Summary {
+        shorten(&mut entry);
+    }
+    entry
+}
+
+fn shorten(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if text.chars().nth(LONGEST).is_some() {
+                *value = beginning(text);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        Value::Object(members) => {
+            for (name, member) in members.iter_mut() {
+                if matches!(name.as_str(), "oldValue" | "newValue") && (member.is_array() || member.is_object()) {
+                    let text = member.to_string();
+                    if text.chars().nth(LONGEST).is_some() {
+                        *member = beginning(&text);
+                    }
+                } else {
+                    shorten(member);
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn beginning(text: &str) -> Value {
+    let beginning: String = text.chars().take(LONGEST).collect();
+    Value::String(format!("{beginning}… ({} characters)", text.chars().count()))
+}

@@ -1,0 +1,158 @@
+//! What the tools of both content types do, written once.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    ContentServer, ToolError,
+    answer::{Answer, DocumentMeta, ListMeta, Rows, UpdateMeta, Whole, limited, warnings},
+    cursor,
+    params::{Detail, GetParams, ListParams, UpdateParams},
+};
+use crate::{
+    domain::{Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Record, Timestamp, document::excerpt, list::ListPosition},
+    service::{Error, Mode, UpdateRequest, Updated},
+};
+
+/// A page of whole documents stops growing here, in bytes, so that it does not flood a model's context.
+const PAGE_BYTES: usize = 256 * 1024;
+
+impl ContentServer {
+    pub(super) async fn list<D: Document>(&self, params: ListParams) -> Result<Answer<Rows<D>, ListMeta>, ToolError> {
+        let identity = json!([D::KIND.plural(), params.status, params.featured, params.tag, params.query]);
+        let place = params.cursor.as_deref().map(|cursor| cursor::decode::<(Option<i64>, String)>(&identity, cursor)).transpose();
+        let place = place
+            .map_err(|violation| ToolError::invalid_arguments(&format!("list_{}", D::KIND.plural()), &[violation], self.content.now()))?;
+        let query = ListQuery {
+            status: params.status.and_then(|status| json!(status).as_str().map(ToOwned::to_owned)),
+            featured: params.featured,
+            tag: params.tag.map(|tag| tag.to_lowercase()),
+            words: ListQuery::words_of(&params.query.unwrap_or_default()),
+            after: place.map(|(updated, id)| ListPosition { updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)), id }),
+            limit: params.limit.map_or(20, |limit| limit as usize),
+        };
+        let page = self.content.list(D::KIND, &query).await.map_err(|error| self.failed("LIST", D::KIND, error))?;
+        let detail = params.detail.unwrap_or_default();
+        let page = if detail == Detail::Full { cut(page) } else { page };
+        let meta = ListMeta {
+            timestamp: self.content.now().to_string(),
+            source: self.content.store_name().to_owned(),
+            total: page.total,
+            next_cursor: page.next.map(|place| cursor::encode(&identity, &(place.updated.0.map(Timestamp::micros), place.id))),
+            warnings: limited(page.unreadable.into_iter().chain(page.records.iter().filter_map(broken)).collect()),
+        };
+        let row = |record: Record| match detail {
+            Detail::Summary => summary(&record),
+            Detail::Full => record.into_document(),
+        };
+        Ok(Answer::new(Rows::new(page.records.into_iter().map(row).collect()), meta))
+    }
+
+    pub(super) async fn get<D: Document>(&self, params: GetParams) -> Result<Answer<Whole<D>, DocumentMeta>, ToolError> {
+        let record = self.content.get(DocumentKey::new(D::KIND, params.id)).await.map_err(|error| self.failed("GET", D::KIND, error))?;
+        let meta = DocumentMeta {
+            timestamp: self.content.now().to_string(),
+            source: self.content.store_name().to_owned(),
+            version: record.version().clone(),
+            warnings: warnings(&record.violations()),
+        };
+        Ok(Answer::new(Whole::new(record.into_document()), meta))
+    }
+
+    pub(super) async fn update<D: Document>(
+        &self,
+        params: UpdateParams<D>,
+        mut origin: Origin,
+    ) -> Result<Answer<Whole<D>, UpdateMeta>, ToolError> {
+        origin.reason = params.reason.filter(|reason| !reason.is_empty());
+        let key = DocumentKey::new(D::KIND, params.id);
+        let mode = if params.dry_run == Some(true) { Mode::DryRun } else { Mode::Commit };
+        let request = UpdateRequest {
+            key: key.clone(),
+            patch: params.data.into_members(),
+            expected_version: params.expected_version,
+            mode,
+            idempotency_key: params.idempotency_key,
+            origin,
+        };
+        let nothing_named = request.patch.is_empty();
+        match self.content.update(request).await {
+            Ok(updated) => {
+                let mut answer = self.updated(updated, mode);
+                if nothing_named {
+                    answer.warn("`data` is empty, so nothing was changed; name the fields to change");
+                }
+                Ok(answer)
+            }
+            Err(Error::Invalid(violations)) => Err(ToolError::invalid_change(&key, &violations, self.content.now())),
+            Err(error) => Err(self.failed("UPDATE", D::KIND, error)),
+        }
+    }
+
+    /// The answer to an update that was done, or done before, or only tried.
+    pub(super) fn updated<D: Document>(&self, updated: Updated, mode: Mode) -> Answer<Whole<D>, UpdateMeta> {
+        let meta = UpdateMeta {
+            timestamp: self.content.now().to_string(),
+            source: self.content.store_name().to_owned(),
+            version: updated.version,
+            audit_id: updated.audit_id,
+            changes: updated.changes,
+            dry_run: mode == Mode::DryRun && !updated.replayed,
+            replayed: updated.replayed,
+            warnings: warnings(&updated.warnings),
+        };
+        Answer::new(Whole::new(updated.document), meta)
+    }
+
+    fn failed(&self, verb: &str, kind: Kind, error: Error) -> ToolError {
+        ToolError::new(verb, kind, error, self.content.now())
+    }
+}
+
+/// As many of the page's documents as a reader can take at once, but at least one.
+fn cut(mut page: ListPage) -> ListPage {
+    let mut bytes = 0;
+    let fitting = page.records.iter().take_while(|record| {
+        bytes += record.text().len();
+        bytes <= PAGE_BYTES
+    });
+    let count = fitting.count().max(1);
+    if count < page.records.len() {
+        page.records.truncate(count);
+        page.next = page.records.last().map(|record| crate::domain::list::Listing::of(record.key(), record.document()).position());
+    }
+    page
+}
+
+/// One short row: what a reader needs to choose a document, and its version.
+fn summary(record: &Record) -> Map<String, Value> {
+    let (document, metadata) = (record.document(), record.document().get("metadata"));
+    let of = |value: Option<&Value>| value.cloned();
+    let last = match record.key().kind {
+        Kind::Project => "result",
+        Kind::Resource => "price",
+    };
+    [
+        ("id", Some(json!(record.key().id))),
+        ("title", of(document.get("title"))),
+        ("status", of(metadata.and_then(|metadata| metadata.get("status")))),
+        ("featured", of(metadata.and_then(|metadata| metadata.get("featured")))),
+        ("tags", of(document.get("tags"))),
+        ("updatedAt", of(metadata.and_then(|metadata| metadata.get("updatedAt")))),
+        ("version", Some(json!(record.version()))),
+        (last, of(document.get(last))),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}
+
+/// One line about a listed document that breaks rules.
+fn broken(record: &Record) -> Option<String> {
+    let violations = record.violations();
+    let mut paths: Vec<&str> = violations.iter().map(|violation| violation.path.as_str()).collect();
+    paths.dedup();
+    let (count, shown) = (paths.len(), paths.iter().take(5).map(|path| excerpt(path)).collect::<Vec<_>>().join(", "));
+    let more = if count > 5 { ", …" } else { "" };
+    let kind = record.key().kind;
+    (count > 0).then(|| format!("{} breaks rules at {count} places ({shown}{more}); get_{kind} says which", record.key()))
+}

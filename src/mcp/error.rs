@@ -1,0 +1,145 @@
+//! Errors as a model reads them: what was asked, what is wrong, what to do.
+//!
+//! A failed tool answers with text alone: strict clients check structured content against the output schema even then.
+
+use rmcp::model::{ContentBlock, IntoContents};
+use serde_json::{Value, json};
+use tracing::warn;
+
+use crate::{
+    domain::{DocumentKey, Kind, Timestamp, Violation, document::excerpt},
+    service::Error,
+    store::StoreError,
+};
+
+/// A refusal or failure of a tool, in the contract's form.
+#[derive(Debug)]
+pub struct ToolError {
+    code: String,
+    message: String,
+    details: Option<Value>,
+    timestamp: Timestamp,
+}
+
+impl ToolError {
+    /// The answer to `error`, which a tool that does `verb` to documents of `kind` met.
+    pub(super) fn new(verb: &str, kind: Kind, error: Error, timestamp: Timestamp) -> Self {
+        let upper = kind.singular().to_uppercase();
+        let fallback = if verb == "LIST" { format!("LIST_{upper}S_ERROR") } else { format!("{verb}_{upper}_ERROR") };
+        Self::of(&fallback, Some(kind), error, timestamp)
+    }
+
+    /// The answer to `error`, which an audit tool met.
+    pub(super) fn audit(code: &str, error: Error, timestamp: Timestamp) -> Self {
+        Self::of(code, None, error, timestamp)
+    }
+
+    /// A patch that breaks rules.
+    pub(super) fn invalid_change(key: &DocumentKey, violations: &[Violation], timestamp: Timestamp) -> Self {
+        Self::invalid(&format!("{key} was not changed"), violations, timestamp)
+    }
+
+    /// Arguments that break rules.
+    pub(super) fn invalid_arguments(tool: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
+        Self::invalid(&format!("{tool} was not carried out"), violations, timestamp)
+    }
+
+    /// A call that panicked or ran out of time.
+    pub(super) fn broken(tool: &str, problem: &str, timestamp: Timestamp) -> Self {
+        let (code, remedy) = match tool {
+            "list_projects" => ("LIST_PROJECTS_ERROR", ""),
+            "list_resources" => ("LIST_RESOURCES_ERROR", ""),
+            "get_project" => ("GET_PROJECT_ERROR", ""),
+            "get_resource" => ("GET_RESOURCE_ERROR", ""),
+            "get_audit_log" => ("AUDIT_LOG_ERROR", ""),
+            "get_audit_stats" => ("AUDIT_STATS_ERROR", ""),
+            _ => (
+                "OUTCOME_UNKNOWN",
+                "; the change may or may not be there, so repeat the call with the same idempotencyKey, or read the document and compare",
+            ),
+        };
+        Self { code: code.to_owned(), message: format!("{problem}{remedy}"), details: None, timestamp }
+    }
+
+    fn invalid(headline: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
+        let count = violations.len();
+        let lines: String = violations.iter().map(|violation| format!("\n  {violation}")).collect();
+        let message = format!("{headline}, {count} problem{}:{lines}", if count == 1 { "" } else { "s" });
+        Self { code: "VALIDATION_FAILED".to_owned(), message, details: Some(json!({ "violations": violations })), timestamp }
+    }
+
+    fn of(fallback: &str, kind: Option<Kind>, error: Error, timestamp: Timestamp) -> Self {
+        let tools = |verb: &str| kind.map_or_else(|| "the tool".to_owned(), |kind| format!("{verb}_{kind}"));
+        let (code, message, details) = match error {
+            Error::Invalid(violations) => return Self::invalid("nothing was changed", &violations, timestamp),
+            Error::NotFound { key, similar } => {
+                let hint = match similar.as_slice() {
+                    [] => format!("list_{} gives the ids there are", key.kind.plural()),
+                    ids => format!("did you mean {}?", ids.iter().map(|id| format!("`{}`", excerpt(id))).collect::<Vec<_>>().join(", ")),
+                };
+                let code = format!("{}_NOT_FOUND", key.kind.singular().to_uppercase());
+                (code, format!("there is no {key}; {hint}"), Some(json!({ "similar": similar })))
+            }
+            Error::Conflict { key, current } => {
+                let remedy =
+                    format!("read it again with {}, check that the change still fits, and repeat it with the new version", tools("get"));
+                let details = current.map(|version| json!({ "currentVersion": version }));
+                (
+                    "VERSION_CONFLICT".to_owned(),
+                    format!("{key} was not changed: somebody else changed it in the meantime; {remedy}"),
+                    details,
+                )
+            }
+            Error::Store(error) => match error {
+                StoreError::Conflict => {
+                    ("VERSION_CONFLICT".to_owned(), "the document was changed in the meantime; read it again".to_owned(), None)
+                }
+                StoreError::Mismatch => {
+                    let message =
+                        "nothing was changed: this idempotencyKey was used before for a different request; use a new key for a new request";
+                    ("IDEMPOTENCY_MISMATCH".to_owned(), message.to_owned(), None)
+                }
+                StoreError::ReadOnly(reason) => ("STORE_READ_ONLY".to_owned(), format!("nothing was changed: {reason}"), None),
+                StoreError::Unavailable(problem) => {
+                    warn!("the store is unavailable: {problem}");
+                    (
+                        "STORE_UNAVAILABLE".to_owned(),
+                        format!("the store cannot be reached: {problem}; nothing was written, try again in a moment"),
+                        None,
+                    )
+                }
+                StoreError::OutcomeUnknown(problem) => {
+                    warn!("the outcome of a commit is unknown: {problem}");
+                    let message = format!(
+                        "the connection to the store was lost while writing; the change may or may not be there. \
+                         Repeat the call with the same idempotencyKey, or call {} and compare before trying again",
+                        tools("get")
+                    );
+                    ("OUTCOME_UNKNOWN".to_owned(), message, None)
+                }
+                StoreError::Corrupt { key, problem } => {
+                    let message = format!(
+                        "the value at `{}` cannot be used: {problem}; the site's developer has to restore it from a backup or delete the key",
+                        excerpt(&key)
+                    );
+                    (fallback.to_owned(), message, Some(json!({ "key": key })))
+                }
+                StoreError::Failed(problem) => {
+                    warn!("the store failed: {problem}");
+                    (fallback.to_owned(), format!("the store failed: {problem}; nothing was changed"), None)
+                }
+            },
+        };
+        Self { code, message, details, timestamp }
+    }
+}
+
+impl IntoContents for ToolError {
+    fn into_contents(self) -> Vec<ContentBlock> {
+        let mut error = json!({ "code": self.code, "message": self.message, "timestamp": self.timestamp.to_string() });
+        if let (Some(members), Some(details)) = (error.as_object_mut(), self.details) {
+            members.insert("details".to_owned(), details);
+        }
+        vec![ContentBlock::text(json!({ "success": false, "error": error }).to_string())]
+    }
+}

@@ -1,0 +1,54 @@
+//! The three tools for projects.
+
+use rmcp::{RoleServer, handler::server::wrapper::Parameters, service::RequestContext, tool, tool_router};
+
+use super::{
+    ContentServer, ToolError,
+    answer::{self, Answer, DocumentMeta, ListMeta, Rows, UpdateMeta, Whole},
+    params::{self, GetParams, ListParams, UpdateParams},
+};
+use crate::domain::Project;
+
+#[tool_router(router = project_tools, vis = "pub(super)")]
+impl ContentServer {
+    /// Lists the projects (client case studies), newest change first, as summary rows with id, title, status and version. Filter with
+    /// status, featured, tag and query; follow meta.nextCursor for more.
+    #[tool(
+        title = "List projects",
+        annotations(title = "List projects", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
+        input_schema = params::schema::<ListParams>(),
+        output_schema = answer::schema::<Answer<Rows<Project>, ListMeta>>()
+    )]
+    async fn list_projects(&self, Parameters(params): Parameters<ListParams>) -> Result<Answer<Rows<Project>, ListMeta>, ToolError> {
+        self.list(params).await
+    }
+
+    /// Reads one project whole. meta.version is what update_project takes as expectedVersion; meta.warnings names rules that the stored
+    /// document breaks.
+    #[tool(
+        title = "Get project",
+        annotations(title = "Get project", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
+        input_schema = params::schema::<GetParams>(),
+        output_schema = answer::schema::<Answer<Whole<Project>, DocumentMeta>>()
+    )]
+    async fn get_project(&self, Parameters(params): Parameters<GetParams>) -> Result<Answer<Whole<Project>, DocumentMeta>, ToolError> {
+        self.get(params).await
+    }
+
+    /// Changes fields of one project on the live website. Fields left out keep their value; `null` removes an optional field. Read the
+    /// project first and pass its version as expectedVersion; use dryRun to show the change before making it. Every change is recorded
+    /// in the audit log.
+    #[tool(
+        title = "Update project",
+        annotations(title = "Update project", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),
+        input_schema = params::schema::<UpdateParams<Project>>(),
+        output_schema = answer::schema::<Answer<Whole<Project>, UpdateMeta>>()
+    )]
+    async fn update_project(
+        &self,
+        Parameters(params): Parameters<UpdateParams<Project>>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<Answer<Whole<Project>, UpdateMeta>, ToolError> {
+        self.update(params, self.origin(&context)).await
+    }
+}

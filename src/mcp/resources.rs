@@ -1,0 +1,54 @@
+//! The three tools for resources.
+
+use rmcp::{RoleServer, handler::server::wrapper::Parameters, service::RequestContext, tool, tool_router};
+
+use super::{
+    ContentServer, ToolError,
+    answer::{self, Answer, DocumentMeta, ListMeta, Rows, UpdateMeta, Whole},
+    params::{self, GetParams, ListParams, UpdateParams},
+};
+use crate::domain::Resource;
+
+#[tool_router(router = resource_tools, vis = "pub(super)")]
+impl ContentServer {
+    /// Lists the resources (downloadable goods), newest change first, as summary rows with id, title, status and version. Filter with
+    /// status, featured, tag and query; follow meta.nextCursor for more.
+    #[tool(
+        title = "List resources",
+        annotations(title = "List resources", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
+        input_schema = params::schema::<ListParams>(),
+        output_schema = answer::schema::<Answer<Rows<Resource>, ListMeta>>()
+    )]
+    async fn list_resources(&self, Parameters(params): Parameters<ListParams>) -> Result<Answer<Rows<Resource>, ListMeta>, ToolError> {
+        self.list(params).await
+    }
+
+    /// Reads one resource whole. meta.version is what update_resource takes as expectedVersion; meta.warnings names rules that the stored
+    /// document breaks.
+    #[tool(
+        title = "Get resource",
+        annotations(title = "Get resource", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
+        input_schema = params::schema::<GetParams>(),
+        output_schema = answer::schema::<Answer<Whole<Resource>, DocumentMeta>>()
+    )]
+    async fn get_resource(&self, Parameters(params): Parameters<GetParams>) -> Result<Answer<Whole<Resource>, DocumentMeta>, ToolError> {
+        self.get(params).await
+    }
+
+    /// Changes fields of one resource on the live website. Fields left out keep their value; `null` removes an optional field. Read the
+    /// resource first and pass its version as expectedVersion; use dryRun to show the change before making it. Every change is recorded
+    /// in the audit log.
+    #[tool(
+        title = "Update resource",
+        annotations(title = "Update resource", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),
+        input_schema = params::schema::<UpdateParams<Resource>>(),
+        output_schema = answer::schema::<Answer<Whole<Resource>, UpdateMeta>>()
+    )]
+    async fn update_resource(
+        &self,
+        Parameters(params): Parameters<UpdateParams<Resource>>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<Answer<Whole<Resource>, UpdateMeta>, ToolError> {
+        self.update(params, self.origin(&context)).await
+    }
+}

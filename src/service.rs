@@ -1,0 +1,310 @@
+//! The use cases, shared by every door to the program.
+//!
+//! Knows the store as a trait and no protocol. Writers queue here for a document, so that those of one process do not
+//! race each other, and a write that lost a race against another process is computed again.
+
+use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout_at},
+};
+use tracing::info;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage, ListQuery, Operation, Origin, Record,
+        StoredEntry, Timestamp, Update, Version, Violation,
+    },
+    store::{Committed, Purpose, Repository, StoreError},
+};
+
+/// How long an update may try to win a race; a call is answered within 10 seconds.
+const RACE: Duration = Duration::from_secs(7);
+/// Queues for documents; two documents in one queue only wait a little.
+const QUEUES: usize = 256;
+
+/// Why a use case was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such document.
+    #[error("there is no {key}")]
+    NotFound {
+        /// What was asked for.
+        key: DocumentKey,
+        /// Ids that are near it.
+        similar: Vec<String>,
+    },
+    /// The request or the change breaks rules.
+    #[error("{} rules are broken", .0.len())]
+    Invalid(Vec<Violation>),
+    /// The document is not the one that the caller knows, or others kept changing it.
+    #[error("{key} was changed in the meantime")]
+    Conflict {
+        /// Which document.
+        key: DocumentKey,
+        /// Its version now, if it is known.
+        current: Option<Version>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an update is asked to do.
+#[derive(Debug, Clone)]
+pub struct UpdateRequest {
+    /// Which document.
+    pub key: DocumentKey,
+    /// What to merge into it.
+    pub patch: Map<String, Value>,
+    /// The version that the caller has seen.
+    pub expected_version: Option<String>,
+    /// Whether to write.
+    pub mode: Mode,
+    /// The caller's name for this write, under which it may be repeated.
+    pub idempotency_key: Option<String>,
+    /// Who, how and why.
+    pub origin: Origin,
+}
+
+/// Whether to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Write.
+    Commit,
+    /// Only show what would be written.
+    DryRun,
+}
+
+/// What an update did, or would do.
+#[derive(Debug)]
+pub struct Updated {
+    /// The document as it is now; in a dry run, as it would be.
+    pub document: Map<String, Value>,
+    /// Its stored version; in a dry run, the one before.
+    pub version: Version,
+    /// The changes, as they were recorded.
+    pub changes: Value,
+    /// The audit entry, when one was written.
+    pub audit_id: Option<String>,
+    /// Whether an earlier call with the same key had done it.
+    pub replayed: bool,
+    /// Rules that the stored document broke before and still breaks.
+    pub warnings: Vec<Violation>,
+}
+
+/// The use cases.
+pub struct ContentService {
+    store: Arc<dyn Repository>,
+    clock: fn() -> Timestamp,
+    queues: Vec<Mutex<()>>,
+}
+
+impl ContentService {
+    /// The use cases on `store`, at the time that `clock` tells.
+    #[must_use]
+    pub fn new(store: Arc<dyn Repository>, clock: fn() -> Timestamp) -> Self {
+        Self { store, clock, queues: std::iter::repeat_with(Mutex::default).take(QUEUES).collect() }
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// What answers call the store.
+    #[must_use]
+    pub fn store_name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    /// One document.
+    pub async fn get(&self, key: DocumentKey) -> Result<Record, Error> {
+        match self.store.get(&key, Purpose::Show).await? {
+            Some(record) => Ok(record),
+            None => Err(self.not_found(key).await),
+        }
+    }
+
+    /// A page of the documents of a kind.
+    pub async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, Error> {
+        Ok(self.store.list(kind, query).await?)
+    }
+
+    /// A page of the audit log.
+    pub async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, Error> {
+        Ok(self.store.audit_entries(query).await?)
+    }
+
+    /// The audit log in numbers, with its newest entries.
+    pub async fn audit_stats(&self) -> Result<(AuditStats, Vec<StoredEntry>), Error> {
+        let newest = AuditQuery { limit: 10, ..AuditQuery::default() };
+        let (stats, page) = tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest))?;
+        Ok((stats, page.entries))
+    }
+
+    /// Changes one document, or says what would change.
+    ///
+    /// Without an expected version a write that lost a race is computed again; the caller's patch says what to change,
+    /// not what the document was.
+    pub async fn update(&self, request: UpdateRequest) -> Result<Updated, Error> {
+        let deadline = Instant::now() + RACE;
+        let operation = match &request.idempotency_key {
+            Some(key) => Operation::keyed(key, &identity(&request)),
+            None => Operation::once(&Uuid::new_v4().to_string(), &identity(&request)),
+        };
+        let Ok(_turn) = timeout_at(deadline, self.queue(&request.key).lock()).await else {
+            let problem = format!("other writes to {} took too long, so this one was not begun", request.key);
+            return Err(StoreError::Unavailable(problem).into());
+        };
+        let mut pause = Duration::from_millis(5);
+        loop {
+            // Read before the operation is looked up: a mark that is missing now proves that what was read is from
+            // before its commit.
+            let read = self.store.get(&request.key, Purpose::Change).await;
+            if request.idempotency_key.is_some()
+                && let Some(done) = self.store.outcome(&operation).await?
+            {
+                return self.replay(&request.key, done).await;
+            }
+            let Some(current) = read? else { return Err(self.not_found(request.key).await) };
+            if request.expected_version.as_ref().is_some_and(|expected| expected != current.version().as_str()) {
+                return Err(Error::Conflict { key: request.key, current: Some(current.version().clone()) });
+            }
+            let circumstances = self.circumstances(request.origin.clone(), operation.clone());
+            let entry_id = circumstances.entry_id.clone();
+            let (change, warnings) = match Change::update(&current, &request.patch, circumstances).map_err(Error::Invalid)? {
+                Update::Nothing => return Ok(unchanged(current)),
+                Update::Change(change, warnings) => (change, warnings),
+            };
+            if request.mode == Mode::DryRun {
+                return Ok(Updated {
+                    document: change.document().clone(),
+                    version: current.version().clone(),
+                    changes: json!(change.entry().changes),
+                    audit_id: None,
+                    replayed: false,
+                    warnings,
+                });
+            }
+            match self.commit(vec![(*change).clone()], operation.clone()).await {
+                Ok(done) if done.replayed && done.entries.iter().all(|entry| entry.text_of("id") != Some(&entry_id)) => {
+                    return self.replay(&request.key, done).await;
+                }
+                Ok(_) => {
+                    return Ok(Updated {
+                        document: change.document().clone(),
+                        version: change.version().clone(),
+                        changes: json!(change.entry().changes),
+                        audit_id: Some(entry_id),
+                        replayed: false,
+                        warnings,
+                    });
+                }
+                Err(StoreError::Conflict) if request.expected_version.is_some() || Instant::now() + pause > deadline => {
+                    let current = self.store.get(&request.key, Purpose::Change).await.ok().flatten();
+                    return Err(Error::Conflict { key: request.key, current: current.map(|record| record.version().clone()) });
+                }
+                Err(StoreError::Conflict) => {
+                    sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                    pause = (pause * 2).min(Duration::from_millis(200));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The answer to a repeated request whose arguments are not worth checking, if it was done before.
+    ///
+    /// What was right when it was first asked is answered again, whatever the rules and the document are now.
+    pub async fn settled(&self, request: &UpdateRequest) -> Result<Option<Updated>, Error> {
+        let Some(key) = &request.idempotency_key else { return Ok(None) };
+        match self.store.outcome(&Operation::keyed(key, &identity(request))).await? {
+            Some(done) => self.replay(&request.key, done).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Commits changes in a task of their own: a caller who goes away takes the answer along, never half of a commit.
+    pub async fn commit(&self, changes: Vec<Change>, operation: Operation) -> Result<Committed, StoreError> {
+        let store = Arc::clone(&self.store);
+        let commit = tokio::spawn(async move {
+            let committed = store.commit(&changes, &operation).await;
+            if let Ok(Committed { replayed: false, .. }) = &committed {
+                for change in &changes {
+                    let (kind, id, count) = (change.key().kind, &change.key().id, change.entry().changes.len());
+                    info!(document.kind = %kind, document.id = %id, "{} {}: {count} fields", change.entry().action.past(), change.key());
+                }
+            }
+            committed
+        });
+        commit.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(format!("the commit ended unexpectedly: {error}"))))
+    }
+
+    /// What a write of now is recorded with.
+    #[must_use]
+    pub fn circumstances(&self, origin: Origin, operation: Operation) -> Circumstances {
+        Circumstances { origin, operation, entry_id: Uuid::new_v4().to_string(), now: self.now() }
+    }
+
+    /// The store, for what import reads and carries.
+    #[must_use]
+    pub fn store(&self) -> &dyn Repository {
+        &*self.store
+    }
+
+    async fn replay(&self, key: &DocumentKey, done: Committed) -> Result<Updated, Error> {
+        let entry = done.entries.into_iter().find(|entry| entry.text_of("entityId") == Some(&key.id)).map(StoredEntry::into_json);
+        let mut entry = entry.unwrap_or_default();
+        let Some(record) = self.store.get(key, Purpose::Change).await? else { return Err(self.not_found(key.clone()).await) };
+        let audit_id = entry.get("id").and_then(Value::as_str).map(ToOwned::to_owned);
+        Ok(Updated { changes: entry.shift_remove("changes").unwrap_or_else(|| json!([])), audit_id, replayed: true, ..unchanged(record) })
+    }
+
+    async fn not_found(&self, key: DocumentKey) -> Error {
+        let ids = self.store.ids(key.kind).await.unwrap_or_default();
+        let wanted = key.id.to_lowercase();
+        let mut near: Vec<(f64, String)> = ids
+            .into_iter()
+            .map(|id| (if id.contains(&wanted) { 1.0 } else { strsim::jaro_winkler(&wanted, &id.to_lowercase()) }, id))
+            .filter(|(nearness, _)| *nearness > 0.75)
+            .collect();
+        near.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        Error::NotFound { key, similar: near.into_iter().take(3).map(|(_, id)| id).collect() }
+    }
+
+    fn queue(&self, key: &DocumentKey) -> &Mutex<()> {
+        static ANY: Mutex<()> = Mutex::const_new(());
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        usize::try_from(hash % QUEUES as u64).ok().and_then(|queue| self.queues.get(queue)).unwrap_or(&ANY)
+    }
+}
+
+/// What makes two requests the same one.
+fn identity(request: &UpdateRequest) -> Value {
+    json!({
+        "tool": format!("update_{}", request.key.kind),
+        "id": request.key.id,
+        "data": request.patch,
+        "expectedVersion": request.expected_version,
+    })
+}
+
+fn unchanged(record: Record) -> Updated {
+    Updated {
+        version: record.version().clone(),
+        changes: json!([]),
+        audit_id: None,
+        replayed: false,
+        warnings: record.violations(),
+        document: record.into_document(),
+    }
+}

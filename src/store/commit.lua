@@ -1,0 +1,133 @@
+-- Writes n documents with their audit entries, indexes, counters and cache invalidation: all of it or nothing, once
+-- for each operation.
+--
+-- Redis keeps what a failed script wrote, so everything that can fail comes before the first write: the operation's
+-- mark, the user's permissions, the types of all keys, and the comparison. Documents and entries pass through as
+-- opaque bytes: cjson would turn [] into {} and round numbers.
+--
+-- KEYS  1 operation mark   2 audit:entries   3 audit:stats   4 scratch (for the self-test)
+--       then 7 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document
+-- ARGV  1 fingerprint   2 seconds that the mark stays   3 milliseconds since 1970, if the server has no clock for scripts   4 n
+--       then 10 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
+--       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
+-- reply {'OK' | 'REPLAY', milliseconds, seq of the first entry, n}   {'CONFLICT'}   {'MISMATCH'}   {'NOPERM', command}
+local MARK, ENTRIES, STATS, SCRATCH = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local n = tonumber(ARGV[4])
+local function key(i, j) return KEYS[4 + (i - 1) * 7 + j] end
+local function arg(i, j) return ARGV[4 + (i - 1) * 10 + j] end
+local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
+
+-- As JavaScript's toISOString; days to civil date after Howard Hinnant.
+local function iso(ms)
+  local f = math.floor
+  local s = f(ms / 1000)
+  local d, r = f(s / 86400), s % 86400
+  local z = d + 719468
+  local era = f(z / 146097)
+  local doe = z - era * 146097
+  local yoe = f((doe - f(doe / 1460) + f(doe / 36524) - f(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + f(yoe / 4) - f(yoe / 100))
+  local mp = f((5 * doy + 2) / 153)
+  local day, month, year = doy - f((153 * mp + 2) / 5) + 1, mp < 10 and mp + 3 or mp - 9, yoe + era * 400
+  if month <= 2 then year = year + 1 end
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, f(r / 3600), f(r % 3600 / 60), r % 60, ms % 1000)
+end
+
+-- The same operation again?
+local mark = redis.call('GET', MARK)
+if mark then
+  local fingerprint, ms, seq, count = string.match(mark, '^(%x+)|(%d+)|(%d+)|(%d+)$')
+  if fingerprint ~= ARGV[1] then return {'MISMATCH'} end
+  return {'REPLAY', ms, seq, count}
+end
+
+-- May this user do all that follows? A command that is refused half-way would leave an entry without its document.
+if redis.acl_check_cmd then
+  local function may(...) return redis.acl_check_cmd(...) end
+  local needed = {{'ZADD', ENTRIES, '0', ''}, {'HSET', STATS, 'f', '0'}, {'SET', MARK, '', 'EX', '1'}}
+  for i = 1, n do
+    needed[#needed + 1] = {'SET', key(i, 1), ''}
+    needed[#needed + 1] = {'SET', key(i, 2), ''}
+    for j = 3, 5 do
+      needed[#needed + 1] = {'SADD', key(i, j), ''}
+      needed[#needed + 1] = {'SREM', key(i, j), ''}
+    end
+    needed[#needed + 1] = {'DEL', key(i, 6), key(i, 7)}
+  end
+  for _, command in ipairs(needed) do
+    if not may(unpack(command)) then return {'NOPERM', command[1] .. ' ' .. command[2]} end
+  end
+else
+  -- An older server cannot be asked, so each command is tried on a key of our own; that all keys are in reach, the
+  -- server has checked before it ran this script.
+  local tries = {
+    {'DEL', SCRATCH}, {'SET', SCRATCH, '', 'EX', '1'}, {'DEL', SCRATCH}, {'SADD', SCRATCH, 'm'}, {'SREM', SCRATCH, 'm'},
+    {'DEL', SCRATCH}, {'ZADD', SCRATCH, '0', 'm'}, {'DEL', SCRATCH}, {'HSET', SCRATCH, 'f', '0'}, {'DEL', SCRATCH},
+  }
+  for _, command in ipairs(tries) do
+    local result = redis.pcall(unpack(command))
+    if type(result) == 'table' and result.err then
+      redis.pcall('DEL', SCRATCH)
+      if string.find(result.err, 'can\'t run this command', 1, true) or string.find(string.upper(result.err), 'NOPERM', 1, true)
+        or string.find(result.err, 'no permissions', 1, true) then
+        return {'NOPERM', command[1]}
+      end
+      return redis.error_reply(result.err)
+    end
+  end
+end
+
+-- Is everything as it was when the changes were made? A key of the wrong type raises here.
+local indexed, added, fields = {}, {}, {}
+for i = 1, n do
+  local text, latest = redis.call('GET', key(i, 1)), redis.call('GET', key(i, 2))
+  local expected = arg(i, 1)
+  if (text or '') ~= expected or (text and expected == '') then return {'CONFLICT'} end
+  local beginning = arg(i, 2)
+  if expected ~= '' and (beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning) then return {'CONFLICT'} end
+  indexed[i] = {}
+  for j = 3, 5 do indexed[i][j] = redis.call('SISMEMBER', key(i, j), arg(i, 4)) end
+  for _, field in ipairs({'action:' .. arg(i, 7), 'entityType:' .. arg(i, 8), 'source:' .. arg(i, 9)}) do
+    if not added[field] then added[field] = 0; fields[#fields + 1] = field end
+    added[field] = added[field] + 1
+  end
+end
+local newest = redis.call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES')
+fields[#fields + 1] = 'seq'
+local counted = redis.call('HMGET', STATS, unpack(fields))
+-- A lost counter must not start again at 1, so the newest entry has a say.
+local seq = math.max(tonumber(counted[#fields] or '0') or 0, tonumber(newest[1] and string.match(newest[1], '^{"seq":%s*(%d+)') or '0'))
+added.seq = seq + n
+local hset = {'HSET', STATS}
+for j, field in ipairs(fields) do
+  hset[#hset + 1] = field
+  hset[#hset + 1] = digits(field == 'seq' and added.seq or (tonumber(counted[j] or '0') or 0) + added[field])
+end
+
+-- The server's clock, so that writers need not agree on theirs; scores never go back.
+local now = redis.pcall('TIME')
+local ms = (type(now) == 'table' and not now.err and now[1]) and tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) or tonumber(ARGV[3])
+if newest[2] and tonumber(newest[2]) > ms then ms = math.floor(tonumber(newest[2])) end
+
+-- From here on only writes, none of which can fail: a full memory refuses the first one only.
+local entries = {}
+local zadd = {'ZADD', ENTRIES}
+for i = 1, n do
+  -- Blanks before the number make the order of bytes the order of writing, and keep it a JSON number.
+  entries[i] = '{"seq":' .. string.format('%16.0f', seq + i) .. ',"timestamp":"' .. iso(ms) .. '",' .. arg(i, 10)
+  zadd[#zadd + 1] = digits(ms)
+  zadd[#zadd + 1] = entries[i]
+end
+redis.call(unpack(zadd))
+redis.call(unpack(hset))
+for i = 1, n do
+  redis.call('SET', key(i, 1), arg(i, 3))
+  redis.call('SET', key(i, 2), entries[i])
+  local wanted = {[3] = 1, [4] = tonumber(arg(i, 5)), [5] = tonumber(arg(i, 6))}
+  for j = 3, 5 do
+    if wanted[j] ~= indexed[i][j] then redis.call(wanted[j] == 1 and 'SADD' or 'SREM', key(i, j), arg(i, 4)) end
+  end
+  redis.call('DEL', key(i, 6), key(i, 7))
+end
+redis.call('SET', MARK, ARGV[1] .. '|' .. digits(ms) .. '|' .. digits(seq + 1) .. '|' .. digits(n), 'EX', ARGV[2])
+return {'OK', digits(ms), digits(seq + 1), digits(n)}

@@ -1,0 +1,128 @@
+//! Where a store is, as the command line and the environment say it.
+
+use std::{fmt, path::PathBuf};
+
+use url::Url;
+
+/// Where documents and the audit log live.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// A Redis database. At least one of the two is there; without `write`, nothing can be written.
+    Redis {
+        /// For writing, and for reading what is about to be changed.
+        write: Option<RedisUrl>,
+        /// For reading, when it has a credential of its own.
+        read: Option<RedisUrl>,
+        /// Put before every key.
+        key_prefix: String,
+    },
+    /// One SQLite file.
+    Sqlite(PathBuf),
+}
+
+impl Location {
+    /// Why nothing can be written here, when only a read-only credential is known.
+    #[must_use]
+    pub fn read_only_reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Redis { write: None, .. } => Some("the server was given a read-only credential alone"),
+            Self::Redis { .. } | Self::Sqlite(_) => None,
+        }
+    }
+}
+
+/// Shows no password.
+impl fmt::Display for Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redis { write, read, .. } => match write.as_ref().or(read.as_ref()) {
+                Some(url) => url.fmt(formatter),
+                None => formatter.write_str("redis"),
+            },
+            Self::Sqlite(path) => write!(formatter, "sqlite:{}", path.display()),
+        }
+    }
+}
+
+/// The address and credential of a Redis database; `Debug` and `Display` hide the password.
+#[derive(Clone)]
+pub struct RedisUrl(Url);
+
+impl RedisUrl {
+    /// Reads `redis://…` or `rediss://…` (with TLS).
+    ///
+    /// Upstash serves TLS only, so a plain URL to it, as older integrations left them, becomes one with TLS.
+    ///
+    /// # Errors
+    /// What is wrong with it, without repeating it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        if !matches!(url.scheme(), "redis" | "rediss") {
+            return Err("expected `redis://…` or `rediss://…`".to_owned());
+        }
+        let Some(host) = url.host_str().filter(|host| !host.is_empty()).map(ToOwned::to_owned) else {
+            return Err("names no host".to_owned());
+        };
+        if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
+            let _ = url.set_scheme("rediss");
+        }
+        Ok(Self(url))
+    }
+
+    /// The TCP address of an Upstash database, from its REST address and token: same host, port 6379, TLS, the token
+    /// being the password of `user`.
+    ///
+    /// # Errors
+    /// What is wrong with the REST address.
+    pub fn from_rest(rest_url: &str, user: &str, token: &str) -> Result<Self, String> {
+        let rest = Url::parse(rest_url).map_err(|error| format!("is not a URL: {error}"))?;
+        let host = rest.host_str().ok_or("names no host")?;
+        let mut url = Url::parse(&format!("rediss://{host}:6379")).map_err(|error| format!("names a strange host: {error}"))?;
+        if url.set_username(user).is_err() || url.set_password(Some(token)).is_err() {
+            return Err("takes no credential".to_owned());
+        }
+        Ok(Self(url))
+    }
+
+    /// The URL with its password, for the connection alone.
+    pub(super) fn secret(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.0.clone();
+        if shown.password().is_some() {
+            let _ = shown.set_password(Some("***"));
+        }
+        shown.set_query(None);
+        write!(formatter, "{shown}")
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let url = RedisUrl::parse("redis://user:s3cret@localhost:1/0?password=s3cret").unwrap();
+
+        assert!(!format!("{url} {url:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn the_rest_variables_of_upstash_give_its_tcp_address() {
+        let url = RedisUrl::from_rest("https://eu1-abc.upstash.io", "default_ro", "a=b/c+d").unwrap();
+
+        assert_eq!(url.secret().as_str(), "rediss://default_ro:a%3Db%2Fc+d@eu1-abc.upstash.io:6379");
+        assert_eq!(RedisUrl::parse("redis://x.upstash.io").unwrap().secret().scheme(), "rediss");
+    }
+}

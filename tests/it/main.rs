@@ -1,0 +1,8 @@
+//! The integration tests: one binary, because each one links the world again.
+//!
+//! Redis tests start a private server on a free port; `scripts/ensure-redis.sh` finds or fetches it. The suite runs on
+//! another server with `REDIS_SERVER_BIN=/path/to/redis-server cargo test`.
+
+mod races;
+mod repository;
+mod support;

@@ -1,0 +1,415 @@
+//! `audit_entries`, `audit_stats` and `carry`.
+
+use std::collections::BTreeMap;
+
+use portfolio_mcp::{
+    domain::{AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, Origin, Source, StoredEntry, Timestamp, audit::Category},
+    store::{Purpose, Repository},
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    content::{circumstances, create, create_sound, creation, legacy_entries, now, object, once, project, project_key, unique, update},
+    soundness::entries,
+    stores::{Store, on_each_store},
+};
+
+/// The ids of the entries that `query` asks for, newest first.
+async fn found(repository: &dyn Repository, query: AuditQuery) -> Vec<String> {
+    let page = repository.audit_entries(&AuditQuery { limit: 100, ..query }).await.unwrap();
+    page.entries.iter().map(|entry| entry.text_of("id").unwrap_or("-").to_owned()).collect()
+}
+
+fn ids(committed: &[StoredEntry]) -> Vec<String> {
+    committed.iter().map(|entry| entry.text_of("id").unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_log_of_an_empty_store_is_empty() {
+    on_each_store(async |store| {
+        let page = store.repository.audit_entries(&AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap();
+
+        assert_eq!((page.entries.len(), page.next), (0, None));
+        assert_eq!(store.repository.audit_stats().await.unwrap(), AuditStats::default());
+        assert_eq!(store.assert_sound().await.seq, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_is_newest_first() {
+    on_each_store(async |store| {
+        let key = project_key("a");
+        let first = create_sound(&*store.repository, &key).await;
+        let second = update(&*store.repository, &key, json!({"title": "2"})).await;
+        let third = update(&*store.repository, &key, json!({"title": "3"})).await;
+
+        let expected = [ids(&third.entries), ids(&second.entries), ids(&first.entries)].concat();
+        assert_eq!(found(&*store.repository, AuditQuery::default()).await, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entry_holds_what_is_known_of_the_write() {
+    on_each_store(async |store| {
+        let key = project_key("a");
+        create_sound(&*store.repository, &key).await;
+        let current = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+        let origin = Origin {
+            client_id: Some("claude/1.0".to_owned()),
+            actor: Some("zoé".to_owned()),
+            transport: Some("stdio"),
+            reason: Some("because".to_owned()),
+            ..Origin::new(Source::Admin)
+        };
+        let operation = once();
+        let circumstances = Circumstances { origin, operation: operation.clone(), entry_id: unique("entry"), now: now() };
+        let entry_id = circumstances.entry_id.clone();
+        let document = object(json!({"id": "a", "title": "Other"}));
+        let change = Change::replace(&current, &document, circumstances).unwrap();
+        store.repository.commit(&[change], &operation).await.unwrap();
+
+        let log = store.assert_sound().await;
+
+        let entry = log.entries.last().unwrap();
+        let metadata = &entry.json()["metadata"];
+        assert_eq!(entry.text_of("id"), Some(entry_id.as_str()));
+        assert_eq!((entry.text_of("action"), entry.text_of("source")), (Some("update"), Some("admin")));
+        assert_eq!((entry.text_of("entityType"), entry.text_of("entityId")), (Some("project"), Some("a")));
+        assert_eq!(entry.json()["seq"], 2);
+        assert_eq!((&metadata["clientId"], &metadata["actor"]), (&json!("claude/1.0"), &json!("zoé")));
+        assert_eq!((&metadata["transport"], &metadata["reason"]), (&json!("stdio"), &json!("because")));
+        assert_eq!(metadata["operation"], operation.fingerprint());
+        assert_eq!(metadata["versionBefore"], current.version().as_str());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_commit_answers_is_what_the_log_holds() {
+    on_each_store(async |store| {
+        let (a, b) = (project_key("a"), DocumentKey::new(Kind::Resource, "b"));
+        let changes = [creation(&a, project("a")), creation(&b, crate::support::content::resource("b"))];
+
+        let committed = store.repository.commit(&changes, &once()).await.unwrap();
+
+        let log = store.assert_sound().await;
+        assert_eq!(committed.entries, log.entries);
+        let texts = |entries: &[StoredEntry]| entries.iter().map(|entry| entry.text().to_owned()).collect::<Vec<_>>();
+        assert_eq!(texts(&committed.entries), texts(&log.entries));
+    })
+    .await;
+}
+
+/// Legacy entries beside our own on three documents.
+async fn mixed(store: &Store) {
+    store.repository.carry(&legacy_entries()).await.unwrap();
+    for key in [project_key("atelier-velo"), project_key("a"), DocumentKey::new(Kind::Resource, "a")] {
+        create_sound(&*store.repository, &key).await;
+        update(&*store.repository, &key, json!({"title": "New"})).await;
+    }
+}
+
+#[tokio::test]
+async fn the_log_holds_what_every_filter_lets_through() {
+    on_each_store(async |store| {
+        mixed(store).await;
+        let all = entries(&*store.repository, &AuditQuery::default()).await;
+        assert_eq!(all.len(), 14);
+        let kind = |kind| AuditQuery { kind: Some(kind), ..AuditQuery::default() };
+        let action = |action: &str| AuditQuery { action: Some(action.to_owned()), ..AuditQuery::default() };
+        let source = |source: &str| AuditQuery { source: Some(source.to_owned()), ..AuditQuery::default() };
+        let id = |id: &str| AuditQuery { entity_id: Some(id.to_owned()), ..AuditQuery::default() };
+        let cases = [
+            // Old programs wrote `projects`, and once nothing at all.
+            (kind(Kind::Project), 5 + 4),
+            (kind(Kind::Resource), 2 + 2),
+            (action("save"), 2),
+            (action("update"), 3 + 3),
+            (action("revert"), 0),
+            (source("admin"), 4),
+            (source("cms"), 1),
+            (source("mcp"), 1 + 6),
+            (id("atelier-velo"), 1 + 2),
+            (id("a"), 4),
+            (AuditQuery::of(&project_key("a"), 10), 2),
+            (AuditQuery { action: Some("update".to_owned()), source: Some("mcp".to_owned()), ..kind(Kind::Resource) }, 2),
+            (AuditQuery { action: Some("save".to_owned()), ..id("a") }, 0),
+        ];
+
+        for (query, count) in cases {
+            let found = entries(&*store.repository, &query).await;
+            assert_eq!(found.len(), count, "{query:?}");
+            let expected: Vec<&StoredEntry> = all.iter().filter(|entry| query.matches(entry)).collect();
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{query:?}");
+        }
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn filters_apply_before_the_limit() {
+    on_each_store(async |store| {
+        create_sound(&*store.repository, &project_key("old")).await;
+        let others: Vec<Change> = (0..120).map(|number| creation(&project_key(&format!("p{number}")), project("p"))).collect();
+        store.repository.commit(&others, &once()).await.unwrap();
+
+        let query = AuditQuery { limit: 1, ..AuditQuery::of(&project_key("old"), 1) };
+        let page = store.repository.audit_entries(&query).await.unwrap();
+
+        assert_eq!(page.entries.len(), 1);
+        assert_eq!(page.entries[0].text_of("entityId"), Some("old"));
+        assert_eq!(page.next, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn since_is_inclusive_and_until_exclusive() {
+    on_each_store(async |store| {
+        let entry = |millis: i64| {
+            StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
+        };
+        store.repository.carry(&[1000, 1001, 1002, 1003].map(entry)).await.unwrap();
+        let at = |micros: i64| Some(Timestamp::from_micros(micros));
+        let cases = [
+            (at(1_001_000), None, vec!["1003", "1002", "1001"]),
+            (at(1_000_001), None, vec!["1003", "1002", "1001"]),
+            (None, at(1_002_000), vec!["1001", "1000"]),
+            (None, at(1_001_001), vec!["1001", "1000"]),
+            (at(1_001_000), at(1_002_000), vec!["1001"]),
+            (at(1_001_001), at(1_002_000), vec![]),
+            (at(1_003_000), at(1_001_000), vec![]),
+            (at(-1_000_000), at(0), vec![]),
+            (at(-1), at(i64::MAX), vec!["1003", "1002", "1001", "1000"]),
+        ];
+
+        for (since, until, expected) in cases {
+            let query = AuditQuery { since, until, ..AuditQuery::default() };
+            assert_eq!(found(&*store.repository, query).await, expected, "{since:?} {until:?}");
+        }
+    })
+    .await;
+}
+
+/// Every entry that pages of `limit` show, newest first.
+async fn paged(repository: &dyn Repository, query: AuditQuery) -> Vec<StoredEntry> {
+    let mut query = query;
+    let mut seen = Vec::new();
+    loop {
+        let page = repository.audit_entries(&query).await.unwrap();
+        assert!(page.entries.len() <= query.limit);
+        seen.extend(page.entries);
+        query.after = page.next;
+        if query.after.is_none() {
+            return seen;
+        }
+        assert!(seen.len() < 10_000, "the pages have no end");
+    }
+}
+
+/// One commit gives all of its entries one time; carried entries may share theirs too.
+#[tokio::test]
+async fn pages_hold_every_entry_of_one_millisecond_exactly_once() {
+    on_each_store(async |store| {
+        let changes: Vec<Change> =
+            (0..60).map(|number| creation(&project_key(&format!("p{number}")), object(json!({"n": number})))).collect();
+        store.repository.commit(&changes, &once()).await.unwrap();
+        let time = Timestamp::from_millis(1_500_000_000_000).to_string();
+        let carried: Vec<StoredEntry> =
+            (0..60).map(|number| StoredEntry::parse(json!({"timestamp": time, "action": "save", "n": number}).to_string())).collect();
+        store.repository.carry(&carried).await.unwrap();
+        let mut all = entries(&*store.repository, &AuditQuery::default()).await;
+        all.reverse();
+        assert_eq!(all.len(), 120);
+
+        for limit in [1, 7, 60, 119, 120, 121] {
+            assert_eq!(paged(&*store.repository, AuditQuery { limit, ..AuditQuery::default() }).await, all, "pages of {limit}");
+        }
+        let saves = paged(&*store.repository, AuditQuery { limit: 7, action: Some("save".to_owned()), ..AuditQuery::default() }).await;
+        assert_eq!(saves.len(), 60);
+        let seqs: Vec<u64> = all.iter().filter_map(StoredEntry::seq).collect();
+        assert_eq!(seqs, (1..=60).rev().collect::<Vec<_>>());
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn entries_that_are_written_while_someone_pages_move_nothing() {
+    on_each_store(async |store| {
+        let key = project_key("a");
+        create_sound(&*store.repository, &key).await;
+        for number in 0..9 {
+            update(&*store.repository, &key, json!({"title": format!("{number}")})).await;
+        }
+        let mut before = entries(&*store.repository, &AuditQuery::default()).await;
+        before.reverse();
+
+        let mut query = AuditQuery { limit: 2, ..AuditQuery::default() };
+        let mut seen = Vec::new();
+        loop {
+            let page = store.repository.audit_entries(&query).await.unwrap();
+            seen.extend(page.entries);
+            update(&*store.repository, &key, json!({"title": unique("later")})).await;
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+
+        assert_eq!(seen, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_begins_after_its_place_within_its_times() {
+    on_each_store(async |store| {
+        let entry = |millis: i64| {
+            StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
+        };
+        store.repository.carry(&(1000..1020).map(entry).collect::<Vec<_>>()).await.unwrap();
+
+        let query = AuditQuery {
+            since: Some(Timestamp::from_millis(1005)),
+            until: Some(Timestamp::from_millis(1015)),
+            limit: 3,
+            ..AuditQuery::default()
+        };
+
+        let seen: Vec<String> =
+            paged(&*store.repository, query).await.iter().map(|entry| entry.text_of("id").unwrap().to_owned()).collect();
+        assert_eq!(seen, (1005..1015).rev().map(|millis| millis.to_string()).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn entries_of_older_programs_are_passed_on_unchanged() {
+    on_each_store(async |store| {
+        let legacy = legacy_entries();
+
+        store.repository.carry(&legacy).await.unwrap();
+
+        let mut found = entries(&*store.repository, &AuditQuery::default()).await;
+        assert!(found.is_sorted_by_key(StoredEntry::timestamp), "each is at its own time");
+        let texts = |entries: &mut Vec<StoredEntry>| {
+            entries.sort_by_key(|entry| entry.text().to_owned());
+            entries.iter().map(|entry| entry.text().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&mut found), texts(&mut legacy.clone()));
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn carried_entries_are_counted_once() {
+    on_each_store(async |store| {
+        create_sound(&*store.repository, &project_key("a")).await;
+        let legacy = legacy_entries();
+
+        assert_eq!(store.repository.carry(&legacy).await.unwrap(), legacy.len());
+        assert_eq!(store.repository.carry(&legacy).await.unwrap(), 0);
+        assert_eq!(store.another().carry(&legacy[..3]).await.unwrap(), 0);
+        let doubled = [
+            StoredEntry::parse(r#"{"action":"save","timestamp":5}"#.to_owned()),
+            StoredEntry::parse(r#"{"action":"save","timestamp":5}"#.to_owned()),
+        ];
+        assert_eq!(store.repository.carry(&doubled).await.unwrap(), 1);
+
+        assert_eq!(store.repository.audit_stats().await.unwrap().total, 1 + legacy.len() as u64 + 1);
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn carrying_touches_no_document_and_no_number() {
+    on_each_store(async |store| {
+        let key = project_key("suivi-chantier");
+        create_sound(&*store.repository, &key).await;
+
+        store.repository.carry(&legacy_entries()).await.unwrap();
+        let committed = update(&*store.repository, &key, json!({"title": "Next"})).await;
+
+        assert_eq!(committed.entries[0].seq(), Some(2));
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn carrying_nothing_is_nothing() {
+    on_each_store(async |store| assert_eq!(store.repository.carry(&[]).await.unwrap(), 0)).await;
+}
+
+#[tokio::test]
+async fn hundreds_of_entries_are_carried_and_found() {
+    on_each_store(async |store| {
+        let entry =
+            |number: i64| StoredEntry::parse(json!({"timestamp": 1_000_000 + number / 3, "source": "cms", "n": number}).to_string());
+        let many: Vec<StoredEntry> = (0..730).map(entry).collect();
+
+        assert_eq!(store.repository.carry(&many).await.unwrap(), 730);
+
+        assert_eq!(paged(&*store.repository, AuditQuery { limit: 100, ..AuditQuery::default() }).await.len(), 730);
+        assert_eq!(store.repository.audit_stats().await.unwrap().total, 730);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entry_that_is_no_json_object_is_shown_as_it_is() {
+    on_each_store(async |store| {
+        let strange = ["not JSON", "[1,2]", "null", "\"text\"", "{\"a\":"];
+
+        store.repository.carry(&strange.map(|text| StoredEntry::parse(text.to_owned()))).await.unwrap();
+
+        let found = entries(&*store.repository, &AuditQuery::default()).await;
+        assert_eq!(found.len(), strange.len());
+        for text in strange {
+            assert!(found.iter().any(|entry| entry.json().get("unreadable") == Some(&json!(text))), "{text}");
+        }
+        assert_eq!(store.repository.audit_stats().await.unwrap().total, strange.len() as u64);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_statistics_count_every_label_of_every_entry() {
+    on_each_store(async |store| {
+        mixed(store).await;
+
+        let stats = store.repository.audit_stats().await.unwrap();
+
+        let count = |pairs: &[(&str, u64)]| pairs.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect::<BTreeMap<_, _>>();
+        let by = |category: Category| &stats.counts[Category::ALL.iter().position(|other| *other == category).unwrap()];
+        assert_eq!(stats.total, 14);
+        assert_eq!(by(Category::Action), &count(&[("create", 4), ("delete", 1), ("read", 1), ("save", 2), ("update", 6)]));
+        assert_eq!(by(Category::EntityType), &count(&[("project", 9), ("resource", 4)]));
+        assert_eq!(by(Category::Source), &count(&[("admin", 4), ("api", 1), ("cms", 1), ("mcp", 7)]));
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_statistics_follow_every_write() {
+    on_each_store(async |store| {
+        let key = project_key("a");
+        create(&*store.repository, &key, project("a")).await;
+        for number in 1..5_u64 {
+            assert_eq!(store.repository.audit_stats().await.unwrap().total, number);
+            let current = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+            let document = object(json!({"id": "a", "n": Value::from(number)}));
+            let change = Change::replace(&current, &document, circumstances(&once())).unwrap();
+            store.repository.commit(&[change], &once()).await.unwrap();
+        }
+        store.assert_sound().await;
+    })
+    .await;
+}

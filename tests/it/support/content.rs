@@ -1,0 +1,172 @@
+//! Documents and entries to test with, and writes of them.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+};
+
+use portfolio_mcp::{
+    domain::{Change, Circumstances, DocumentKey, Kind, Operation, Origin, Source, StoredEntry, Timestamp, Update},
+    store::{Committed, Purpose, Repository, StoreError},
+};
+use serde_json::{Map, Value, json};
+
+pub(crate) type Document = Map<String, Value>;
+
+/// 2026-01-01T00:00:00Z, when the tests' clock begins.
+const START: i64 = 1_767_225_600_000;
+
+/// The tests' clock: a second later each time it is asked.
+pub(crate) fn now() -> Timestamp {
+    static SECONDS: AtomicI64 = AtomicI64::new(0);
+    Timestamp::from_millis(START + 1000 * SECONDS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A text that no other call gives, in this process or another.
+pub(crate) fn unique(name: &str) -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    format!("{name}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(crate) fn project_key(id: &str) -> DocumentKey {
+    DocumentKey::new(Kind::Project, id)
+}
+
+pub(crate) fn object(value: Value) -> Document {
+    match value {
+        Value::Object(members) => members,
+        other => panic!("not an object: {other}"),
+    }
+}
+
+/// A project that breaks no rule.
+pub(crate) fn project(id: &str) -> Document {
+    object(json!({
+        "id": id,
+        "title": format!("The case of {id}"),
+        "result": "Twice the bookings",
+        "tags": ["web", "Café"],
+        "image": "/images/a.png",
+        "client": { "type": "Artisan", "size": "3 people", "objective": "More bookings" },
+        "challenge": "Nobody found them",
+        "solution": { "description": "A site", "tools": ["Astro"], "features": [], "screenshots": ["/images/b.png"] },
+        "description": "What was done",
+        "testimonial": { "text": "Merci !", "author": "Zoé", "avatar": "/images/z.png" },
+        "results": ["+100 %"],
+        "insight": { "title": "Less is more", "text": "Really" },
+        "metadata": {
+            "createdAt": "2025-01-01T00:00:00.000Z",
+            "updatedAt": "2025-01-02T00:00:00.000Z",
+            "featured": false,
+            "status": "draft",
+        },
+    }))
+}
+
+/// A resource that breaks no rule.
+pub(crate) fn resource(id: &str) -> Document {
+    object(json!({
+        "id": id,
+        "title": format!("The guide {id}"),
+        "description": "A guide",
+        "longDescription": "A long guide",
+        "image": "/images/guide.png",
+        "tags": ["pdf"],
+        "price": "29€",
+        "downloadLink": "https://example.com/guide.pdf",
+        "gallery": [],
+        "metadata": {
+            "createdAt": "2025-01-01T00:00:00.000Z",
+            "updatedAt": "2025-01-02T00:00:00.000Z",
+            "featured": true,
+            "status": "published",
+        },
+    }))
+}
+
+/// A document that breaks no rule, of either kind.
+pub(crate) fn document(kind: Kind, id: &str) -> Document {
+    match kind {
+        Kind::Project => project(id),
+        Kind::Resource => resource(id),
+    }
+}
+
+/// `document` with `patch` merged into it.
+pub(crate) fn with(document: &Document, patch: Value) -> Document {
+    portfolio_mcp::domain::patch::merge(document, &object(patch))
+}
+
+/// The documents of a folder of this repository, such as `tests/fixtures/published`, each with the id to store it under.
+pub(crate) fn folder(path: &str) -> Vec<(DocumentKey, Document)> {
+    let read = |kind: Kind| {
+        let file = format!("{}/{path}/{}.json", env!("CARGO_MANIFEST_DIR"), kind.plural());
+        let documents: Vec<Document> = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        documents.into_iter().enumerate().map(move |(index, document)| {
+            let id = document.get("id").and_then(Value::as_str).map_or_else(|| format!("nameless-{index}"), ToOwned::to_owned);
+            (DocumentKey::new(kind, id), document)
+        })
+    };
+    Kind::ALL.into_iter().flat_map(read).collect()
+}
+
+/// Entries that older programs wrote, oldest first.
+pub(crate) fn legacy_entries() -> Vec<StoredEntry> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/legacy/audit.json");
+    let entries: Vec<Value> = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    entries.into_iter().map(|entry| StoredEntry::parse(entry.to_string())).collect()
+}
+
+/// An operation that nothing else repeats.
+pub(crate) fn once() -> Operation {
+    Operation::once(&unique("operation"), &json!({}))
+}
+
+/// What a write of now is recorded with.
+pub(crate) fn circumstances(operation: &Operation) -> Circumstances {
+    Circumstances { origin: Origin::new(Source::Mcp), operation: operation.clone(), entry_id: unique("entry"), now: now() }
+}
+
+pub(crate) fn creation(key: &DocumentKey, document: Document) -> Change {
+    Change::create(key.clone(), document, circumstances(&once()))
+}
+
+/// The change that `patch` makes to the document as it is stored now.
+pub(crate) async fn change(repository: &dyn Repository, key: &DocumentKey, patch: Value) -> Change {
+    change_for(repository, key, patch, &once()).await
+}
+
+/// The same, under the name of an operation.
+pub(crate) async fn change_for(repository: &dyn Repository, key: &DocumentKey, patch: Value, operation: &Operation) -> Change {
+    let current = repository.get(key, Purpose::Change).await.unwrap().unwrap_or_else(|| panic!("there is no {key}"));
+    match Change::update(&current, &object(patch), circumstances(operation)) {
+        Ok(Update::Change(change, _)) => *change,
+        Ok(Update::Nothing) => panic!("the patch changes nothing"),
+        Err(violations) => panic!("the patch is refused: {violations:?}"),
+    }
+}
+
+/// Stores a document where there is none.
+pub(crate) async fn create(repository: &dyn Repository, key: &DocumentKey, document: Document) -> Committed {
+    repository.commit(&[creation(key, document)], &once()).await.unwrap()
+}
+
+/// Stores a sound document of either kind.
+pub(crate) async fn create_sound(repository: &dyn Repository, key: &DocumentKey) -> Committed {
+    create(repository, key, document(key.kind, &key.id)).await
+}
+
+/// Changes a document as it is now.
+pub(crate) async fn update(repository: &dyn Repository, key: &DocumentKey, patch: Value) -> Committed {
+    try_update(repository, key, patch).await.unwrap()
+}
+
+pub(crate) async fn try_update(repository: &dyn Repository, key: &DocumentKey, patch: Value) -> Result<Committed, StoreError> {
+    let change = change(repository, key, patch).await;
+    repository.commit(&[change], &once()).await
+}
+
+/// The stored text of a document.
+pub(crate) async fn stored(repository: &dyn Repository, key: &DocumentKey) -> Option<String> {
+    repository.get(key, Purpose::Show).await.unwrap().map(|record| record.text().to_owned())
+}

@@ -1,0 +1,178 @@
+//! A faulty line: a TCP proxy in this process that cuts connections at the worst moment.
+//!
+//! It never holds bytes back to pass them on later, which a real line cannot do either: what it swallows ends with the
+//! connection.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use portfolio_mcp::store::RedisUrl;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    task::JoinHandle,
+};
+
+use super::redis_server::free_port;
+
+/// What the line does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Passes everything.
+    Pass,
+    /// Passes the next commit to the server, waits for its answer, and cuts the line instead of passing the answer on.
+    /// Then passes everything again.
+    CutReply,
+    /// Cuts the line instead of passing the next commit to the server. Then passes everything again.
+    CutRequest,
+    /// Has cut every connection, and takes no new one.
+    Refuse,
+}
+
+/// A line to a server on this machine.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    port: u16,
+    target: u16,
+    state: Arc<State>,
+    listening: Option<JoinHandle<()>>,
+    /// Ends every connection when its value changes.
+    cut_all: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mutex<Mode>,
+    cuts: AtomicUsize,
+}
+
+impl State {
+    /// Whether the mode is `mode`, which is then over.
+    fn take(&self, mode: Mode) -> bool {
+        let mut current = self.mode.lock().unwrap();
+        let taken = *current == mode;
+        if taken {
+            *current = Mode::Pass;
+        }
+        taken
+    }
+
+    fn is(&self, mode: Mode) -> bool {
+        *self.mode.lock().unwrap() == mode
+    }
+}
+
+impl Proxy {
+    /// A line to `target`, a port of this machine. It lives as long as the test's runtime.
+    pub(crate) async fn start(target: u16) -> Self {
+        let state = Arc::new(State { mode: Mutex::new(Mode::Pass), cuts: AtomicUsize::new(0) });
+        let mut proxy = Self { port: free_port(), target, state, listening: None, cut_all: watch::Sender::new(0) };
+        while !proxy.listen().await {
+            proxy.port = free_port();
+        }
+        proxy
+    }
+
+    /// The address of the server through this line.
+    pub(crate) fn redis_url(&self) -> RedisUrl {
+        RedisUrl::parse(&format!("redis://127.0.0.1:{}", self.port)).unwrap()
+    }
+
+    /// What the line does from now on.
+    pub(crate) async fn set(&mut self, mode: Mode) {
+        *self.state.mode.lock().unwrap() = mode;
+        if mode == Mode::Refuse {
+            if let Some(listening) = self.listening.take() {
+                listening.abort();
+                let _ = listening.await;
+            }
+            self.cut_all.send_modify(|times| *times += 1);
+        } else if self.listening.is_none() {
+            assert!(self.listen().await, "the line's port {} was taken while it was down", self.port);
+        }
+    }
+
+    /// How many connections were cut at a commit.
+    pub(crate) fn cuts(&self) -> usize {
+        self.state.cuts.load(Ordering::SeqCst)
+    }
+
+    async fn listen(&mut self) -> bool {
+        let Ok(listener) = TcpListener::bind(("127.0.0.1", self.port)).await else { return false };
+        let (target, state, cut_all) = (self.target, Arc::clone(&self.state), self.cut_all.subscribe());
+        self.listening = Some(tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // A server that is down refuses; the client then sees its connection end.
+                let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { continue };
+                let mut cut = cut_all.clone();
+                cut.mark_unchanged();
+                tokio::spawn(pass(client, server, Arc::clone(&state), cut));
+            }
+        }));
+        true
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
+    }
+}
+
+/// One connection: it ends as soon as one of its directions does, because both halves are dropped then.
+async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>, mut cut: watch::Receiver<u64>) {
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let commit_sent = AtomicBool::new(false);
+    tokio::select! {
+        () = requests(from_client, to_server, &state, &commit_sent) => {}
+        () = replies(from_server, to_client, &state, &commit_sent) => {}
+        _ = cut.changed() => {}
+    }
+}
+
+async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, commit_sent: &AtomicBool) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let bytes = &buffer[..count];
+        if is_commit(bytes) {
+            if state.take(Mode::CutRequest) {
+                state.cuts.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
+            commit_sent.store(state.is(Mode::CutReply), Ordering::SeqCst);
+        }
+        if to.write_all(bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, commit_sent: &AtomicBool) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let bytes = &buffer[..count];
+        // A server that does not know the script yet has not run it: the client sends it whole then.
+        let ran = commit_sent.load(Ordering::SeqCst) && !bytes.starts_with(b"-NOSCRIPT");
+        if ran && state.take(Mode::CutReply) {
+            state.cuts.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        if to.write_all(bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether a request begins in `bytes` that runs a script, which is how a commit is sent.
+fn is_commit(bytes: &[u8]) -> bool {
+    [b"\r\nEVAL\r\n".as_slice(), b"\r\nEVALSHA\r\n"].iter().any(|name| bytes.windows(name.len()).any(|window| window == *name))
+}

@@ -1,0 +1,229 @@
+//! A private Redis server: on a port of its own, in a directory of its own, gone with the test.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use portfolio_mcp::store::RedisUrl;
+use redis::{Cmd, Connection, FromRedisValue, Value, cmd};
+use tempfile::TempDir;
+
+use super::wait_until;
+
+/// A running server; ends when it is dropped, also by a test that fails.
+pub(crate) struct RedisServer {
+    child: Child,
+    port: u16,
+    directory: TempDir,
+    arguments: Vec<String>,
+    admin: Mutex<Option<Connection>>,
+}
+
+impl RedisServer {
+    /// A server that keeps nothing on disk.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// A server with `arguments`, each option and each of its values one.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        // Somebody else may take a free port before the server does.
+        for _ in 0..20 {
+            let port = free_port();
+            if let Some((child, admin)) = spawn(port, directory.path(), &arguments) {
+                return Self { child, port, directory, arguments, admin: Mutex::new(Some(admin)) };
+            }
+        }
+        panic!("no Redis server started on any of 20 ports; the last one said:\n{}", log(directory.path()));
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address for the user who may do everything.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// As the stores take it.
+    pub(crate) fn redis_url(&self) -> RedisUrl {
+        RedisUrl::parse(&self.url()).unwrap()
+    }
+
+    /// Makes a user with `rules` (as `ACL SETUSER` takes them) and gives the address for it.
+    pub(crate) fn user(&self, name: &str, rules: &[&str]) -> RedisUrl {
+        self.run::<()>(cmd("ACL").arg("SETUSER").arg(name).arg("reset").arg("on").arg(">secret").arg(rules));
+        RedisUrl::parse(&format!("redis://{name}:secret@127.0.0.1:{}", self.port)).unwrap()
+    }
+
+    /// Runs a command as the user who may do everything.
+    pub(crate) fn run<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        self.try_run(command).unwrap_or_else(|error| panic!("{:?} failed: {error}", command.args_iter().collect::<Vec<_>>()))
+    }
+
+    pub(crate) fn try_run<T: FromRedisValue>(&self, command: &Cmd) -> redis::RedisResult<T> {
+        let mut admin = self.admin.lock().unwrap();
+        let connection = admin.get_or_insert_with(|| connect(self.port).expect("the server that just answered takes no connection"));
+        command.query(connection)
+    }
+
+    /// Everything that is stored, in words, so that two states can be compared and shown.
+    pub(crate) fn dump(&self) -> BTreeMap<String, String> {
+        let keys: Vec<Vec<u8>> = self.run(cmd("KEYS").arg("*"));
+        keys.into_iter().map(|key| (shown(&key), self.value_in_words(&key))).collect()
+    }
+
+    fn value_in_words(&self, key: &[u8]) -> String {
+        let kind: String = self.run(cmd("TYPE").arg(key));
+        let lasts: i64 = self.run(cmd("TTL").arg(key));
+        let lasting = if lasts < 0 { "" } else { " for some time" };
+        let mut parts: Vec<Vec<u8>> = match kind.as_str() {
+            "string" => vec![self.run(cmd("GET").arg(key))],
+            "set" => self.run(cmd("SMEMBERS").arg(key)),
+            "zset" => self.run(cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES")),
+            "list" => self.run(cmd("LRANGE").arg(key).arg(0).arg(-1)),
+            "hash" => {
+                let fields: BTreeMap<Vec<u8>, Vec<u8>> = self.run(cmd("HGETALL").arg(key));
+                fields.into_iter().flat_map(|(name, value)| [name, value]).collect()
+            }
+            _ => vec![self.run(cmd("DUMP").arg(key))],
+        };
+        if kind == "set" {
+            parts.sort_unstable();
+        }
+        format!("{kind}{lasting} {:?}", parts.iter().map(|part| shown(part)).collect::<Vec<_>>())
+    }
+
+    /// Kills the server as a power cut would, without a chance to tidy up.
+    pub(crate) fn kill9(&mut self) {
+        *self.admin.lock().unwrap() = None;
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again after [`Self::kill9`], on the same port and directory.
+    pub(crate) fn restart(&mut self) {
+        let (child, admin) = wait_until("the killed Redis server runs again", || spawn(self.port, self.directory.path(), &self.arguments));
+        self.child = child;
+        *self.admin.lock().unwrap() = Some(admin);
+    }
+
+    /// Makes the server deaf, as a hung machine is: it still takes connections and answers nothing.
+    pub(crate) fn stop(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends [`Self::stop`].
+    pub(crate) fn cont(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap().success());
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl fmt::Debug for RedisServer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "the Redis server on port {}", self.port)
+    }
+}
+
+/// A port that nobody listens on, below those that the system gives to outgoing connections, so that it stays free
+/// while a killed server is away.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 15_000;
+    const COUNT: u16 = 16_000;
+    // Processes that run at once begin at different places.
+    let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
+    wait_until("a port is free", || {
+        let port = FIRST + start.wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    })
+}
+
+/// The server program, found or fetched once for each test process.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<Result<String, String>> = OnceLock::new();
+    let found = PROGRAM.get_or_init(|| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/ensure-redis.sh");
+        let output = Command::new(script).stdin(Stdio::null()).output().map_err(|error| format!("{script}: {error}"))?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(format!("{script} found no Redis server:\n{}", String::from_utf8_lossy(&output.stderr)))
+        }
+    });
+    match found {
+        Ok(path) => Path::new(path),
+        Err(problem) => panic!("{problem}"),
+    }
+}
+
+/// The server with a connection to it; `None` if it ended, as it does when its port is taken.
+fn spawn(port: u16, directory: &Path, arguments: &[String]) -> Option<(Child, Connection)> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
+    let mut child = Command::new(program())
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no", "--dir"])
+        .arg(directory)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let connection = wait_until("the Redis server answers", || {
+        if child.try_wait().unwrap().is_some() {
+            return Some(None);
+        }
+        // It may be another server that answers on this port, while ours is about to find that out.
+        let mut connection = connect(port).ok()?;
+        let about: String = cmd("INFO").arg("server").query(&mut connection).ok()?;
+        about.contains(&format!("process_id:{}\r\n", child.id())).then_some(Some(connection))
+    });
+    match connection {
+        Some(connection) => Some((child, connection)),
+        None => {
+            let _ = child.wait();
+            None
+        }
+    }
+}
+
+fn connect(port: u16) -> redis::RedisResult<Connection> {
+    let mut connection = redis::Client::open(format!("redis://127.0.0.1:{port}"))?.get_connection()?;
+    cmd("PING").query::<Value>(&mut connection)?;
+    Ok(connection)
+}
+
+fn log(directory: &Path) -> String {
+    let text = fs::read_to_string(directory.join("log")).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.escape_ascii().to_string(),
+    }
+}

@@ -1,0 +1,180 @@
+//! The stores that every contract test runs on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    panic::AssertUnwindSafe,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use futures::FutureExt;
+use portfolio_mcp::{
+    domain::{DocumentKey, Kind},
+    store::{Location, Repository, open},
+};
+use redis::cmd;
+use tempfile::TempDir;
+
+use super::{
+    redis_server::RedisServer,
+    soundness::{self, Log},
+};
+
+/// The prefix of a deployment that keeps one site in one slot of a Redis Cluster.
+pub(crate) const SITE: &str = "{site}:";
+
+/// An empty store, and what holds it.
+pub(crate) struct Store {
+    /// The store.
+    pub(crate) repository: Arc<dyn Repository>,
+    place: Place,
+}
+
+enum Place {
+    Redis { server: Arc<RedisServer>, prefix: &'static str },
+    Sqlite { folder: TempDir },
+}
+
+impl Store {
+    /// A store in a Redis server of its own.
+    pub(crate) fn redis() -> Self {
+        Self::on(&Arc::new(RedisServer::start()), "")
+    }
+
+    /// A store in a Redis server that others may use too.
+    pub(crate) fn on(server: &Arc<RedisServer>, prefix: &'static str) -> Self {
+        Self::at(Place::Redis { server: Arc::clone(server), prefix })
+    }
+
+    /// A store in a file of its own.
+    pub(crate) fn sqlite() -> Self {
+        Self::at(Place::Sqlite { folder: TempDir::new().unwrap() })
+    }
+
+    fn at(place: Place) -> Self {
+        Self { repository: open(&place.location()).unwrap(), place }
+    }
+
+    /// One more handle on the same store, as another process has it.
+    pub(crate) fn another(&self) -> Arc<dyn Repository> {
+        open(&self.place.location()).unwrap()
+    }
+
+    /// The arguments that start the program on this store.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let arguments = match &self.place {
+            Place::Redis { server, prefix } => ["--store", &server.url(), "--key-prefix", prefix].map(ToOwned::to_owned).to_vec(),
+            Place::Sqlite { .. } => vec!["--store".to_owned(), format!("sqlite:{}", self.file().display())],
+        };
+        arguments.into_iter().filter(|argument| !argument.is_empty()).collect()
+    }
+
+    /// The server of a Redis store.
+    pub(crate) fn server(&self) -> &RedisServer {
+        match &self.place {
+            Place::Redis { server, .. } => server,
+            Place::Sqlite { .. } => panic!("{self} has no Redis server"),
+        }
+    }
+
+    /// The file of an SQLite store.
+    pub(crate) fn file(&self) -> PathBuf {
+        match self.place.location() {
+            Location::Sqlite(path) => path,
+            Location::Redis { .. } => panic!("{self} is no file"),
+        }
+    }
+
+    /// Fails unless the store is sound, inside too; gives its log.
+    pub(crate) async fn assert_sound(&self) -> Log {
+        self.assert_sound_but(&[]).await
+    }
+
+    /// The same for a store in which another program changed the documents at `foreign`.
+    pub(crate) async fn assert_sound_but(&self, foreign: &[DocumentKey]) -> Log {
+        let log = soundness::assert_sound_but(&*self.repository, foreign).await;
+        match &self.place {
+            Place::Redis { server, prefix } => assert_indexed(server, prefix, &log, foreign),
+            Place::Sqlite { .. } => {
+                let file = rusqlite::Connection::open(self.file()).unwrap();
+                let verdict: String = file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+                assert_eq!(verdict, "ok", "{self}");
+            }
+        }
+        log
+    }
+}
+
+impl Place {
+    fn location(&self) -> Location {
+        match self {
+            Self::Redis { server, prefix } => {
+                Location::Redis { write: Some(server.redis_url()), read: None, key_prefix: (*prefix).to_owned() }
+            }
+            Self::Sqlite { folder } => Location::Sqlite(folder.path().join("content.db")),
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Redis { prefix, .. } => write!(formatter, "Redis with the prefix `{prefix}`"),
+            Place::Sqlite { .. } => formatter.write_str("SQLite"),
+        }
+    }
+}
+
+/// Runs `check` on an empty store of each sort, and fails for those on which it failed.
+///
+/// Both Redis stores are in one server, so each is also what the other must not touch.
+pub(crate) async fn on_each_store(check: impl AsyncFn(&Store)) {
+    let server = Arc::new(RedisServer::start());
+    let mut failed = Vec::new();
+    for store in [Store::on(&server, ""), Store::on(&server, SITE), Store::sqlite()] {
+        println!("--- on {store}");
+        if AssertUnwindSafe(check(&store)).catch_unwind().await.is_err() {
+            failed.push(store.to_string());
+        }
+    }
+    assert!(failed.is_empty(), "failed on {}", failed.join(", "));
+}
+
+/// Fails unless the indexes, counters and newest entries that Redis holds are what the documents and the log say.
+fn assert_indexed(server: &RedisServer, prefix: &str, log: &Log, foreign: &[DocumentKey]) {
+    let key = |name: &str| format!("{prefix}{name}");
+    for kind in Kind::ALL {
+        let ours: BTreeMap<&DocumentKey, _> =
+            log.documents.iter().filter(|(key, _)| key.kind == kind && !foreign.contains(key)).map(|(key, state)| (key, state)).collect();
+        for (index, belongs) in [("all", None), ("published", Some("published")), ("featured", Some("featured"))] {
+            let members: BTreeSet<String> = server.run(cmd("SMEMBERS").arg(key(&format!("index:{index}:{}", kind.plural()))));
+            let members: BTreeSet<&str> =
+                members.iter().map(String::as_str).filter(|id| !foreign.contains(&DocumentKey::new(kind, *id))).collect();
+            let expected: BTreeSet<&str> = ours
+                .iter()
+                .filter(|(_, state)| {
+                    let metadata = state.document.get("metadata");
+                    match belongs {
+                        None => true,
+                        Some("published") => metadata.is_some_and(|metadata| metadata["status"] == "published"),
+                        Some(_) => metadata.is_some_and(|metadata| metadata["featured"] == true),
+                    }
+                })
+                .map(|(key, _)| key.id.as_str())
+                .collect();
+            assert_eq!(members, expected, "index:{index}:{}", kind.plural());
+        }
+        for (document, state) in ours {
+            let latest: Option<String> = server.run(cmd("GET").arg(key(&format!("internal:latest:{}:{}", kind.plural(), document.id))));
+            assert_eq!(latest.as_deref(), Some(state.newest.text()), "the newest entry of {document}");
+        }
+    }
+    let seq: Option<u64> = server.run(cmd("HGET").arg(key("audit:stats")).arg("seq"));
+    assert_eq!(seq.unwrap_or_default(), log.seq, "the counter of writes");
+    let counters: BTreeMap<String, String> = server.run(cmd("HGETALL").arg(key("audit:stats")));
+    for (name, count) in log.stats.counters() {
+        assert_eq!(counters.get(&name).map(String::as_str), Some(count.to_string().as_str()), "the counter {name}");
+    }
+    assert_eq!(server.run::<i64>(cmd("EXISTS").arg(key("internal:self-test"))), 0, "a self-test left its key");
+}
