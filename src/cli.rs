@@ -6,11 +6,15 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
 };
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::store::{Location, RedisUrl};
+use crate::{
+    http,
+    store::{Location, RedisUrl},
+};
 
 /// Reads a variable of the environment; an empty one counts as absent.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -115,6 +119,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Where `http` listens.
     pub listen: SocketAddr,
+    /// Whom `http` lets in.
+    pub http: http::Settings,
 }
 
 /// How logs are written.
@@ -171,10 +177,12 @@ impl Cli {
                 problems.push(format!("{name}: this version has no support for {what}; unset the variable"));
             }
         }
-        let listen = match &self.command {
-            Some(Command::Http(http)) => listen_address(&http.listen, &mut problems),
-            _ => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
-        };
+        let (mut listen, mut http) = (SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), http::Settings::default());
+        if let Some(Command::Http(arguments)) = &self.command {
+            listen = listen_address(&arguments.listen, &mut problems);
+            http.allowed_hosts = parsed(&arguments.allowed_hosts, "--allowed-host (PORTFOLIO_ALLOWED_HOSTS)", &mut problems);
+            http.allowed_origins = parsed(&arguments.allowed_origins, "--allowed-origin (PORTFOLIO_ALLOWED_ORIGINS)", &mut problems);
+        }
         let key_prefix = common.key_prefix.clone().unwrap_or_default();
         let store = common.store.clone().filter(|store| !store.is_empty());
         let located = locate(store.as_deref(), &key_prefix, environment);
@@ -182,7 +190,7 @@ impl Cli {
             Ok((location, chosen_by)) if problems.is_empty() => {
                 let read_only = location.read_only_reason().map(ToOwned::to_owned);
                 let read_only = read_only.or_else(|| asked_read_only.then(|| "the server was started with --read-only".to_owned()));
-                Ok(Settings { location, chosen_by, read_only, log, log_format, listen })
+                Ok(Settings { location, chosen_by, read_only, log, log_format, listen, http })
             }
             Ok(_) => Err(UsageError(problems)),
             Err(more) => {
@@ -191,6 +199,17 @@ impl Cli {
             }
         }
     }
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(texts: &[String], name: &str, problems: &mut Vec<String>) -> Vec<T> {
+    let mut values = Vec::new();
+    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        match text.parse() {
+            Ok(value) => values.push(value),
+            Err(problem) => problems.push(format!("{name}: {problem}")),
+        }
+    }
+    values
 }
 
 fn listen_address(text: &str, problems: &mut Vec<String>) -> SocketAddr {
@@ -307,11 +326,22 @@ mod tests {
 
     #[test]
     fn every_problem_is_reported_at_once_and_no_secret_is() {
-        let arguments = ["http", "--listen", "0.0.0.0:1", "--log", "loud", "--store", "http://u:s3cret@h", "--read-only=perhaps"];
+        let arguments = [
+            "http",
+            "--listen",
+            "0.0.0.0:1",
+            "--log",
+            "loud",
+            "--store",
+            "http://u:s3cret@h",
+            "--read-only=perhaps",
+            "--allowed-origin",
+            "x",
+        ];
 
         let problems = chosen(&[], &arguments).unwrap_err();
 
-        assert_eq!(problems.lines().count(), 4, "{problems}");
+        assert_eq!(problems.lines().count(), 5, "{problems}");
         assert!(!problems.contains("s3cret"));
     }
 }

@@ -9,20 +9,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::ConnectInfo, http::request::Parts, middleware, serve::ListenerExt as _};
+use axum::{
+    Router,
+    extract::ConnectInfo,
+    http::request::Parts,
+    middleware,
+    serve::{ListenerExt as _, TapIo},
+};
 use rmcp::ServerHandler;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::mcp::Door;
+
 mod body;
-mod caller;
 mod guard;
 mod sse;
 mod streamable;
+#[cfg(test)]
+mod tests;
 
-pub use caller::{ClaimedClient, Door};
 pub use guard::{AllowedHost, AllowedOrigin, NotAHost, NotAnOrigin};
 
 /// What a deployment may add to the defaults, which serve loopback names only.
@@ -37,7 +45,7 @@ pub struct Settings {
 /// Serves `/mcp`, `/sse` and `/messages` until `stop`: then streams end at once and requests under way are answered.
 ///
 /// A clone of `server` answers each request of `/mcp` and each session of `/sse`, so it should hold handles only. It finds
-/// a [`Door`], the peer's [`SocketAddr`] and perhaps a [`ClaimedClient`] in the extensions of the request's parts.
+/// a [`Door`], the peer's [`SocketAddr`] and perhaps a [`ClaimedClient`](crate::mcp::ClaimedClient) in the extensions of the request's parts.
 pub async fn serve<S: ServerHandler + Clone>(
     listener: TcpListener,
     server: S,
@@ -82,13 +90,7 @@ async fn serve_within<S: ServerHandler + Clone>(
         .merge(sse::routes(server, limits, stop.clone()))
         .layer(middleware::from_fn_with_state(guard::Guard::new(settings), guard::check));
 
-    let listener = WriteTimeout { listener, limit: limits.write }.tap_io(|socket| {
-        // Without it every streamed answer waits for the client's delayed acknowledgement, 40 ms.
-        if let Err(error) = socket.get_ref().set_nodelay(true) {
-            debug!("cannot set TCP_NODELAY: {error}");
-        }
-    });
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
+    let serving = axum::serve(sockets(listener, limits.write), app.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(stop.clone().cancelled_owned());
 
     tokio::select! {
@@ -115,6 +117,17 @@ fn introduce(parts: &mut Parts, door: Door) {
     }
 }
 
+type Socket = Pin<Box<TimeoutStream<TcpStream>>>;
+
+fn sockets(listener: TcpListener, limit: Duration) -> TapIo<WriteTimeout, fn(&mut Socket)> {
+    WriteTimeout { listener, limit }.tap_io(|socket| {
+        // Otherwise every streamed answer waits for the client's delayed acknowledgement, 40 ms.
+        if let Err(error) = socket.get_ref().set_nodelay(true) {
+            debug!("cannot set TCP_NODELAY: {error}");
+        }
+    })
+}
+
 /// A listener whose sockets fail when the other side takes no bytes, so that a client that stops reading is dropped on every route.
 struct WriteTimeout {
     listener: TcpListener,
@@ -122,7 +135,7 @@ struct WriteTimeout {
 }
 
 impl axum::serve::Listener for WriteTimeout {
-    type Io = Pin<Box<TimeoutStream<TcpStream>>>;
+    type Io = Socket;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {

@@ -51,7 +51,7 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
         let stop = stop_on_signals();
         match &cli.command {
             None | Some(Command::Stdio) => commands::stdio::run(content, &settings, stop).await,
-            Some(Command::Http(arguments)) => commands::http::run(content, &settings, arguments, stop).await,
+            Some(Command::Http(_)) => commands::http::run(content, &settings, stop).await,
             Some(Command::Import(arguments)) => commands::import::run(&content, &settings, arguments, &mut std::io::stdout().lock()).await,
         }
     });

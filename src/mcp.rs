@@ -31,6 +31,7 @@ use crate::{
 
 mod answer;
 mod audit;
+mod caller;
 mod cursor;
 mod documents;
 mod error;
@@ -40,8 +41,8 @@ mod projects;
 mod resources;
 pub mod stdio;
 
+pub use caller::{ClaimedClient, Door};
 pub use error::ToolError;
-pub use origin::{ClaimedClient, Door, PeerAddress};
 
 /// Every call is answered within this time, whatever the store does.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -65,22 +66,16 @@ static CHECKS: LazyLock<HashMap<String, Result<Validator, String>>> = LazyLock::
 #[derive(Clone)]
 pub struct ContentServer {
     content: Arc<ContentService>,
-    door: Door,
     actor: Option<Arc<str>>,
     read_only: Option<Arc<str>>,
 }
 
 impl ContentServer {
-    /// A server of `content` for clients that come through `door`; `read_only` says why there are no writing tools.
+    /// A server of `content`: for the operating system's user `actor`, or for whoever connects; `read_only` says why there are no
+    /// writing tools.
     #[must_use]
-    pub fn new(content: Arc<ContentService>, door: Door, actor: Option<&str>, read_only: Option<&str>) -> Self {
-        Self { content, door, actor: actor.map(Into::into), read_only: read_only.map(Into::into) }
-    }
-
-    /// The same server for clients that come through another door, where the operating system's user is nobody's.
-    #[must_use]
-    pub fn at(&self, door: Door) -> Self {
-        Self { door, actor: None, ..self.clone() }
+    pub fn new(content: Arc<ContentService>, actor: Option<&str>, read_only: Option<&str>) -> Self {
+        Self { content, actor: actor.map(Into::into), read_only: read_only.map(Into::into) }
     }
 
     /// Every tool there is, as published where writing is possible.
@@ -90,7 +85,7 @@ impl ContentServer {
     }
 
     fn origin(&self, context: &RequestContext<RoleServer>) -> Origin {
-        origin::of(context, self.door, self.actor.as_deref())
+        origin::of(context, self.actor.as_deref())
     }
 
     /// Arguments that break rules: the answer of the first time, if this is a repetition of what was right then, else

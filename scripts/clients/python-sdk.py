@@ -37,14 +37,18 @@ SELF = Implementation(name="python-sdk-checks", version="1.0.0")
 def check(name):
     try:
         yield
-    except BaseException:
-        print(f"FAILED python-sdk {TRANSPORT}: {name}\n{traceback.format_exc()}", flush=True)
+    except BaseException as error:
+        trace = "".join(traceback.format_exception(error, chain=False))
+        print(f"FAILED python-sdk {TRANSPORT}: {name}\n{trace[:2500]}", flush=True)
         os._exit(1)  # an orderly end could wait for the server that just failed
     print(f"ok python-sdk {TRANSPORT}: {name}", flush=True)
 
 
 def equal(actual, expected):
-    assert actual == expected, f"expected {expected!r}, found {actual!r}"
+    if actual != expected:
+        here, there = repr(actual), repr(expected)
+        start = max(0, len(os.path.commonprefix([here, there])) - 80)
+        raise AssertionError(f"found ...{here[start:][:200]}\nexpected ...{there[start:][:200]}")
 
 
 async def call(session, tool, arguments):

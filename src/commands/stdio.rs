@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::Settings,
-    mcp::{ContentServer, Door, stdio},
+    mcp::{ContentServer, stdio},
     service::ContentService,
 };
 
@@ -16,7 +16,7 @@ use crate::{
 /// When the standard streams fail.
 pub async fn run(content: Arc<ContentService>, settings: &Settings, stop: CancellationToken) -> anyhow::Result<ExitCode> {
     let actor = whoami::username().ok();
-    let server = ContentServer::new(content, Door::Stdio, actor.as_deref(), settings.read_only.as_deref());
+    let server = ContentServer::new(content, actor.as_deref(), settings.read_only.as_deref());
     stdio::serve(server, stop).await?;
     Ok(ExitCode::SUCCESS)
 }

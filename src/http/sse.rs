@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,7 +36,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::http::{Limits, body, caller::Door, introduce};
+use crate::{
+    http::{Limits, body, introduce},
+    mcp::Door,
+};
 
 /// Messages that wait for one another, in each direction of a session.
 const QUEUE: usize = 64;
@@ -120,27 +123,30 @@ struct SseTransport {
 }
 
 impl Transport<RoleServer> for SseTransport {
-    type Error = io::Error;
+    /// A client that left is an ordinary end, and rmcp would only log it as an error.
+    type Error = Infallible;
 
-    fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = io::Result<()>> + Send + 'static {
+    fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = Result<(), Infallible>> + Send + 'static {
         let (outgoing, gone, limit) = (self.outgoing.clone(), self.gone.clone(), self.send_limit);
         async move {
             let sent = gone.run_until_cancelled(outgoing.send_timeout(message, limit)).await;
-            match sent {
-                Some(Ok(())) => Ok(()),
-                Some(Err(SendTimeoutError::Timeout(_))) => {
-                    debug!("a client of /sse does not read its stream; its session ends");
-                    gone.cancel();
-                    Err(io::ErrorKind::TimedOut.into())
-                }
-                Some(Err(SendTimeoutError::Closed(_))) | None => Err(io::ErrorKind::BrokenPipe.into()),
+            if let Some(Err(SendTimeoutError::Timeout(_))) = sent {
+                give_up(&gone);
             }
+            Ok(())
         }
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
         // While the client does not take its answers nothing more is asked of the handler: each answer is a task that waits.
-        drop(self.outgoing.reserve().await.ok()?);
+        match timeout(self.send_limit, self.outgoing.reserve()).await {
+            Ok(Ok(_room)) => {}
+            Ok(Err(_)) => return None,
+            Err(_) => {
+                give_up(&self.gone);
+                return None;
+            }
+        }
         tokio::select! {
             message = self.incoming.recv() => return message,
             () = self.stop.cancelled() => self.incoming.close(),
@@ -148,10 +154,15 @@ impl Transport<RoleServer> for SseTransport {
         self.incoming.recv().await // what was accepted before the stop, then the end
     }
 
-    async fn close(&mut self) -> io::Result<()> {
+    async fn close(&mut self) -> Result<(), Infallible> {
         self.incoming.close();
         Ok(())
     }
+}
+
+fn give_up(gone: &CancellationToken) {
+    debug!("a client of /sse does not read its stream; its session ends");
+    gone.cancel();
 }
 
 async fn open<S: ServerHandler + Clone>(State(sessions): State<Arc<Sessions<S>>>) -> Response {

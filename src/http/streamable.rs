@@ -18,10 +18,9 @@ use rmcp::{
 use serde::{Deserialize, de::IgnoredAny};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{
-    body,
-    caller::{ClaimedClient, Door},
-    introduce,
+use crate::{
+    http::{body, introduce},
+    mcp::{ClaimedClient, Door},
 };
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");

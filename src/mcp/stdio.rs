@@ -30,6 +30,19 @@ const LAST_ANSWERS: Duration = Duration::from_secs(12);
 /// When the task that serves it fails.
 pub async fn serve(server: ContentServer, stop: CancellationToken) -> io::Result<()> {
     let (input, output) = stdio_pipes();
+    serve_on(server, input, output, stop).await
+}
+
+/// Serves the client at the other end of any two streams.
+///
+/// # Errors
+/// When the task that serves it fails.
+pub async fn serve_on(
+    server: ContentServer,
+    input: impl AsyncRead + Send + Unpin + 'static,
+    output: impl AsyncWrite + Send + Unpin + 'static,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let quit = serve_directly_with_ct(server, Lines::new(input, output), None, stop).waiting().await;
     match quit {
         Ok(QuitReason::JoinError(error)) | Err(error) => Err(io::Error::other(error)),

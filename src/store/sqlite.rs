@@ -15,6 +15,7 @@ use std::{
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params, params_from_iter, types::Value};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::{Committed, Purpose, Repository, StoreError};
 use crate::domain::{
@@ -26,8 +27,8 @@ use crate::domain::{
 
 /// How long a call waits for other writers, in this process and in others: half of the time that it has.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Readers that are kept open when nobody reads.
-const IDLE_READERS: usize = 8;
+/// How many read at once.
+const READERS: usize = 8;
 /// `pmcp`, which tells our files from other programs'.
 const APPLICATION: i64 = 0x706d_6370;
 const SCHEMA_VERSION: i64 = 1;
@@ -68,14 +69,23 @@ CREATE INDEX operations_by_expires ON operations (expires);
 ";
 
 /// Documents and the audit log in a SQLite file.
-pub(super) struct SqliteStore(Arc<Database>);
+pub(super) struct SqliteStore {
+    database: Arc<Database>,
+    /// Calls wait for their turn here, where they hold no thread and can still be dropped.
+    read_turns: Arc<Semaphore>,
+    write_turns: Arc<Semaphore>,
+}
 
 impl SqliteStore {
     /// A store that opens, or makes, its file when it is first used.
     pub(super) fn new(path: &Path) -> Self {
         // SQLite gives names such as `:memory:` and `file:…` a meaning; an absolute path has none.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self(Arc::new(Database { path, writer: Mutex::new(None), readers: Mutex::new(Vec::new()) }))
+        Self {
+            database: Arc::new(Database { path, writer: Mutex::new(None), readers: Mutex::new(Vec::new()) }),
+            read_turns: Arc::new(Semaphore::new(READERS)),
+            write_turns: Arc::new(Semaphore::new(1)),
+        }
     }
 
     async fn read<T, F>(&self, ask: F) -> Result<T, StoreError>
@@ -83,17 +93,22 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
     {
-        self.run(move |database| database.read(ask).map_err(|problem| database.unread(problem))).await
+        self.run(&self.read_turns, move |database| database.read(ask).map_err(|problem| database.unread(problem))).await
     }
 
-    /// Runs `work` on a thread that may block, to its end, even if nobody waits for it any more.
-    async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    /// Runs `work` on a thread that may block; once it has begun it comes to its end, even if nobody waits for it any more.
+    async fn run<T, F>(&self, turns: &Arc<Semaphore>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     {
-        let database = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || work(&database)).await.map_err(|error| StoreError::Failed(error.to_string()))?
+        let database = Arc::clone(&self.database);
+        let turn = Arc::clone(turns).acquire_owned().await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&database)
+        });
+        done.await.map_err(|error| StoreError::Failed(error.to_string()))?
     }
 }
 
@@ -124,8 +139,9 @@ impl Repository for SqliteStore {
 
     async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
         let (changes, operation) = (changes.to_vec(), operation.clone());
-        self.run(move |database| {
-            let written = database.write(|transaction| commit(transaction, &changes, &operation));
+        let start = Instant::now();
+        self.run(&self.write_turns, move |database| {
+            let written = database.write(start, |transaction| commit(transaction, &changes, &operation));
             written.or_else(|problem| database.settle(problem, &operation))
         })
         .await
@@ -137,9 +153,9 @@ impl Repository for SqliteStore {
     }
 
     async fn carry(&self, entries: &[StoredEntry]) -> Result<usize, StoreError> {
-        let entries = entries.to_vec();
-        self.run(move |database| {
-            let written = database.write(|transaction| {
+        let (start, entries) = (Instant::now(), entries.to_vec());
+        self.run(&self.write_turns, move |database| {
+            let written = database.write(start, |transaction| {
                 let mut added = 0;
                 for entry in &entries {
                     added += insert_entry(transaction, None, entry.timestamp().map_or(0, Timestamp::millis), entry)?;
@@ -161,7 +177,7 @@ impl Repository for SqliteStore {
     }
 }
 
-/// The file, and connections to it: one writes, so that writers of this process queue here, and each reader has its own.
+/// The file, and the connections to it that nobody uses at the moment.
 ///
 /// A connection that met a problem is not used again; closing it undoes what it had begun.
 struct Database {
@@ -176,23 +192,19 @@ impl Database {
         let idle = lock(&self.readers).pop();
         let mut connection = idle.map_or_else(|| self.open(), Ok)?;
         let answer = ask(&*connection.transaction()?)?;
-        let mut readers = lock(&self.readers);
-        if readers.len() < IDLE_READERS {
-            readers.push(connection);
-        }
+        lock(&self.readers).push(connection);
         Ok(answer)
     }
 
-    /// Does `work` and makes it last, or leaves everything as it is.
-    fn write<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Problem>) -> Result<T, Problem> {
-        let start = Instant::now();
-        let mut writer = lock(&self.writer);
-        let mut connection = writer.take().map_or_else(|| self.open(), Ok)?;
+    /// Does `work`, for which its caller waits since `start`, and makes it last, or leaves everything as it is.
+    fn write<T>(&self, start: Instant, work: impl FnOnce(&Connection) -> Result<T, Problem>) -> Result<T, Problem> {
+        let idle = lock(&self.writer).take();
+        let mut connection = idle.map_or_else(|| self.open(), Ok)?;
         connection.busy_timeout(PATIENCE.saturating_sub(start.elapsed()))?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction)?;
         transaction.commit().map_err(Problem::Commit)?;
-        *writer = Some(connection);
+        *lock(&self.writer) = Some(connection);
         Ok(done)
     }
 
@@ -222,6 +234,9 @@ impl Database {
 
     /// Makes folder and file where there are none, for their owner alone: drafts and the audit log are private.
     fn make_file(&self) -> io::Result<()> {
+        // Closing a file ends the locks that this process has on it, so nobody may open what is being made.
+        static MAKING: Mutex<()> = Mutex::new(());
+        let _making = lock(&MAKING);
         let (mut folder, mut file) = (fs::DirBuilder::new(), fs::OpenOptions::new());
         folder.recursive(true);
         file.write(true).create_new(true);
@@ -447,18 +462,6 @@ fn commit(transaction: &Connection, changes: &[Change], operation: &Operation) -
     if let Some(committed) = outcome(transaction, operation)? {
         return Ok(committed);
     }
-    for change in changes {
-        let unchanged = stored(transaction, change.key())?.as_deref() == change.expected_text().map(str::as_bytes);
-        let explained = change.expected_text().is_none()
-            || match (latest_entry(transaction, change.key())?, change.expected_entry_prefix()) {
-                (Some(entry), Some(prefix)) => entry.starts_with(prefix),
-                (entry, prefix) => entry.is_none() && prefix.is_none(),
-            };
-        if !unchanged || !explained {
-            return Err(StoreError::Conflict.into());
-        }
-    }
-
     let newest = "SELECT score, text FROM entries ORDER BY score DESC, text DESC LIMIT 1";
     let newest = transaction.prepare_cached(newest)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let (newest_score, newest) = newest.map_or((i64::MIN, None), |(score, text)| (score, Some(StoredEntry::parse(text))));
@@ -470,6 +473,7 @@ fn commit(transaction: &Connection, changes: &[Change], operation: &Operation) -
 
     let mut committed = Committed { entries: Vec::with_capacity(changes.len()), replayed: false };
     for (change, seq) in changes.iter().zip(before + 1..) {
+        check_unchanged(transaction, change)?;
         replace_document(transaction, change)?;
         let entry = StoredEntry::parse(entry_text(seq, Timestamp::from_millis(score), &change.entry_rest()));
         insert_entry(transaction, Some(seq), score, &entry)?;
@@ -495,6 +499,17 @@ fn outcome(connection: &Connection, operation: &Operation) -> Result<Option<Comm
     let mut statement = connection.prepare_cached("SELECT text FROM entries WHERE seq BETWEEN ? AND ? ORDER BY seq")?;
     let entries = statement.query_map([first, last], |row| row.get(0).map(StoredEntry::parse))?.collect::<Result<_, _>>()?;
     Ok(Some(Committed { entries, replayed: true }))
+}
+
+/// A conflict, if what is stored is not what the change was made from, or has come to be it again meanwhile.
+fn check_unchanged(transaction: &Connection, change: &Change) -> Result<(), Problem> {
+    let unchanged = stored(transaction, change.key())?.as_deref() == change.expected_text().map(str::as_bytes);
+    let explained = change.expected_text().is_none()
+        || match (latest_entry(transaction, change.key())?, change.expected_entry_prefix()) {
+            (Some(entry), Some(prefix)) => entry.starts_with(prefix),
+            (entry, prefix) => entry.is_none() && prefix.is_none(),
+        };
+    if unchanged && explained { Ok(()) } else { Err(StoreError::Conflict.into()) }
 }
 
 fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Result<usize> {
@@ -573,8 +588,8 @@ fn audit_entries(snapshot: &Connection, query: &AuditQuery) -> Result<AuditPage,
 
 fn audit_stats(snapshot: &Connection) -> Result<AuditStats, Problem> {
     let count = |row: &rusqlite::Row, column| Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default());
-    let mut stats = AuditStats::default();
-    stats.total = snapshot.prepare_cached("SELECT count(*) FROM entries")?.query_row([], |row| count(row, 0))?;
+    let total = snapshot.prepare_cached("SELECT count(*) FROM entries")?.query_row([], |row| count(row, 0))?;
+    let mut stats = AuditStats { total, ..AuditStats::default() };
     for (category, counts) in Category::ALL.into_iter().zip(&mut stats.counts) {
         let column = match category {
             Category::Action => "action",
@@ -588,7 +603,7 @@ fn audit_stats(snapshot: &Connection) -> Result<AuditStats, Problem> {
     Ok(stats)
 }
 
-/// A SELECT whose conditions depend on what is asked for; values never become part of its text.
+/// A question whose conditions depend on what is asked for; values never become part of its text.
 struct Select {
     sql: String,
     values: Vec<Value>,
@@ -613,5 +628,221 @@ impl Select {
 
     fn all<T>(self, connection: &Connection, read: impl FnMut(&rusqlite::Row) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
         connection.prepare_cached(&self.sql)?.query_map(params_from_iter(self.values), read)?.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+    use crate::domain::{Circumstances, Origin, Source};
+
+    fn operation(key: &str) -> Operation {
+        Operation::once(key, &json!({}))
+    }
+
+    fn creation(id: &str, title: &str) -> Change {
+        let document = Map::from_iter([("id".to_owned(), json!(id)), ("title".to_owned(), json!(title))]);
+        let circumstances = Circumstances {
+            origin: Origin::new(Source::Admin),
+            operation: operation(id),
+            entry_id: format!("entry-{id}"),
+            now: Timestamp::from_millis(1_700_000_000_000),
+        };
+        Change::create(DocumentKey::new(Kind::Project, id), document, circumstances)
+    }
+
+    async fn create(store: &SqliteStore, id: &str) -> Result<Committed, StoreError> {
+        store.commit(&[creation(id, id)], &operation(id)).await
+    }
+
+    fn file() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("private/store.db");
+        (folder, path)
+    }
+
+    /// Somebody else's connection to the file.
+    fn by_hand(path: &Path, sql: &str) {
+        Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    }
+
+    async fn ids(store: &SqliteStore) -> Vec<String> {
+        store.ids(Kind::Project).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn stores_that_race_to_make_the_file_make_it_once() {
+        for _ in 0..10 {
+            let (_folder, path) = file();
+
+            let racers: Vec<_> = (0..8)
+                .map(|number| {
+                    let store = SqliteStore::new(&path);
+                    tokio::spawn(async move { create(&store, &format!("racer-{number}")).await.map(|done| done.entries[0].seq()) })
+                })
+                .collect();
+            let mut numbers = Vec::new();
+            for racer in racers {
+                numbers.push(racer.await.unwrap().unwrap().unwrap());
+            }
+
+            numbers.sort_unstable();
+            assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+            assert_eq!(ids(&SqliteStore::new(&path)).await.len(), 8);
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_it_makes_is_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_folder, path) = file();
+
+        let store = SqliteStore::new(&path);
+        assert!(!path.exists());
+        create(&store, "a").await.unwrap();
+
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o700, 0o600));
+        assert_eq!(mode(&path.with_extension("db-wal")), 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_ours_is_refused_and_left_alone() {
+        let (folder, path) = file();
+        create(&SqliteStore::new(&path), "a").await.unwrap();
+        let newer = folder.path().join("newer.db");
+        fs::copy(&path, &newer).unwrap();
+        by_hand(&newer, "PRAGMA user_version = 2");
+        let foreign = folder.path().join("foreign.db");
+        by_hand(&foreign, "CREATE TABLE bookmarks (url TEXT)");
+        let text = folder.path().join("text.db");
+        fs::write(&text, "dear diary, this is not a database").unwrap();
+
+        for (path, said) in [(newer, "newer version"), (foreign, "another program"), (text, "not a sound SQLite database")] {
+            let before = fs::read(&path).unwrap();
+            let store = SqliteStore::new(&path);
+
+            let read = store.ids(Kind::Project).await.unwrap_err().to_string();
+            let written = create(&store, "b").await.unwrap_err().to_string();
+
+            for message in [read, written] {
+                assert!(message.contains(said) && message.contains(path.to_str().unwrap()), "{message}");
+            }
+            assert_eq!(fs::read(&path).unwrap(), before);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_where_no_file_can_be_is_named() {
+        let (folder, _) = file();
+        fs::write(folder.path().join("a-file"), "").unwrap();
+
+        for path in [folder.path().to_owned(), folder.path().join("a-file/store.db")] {
+            let error = SqliteStore::new(&path).ids(Kind::Project).await.unwrap_err();
+
+            assert!(matches!(&error, StoreError::Unavailable(said) if said.contains(path.to_str().unwrap())), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_leaves_nothing_behind_and_no_harm() {
+        let (_folder, path) = file();
+        let store = SqliteStore::new(&path);
+        create(&store, "before").await.unwrap();
+        let full = lock(&store.database.writer).take().unwrap();
+        let pages: i64 = full.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        full.query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |_| Ok(())).unwrap();
+        *lock(&store.database.writer) = Some(full);
+        let large = [creation("small", "small"), creation("large", &"x".repeat(100_000))];
+
+        let error = store.commit(&large, &operation("large")).await.unwrap_err();
+
+        assert!(matches!(&error, StoreError::ReadOnly(said) if said.contains("make room")), "{error}");
+        assert_eq!(ids(&store).await, ["before"]);
+        assert_eq!(store.audit_stats().await.unwrap().total, 1);
+        assert!(store.outcome(&operation("large")).await.unwrap().is_none());
+        assert_eq!(store.commit(&large, &operation("large")).await.unwrap().entries[1].seq(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_writer_elsewhere_is_waited_for_and_readers_do_not_notice_it() {
+        let (_folder, path) = file();
+        let store = SqliteStore::new(&path);
+        create(&store, "a").await.unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+        // The caller waits for longer than a writer may, so that no time is left when it is this one's turn.
+        let start = Instant::now().checked_sub(PATIENCE).unwrap();
+        let problem = store.database.write(start, |transaction| commit(transaction, &[creation("b", "b")], &operation("b"))).err().unwrap();
+        let error = store.database.settle(problem, &operation("b")).unwrap_err();
+
+        assert!(matches!(&error, StoreError::Unavailable(said) if said.contains("busy")), "{error}");
+        assert_eq!(ids(&store).await, ["a"]);
+        other.execute_batch("COMMIT").unwrap();
+        create(&store, "b").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_commit_whose_end_failed_is_settled_by_its_mark() {
+        let (_folder, path) = file();
+        let store = SqliteStore::new(&path);
+        create(&store, "a").await.unwrap();
+        let lost = || Problem::Commit(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None));
+
+        let there = store.database.settle(lost(), &operation("a")).unwrap();
+        let not_there = store.database.settle(lost(), &operation("b")).unwrap_err();
+        fs::write(&path, "the disk is gone, and with it what was on it: nothing can be said any more").unwrap();
+        let unknown = store.database.settle(lost(), &operation("b")).unwrap_err();
+
+        assert_eq!((there.entries.len(), there.replayed), (1, false));
+        assert!(matches!(not_there, StoreError::ReadOnly(_)), "{not_there}");
+        assert!(matches!(unknown, StoreError::OutcomeUnknown(_)), "{unknown}");
+    }
+
+    #[tokio::test]
+    async fn an_expired_mark_counts_no_more_and_is_deleted_by_the_next_commit() {
+        let (_folder, path) = file();
+        let store = SqliteStore::new(&path);
+        create(&store, "a").await.unwrap();
+        let other_request = Operation::once("a", &json!("another request"));
+        assert!(matches!(store.outcome(&other_request).await, Err(StoreError::Mismatch)));
+
+        by_hand(&path, "UPDATE operations SET expires = unixepoch() - 1");
+
+        assert!(store.outcome(&operation("a")).await.unwrap().is_none());
+        create(&store, "b").await.unwrap();
+        let left: i64 = Connection::open(&path).unwrap().query_row("SELECT count(*) FROM operations", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 1);
+        assert!(!store.commit(&[creation("c", "c")], &other_request).await.unwrap().replayed);
+    }
+
+    #[tokio::test]
+    async fn what_somebody_wrote_by_hand_is_listed_as_it_is() {
+        let (_folder, path) = file();
+        let store = SqliteStore::new(&path);
+        for id in ["good", "edited", "broken", "bytes"] {
+            create(&store, id).await.unwrap();
+        }
+
+        by_hand(
+            &path,
+            r#"UPDATE documents SET text = '{"id":"edited","metadata":{"status":"draft"}}' WHERE id = 'edited';
+               UPDATE documents SET text = '{"id":' WHERE id = 'broken';
+               UPDATE documents SET text = CAST(x'7bff7d' AS TEXT) WHERE id = 'bytes';
+               INSERT INTO documents (kind, id, text) VALUES ('project', 'added', '{"metadata":{"status":"draft"}}');"#,
+        );
+        let drafts = ListQuery { status: Some("draft".to_owned()), limit: 10, ..ListQuery::default() };
+        let page = store.list(Kind::Project, &drafts).await.unwrap();
+        let all = store.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap();
+
+        assert_eq!(page.records.iter().map(|record| record.key().id.as_str()).collect::<Vec<_>>(), ["added", "edited"]);
+        assert_eq!((page.total, page.unreadable.len(), all.total, all.records.len()), (2, 2, 3, 3));
+        assert!(page.unreadable.iter().any(|said| said.contains("documents/project/broken")), "{:?}", page.unreadable);
+        let key = DocumentKey::new(Kind::Project, "bytes");
+        assert!(matches!(store.get(&key, Purpose::Show).await, Err(StoreError::Corrupt { .. })));
     }
 }

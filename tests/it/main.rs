@@ -3,6 +3,8 @@
 //! Redis tests start a private server on a free port; `scripts/ensure-redis.sh` finds or fetches it. The suite runs on
 //! another server with `REDIS_SERVER_BIN=/path/to/redis-server cargo test`.
 
+mod house;
 mod races;
 mod repository;
 mod support;
+mod tools;

@@ -389,9 +389,12 @@ async fn of_commits_at_once_from_the_same_bytes_one_applies() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
-        let mut tasks = tokio::task::JoinSet::new();
+        let mut changes = Vec::new();
         for number in 0..10 {
-            let change = change(&*store.repository, &key, json!({"title": format!("{number}")})).await;
+            changes.push(change(&*store.repository, &key, json!({"title": format!("{number}")})).await);
+        }
+        let mut tasks = tokio::task::JoinSet::new();
+        for change in changes {
             let repository = store.another();
             tasks.spawn(async move { repository.commit(&[change], &once()).await });
         }

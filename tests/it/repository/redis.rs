@@ -1,1 +1,782 @@
+//! What only Redis can have: keys of other types, users without rights, and other programs at the same keys.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use portfolio_mcp::{
+    domain::{AuditQuery, DocumentKey, Kind, ListQuery, Operation, Timestamp},
+    store::{Location, Purpose, RedisUrl, Repository, StoreError, open},
+};
+use redis::{Cmd, cmd};
+use serde_json::json;
+
+use crate::support::{
+    content::{
+        change, change_for, create, create_sound, creation, legacy_entries, object, once, project, project_key, resource, stored,
+        try_update, unique, update,
+    },
+    redis_server::RedisServer,
+    soundness,
+    stores::{SITE, Store},
+    wait_until,
+};
+
+/// The store of somebody who comes with these credentials.
+fn store_for(write: Option<RedisUrl>, read: Option<RedisUrl>) -> Arc<dyn Repository> {
+    open(&Location::Redis { write, read, key_prefix: String::new() }).unwrap()
+}
+
+fn set(key: &str, value: impl redis::ToRedisArgs) -> Cmd {
+    let mut set = cmd("SET");
+    set.arg(key).arg(value);
+    set
+}
+
+/// What a stored value that is no document is called, by each way of reading one document.
+async fn check_corrupt(plant: Cmd, expected: &str) {
+    let store = Store::redis();
+    create_sound(&*store.repository, &project_key("sound")).await;
+    store.server().run::<()>(&plant);
+    store.server().run::<()>(cmd("SADD").arg("index:all:projects").arg("bad"));
+    let before = store.server().dump();
+
+    for purpose in [Purpose::Show, Purpose::Change] {
+        match store.repository.get(&project_key("bad"), purpose).await {
+            Err(StoreError::Corrupt { key, problem }) => {
+                assert_eq!(key, "data:projects:bad");
+                assert!(problem.contains(expected), "{problem}");
+            }
+            other => panic!("not corrupt: {other:?}"),
+        }
+    }
+    let page = store.repository.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap();
+    assert_eq!((page.records.len(), page.total), (1, 1), "a list leaves it out");
+    assert_eq!(page.unreadable.len(), 1);
+    assert!(page.unreadable[0].contains("data:projects:bad"), "and names it: {:?}", page.unreadable);
+    assert_eq!(store.server().dump(), before, "reading changes nothing");
+    store.assert_sound_but(&[project_key("bad")]).await;
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_json_is_corrupt() {
+    check_corrupt(set("data:projects:bad", "<html>"), "not JSON").await;
+}
+
+#[tokio::test]
+async fn a_value_that_is_json_but_no_object_is_corrupt() {
+    check_corrupt(set("data:projects:bad", "[{}]"), "not an object").await;
+}
+
+#[tokio::test]
+async fn an_empty_value_is_corrupt() {
+    check_corrupt(set("data:projects:bad", ""), "not JSON").await;
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_utf_8_is_corrupt() {
+    check_corrupt(set("data:projects:bad", b"{\"title\":\"\xff\"}".as_slice()), "not UTF-8").await;
+}
+
+#[tokio::test]
+async fn a_value_of_another_redis_type_is_corrupt() {
+    check_corrupt(cmd("HSET").arg("data:projects:bad").arg("title").arg("x").clone(), "not a Redis string").await;
+}
+
+#[tokio::test]
+async fn bytes_that_another_program_wrote_are_read_and_versioned_as_they_are() {
+    let store = Store::redis();
+    let text = " {\"id\" : \"a\", \"n\":1.0, \"big\":12345678901234567890123, \"s\":\"\\u00e9\\/\", \"n\":2,\n\"metadata\":{\"status\":\"published\"}}\n";
+    store.server().run::<()>(&set("data:projects:a", text));
+    store.server().run::<()>(cmd("SADD").arg("index:all:projects").arg("a"));
+
+    let record = store.repository.get(&project_key("a"), Purpose::Change).await.unwrap().unwrap();
+
+    assert_eq!(record.text(), text);
+    assert_eq!(record.latest_entry(), None);
+    assert_eq!(stored(&*store.repository, &project_key("a")).await.as_deref(), Some(text));
+}
+
+/// The document was there before this program, under an index that has gone wrong since.
+#[tokio::test]
+async fn the_first_update_of_a_document_of_an_older_program_puts_its_indexes_right() {
+    for prefix in ["", SITE] {
+        let store = Store::on(&Arc::new(RedisServer::start()), prefix);
+        let (server, key) = (store.server(), |name: &str| format!("{prefix}{name}"));
+        server.run::<()>(&set(&key("data:projects:a"), json!(project("a")).to_string()));
+        server.run::<()>(cmd("SADD").arg(key("index:published:projects")).arg("a"));
+        server.run::<()>(cmd("SADD").arg(key("index:featured:projects")).arg("a"));
+
+        let committed = update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+
+        assert_eq!(committed.entries[0].json()["metadata"].get("previous"), None);
+        store.assert_sound().await;
+    }
+}
+
+#[tokio::test]
+async fn an_id_in_the_index_whose_document_is_gone_is_left_out() {
+    let store = Store::redis();
+    create_sound(&*store.repository, &project_key("a")).await;
+    store.server().run::<()>(cmd("SADD").arg("index:all:projects").arg("gone"));
+
+    let page = store.repository.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap();
+
+    assert_eq!((page.records.len(), page.total, page.unreadable.len()), (1, 1, 0));
+    assert!(store.repository.get(&project_key("gone"), Purpose::Show).await.unwrap().is_none());
+    store.assert_sound_but(&[project_key("gone")]).await;
+}
+
+#[tokio::test]
+async fn two_prefixes_in_one_database_know_nothing_of_each_other() {
+    let server = Arc::new(RedisServer::start());
+    let (plain, site) = (Store::on(&server, ""), Store::on(&server, SITE));
+    create_sound(&*plain.repository, &project_key("a")).await;
+    let operation = once();
+    let creation = [creation(&project_key("a"), project("a"))];
+
+    assert_eq!(stored(&*site.repository, &project_key("a")).await, None);
+    plain.repository.commit(&creation, &operation).await.unwrap_err();
+    assert_eq!(site.repository.commit(&creation, &operation).await.unwrap().entries[0].seq(), Some(1));
+
+    plain.assert_sound().await;
+    site.assert_sound().await;
+    let of_site = server.dump().into_keys().filter(|key| key.starts_with(SITE)).count();
+    assert!(of_site >= 5, "the site's keys have its prefix");
+}
+
+#[tokio::test]
+async fn a_change_of_bytes_that_leaves_the_json_equal_is_a_change() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let late = change(&*store.repository, &key, json!({"title": "Late"})).await;
+    let text = stored(&*store.repository, &key).await.unwrap();
+    store.server().run::<()>(&set("data:projects:a", text.replace(":{", ": {")));
+    let before = store.server().dump();
+
+    let result = store.repository.commit(&[late], &once()).await;
+
+    assert!(matches!(result, Err(StoreError::Conflict)), "{result:?}");
+    assert_eq!(store.server().dump(), before);
+}
+
+#[tokio::test]
+async fn a_change_of_a_document_that_was_deleted_since_conflicts() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let late = change(&*store.repository, &key, json!({"title": "Late"})).await;
+    store.server().run::<()>(cmd("DEL").arg("data:projects:a"));
+    let before = store.server().dump();
+
+    let result = store.repository.commit(&[late], &once()).await;
+
+    assert!(matches!(result, Err(StoreError::Conflict)), "{result:?}");
+    assert_eq!(store.server().dump(), before);
+}
+
+/// Another program wrote in between, so the chain of versions has a gap that shows it; the rest holds.
+#[tokio::test]
+async fn an_update_of_what_another_program_wrote_says_from_which_version() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    store.server().run::<()>(&set("data:projects:a", json!(object(json!({"id": "a", "title": "Theirs"}))).to_string()));
+    let theirs = store.repository.get(&key, Purpose::Show).await.unwrap().unwrap();
+    let patch = project("a");
+    let ours = portfolio_mcp::domain::Change::replace(
+        &store.repository.get(&key, Purpose::Change).await.unwrap().unwrap(),
+        &patch,
+        crate::support::content::circumstances(&once()),
+    );
+
+    let committed = store.repository.commit(&[ours.unwrap()], &once()).await.unwrap();
+
+    let metadata = &committed.entries[0].json()["metadata"];
+    assert_eq!(metadata["versionBefore"], theirs.version().as_str());
+    store.assert_sound_but(&[key]).await;
+}
+
+/// Plants a value of the wrong type at `key`: nothing is written, and everything works again without it.
+async fn check_wrong_type(key: &str, plant: &[&str]) {
+    let store = Store::redis();
+    let document = project_key("a");
+    create_sound(&*store.repository, &document).await;
+    let operation = Operation::keyed("one", &json!({}));
+    let mut before = store.server().dump();
+    let change = [change_for(
+        &*store.repository,
+        &document,
+        json!({"title": "New", "metadata": {"status": "published", "featured": true}}),
+        &operation,
+    )
+    .await];
+    let key = key.replace("{operation}", operation.key());
+    store.server().run::<()>(cmd("COPY").arg(&key).arg("saved"));
+    store.server().run::<()>(cmd("DEL").arg(&key));
+    store.server().run::<()>(cmd(plant[0]).arg(&key).arg(&plant[1..]));
+    let planted = store.server().dump();
+
+    let result = store.repository.commit(&change, &operation).await;
+
+    assert!(result.is_err(), "{key}: {result:?}");
+    assert_eq!(store.server().dump(), planted, "{key}");
+
+    store.server().run::<()>(cmd("DEL").arg(&key));
+    let _: redis::RedisResult<()> = store.server().try_run(cmd("RENAME").arg("saved").arg(&key));
+    assert_eq!(store.server().dump(), before, "{key}");
+    store.repository.commit(&change, &operation).await.unwrap();
+    before.clear();
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_value_of_the_wrong_type_at_any_key_stops_a_commit_before_it_writes() {
+    let (list, text) = (["RPUSH", "x"], ["SET", "x"]);
+    let plants = [
+        ("internal:operation:{operation}", list),
+        ("audit:entries", list),
+        ("audit:entries", text),
+        ("audit:stats", list),
+        ("audit:stats", text),
+        ("data:projects:a", list),
+        ("internal:latest:projects:a", list),
+        ("index:all:projects", list),
+        ("index:all:projects", text),
+        ("index:published:projects", list),
+        ("index:featured:projects", list),
+    ];
+    for (key, plant) in plants {
+        println!("--- {} at {key}", plant[0]);
+        check_wrong_type(key, &[plant[0], plant[1]]).await;
+    }
+}
+
+/// Keys that are only deleted, or are scratch, may be anything.
+#[tokio::test]
+async fn a_value_of_the_wrong_type_where_nothing_is_read_stops_nothing() {
+    let store = Store::redis();
+    create_sound(&*store.repository, &project_key("a")).await;
+    for key in ["cache:api:projects", "cache:api:projects:a", "internal:self-test"] {
+        store.server().run::<()>(cmd("RPUSH").arg(key).arg("x"));
+    }
+
+    update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+
+    let _: i64 = store.server().run(cmd("DEL").arg("internal:self-test"));
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_wrong_type_at_a_key_that_is_read_is_an_error_and_no_empty_answer() {
+    let store = Store::redis();
+    for key in ["index:all:projects", "audit:entries", "audit:stats"] {
+        store.server().run::<()>(&set(key, "x"));
+    }
+
+    let listed = store.repository.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await;
+    let entries = store.repository.audit_entries(&AuditQuery { limit: 10, ..AuditQuery::default() }).await;
+    let stats = store.repository.audit_stats().await;
+
+    assert!(listed.is_err(), "{listed:?}");
+    assert!(store.repository.ids(Kind::Project).await.is_err());
+    assert!(entries.is_err(), "{entries:?}");
+    assert!(stats.is_err(), "{stats:?}");
+}
+
+#[tokio::test]
+async fn foreign_keys_are_never_touched() {
+    for prefix in ["", SITE] {
+        let store = Store::on(&Arc::new(RedisServer::start()), prefix);
+        let (server, key) = (store.server(), |name: &str| format!("{prefix}{name}"));
+        let foreign = [
+            cmd("SET").arg(key("access:projects:a")).arg("5").clone(),
+            cmd("SET").arg(key("migration:flags")).arg("{}").clone(),
+            cmd("SET").arg(key("meta:schema:version")).arg("1").clone(),
+            cmd("SET").arg(key("data:projects:api-connection-test")).arg("ping").arg("EX").arg(1000).clone(),
+            cmd("SET").arg(key("data:posts:a")).arg("{}").clone(),
+            cmd("SADD").arg(key("index:all:posts")).arg("a").clone(),
+            cmd("SADD").arg(key("index:updated")).arg("a").clone(),
+            cmd("RPUSH").arg(key("queue")).arg("a").clone(),
+            cmd("XADD").arg(key("stream")).arg("1-1").arg("a").arg("b").clone(),
+            cmd("SET").arg(key("cache:api:posts")).arg("[]").clone(),
+            cmd("SET").arg(key("cache:api:resources:a")).arg("[]").clone(),
+            cmd("SET").arg(key("cache:api:projects:other")).arg("[]").clone(),
+            cmd("SET").arg("elsewhere:data:projects:a").arg("{}").clone(),
+        ];
+        for command in &foreign {
+            server.run::<redis::Value>(command);
+        }
+        let before = server.dump();
+
+        create_sound(&*store.repository, &project_key("a")).await;
+        update(&*store.repository, &project_key("a"), json!({"metadata": {"status": "published"}})).await;
+        store.repository.carry(&legacy_entries()).await.unwrap();
+        store.assert_sound().await;
+
+        let after = server.dump();
+        for (key, value) in before {
+            assert_eq!(after.get(&key), Some(&value), "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn foreign_fields_of_the_counters_stay() {
+    let store = Store::redis();
+    create_sound(&*store.repository, &project_key("a")).await;
+    for (name, value) in [("lastReset", "2025-01-01"), ("total", "17"), ("actions:update", "x")] {
+        store.server().run::<()>(cmd("HSET").arg("audit:stats").arg(name).arg(value));
+    }
+    store.server().run::<()>(cmd("HSET").arg("audit:stats").arg("action:create").arg(7));
+
+    store.assert_sound().await;
+    update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+    store.assert_sound().await;
+
+    let fields: BTreeMap<String, String> = store.server().run(cmd("HGETALL").arg("audit:stats"));
+    assert_eq!((fields["lastReset"].as_str(), fields["total"].as_str(), fields["actions:update"].as_str()), ("2025-01-01", "17", "x"));
+}
+
+#[tokio::test]
+async fn a_write_drops_the_cached_answers_that_show_the_document() {
+    for prefix in ["", SITE] {
+        let store = Store::on(&Arc::new(RedisServer::start()), prefix);
+        let (server, key) = (store.server(), |name: &str| format!("{prefix}{name}"));
+        let cached = ["cache:api:projects", "cache:api:projects:a", "cache:api:projects:b", "cache:api:resources", "cache:api:resources:a"];
+        let fill = || {
+            for name in cached {
+                server.run::<()>(cmd("SET").arg(key(name)).arg("[]").arg("EX").arg(300));
+            }
+        };
+        let left = || cached.into_iter().filter(|name| server.run::<bool>(cmd("EXISTS").arg(key(name)))).collect::<Vec<_>>();
+
+        fill();
+        create_sound(&*store.repository, &project_key("a")).await;
+        assert_eq!(left(), ["cache:api:projects:b", "cache:api:resources", "cache:api:resources:a"]);
+
+        fill();
+        update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+        assert_eq!(left(), ["cache:api:projects:b", "cache:api:resources", "cache:api:resources:a"]);
+
+        fill();
+        create(&*store.repository, &DocumentKey::new(Kind::Resource, "a"), resource("a")).await;
+        assert_eq!(left(), ["cache:api:projects", "cache:api:projects:a", "cache:api:projects:b"]);
+    }
+}
+
+#[tokio::test]
+async fn a_mark_stays_a_day_for_a_callers_key_and_less_for_a_call_of_our_own() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let cases = [(Operation::keyed(&unique("key"), &json!({})), 86_400), (once(), 900)];
+
+    for (operation, seconds) in cases {
+        let change = change_for(&*store.repository, &key, json!({"title": unique("title")}), &operation).await;
+        store.repository.commit(&[change], &operation).await.unwrap();
+
+        let left: i64 = store.server().run(cmd("TTL").arg(format!("internal:operation:{}", operation.key())));
+        assert!((seconds - 60..=seconds).contains(&left), "{left} of {seconds}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_counter_goes_on_after_the_newest_entry() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    for lost in [
+        cmd("HDEL").arg("audit:stats").arg("seq").clone(),
+        cmd("DEL").arg("audit:stats").clone(),
+        cmd("HSET").arg("audit:stats").arg("seq").arg("1").clone(),
+        cmd("HSET").arg("audit:stats").arg("seq").arg("many").clone(),
+    ] {
+        update(&*store.repository, &key, json!({"title": unique("before")})).await;
+        store.server().run::<()>(&lost);
+
+        update(&*store.repository, &key, json!({"title": unique("after")})).await;
+    }
+
+    assert_eq!(store.repository.audit_stats().await.unwrap().total, 9);
+    store.assert_sound().await;
+}
+
+/// The website that shares the database adds entries of its own, without a number.
+#[tokio::test]
+async fn a_lost_counter_goes_on_even_when_the_newest_entry_is_another_programs() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    update(&*store.repository, &key, json!({"title": "2"})).await;
+    let newest: Vec<(String, f64)> = store.server().run(cmd("ZRANGE").arg("audit:entries").arg(-1).arg(-1).arg("WITHSCORES"));
+    let theirs = r#"{"timestamp":"2027-01-01T00:00:00.000Z","action":"save","entityType":"projects","entityId":"a","source":"admin"}"#;
+    store.server().run::<()>(cmd("ZADD").arg("audit:entries").arg(newest[0].1 + 1.0).arg(theirs));
+    store.server().run::<()>(cmd("DEL").arg("audit:stats"));
+
+    let committed = update(&*store.repository, &key, json!({"title": "3"})).await;
+
+    assert_eq!(committed.entries[0].seq(), Some(3));
+    assert_eq!(store.repository.audit_stats().await.unwrap().total, 4);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_greater_counter_than_the_newest_entry_says_is_believed() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    store.server().run::<()>(cmd("HSET").arg("audit:stats").arg("seq").arg(41));
+
+    assert_eq!(update(&*store.repository, &key, json!({"title": "New"})).await.entries[0].seq(), Some(42));
+}
+
+/// A clock that was wrong once left an entry in the future.
+#[tokio::test]
+async fn times_never_go_back_behind_an_entry_of_the_future() {
+    let store = Store::redis();
+    let key = project_key("a");
+    let future = 4_102_444_800_123_i64;
+    store.server().run::<()>(cmd("ZADD").arg("audit:entries").arg(future).arg(r#"{"action":"save"}"#));
+
+    create_sound(&*store.repository, &key).await;
+    let committed = update(&*store.repository, &key, json!({"title": "New"})).await;
+
+    assert_eq!(committed.entries[0].timestamp(), Some(Timestamp::from_millis(future)));
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn counters_that_disagree_with_the_log_are_counted_again_and_put_right() {
+    let entry = |number: i64| {
+        cmd("ZADD").arg("audit:entries").arg(number).arg(format!(r#"{{"action":"save","entityType":"projects","n":{number}}}"#)).clone()
+    };
+    let disturbances = [
+        vec![cmd("HSET").arg("audit:stats").arg("action:update").arg(99).clone()],
+        vec![cmd("HSET").arg("audit:stats").arg("action:update").arg("many").clone()],
+        vec![cmd("HSET").arg("audit:stats").arg("source:cms").arg(1).clone()],
+        vec![cmd("HSET").arg("audit:stats").arg("source:mcp").arg(-1).clone()],
+        vec![cmd("HINCRBY").arg("audit:stats").arg("action:save").arg(1).clone(), entry(1)],
+        vec![entry(2), entry(3)],
+        vec![cmd("HDEL").arg("audit:stats").arg("entityType:project").clone()],
+        vec![cmd("DEL").arg("audit:stats").clone()],
+        vec![cmd("ZADD").arg("audit:entries").arg(7).arg(b"{\"action\":\"\xff\"}").clone()],
+    ];
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+
+    for disturbance in disturbances {
+        println!(
+            "--- {:?}",
+            disturbance.iter().map(|command| String::from_utf8_lossy(&command.get_packed_command()).into_owned()).collect::<Vec<_>>()
+        );
+        for command in &disturbance {
+            store.server().run::<redis::Value>(command);
+        }
+        let log = soundness::entries(&*store.repository, &AuditQuery::default()).await;
+        let total: u64 = store.server().run(cmd("ZCARD").arg("audit:entries"));
+        assert_eq!(log.len() as u64, total, "nothing is dropped from the log");
+
+        soundness::assert_sound(&*store.repository).await;
+        update(&*store.repository, &key, json!({"title": unique("title")})).await;
+        store.assert_sound().await;
+    }
+}
+
+/// Two entries without a label make `action` count fewer than the log holds, which is right.
+#[tokio::test]
+async fn counters_of_entries_without_labels_are_counted_once_and_then_believed() {
+    let store = Store::redis();
+    store.repository.carry(&legacy_entries()).await.unwrap();
+    let first = store.repository.audit_stats().await.unwrap();
+    let counted: BTreeMap<String, String> = store.server().run(cmd("HGETALL").arg("internal:unlabelled"));
+    assert_eq!(counted.values().map(|count| count.parse::<u64>().unwrap()).sum::<u64>(), 2, "{counted:?}");
+    store.server().run::<()>(cmd("CONFIG").arg("RESETSTAT"));
+
+    assert_eq!(store.repository.audit_stats().await.unwrap(), first);
+
+    let commands: String = store.server().run(cmd("INFO").arg("commandstats"));
+    assert!(!commands.contains("cmdstat_zrange:"), "the log was read again: {commands}");
+}
+
+/// The whole set of rights that this program asks of a user, minus one command.
+async fn check_without(command: &str, prefix_rules: &[&str]) {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let change = [change(&*store.repository, &key, json!({"title": "New", "metadata": {"status": "published", "featured": true}})).await];
+    let mut rules = prefix_rules.to_vec();
+    let without = format!("-{command}");
+    rules.push(&without);
+    let limited = store_for(Some(store.server().user("limited", &rules)), None);
+    let before = store.server().dump();
+
+    let result = limited.commit(&change, &once()).await;
+
+    assert!(matches!(&result, Err(StoreError::ReadOnly(reason)) if !reason.is_empty()), "without {command}: {result:?}");
+    assert_eq!(store.server().dump(), before, "without {command}");
+
+    // The same rights with the command do, so it is the missing command that was noticed.
+    store.repository.commit(&change, &once()).await.unwrap();
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_user_who_lacks_any_of_the_writing_commands_writes_nothing_and_is_told_so() {
+    for command in ["set", "hset", "zadd", "sadd", "srem", "del", "eval"] {
+        check_without(command, &["~*", "resetchannels", "+@all", "-evalsha"]).await;
+    }
+    for command in ["set", "hset", "zadd", "sadd", "srem", "del", "evalsha", "@write", "@scripting"] {
+        check_without(command, &["~*", "resetchannels", "+@all"]).await;
+    }
+}
+
+/// The script also reads; it must not take a refused read for an absent value.
+#[tokio::test]
+async fn a_user_who_lacks_a_reading_command_writes_nothing() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    for command in ["get", "sismember", "zrange", "hmget"] {
+        let change = [change(&*store.repository, &key, json!({"title": command})).await];
+        let user = store.server().user("limited", &["~*", "+@all", &format!("-{command}")]);
+        let before = store.server().dump();
+
+        let result = store_for(Some(user), None).commit(&change, &once()).await;
+
+        assert!(result.is_err(), "without {command}: {result:?}");
+        assert_eq!(store.server().dump(), before, "without {command}");
+    }
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_user_without_any_of_the_keys_writes_nothing() {
+    let all = ["data:*", "index:*", "audit:*", "cache:*", "internal:*"];
+    for missing in all {
+        let store = Store::redis();
+        let key = project_key("a");
+        create_sound(&*store.repository, &key).await;
+        let change = [change(&*store.repository, &key, json!({"title": "New"})).await];
+        let patterns: Vec<String> = all.iter().filter(|pattern| **pattern != missing).map(|pattern| format!("~{pattern}")).collect();
+        let rules: Vec<&str> = patterns.iter().map(String::as_str).chain(["+@all"]).collect();
+        let limited = store_for(Some(store.server().user("limited", &rules)), None);
+        let before = store.server().dump();
+
+        let result = limited.commit(&change, &once()).await;
+
+        assert!(matches!(&result, Err(StoreError::ReadOnly(_))), "without {missing}: {result:?}");
+        assert_eq!(store.server().dump(), before, "without {missing}");
+    }
+}
+
+/// Just what the documents promise an operator: these commands on these keys, no channels, and no TIME.
+#[tokio::test]
+async fn a_user_with_no_more_rights_than_needed_does_everything() {
+    let store = Store::redis();
+    let commands = "+get +mget +set +del +type +sadd +srem +sismember +smembers +zadd +zrange +zcard +hset +hmget +hgetall +hdel +eval +evalsha +multi +exec";
+    let rules: Vec<&str> =
+        "~data:* ~index:* ~audit:* ~cache:* ~internal:* resetchannels -@all".split(' ').chain(commands.split(' ')).collect();
+    let limited = store_for(Some(store.server().user("limited", &rules)), None);
+    let key = project_key("a");
+
+    create_sound(&*limited, &key).await;
+    update(&*limited, &key, json!({"metadata": {"status": "published", "featured": true}})).await;
+    limited.carry(&legacy_entries()).await.unwrap();
+    update(&*limited, &key, json!({"metadata": {"status": "draft", "featured": false}})).await;
+
+    soundness::assert_sound(&*limited).await;
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_user_without_rights_on_channels_writes() {
+    let store = Store::redis();
+    let limited = store_for(Some(store.server().user("limited", &["~*", "resetchannels", "+@all", "-publish", "-@pubsub"])), None);
+
+    create_sound(&*limited, &project_key("a")).await;
+    update(&*limited, &project_key("a"), json!({"title": "New"})).await;
+
+    store.assert_sound().await;
+}
+
+/// What Upstash gives `default_ro`.
+const READ_ONLY: [&str; 4] = ["~*", "resetchannels", "+@read", "-@dangerous"];
+
+/// A store with content of every sort in it.
+async fn filled() -> Store {
+    let store = Store::redis();
+    for id in ["a", "b"] {
+        create_sound(&*store.repository, &project_key(id)).await;
+        update(&*store.repository, &project_key(id), json!({"title": "New"})).await;
+    }
+    store.repository.carry(&legacy_entries()).await.unwrap();
+    store.repository.audit_stats().await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_reading_user_reads_everything() {
+    let store = filled().await;
+    let reader = store_for(None, Some(store.server().user("reader", &READ_ONLY)));
+    let before = store.server().dump();
+
+    let log = soundness::assert_sound(&*reader).await;
+
+    assert_eq!(log.seq, 4);
+    let operation = once();
+    assert!(reader.outcome(&operation).await.unwrap().is_none());
+    let words = ListQuery { words: ListQuery::words_of("new"), limit: 10, ..ListQuery::default() };
+    assert_eq!(reader.list(Kind::Project, &words).await.unwrap().total, 2);
+    assert_eq!(store.server().dump(), before);
+}
+
+#[tokio::test]
+async fn a_reading_user_counts_wrong_counters_again_and_leaves_them() {
+    let store = filled().await;
+    store.server().run::<()>(cmd("HSET").arg("audit:stats").arg("action:update").arg(99));
+    let before = store.server().dump();
+
+    for reader in
+        [store_for(None, Some(store.server().user("reader", &READ_ONLY))), store_for(Some(store.server().user("reader", &READ_ONLY)), None)]
+    {
+        soundness::assert_sound(&*reader).await;
+    }
+
+    assert_eq!(store.server().dump(), before);
+}
+
+#[tokio::test]
+async fn a_reading_user_alone_makes_a_store_that_takes_no_writes() {
+    let store = filled().await;
+    let before = store.server().dump();
+    let user = || store.server().user("reader", &READ_ONLY);
+
+    for reader in [store_for(None, Some(user())), store_for(Some(user()), None)] {
+        let written = try_update(&*reader, &project_key("a"), json!({"title": "Newer"})).await;
+        let carried = reader.carry(&[portfolio_mcp::domain::StoredEntry::parse("{}".to_owned())]).await;
+
+        assert!(matches!(&written, Err(StoreError::ReadOnly(_))), "{written:?}");
+        assert!(matches!(&carried, Err(StoreError::ReadOnly(_))), "{carried:?}");
+    }
+    assert_eq!(store.server().dump(), before);
+}
+
+#[tokio::test]
+async fn a_reading_and_a_writing_user_together_do_everything() {
+    let store = Store::redis();
+    let reader = store.server().user("reader", &READ_ONLY);
+    let both = store_for(Some(store.server().redis_url()), Some(reader));
+    let key = project_key("a");
+
+    assert_eq!(stored(&*both, &key).await, None);
+    create_sound(&*both, &key).await;
+    update(&*both, &key, json!({"title": "New"})).await;
+
+    assert!(stored(&*both, &key).await.unwrap().contains("New"));
+    soundness::assert_sound(&*both).await;
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_and_is_no_outage_of_unknown_outcome() {
+    let store = Store::redis();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let change = change(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+    store.server().user("known", &["~*", "+@all"]);
+    let url = RedisUrl::parse(&format!("redis://known:wr0ng@127.0.0.1:{}", store.server().port())).unwrap();
+    let stranger = store_for(Some(url), None);
+
+    let read = stranger.get(&project_key("a"), Purpose::Show).await.unwrap_err();
+    let written = stranger.commit(&[change], &once()).await.unwrap_err();
+
+    for error in [read, written] {
+        assert!(
+            matches!(&error, StoreError::Unavailable(problem) if problem.contains("password") && !problem.contains("wr0ng")),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_replica_takes_no_writes_and_answers_reads() {
+    let primary = RedisServer::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]);
+    let replica = RedisServer::start_with(&["--save", "", "--replicaof", "127.0.0.1", &primary.port().to_string()]);
+    let (on_primary, on_replica) = (store_for(Some(primary.redis_url()), None), store_for(Some(replica.redis_url()), None));
+    let key = project_key("a");
+    create_sound(&*on_primary, &key).await;
+    let entry: Vec<String> = primary.run(cmd("ZRANGE").arg("audit:entries").arg(0).arg(-1));
+    wait_until("the replica has the primary's content", || {
+        (replica.run::<Vec<String>>(cmd("ZRANGE").arg("audit:entries").arg(0).arg(-1)) == entry).then_some(())
+    });
+    let before = replica.dump();
+
+    let result = try_update(&*on_replica, &key, json!({"title": "New"})).await;
+
+    assert!(matches!(&result, Err(StoreError::ReadOnly(reason)) if reason.contains("replica")), "{result:?}");
+    assert_eq!(replica.dump(), before);
+    assert_eq!(soundness::assert_sound(&*on_replica).await.seq, 1);
+}
+
+#[tokio::test]
+async fn a_full_database_takes_no_writes_and_answers_reads() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let before = store.server().dump();
+    store.server().run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
+
+    let result = try_update(&*store.repository, &key, json!({"title": "New"})).await;
+
+    assert!(matches!(&result, Err(StoreError::ReadOnly(reason)) if reason.contains("full")), "{result:?}");
+    assert_eq!(store.server().dump(), before);
+
+    store.server().run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(0));
+    update(&*store.repository, &key, json!({"title": "New"})).await;
+    store.assert_sound().await;
+}
+
+/// A restart and a SCRIPT FLUSH both make the server forget the script.
+#[tokio::test]
+async fn a_server_that_forgot_the_script_is_told_again() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    for title in ["1", "2", "3"] {
+        store.server().run::<()>(cmd("SCRIPT").arg("FLUSH"));
+        update(&*store.repository, &key, json!({"title": title})).await;
+    }
+
+    assert_eq!(store.assert_sound().await.seq, 4);
+}
+
+/// Old servers, and proxies before new ones, speak the older protocol.
+#[tokio::test]
+async fn the_older_redis_protocol_gives_the_same() {
+    let store = filled().await;
+    store.server().run::<()>(cmd("ZADD").arg("audit:entries").arg(5).arg("not JSON"));
+    let older = store_for(Some(RedisUrl::parse(&format!("{}/?protocol=resp2", store.server().url())).unwrap()), None);
+
+    update(&*older, &project_key("a"), json!({"title": "Over RESP2"})).await;
+
+    let (old, new) = (soundness::assert_sound(&*older).await, store.assert_sound().await);
+    assert_eq!(old.entries, new.entries);
+    assert_eq!(old.stats, new.stats);
+}
+
+#[tokio::test]
+async fn a_store_may_be_made_before_its_server_is_there() {
+    let mut server = RedisServer::start();
+    let store = store_for(Some(server.redis_url()), None);
+    server.kill9();
+
+    let read = store.get(&project_key("a"), Purpose::Show).await;
+    let written = store.commit(&[creation(&project_key("a"), project("a"))], &once()).await;
+
+    assert!(matches!(&read, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(matches!(&written, Err(StoreError::Unavailable(_))), "nothing was sent, and that is known: {written:?}");
+
+    server.restart();
+    create_sound(&*store, &project_key("a")).await;
+    assert_eq!(soundness::assert_sound(&*store).await.seq, 1);
+}

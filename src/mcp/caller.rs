@@ -1,4 +1,4 @@
-//! Who is calling, as far as HTTP tells: what a handler finds in the extensions of a request's parts.
+//! Who is calling, as far as HTTP tells: what the transport puts into the extensions of a request's parts.
 //!
 //! Knows no framework. None of it is authority: a client says what it likes.
 
@@ -14,6 +14,8 @@ const LONGEST_ID: usize = 2048;
 /// Through which door a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
+    /// The standard streams of a child process.
+    Stdio,
     /// Streamable HTTP, `/mcp`.
     Http,
     /// HTTP+SSE, `/sse` and `/messages`.
@@ -25,6 +27,7 @@ impl Door {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Stdio => "stdio",
             Self::Http => "http",
             Self::Sse => "sse",
         }
@@ -51,13 +54,13 @@ struct SessionId<'a> {
 
 impl ClaimedClient {
     /// A new session id that says so.
-    pub(super) fn session_id(&self) -> serde_json::Result<String> {
+    pub(crate) fn session_id(&self) -> serde_json::Result<String> {
         let id = SessionId { name: cut(&self.name), version: cut(&self.version), nonce: Uuid::new_v4().to_string() };
         Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&id)?))
     }
 
     /// What a session id says, when it is one of ours.
-    pub(super) fn from_session_id(id: &[u8]) -> Option<Self> {
+    pub(crate) fn from_session_id(id: &[u8]) -> Option<Self> {
         if id.len() > LONGEST_ID {
             return None;
         }

@@ -1,0 +1,435 @@
+//! Each tool through the protocol: one good call, each refusal, and what surrounds every call.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use portfolio_mcp::{
+    clock,
+    domain::{AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry},
+    mcp::{ContentServer, stdio},
+    service::ContentService,
+    store::{Committed, Purpose, Repository, StoreError},
+};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex, split};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{
+    mcp::said,
+    program::{Home, PROGRAM},
+    stores::Store,
+};
+
+/// A client of a server in this process, over a pipe.
+struct Client {
+    input: WriteHalf<DuplexStream>,
+    output: Lines<BufReader<ReadHalf<DuplexStream>>>,
+}
+
+impl Client {
+    fn of(repository: Arc<dyn Repository>, read_only: Option<&str>) -> Self {
+        let (here, there) = duplex(1 << 20);
+        let (input, output) = split(there);
+        let server = ContentServer::new(Arc::new(ContentService::new(repository, clock)), Some("owner"), read_only);
+        tokio::spawn(stdio::serve_on(server, input, output, CancellationToken::new()));
+        let (output, input) = split(here);
+        Self { input, output: BufReader::new(output).lines() }
+    }
+
+    async fn line(&mut self, line: &str) -> Value {
+        self.input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        serde_json::from_str(&self.output.next_line().await.unwrap().unwrap()).unwrap()
+    }
+
+    async fn request(&mut self, method: &str, params: Value) -> Value {
+        self.line(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string()).await
+    }
+
+    async fn call(&mut self, tool: &str, arguments: Value) -> Value {
+        let answer = self.request("tools/call", json!({ "name": tool, "arguments": arguments })).await;
+        said(answer.get("result").unwrap_or_else(|| panic!("no result: {answer}")))
+    }
+
+    /// Calls a tool that must refuse, and gives the error.
+    async fn refused(&mut self, tool: &str, arguments: Value) -> Value {
+        let answer = self.call(tool, arguments).await;
+        assert_eq!(answer["success"], json!(false), "{answer}");
+        answer["error"].clone()
+    }
+}
+
+/// Fills a store as its owner would.
+fn import(store: &Store, folder: &str) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let imported = Home::new().command(PROGRAM).arg("import").arg(folder).args(store.arguments()).output().unwrap();
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+}
+
+/// A store with the sample content, and a client.
+async fn stocked() -> (Store, Client) {
+    let store = Store::sqlite();
+    import(&store, "examples/content");
+    let client = Client::of(store.another(), None);
+    (store, client)
+}
+
+fn paths(error: &Value) -> Vec<&str> {
+    error["details"]["violations"].as_array().unwrap().iter().map(|violation| violation["path"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_client_is_told_who_serves_it_and_what_it_may_do() {
+    let (_store, mut client) = stocked().await;
+
+    let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "it", "version": "1" } });
+    let answer = client.request("initialize", hello).await;
+
+    assert_eq!(answer["result"]["serverInfo"]["name"], "portfolio-mcp");
+    assert_eq!(answer["result"]["protocolVersion"], "2025-06-18");
+    assert!(answer["result"]["instructions"].as_str().unwrap().contains("expectedVersion"));
+}
+
+#[tokio::test]
+async fn an_update_merges_deeply_and_is_recorded_with_who_and_why() {
+    let (_store, mut client) = stocked().await;
+    let before = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
+
+    let arguments = json!({
+        "id": "rdv-artisan",
+        "data": { "client": { "size": "61 artisans" } },
+        "expectedVersion": before["meta"]["version"],
+        "reason": "two joined",
+    });
+    let updated = client.call("update_project", arguments).await;
+
+    assert_eq!(updated["data"]["client"]["size"], "61 artisans");
+    assert_eq!(updated["data"]["client"]["type"], before["data"]["client"]["type"]);
+    let fields: Vec<&str> = updated["meta"]["changes"].as_array().unwrap().iter().map(|change| change["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["client.size", "metadata.updatedAt"]);
+    assert_ne!(updated["meta"]["version"], before["meta"]["version"]);
+
+    let log = client.call("get_audit_log", json!({ "entityId": "rdv-artisan", "action": "update" })).await;
+    let entry = &log["data"][0];
+    assert_eq!(entry["id"], updated["meta"]["auditId"]);
+    assert_eq!(entry["changes"], updated["meta"]["changes"]);
+    assert!(entry["seq"].is_u64());
+    let metadata = &entry["metadata"];
+    assert_eq!((&metadata["reason"], &metadata["actor"], &metadata["transport"]), (&json!("two joined"), &json!("owner"), &json!("stdio")));
+    assert_eq!((&metadata["versionBefore"], &metadata["versionAfter"]), (&before["meta"]["version"], &updated["meta"]["version"]));
+    assert!(metadata["previous"].as_str().unwrap().len() == 64 && metadata["checksum"].as_str().unwrap().len() == 64);
+}
+
+#[tokio::test]
+async fn the_client_of_an_entry_is_that_of_the_request_before_that_of_the_connection() {
+    let (_store, mut client) = stocked().await;
+    let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "editor", "version": "7" } });
+    client.request("initialize", hello).await;
+
+    client.call("update_project", json!({ "id": "rdv-artisan", "data": { "title": "One" } })).await;
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "agent", "version": "8" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let call = json!({ "name": "update_project", "arguments": { "id": "rdv-artisan", "data": { "title": "Two" } }, "_meta": meta });
+    client.request("tools/call", call).await;
+
+    let log = client.call("get_audit_log", json!({ "limit": 2 })).await;
+    assert_eq!(log["data"][0]["metadata"]["clientId"], "agent/8");
+    assert_eq!(log["data"][1]["metadata"]["clientId"], "editor/7");
+}
+
+#[tokio::test]
+async fn every_mistake_is_named_at_once_and_nothing_is_written() {
+    let (store, mut client) = stocked().await;
+    let before = client.call("get_audit_stats", json!({})).await;
+
+    let data = json!({ "titel": "x", "id": "other", "client": { "size": 5 }, "testimonial": null, "metadata": { "status": "live", "updatedAt": "2020-01-01T00:00:00Z" } });
+    let error = client.refused("update_project", json!({ "id": "rdv-artisan", "data": data })).await;
+
+    assert_eq!(error["code"], "VALIDATION_FAILED");
+    let mut found = paths(&error);
+    found.sort_unstable();
+    assert_eq!(found, ["client.size", "id", "metadata.status", "metadata.updatedAt", "testimonial", "titel"]);
+    assert!(error["message"].as_str().unwrap().contains("did you mean `title`?"));
+    assert_eq!(client.call("get_audit_stats", json!({})).await["data"], before["data"]);
+    drop(store);
+}
+
+#[tokio::test]
+async fn bad_arguments_get_the_error_that_the_contract_names() {
+    let (_store, mut client) = stocked().await;
+    let long = "x".repeat(100_000);
+    let cases = [
+        ("list_projects", json!({ "limit": 0 }), "VALIDATION_FAILED", "limit"),
+        ("list_projects", json!({ "limit": 1_000_000_000 }), "VALIDATION_FAILED", "limit"),
+        ("list_projects", json!({ "limit": "20" }), "VALIDATION_FAILED", "limit"),
+        ("list_projects", json!({ "status": "live" }), "VALIDATION_FAILED", "status"),
+        ("list_projects", json!({ "stauts": "draft" }), "VALIDATION_FAILED", "did you mean `status`?"),
+        ("list_projects", json!({ "cursor": "bm90IG9uZQ" }), "VALIDATION_FAILED", "cursor"),
+        ("list_projects", json!({ "query": "x".repeat(201) }), "VALIDATION_FAILED", "query"),
+        ("get_project", json!({}), "VALIDATION_FAILED", "id: missing"),
+        ("get_project", json!({ "id": 5 }), "VALIDATION_FAILED", "id"),
+        ("get_project", json!({ "id": "Rdv-Artisan" }), "PROJECT_NOT_FOUND", "did you mean `rdv-artisan`?"),
+        ("get_project", json!({ "id": "../rdv-artisan" }), "PROJECT_NOT_FOUND", "rdv-artisan"),
+        ("get_resource", json!({ "id": "rdv-artisan" }), "RESOURCE_NOT_FOUND", "list_resources"),
+        ("update_project", json!({ "id": "rdv-artisan" }), "VALIDATION_FAILED", "data: missing"),
+        ("update_project", json!({ "id": "rdv-artisan", "data": [1] }), "VALIDATION_FAILED", "data: expected an object"),
+        ("update_project", json!({ "id": "rdv-artisan", "data": "title: x" }), "VALIDATION_FAILED", "data: expected an object"),
+        ("update_project", json!({ "id": "nobody", "data": { "title": "x" } }), "PROJECT_NOT_FOUND", "nobody"),
+        ("update_project", json!({ "id": "rdv-artisan", "data": {}, "idempotencyKey": "a b" }), "VALIDATION_FAILED", "idempotencyKey"),
+        ("update_project", json!({ "id": "rdv-artisan", "data": {}, "reason": "x".repeat(501) }), "VALIDATION_FAILED", "reason"),
+        ("update_project", json!({ "id": "rdv-artisan", "data": { "title": long } }), "VALIDATION_FAILED", "at most 200 characters"),
+        ("update_project", json!({ "id": "rdv-artisan", "data": { "title": "x" }, "expectedVersion": "0" }), "VERSION_CONFLICT", "get_project"),
+        ("get_audit_log", json!({ "limit": 501 }), "VALIDATION_FAILED", "limit"),
+        ("get_audit_log", json!({ "since": "yesterday" }), "VALIDATION_FAILED", "since"),
+        ("get_audit_stats", json!({ "limit": 1 }), "VALIDATION_FAILED", "limit: unknown argument"),
+    ];
+    let before = client.call("get_audit_stats", json!({})).await;
+
+    for (tool, arguments, code, says) in cases {
+        let error = client.refused(tool, arguments.clone()).await;
+        let message = error["message"].as_str().unwrap();
+        assert_eq!(error["code"], code, "{tool} {}", arguments.to_string().get(..100).unwrap_or_default());
+        assert!(message.contains(says), "{tool}: {message}");
+        assert!(message.len() < 1000, "{tool} repeats what it was given");
+    }
+
+    assert_eq!(client.call("get_audit_stats", json!({})).await["data"], before["data"]);
+}
+
+#[tokio::test]
+async fn an_unknown_tool_is_the_protocols_error() {
+    let (_store, mut client) = stocked().await;
+
+    let answer = client.request("tools/call", json!({ "name": "delete_project", "arguments": {} })).await;
+
+    assert_eq!(answer["error"]["code"], -32602);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("update_project"));
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_message_is_answered_and_the_next_one_is_served() {
+    let (_store, mut client) = stocked().await;
+
+    let not_json = client.line("{ this is not json").await;
+    let no_message = client.line(r#"{"hello":"world"}"#).await;
+    let too_long = client.line(&format!("\"{}\"", "x".repeat(5 << 20))).await;
+
+    assert_eq!((&not_json["error"]["code"], &not_json["id"]), (&json!(-32700), &Value::Null));
+    assert_eq!(no_message["error"]["code"], -32600);
+    assert_eq!(too_long["error"]["code"], -32600);
+    assert_eq!(client.call("get_project", json!({ "id": "rdv-artisan" })).await["success"], json!(true));
+}
+
+#[tokio::test]
+async fn a_patch_that_changes_nothing_says_so_and_leaves_no_trace() {
+    let (_store, mut client) = stocked().await;
+    let document = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
+    let before = client.call("get_audit_stats", json!({})).await;
+
+    // What a client sends back whole is accepted, the fields of the server included.
+    let same = client.call("update_project", json!({ "id": "rdv-artisan", "data": document["data"] })).await;
+    let empty = client.call("update_project", json!({ "id": "rdv-artisan", "data": {} })).await;
+
+    assert_eq!((&same["meta"]["changes"], same["meta"].get("auditId")), (&json!([]), None));
+    assert_eq!(same["meta"]["version"], document["meta"]["version"]);
+    assert!(empty["meta"]["warnings"][0].as_str().unwrap().contains("empty"));
+    assert_eq!(client.call("get_audit_stats", json!({})).await["data"], before["data"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_the_result_and_writes_nothing() {
+    let (_store, mut client) = stocked().await;
+    let before = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
+
+    let arguments = json!({ "id": "rdv-artisan", "data": { "title": "Neu" }, "dryRun": true, "idempotencyKey": "k" });
+    let tried = client.call("update_project", arguments).await;
+    let arguments = json!({ "id": "rdv-artisan", "data": { "title": "Anders" }, "idempotencyKey": "k" });
+    let done = client.call("update_project", arguments).await;
+
+    assert_eq!((&tried["data"]["title"], &tried["meta"]["dryRun"]), (&json!("Neu"), &json!(true)));
+    assert_eq!(tried["meta"]["version"], before["meta"]["version"]);
+    assert_eq!(tried["meta"].get("auditId"), None);
+    assert_eq!(done["data"]["title"], "Anders", "a dry run leaves no mark on its key");
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_answered_as_the_first_time_whatever_happened_since() {
+    let (_store, mut client) = stocked().await;
+    let version = client.call("get_project", json!({ "id": "rdv-artisan" })).await["meta"]["version"].clone();
+    let request = json!({ "id": "rdv-artisan", "data": { "title": "Once" }, "expectedVersion": version, "idempotencyKey": "once" });
+    let first = client.call("update_project", request.clone()).await;
+    client.call("update_project", json!({ "id": "rdv-artisan", "data": { "title": "Later" } })).await;
+
+    let again = client.call("update_project", request).await;
+    let other = json!({ "id": "rdv-artisan", "data": { "title": "Twice" }, "expectedVersion": version, "idempotencyKey": "once" });
+    let mismatch = client.refused("update_project", other).await;
+    let invalid = json!({ "id": "rdv-artisan", "data": { "title": "" }, "limit": 1, "idempotencyKey": "once" });
+    let checked_later = client.refused("update_project", invalid).await;
+
+    assert_eq!((&again["meta"]["replayed"], &again["meta"]["auditId"]), (&json!(true), &first["meta"]["auditId"]));
+    assert_eq!(again["meta"]["changes"], first["meta"]["changes"]);
+    assert_eq!(again["data"]["title"], "Later", "the document is as it is now");
+    assert_eq!(mismatch["code"], "IDEMPOTENCY_MISMATCH");
+    assert_eq!(checked_later["code"], "IDEMPOTENCY_MISMATCH", "the key is looked up before anything is checked");
+}
+
+#[tokio::test]
+async fn an_object_sent_as_a_text_and_absence_sent_as_null_are_understood() {
+    let (_store, mut client) = stocked().await;
+
+    let arguments = json!({ "id": "rdv-artisan", "data": "{\"title\":\"As text\"}", "expectedVersion": null, "reason": null });
+    let updated = client.call("update_project", arguments).await;
+    let listed = client.call("list_projects", json!({ "limit": 2.0, "status": null })).await;
+
+    assert_eq!(updated["data"]["title"], "As text");
+    assert_eq!(listed["data"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
+    let store = Store::sqlite();
+    import(&store, "tests/fixtures/broken");
+    let mut client = Client::of(store.another(), None);
+
+    for (kind, id) in [("project", "broken-project"), ("resource", "broken-resource")] {
+        let listed = client.call(&format!("list_{kind}s"), json!({ "detail": "full" })).await;
+        let read = client.call(&format!("get_{kind}"), json!({ "id": id })).await;
+        let repaired = client.call(&format!("update_{kind}"), json!({ "id": id, "data": { "tags": ["repaired"] } })).await;
+        let data = json!({ "metadata": { "status": "live" } });
+        let refused = client.refused(&format!("update_{kind}"), json!({ "id": id, "data": data })).await;
+
+        assert_eq!(listed["data"][0], read["data"]);
+        assert!(listed["meta"]["warnings"][0].as_str().unwrap().contains(id));
+        assert!(read["meta"]["warnings"].as_array().unwrap().len() > 10);
+        assert_eq!(repaired["data"]["tags"], json!(["repaired"]));
+        assert_eq!(repaired["data"]["updatedAt"], repaired["data"]["metadata"]["updatedAt"], "older programs' fields stay in step");
+        assert_eq!(paths(&refused), ["metadata.status"]);
+    }
+}
+
+#[tokio::test]
+async fn long_values_are_shortened_in_the_log_unless_asked_for() {
+    let (_store, mut client) = stocked().await;
+
+    let short = client.call("get_audit_log", json!({ "entityId": "rdv-artisan" })).await;
+    let full = client.call("get_audit_log", json!({ "entityId": "rdv-artisan", "detail": "full" })).await;
+
+    let longest = |log: &Value| log["data"][0]["changes"].as_array().unwrap().iter().map(|change| change["newValue"].to_string().len()).max();
+    assert!(longest(&short).unwrap() < 500);
+    assert!(longest(&full).unwrap() > 500);
+    assert!(short.to_string().contains(" characters)"));
+}
+
+#[tokio::test]
+async fn a_cursor_serves_its_own_query_and_no_other() {
+    let (_store, mut client) = stocked().await;
+
+    let first = client.call("list_projects", json!({ "limit": 2 })).await;
+    let cursor = &first["meta"]["nextCursor"];
+    let second = client.call("list_projects", json!({ "limit": 2, "cursor": cursor })).await;
+    let other = client.refused("list_projects", json!({ "limit": 2, "cursor": cursor, "featured": true })).await;
+    let elsewhere = client.refused("list_resources", json!({ "cursor": cursor })).await;
+
+    assert_eq!((&first["meta"]["total"], first["data"].as_array().unwrap().len()), (&json!(3), 2));
+    assert_eq!(second["data"].as_array().unwrap().len(), 1);
+    assert_eq!(second["meta"].get("nextCursor"), None);
+    for error in [other, elsewhere] {
+        assert_eq!((&error["code"], paths(&error)), (&json!("VALIDATION_FAILED"), vec!["cursor"]));
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_server_hides_the_writing_tools_and_answers_calls_to_them() {
+    let store = Store::sqlite();
+    import(&store, "examples/content");
+    let mut client = Client::of(store.another(), Some("the server was started with --read-only"));
+
+    let tools = client.request("tools/list", json!({})).await;
+    let refused = client.refused("update_project", json!({ "id": "rdv-artisan", "data": { "title": "x" } })).await;
+
+    assert_eq!(tools["result"]["tools"].as_array().unwrap().len(), 6);
+    assert_eq!(refused["code"], "STORE_READ_ONLY");
+    assert!(refused["message"].as_str().unwrap().contains("--read-only"));
+}
+
+/// A store that fails as no real one can be made to: it panics, or never answers.
+enum Faulty {
+    Panics,
+    Hangs,
+}
+
+impl Faulty {
+    async fn fail<T>(&self) -> Result<T, StoreError> {
+        match self {
+            Self::Panics => panic!("a fault in the store"),
+            Self::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl Repository for Faulty {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+    async fn get(&self, _: &DocumentKey, _: Purpose) -> Result<Option<Record>, StoreError> {
+        self.fail().await
+    }
+    async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
+        self.fail().await
+    }
+    async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
+        self.fail().await
+    }
+    async fn commit(&self, _: &[Change], _: &Operation) -> Result<Committed, StoreError> {
+        self.fail().await
+    }
+    async fn outcome(&self, _: &Operation) -> Result<Option<Committed>, StoreError> {
+        self.fail().await
+    }
+    async fn carry(&self, _: &[StoredEntry]) -> Result<usize, StoreError> {
+        self.fail().await
+    }
+    async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {
+        self.fail().await
+    }
+    async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
+        self.fail().await
+    }
+}
+
+const EVERY_TOOL: [(&str, &str); 8] = [
+    ("list_projects", "LIST_PROJECTS_ERROR"),
+    ("get_project", "GET_PROJECT_ERROR"),
+    ("update_project", "OUTCOME_UNKNOWN"),
+    ("list_resources", "LIST_RESOURCES_ERROR"),
+    ("get_resource", "GET_RESOURCE_ERROR"),
+    ("update_resource", "OUTCOME_UNKNOWN"),
+    ("get_audit_log", "AUDIT_LOG_ERROR"),
+    ("get_audit_stats", "AUDIT_STATS_ERROR"),
+];
+
+async fn every_tool_fails_cleanly(faulty: Faulty) {
+    let mut client = Client::of(Arc::new(faulty), None);
+    for (tool, code) in EVERY_TOOL {
+        let arguments = match tool.split('_').next() {
+            Some("get") if !tool.contains("audit") => json!({ "id": "x" }),
+            Some("update") => json!({ "id": "x", "data": { "title": "x" } }),
+            _ => json!({}),
+        };
+        let error = client.refused(tool, arguments).await;
+        assert_eq!(error["code"], code, "{tool}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_panicking_tool_gives_a_clean_error_and_the_server_goes_on() {
+    every_tool_fails_cleanly(Faulty::Panics).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_tool_gives_a_clean_error_in_time() {
+    every_tool_fails_cleanly(Faulty::Hangs).await;
+}
