@@ -2,12 +2,7 @@
 //!
 //! Generic over the MCP handler; it knows neither tools nor stores.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, pin::Pin, time::Duration};
 
 use axum::{
     Router,
@@ -45,7 +40,8 @@ pub struct Settings {
 /// Serves `/mcp`, `/sse` and `/messages` until `stop`: then streams end at once and requests under way are answered.
 ///
 /// A clone of `server` answers each request of `/mcp` and each session of `/sse`, so it should hold handles only. It finds
-/// a [`Door`], the peer's [`SocketAddr`] and perhaps a [`ClaimedClient`](crate::mcp::ClaimedClient) in the extensions of the request's parts.
+/// a [`Door`], the peer's [`SocketAddr`] and perhaps a [`ClaimedClient`](crate::mcp::ClaimedClient) in the extensions of the
+/// request's parts.
 pub async fn serve<S: ServerHandler + Clone>(
     listener: TcpListener,
     server: S,
@@ -81,32 +77,29 @@ async fn serve_within<S: ServerHandler + Clone>(
     settings: Settings,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    // Separate from `stop`, because rmcp answers requests under way with an error when its token is cancelled.
+    // Cancelled at the very end. rmcp does not get `stop`, because it would answer the requests under way with an error.
     let abort = CancellationToken::new();
-    let _abort_at_the_end = abort.clone().drop_guard();
+    let _abort = abort.clone().drop_guard();
 
     let app = Router::new()
-        .merge(streamable::routes(server.clone(), stop.clone(), abort))
-        .merge(sse::routes(server, limits, stop.clone()))
+        .merge(streamable::routes(server.clone(), stop.clone(), abort.clone()))
+        .merge(sse::routes(server, limits, stop.clone(), abort))
         .layer(middleware::from_fn_with_state(guard::Guard::new(settings), guard::check));
 
     let serving = axum::serve(sockets(listener, limits.write), app.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(stop.clone().cancelled_owned());
 
+    let grace_over = async {
+        stop.cancelled().await;
+        tokio::time::sleep(limits.grace).await;
+    };
     tokio::select! {
         ended = serving.into_future() => ended,
-        waited = grace_over(&stop, limits.grace) => {
-            warn!("requests were still under way {} s after the stop; their connections are dropped", waited.as_secs());
+        () = grace_over => {
+            warn!("dropped the connections that were still open {:?} after the stop", limits.grace);
             Ok(())
         }
     }
-}
-
-async fn grace_over(stop: &CancellationToken, grace: Duration) -> Duration {
-    stop.cancelled().await;
-    let stopped = Instant::now();
-    tokio::time::sleep(grace).await;
-    stopped.elapsed()
 }
 
 /// Tells the handler through which door and from which address a request comes.

@@ -87,7 +87,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Updated {
     /// The document as it is now; in a dry run, as it would be.
-    pub document: Map<String, Value>,
+    pub record: Record,
     /// Its stored version; in a dry run, the one before.
     pub version: Version,
     /// The changes, as they were recorded.
@@ -185,30 +185,22 @@ impl ContentService {
                 Update::Nothing => return Ok(unchanged(current)),
                 Update::Change(change, warnings) => (change, warnings),
             };
+            let updated = Updated {
+                record: change.next().clone(),
+                version: change.next().version().clone(),
+                changes: json!(change.entry().changes),
+                audit_id: None,
+                replayed: false,
+                warnings,
+            };
             if request.mode == Mode::DryRun {
-                return Ok(Updated {
-                    document: change.document().clone(),
-                    version: current.version().clone(),
-                    changes: json!(change.entry().changes),
-                    audit_id: None,
-                    replayed: false,
-                    warnings,
-                });
+                return Ok(Updated { version: current.version().clone(), ..updated });
             }
-            match self.commit(vec![(*change).clone()], operation.clone()).await {
+            match self.commit(Arc::new([*change]), operation.clone()).await {
                 Ok(done) if done.replayed && done.entries.iter().all(|entry| entry.text_of("id") != Some(&entry_id)) => {
                     return self.replay(&request.key, done).await;
                 }
-                Ok(_) => {
-                    return Ok(Updated {
-                        document: change.document().clone(),
-                        version: change.version().clone(),
-                        changes: json!(change.entry().changes),
-                        audit_id: Some(entry_id),
-                        replayed: false,
-                        warnings,
-                    });
-                }
+                Ok(_) => return Ok(Updated { audit_id: Some(entry_id), ..updated }),
                 Err(StoreError::Conflict) if request.expected_version.is_some() || Instant::now() + pause > deadline => {
                     let current = self.store.get(&request.key, Purpose::Change).await.ok().flatten();
                     return Err(Error::Conflict { key: request.key, current: current.map(|record| record.version().clone()) });
@@ -234,12 +226,12 @@ impl ContentService {
     }
 
     /// Commits changes in a task of their own: a caller who goes away takes the answer along, never half of a commit.
-    pub async fn commit(&self, changes: Vec<Change>, operation: Operation) -> Result<Committed, StoreError> {
+    pub async fn commit(&self, changes: Arc<[Change]>, operation: Operation) -> Result<Committed, StoreError> {
         let store = Arc::clone(&self.store);
         let commit = tokio::spawn(async move {
             let committed = store.commit(&changes, &operation).await;
             if let Ok(Committed { replayed: false, .. }) = &committed {
-                for change in &changes {
+                for change in changes.iter() {
                     let (kind, id, count) = (change.key().kind, &change.key().id, change.entry().changes.len());
                     info!(document.kind = %kind, document.id = %id, "{} {}: {count} fields", change.entry().action.past(), change.key());
                 }
@@ -304,7 +296,7 @@ fn unchanged(record: Record) -> Updated {
         changes: json!([]),
         audit_id: None,
         replayed: false,
-        warnings: record.violations(),
-        document: record.into_document(),
+        warnings: record.violations().to_vec(),
+        record,
     }
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::domain::{AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry};
 
+mod cache;
 mod location;
 mod redis;
 mod sqlite;

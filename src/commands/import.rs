@@ -10,10 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     cli::{ImportArgs, Settings},
-    domain::{
-        Change, DocumentKey, Operation, Origin, Source,
-        document::{excerpt, violations},
-    },
+    domain::{Change, DocumentKey, Operation, Origin, Source, document::excerpt},
     folder::Folder,
     service::ContentService,
     store::{Purpose, StoreError},
@@ -143,7 +140,7 @@ async fn import(
                 report.lines.push(format!("differs    {key}: {}", fields.join(", ")));
                 continue;
             }
-            for violation in violations(key, document, change.text().len()) {
+            for violation in change.next().violations() {
                 report.lines.push(format!("warning    {key}: {violation}"));
             }
             changes.push(change);
@@ -151,7 +148,7 @@ async fn import(
         if run == Run::Dry || changes.is_empty() {
             return Ok(report);
         }
-        match content.commit(changes, operation).await {
+        match content.commit(changes.into(), operation).await {
             Ok(_) => return Ok(report),
             Err(StoreError::Conflict) if tries < TRIES => {
                 tries += 1;

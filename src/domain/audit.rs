@@ -2,7 +2,10 @@
 //!
 //! Written entries are typed. Found entries may be older than the type, so they stay JSON with typed questions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::OnceLock,
+};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -163,21 +166,24 @@ pub fn entry_text(seq: u64, timestamp: Timestamp, rest: &str) -> String {
 }
 
 /// An entry of the log, by whichever program it was written.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct StoredEntry {
     text: String,
-    json: Map<String, Value>,
+    json: OnceLock<Map<String, Value>>,
+}
+
+/// Entries are equal when their stored texts are.
+impl PartialEq for StoredEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 impl StoredEntry {
     /// Reads a stored entry; one that is not a JSON object is shown as `{ "unreadable": … }`, because nothing is dropped from the log.
     #[must_use]
     pub fn parse(text: String) -> Self {
-        let json = match serde_json::from_str(&text) {
-            Ok(Value::Object(json)) => json,
-            _ => Map::from_iter([("unreadable".to_owned(), Value::String(text.clone()))]),
-        };
-        Self { text, json }
+        Self { text, json: OnceLock::new() }
     }
 
     /// The stored text.
@@ -189,31 +195,31 @@ impl StoredEntry {
     /// The entry as JSON.
     #[must_use]
     pub fn json(&self) -> &Map<String, Value> {
-        &self.json
+        self.json.get_or_init(|| parsed(&self.text))
     }
 
     /// The entry as JSON, given away.
     #[must_use]
     pub fn into_json(self) -> Map<String, Value> {
-        self.json
+        self.json.into_inner().unwrap_or_else(|| parsed(&self.text))
     }
 
     /// The text of a member, when it is one.
     #[must_use]
     pub fn text_of(&self, member: &str) -> Option<&str> {
-        self.json.get(member).and_then(Value::as_str)
+        self.json().get(member).and_then(Value::as_str)
     }
 
     /// The number among all writes, which older programs did not give.
     #[must_use]
     pub fn seq(&self) -> Option<u64> {
-        self.json.get("seq").and_then(Value::as_u64)
+        self.json().get("seq").and_then(Value::as_u64)
     }
 
     /// When it was written, as a time or in milliseconds since 1970.
     #[must_use]
     pub fn timestamp(&self) -> Option<Timestamp> {
-        match self.json.get("timestamp")? {
+        match self.json().get("timestamp")? {
             Value::String(text) => Timestamp::parse(text),
             Value::Number(millis) => millis.as_i64().map(Timestamp::from_millis),
             _ => None,
@@ -223,7 +229,7 @@ impl StoredEntry {
     /// The changes, when they are written as this program writes them.
     #[must_use]
     pub fn changes(&self) -> Vec<FieldChange> {
-        self.json.get("changes").and_then(|changes| serde_json::from_value(changes.clone()).ok()).unwrap_or_default()
+        self.json().get("changes").and_then(|changes| serde_json::from_value(changes.clone()).ok()).unwrap_or_default()
     }
 
     /// The label under which this entry is counted in `category`, old spellings of a kind being the kind.
@@ -237,6 +243,13 @@ impl StoredEntry {
             },
             Category::Action | Category::Source => Some(text),
         }
+    }
+}
+
+fn parsed(text: &str) -> Map<String, Value> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(json)) => json,
+        _ => Map::from_iter([("unreadable".to_owned(), Value::String(text.to_owned()))]),
     }
 }
 

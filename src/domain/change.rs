@@ -5,8 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Timestamp,
     audit::{Action, AuditEntry, EntryMetadata, Origin, entry_prefix},
-    document::{DocumentKey, Record, Version, Violation, sha256_hex, violations},
-    list::Listing,
+    document::{DocumentKey, Record, Violation, sha256_hex},
     patch::{self, FieldChange},
     rules::is_owned,
 };
@@ -94,27 +93,17 @@ pub enum Update {
 /// and the entry cannot lie: it is the difference between the two documents it was made from.
 ///
 /// ```compile_fail
-/// use portfolio_mcp::domain::{Change, DocumentKey, Kind};
-/// let forged = Change { key: DocumentKey::new(Kind::Project, "x"), document: "{}".into() };
+/// use portfolio_mcp::domain::{Change, DocumentKey, Kind, Record};
+/// let record = Record::parse(DocumentKey::new(Kind::Project, "x"), "{}".to_owned()).unwrap();
+/// let forged = Change { expected: None, next: record };
 /// ```
 #[must_use = "a change does nothing until a repository commits it"]
 #[derive(Debug, Clone)]
 pub struct Change {
-    key: DocumentKey,
-    expected: Option<Expected>,
-    document: Map<String, Value>,
-    text: String,
-    version: Version,
-    listing: Listing,
+    expected: Option<Record>,
+    next: Record,
     entry: AuditEntry,
     time: Timestamp,
-}
-
-/// What must still be stored for a change to apply.
-#[derive(Debug, Clone)]
-struct Expected {
-    text: String,
-    entry_prefix: Option<String>,
 }
 
 impl Change {
@@ -129,13 +118,13 @@ impl Change {
             return Ok(Update::Nothing);
         }
         touch(&mut document, circumstances.now);
-        let text = compact(&document);
+        let changes = patch::diff(current.document(), &document);
+        let next = Record::of(current.key().clone(), document);
 
         let mut left = Vec::new();
-        let found = violations(current.key(), &document, text.len());
-        if !found.is_empty() {
+        if !next.violations().is_empty() {
             let (before, named) = (current.violations(), patch::paths_set(patch));
-            for violation in found {
+            for violation in next.violations().iter().cloned() {
                 let named = named.iter().any(|path| at_or_below(&violation.path, path));
                 let new = !before.iter().any(|old| old.same_as(&violation));
                 if (named || new) && !is_owned(&violation.path) {
@@ -148,14 +137,13 @@ impl Change {
         if !refused.is_empty() {
             return Err(refused);
         }
-        let changes = patch::diff(current.document(), &document);
-        Ok(Update::Change(Box::new(Self::new(current.key().clone(), Some(current), document, text, changes, circumstances)), left))
+        Ok(Update::Change(Box::new(Self::new(Some(current), next, changes, circumstances)), left))
     }
 
     /// The change that stores `document`, as it is, where there is none.
     pub fn create(key: DocumentKey, document: Map<String, Value>, circumstances: Circumstances) -> Self {
-        let (text, changes) = (compact(&document), patch::creation(&document));
-        Self::new(key, None, document, text, changes, circumstances)
+        let changes = patch::creation(&document);
+        Self::new(None, Record::of(key, document), changes, circumstances)
     }
 
     /// The change that stores `document`, as it is, in the place of `current`; `None` when they are equal.
@@ -167,84 +155,59 @@ impl Change {
         if changes.is_empty() {
             return None;
         }
-        let document = patch::apply(current.document(), &changes);
-        let text = compact(&document);
-        Some(Self::new(current.key().clone(), Some(current), document, text, changes, circumstances))
+        let next = Record::of(current.key().clone(), patch::apply(current.document(), &changes));
+        Some(Self::new(Some(current), next, changes, circumstances))
     }
 
-    fn new(
-        key: DocumentKey,
-        current: Option<&Record>,
-        document: Map<String, Value>,
-        text: String,
-        changes: Vec<FieldChange>,
-        circumstances: Circumstances,
-    ) -> Self {
-        let checksum = sha256_hex(text.as_bytes());
-        let version = Version::of(text.as_bytes());
+    fn new(current: Option<&Record>, next: Record, changes: Vec<FieldChange>, circumstances: Circumstances) -> Self {
         let entry = AuditEntry {
             id: circumstances.entry_id,
             action: if current.is_some() { Action::Update } else { Action::Create },
-            entity_type: key.kind,
-            entity_id: key.id.clone(),
+            entity_type: next.key().kind,
+            entity_id: next.key().id.clone(),
             source: circumstances.origin.source,
             changes,
             metadata: EntryMetadata {
                 origin: circumstances.origin,
                 operation: circumstances.operation.fingerprint,
                 version_before: current.map(|current| current.version().clone()),
-                version_after: version.clone(),
-                checksum,
+                version_after: next.version().clone(),
+                checksum: next.checksum().to_owned(),
                 previous: current.and_then(Record::latest_entry).map(|entry| sha256_hex(entry.as_bytes())),
             },
         };
-        let expected = current.map(|current| Expected {
-            text: current.text().to_owned(),
-            entry_prefix: current.latest_entry().map(|entry| entry.chars().take(entry_prefix(0).len()).collect()),
-        });
-        Self { listing: Listing::of(&key, &document), key, expected, document, text, version, entry, time: circumstances.now }
+        Self { expected: current.cloned(), next, entry, time: circumstances.now }
     }
 
     /// Where the document is.
     #[must_use]
     pub fn key(&self) -> &DocumentKey {
-        &self.key
+        self.next.key()
     }
 
     /// The stored text that the change was made from; `None` where the document must not exist yet.
     #[must_use]
     pub fn expected_text(&self) -> Option<&str> {
-        self.expected.as_ref().map(|expected| expected.text.as_str())
+        self.expected.as_ref().map(Record::text)
     }
 
     /// How the document's newest audit entry began when the change was made.
     #[must_use]
     pub fn expected_entry_prefix(&self) -> Option<&str> {
-        self.expected.as_ref().and_then(|expected| expected.entry_prefix.as_deref())
+        let entry = self.expected.as_ref()?.latest_entry()?;
+        Some(entry.get(..entry_prefix(0).len()).unwrap_or(entry))
     }
 
     /// The document as it will be.
     #[must_use]
-    pub fn document(&self) -> &Map<String, Value> {
-        &self.document
+    pub fn next(&self) -> &Record {
+        &self.next
     }
 
     /// The text to store.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The version of the document as it will be.
-    #[must_use]
-    pub fn version(&self) -> &Version {
-        &self.version
-    }
-
-    /// What indexes and lists need of the document as it will be.
-    #[must_use]
-    pub fn listing(&self) -> &Listing {
-        &self.listing
+        self.next.text()
     }
 
     /// The entry that explains the change.
@@ -262,7 +225,7 @@ impl Change {
     /// The stored text of the entry without its beginning, which the store's transaction puts before it.
     #[must_use]
     pub fn entry_rest(&self) -> String {
-        let text = json!(self.entry).to_string();
+        let text = serde_json::to_string(&self.entry).unwrap_or_else(|error| unreachable!("an entry is plain JSON: {error}"));
         text.strip_prefix('{').unwrap_or(&text).to_owned()
     }
 }
@@ -283,10 +246,6 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
             *member = value;
         }
     }
-}
-
-fn compact(document: &Map<String, Value>) -> String {
-    json!(document).to_string()
 }
 
 fn at_or_below(path: &str, named: &str) -> bool {

@@ -2,13 +2,17 @@
 //!
 //! Documents stay JSON trees; nothing here turns one into a typed struct.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{project::Project, resource::Resource, rules::Rules};
+use super::{list::Listing, project::Project, resource::Resource, rules::Rules};
 
 /// Largest stored document, in bytes (CONTRACT.md, section 1).
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -124,9 +128,11 @@ impl Version {
     /// The version of a document that is stored as `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let mut digits = sha256_hex(bytes);
-        digits.truncate(16);
-        Self(digits)
+        Self::of_checksum(&sha256_hex(bytes))
+    }
+
+    fn of_checksum(checksum: &str) -> Self {
+        Self(checksum.chars().take(16).collect())
     }
 
     /// The 16 digits.
@@ -150,14 +156,23 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// A document as it is stored: the bytes, and the JSON object that they say.
+/// A document as it is stored: the bytes, and the JSON object that they say. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Record {
     key: DocumentKey,
-    text: String,
-    document: Map<String, Value>,
-    version: Version,
+    content: Arc<Content>,
     latest_entry: Option<String>,
+}
+
+#[derive(Debug)]
+struct Content {
+    text: String,
+    document: Value,
+    checksum: String,
+    version: Version,
+    compact: OnceLock<Option<String>>,
+    violations: OnceLock<Vec<Violation>>,
+    listing: OnceLock<Listing>,
 }
 
 impl Record {
@@ -167,12 +182,25 @@ impl Record {
     /// What is wrong with it, when it is not a JSON object.
     pub fn parse(key: DocumentKey, text: String) -> Result<Self, String> {
         let document = match serde_json::from_str(&text) {
-            Ok(Value::Object(document)) => document,
+            Ok(document @ Value::Object(_)) => document,
             Ok(_) => return Err("it is JSON, but not an object".to_owned()),
             Err(error) => return Err(format!("it is not JSON: {error}")),
         };
-        let version = Version::of(text.as_bytes());
-        Ok(Self { key, text, document, version, latest_entry: None })
+        Ok(Self::new(key, text, document, OnceLock::new()))
+    }
+
+    /// The record that storing `document` at `key` gives.
+    #[must_use]
+    pub fn of(key: DocumentKey, document: Map<String, Value>) -> Self {
+        let document = Value::Object(document);
+        Self::new(key, document.to_string(), document, OnceLock::from(None))
+    }
+
+    fn new(key: DocumentKey, text: String, document: Value, compact: OnceLock<Option<String>>) -> Self {
+        let checksum = sha256_hex(text.as_bytes());
+        let version = Version::of_checksum(&checksum);
+        let content = Content { text, document, checksum, version, compact, violations: OnceLock::new(), listing: OnceLock::new() };
+        Self { key, content: Arc::new(content), latest_entry: None }
     }
 
     /// Adds this document's newest audit entry, whose hash the next entry carries.
@@ -191,25 +219,39 @@ impl Record {
     /// The stored text, byte for byte.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.text
+        &self.content.text
+    }
+
+    /// The document as compact JSON, which is mostly the stored text.
+    #[must_use]
+    pub fn compact(&self) -> &str {
+        let other = self.content.compact.get_or_init(|| Some(self.content.document.to_string()).filter(|text| *text != self.content.text));
+        other.as_deref().unwrap_or(&self.content.text)
+    }
+
+    /// The document as JSON.
+    #[must_use]
+    pub fn json(&self) -> &Value {
+        &self.content.document
     }
 
     /// The document.
     #[must_use]
     pub fn document(&self) -> &Map<String, Value> {
-        &self.document
-    }
-
-    /// The document, given away.
-    #[must_use]
-    pub fn into_document(self) -> Map<String, Value> {
-        self.document
+        // `parse` lets nothing else through.
+        self.content.document.as_object().unwrap_or_else(|| unreachable!("a record's document is an object"))
     }
 
     /// What `expectedVersion` is compared with.
     #[must_use]
     pub fn version(&self) -> &Version {
-        &self.version
+        &self.content.version
+    }
+
+    /// SHA-256 of the stored bytes, in hexadecimal digits.
+    #[must_use]
+    pub fn checksum(&self) -> &str {
+        &self.content.checksum
     }
 
     /// The stored text of this document's newest audit entry, when it was read along.
@@ -220,8 +262,26 @@ impl Record {
 
     /// The rules that this document breaks.
     #[must_use]
-    pub fn violations(&self) -> Vec<Violation> {
-        violations(&self.key, &self.document, self.text.len())
+    pub fn violations(&self) -> &[Violation] {
+        self.content.violations.get_or_init(|| violations(&self.key, &self.content.document, self.content.text.len()))
+    }
+
+    /// Whether the website shows this document.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        self.json().pointer("/metadata/status").and_then(Value::as_str) == Some("published")
+    }
+
+    /// Whether this document is featured.
+    #[must_use]
+    pub fn is_featured(&self) -> bool {
+        self.json().pointer("/metadata/featured") == Some(&Value::Bool(true))
+    }
+
+    /// What lists need of this document.
+    #[must_use]
+    pub fn listing(&self) -> &Listing {
+        self.content.listing.get_or_init(|| Listing::of(&self.key, self.document()))
     }
 }
 
@@ -296,8 +356,7 @@ pub fn excerpt(text: &str) -> Cow<'_, str> {
 }
 
 /// Every rule that `document` breaks when it is stored at `key` in `bytes` bytes.
-#[must_use]
-pub fn violations(key: &DocumentKey, document: &Map<String, Value>, bytes: usize) -> Vec<Violation> {
+fn violations(key: &DocumentKey, document: &Value, bytes: usize) -> Vec<Violation> {
     let mut found = key.kind.rules().violations(document);
     match document.get("id") {
         Some(Value::String(id)) if *id != key.id => {
@@ -317,9 +376,7 @@ pub fn violations(key: &DocumentKey, document: &Map<String, Value>, bytes: usize
             found.push(Violation::new(format!("metadata.{name}"), "date-time", message));
         }
     }
-    for (name, value) in document {
-        large_integers(value, &mut name.clone(), &mut found);
-    }
+    large_integers(document, &mut String::new(), &mut found);
     if bytes > MAX_BYTES {
         found.push(Violation::new("", "size", format!("expected at most {MAX_BYTES} bytes of JSON, found {bytes}")));
     }
@@ -351,7 +408,9 @@ fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) 
         }
         Value::Object(members) => {
             for (name, member) in members {
-                path.push('.');
+                if !path.is_empty() {
+                    path.push('.');
+                }
                 path.push_str(name);
                 large_integers(member, path, found);
                 path.truncate(length);

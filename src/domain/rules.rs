@@ -65,9 +65,9 @@ impl Rules {
 
     /// Every declared rule that `document` breaks.
     #[must_use]
-    pub fn violations(&self, document: &Map<String, Value>) -> Vec<Violation> {
+    pub fn violations(&self, document: &Value) -> Vec<Violation> {
         match &self.check {
-            Ok(check) => violations(check, &Value::Object(document.clone())),
+            Ok(check) => violations(check, document),
             Err(problem) => vec![Violation::new("", "schema", problem.clone())],
         }
     }

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 
 /// No message is longer, in bytes: a document has at most 256 KiB.
 pub(super) const LONGEST: usize = 1024 * 1024;
-/// So much of a body that is too long is read and thrown away before the answer, because most clients look for one only after they sent everything.
+/// So much of a body that is too long is read and thrown away, because most clients look for an answer only after they sent everything.
 const DISCARDED: usize = 16 * 1024 * 1024;
 
 /// Whether the headers announce JSON.

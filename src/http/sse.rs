@@ -48,9 +48,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// When a client may ask again, in seconds, if there is no room for it.
 const RETRY_AFTER: &str = "5";
 
-/// Sessions end with `stop`, after the answers to what was asked before.
-pub(super) fn routes<S: ServerHandler + Clone>(server: S, limits: Limits, stop: CancellationToken) -> Router {
-    let sessions = Arc::new(Sessions { server, limits, stop, inboxes: Mutex::default() });
+/// Sessions end with `stop`, after the answers to what was asked before, and with `abort`, before them.
+pub(super) fn routes<S: ServerHandler + Clone>(server: S, limits: Limits, stop: CancellationToken, abort: CancellationToken) -> Router {
+    let sessions = Arc::new(Sessions { server, limits, stop, abort, inboxes: Mutex::default() });
     Router::new()
         .route("/sse", get(open::<S>)) // POST is 405, by which clients find out that this is no Streamable HTTP
         .route("/messages", post(accept::<S>))
@@ -64,6 +64,7 @@ struct Sessions<S> {
     server: S,
     limits: Limits,
     stop: CancellationToken,
+    abort: CancellationToken,
     inboxes: Mutex<HashMap<Uuid, Inbox>>,
 }
 
@@ -81,7 +82,7 @@ impl<S: ServerHandler + Clone> Sessions<S> {
             inboxes.insert(id, inbox);
         }
 
-        let gone = CancellationToken::new();
+        let gone = self.abort.child_token();
         let transport = SseTransport { incoming, outgoing, send_limit: self.limits.send, gone: gone.clone(), stop: self.stop.clone() };
         // Without the handshake, because a client that reconnects gets a new session and does not initialize it.
         let running = serve_directly_with_ct(self.server.clone(), transport, None, gone.clone());

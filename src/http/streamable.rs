@@ -1,4 +1,6 @@
-//! Streamable HTTP at `/mcp`: rmcp's stateless service, with JSON-RPC errors for bodies that are no message and session ids that say who the client is.
+//! Streamable HTTP at `/mcp`: rmcp's stateless service, and around it what rmcp leaves out.
+//!
+//! Bodies that are no message get a JSON-RPC error, and `initialize` a session id that says who the client is.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -43,7 +45,7 @@ struct Endpoint<S> {
 }
 
 impl<S: ServerHandler> Endpoint<S> {
-    async fn handle(&self, request: Request) -> Response {
+    async fn reply(&self, request: Request) -> Response {
         let response = self.service.handle(request).await.map(Body::new);
         if response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "text/event-stream") {
             return response.map(|stream| Body::from_stream(stream.into_data_stream().take_until(self.stop.clone().cancelled_owned())));
@@ -61,7 +63,7 @@ struct Envelope<'a> {
 
 async fn answer<S: ServerHandler>(State(endpoint): State<Arc<Endpoint<S>>>, request: Request) -> Response {
     if request.method() != Method::POST || !body::is_json(request.headers()) {
-        return endpoint.handle(request).await; // rmcp refuses these: 405, 406, 415
+        return endpoint.reply(request).await; // rmcp refuses these: 405, 406, 415
     }
 
     let (mut parts, body) = request.into_parts();
@@ -78,7 +80,7 @@ async fn answer<S: ServerHandler>(State(endpoint): State<Arc<Endpoint<S>>>, requ
     if let Some(claimed) = parts.headers.get(SESSION_ID).and_then(|id| ClaimedClient::from_session_id(id.as_bytes())) {
         parts.extensions.insert(claimed);
     }
-    let response = endpoint.handle(Request::from_parts(parts, Body::from(body.clone()))).await;
+    let response = endpoint.reply(Request::from_parts(parts, Body::from(body.clone()))).await;
 
     // The content type was right, so rmcp says this of a body that it could not read as a message.
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {

@@ -8,13 +8,13 @@ use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData, sync::Arc};
 use rmcp::{
     ErrorData,
     handler::server::tool::IntoCallToolResult,
-    model::{CallToolResponse, CallToolResult, JsonObject},
+    model::{CallToolResponse, CallToolResult, ContentBlock, JsonObject},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{Document, Version, Violation, rules};
+use crate::domain::{Document, Record, Version, Violation, rules};
 
 /// A list carries so many warnings at most; the rest is counted.
 const MOST_WARNINGS: usize = 20;
@@ -53,29 +53,49 @@ impl<T> Answer<T, UpdateMeta> {
     }
 }
 
+/// What an answer is about: as JSON, and as the text of the same JSON.
+pub(super) trait Content {
+    fn into_parts(self) -> (Value, String);
+}
+
 /// Structured content, and the same JSON, compact, as text.
-impl<T: Into<Value>, M: Serialize> IntoCallToolResult for Answer<T, M> {
+impl<T: Content, M: Serialize> IntoCallToolResult for Answer<T, M> {
     fn into_call_tool_result(self) -> Result<CallToolResponse, ErrorData> {
+        let (data, data_text) = self.data.into_parts();
+        let (meta, meta_text) = parts(json!(self.meta));
+        let text = format!("{{\"success\":{},\"data\":{data_text},\"meta\":{meta_text}}}", self.success);
         let mut answer = Map::with_capacity(3);
         answer.insert("success".to_owned(), Value::Bool(self.success));
-        answer.insert("data".to_owned(), self.data.into());
-        answer.insert("meta".to_owned(), json!(self.meta));
-        Ok(CallToolResult::structured(Value::Object(answer)).into())
+        answer.insert("data".to_owned(), data);
+        answer.insert("meta".to_owned(), meta);
+        let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+        result.structured_content = Some(Value::Object(answer));
+        Ok(result.into())
     }
 }
 
-/// A whole document of type `D`.
-pub(super) struct Whole<D>(Map<String, Value>, PhantomData<fn() -> D>);
+/// JSON and its text.
+fn parts(value: Value) -> (Value, String) {
+    let text = serde_json::to_string(&value).unwrap_or_else(|error| unreachable!("a JSON value is JSON: {error}"));
+    (value, text)
+}
+
+/// A whole document of type `D`, with its compact text, which is mostly at hand: printing it again costs as much as all else.
+pub(super) struct Whole<D> {
+    document: Value,
+    text: String,
+    kind: PhantomData<fn() -> D>,
+}
 
 impl<D> Whole<D> {
-    pub(super) fn new(document: Map<String, Value>) -> Self {
-        Self(document, PhantomData)
+    pub(super) fn new(record: &Record) -> Self {
+        Self { document: record.json().clone(), text: record.compact().to_owned(), kind: PhantomData }
     }
 }
 
-impl<D> From<Whole<D>> for Value {
-    fn from(whole: Whole<D>) -> Self {
-        Self::Object(whole.0)
+impl<D> Content for Whole<D> {
+    fn into_parts(self) -> (Value, String) {
+        (self.document, self.text)
     }
 }
 
@@ -102,9 +122,9 @@ impl<D> Rows<D> {
     }
 }
 
-impl<D> From<Rows<D>> for Value {
-    fn from(rows: Rows<D>) -> Self {
-        rows.0.into_iter().map(Value::Object).collect()
+impl<D> Content for Rows<D> {
+    fn into_parts(self) -> (Value, String) {
+        parts(self.0.into_iter().map(Value::Object).collect())
     }
 }
 
@@ -137,9 +157,9 @@ impl<D: Document> JsonSchema for Rows<D> {
 /// Entries of the audit log, by whichever program they were written.
 pub(super) struct Entries(pub Vec<Value>);
 
-impl From<Entries> for Value {
-    fn from(entries: Entries) -> Self {
-        Self::Array(entries.0)
+impl Content for Entries {
+    fn into_parts(self) -> (Value, String) {
+        parts(Value::Array(self.0))
     }
 }
 
@@ -179,9 +199,9 @@ pub(super) struct Stats {
     pub recent_activity: Vec<Value>,
 }
 
-impl From<Stats> for Value {
-    fn from(stats: Stats) -> Self {
-        json!(stats)
+impl Content for Stats {
+    fn into_parts(self) -> (Value, String) {
+        parts(json!(self))
     }
 }
 

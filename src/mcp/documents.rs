@@ -42,7 +42,7 @@ impl ContentServer {
         };
         let row = |record: Record| match detail {
             Detail::Summary => summary(&record),
-            Detail::Full => record.into_document(),
+            Detail::Full => record.document().clone(),
         };
         Ok(Answer::new(Rows::new(page.records.into_iter().map(row).collect()), meta))
     }
@@ -53,9 +53,9 @@ impl ContentServer {
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version: record.version().clone(),
-            warnings: warnings(&record.violations()),
+            warnings: warnings(record.violations()),
         };
-        Ok(Answer::new(Whole::new(record.into_document()), meta))
+        Ok(Answer::new(Whole::new(&record), meta))
     }
 
     pub(super) async fn update<D: Document>(
@@ -100,7 +100,7 @@ impl ContentServer {
             replayed: updated.replayed,
             warnings: warnings(&updated.warnings),
         };
-        Answer::new(Whole::new(updated.document), meta)
+        Answer::new(Whole::new(&updated.record), meta)
     }
 
     fn failed(&self, verb: &str, kind: Kind, error: Error) -> ToolError {
@@ -118,7 +118,7 @@ fn cut(mut page: ListPage) -> ListPage {
     let count = fitting.count().max(1);
     if count < page.records.len() {
         page.records.truncate(count);
-        page.next = page.records.last().map(|record| crate::domain::list::Listing::of(record.key(), record.document()).position());
+        page.next = page.records.last().map(|record| record.listing().position());
     }
     page
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,12 +19,11 @@ use redis::{
 };
 use tracing::{debug, warn};
 
-use super::{Committed, Purpose, Repository, StoreError, location::RedisUrl};
+use super::{Committed, Purpose, Repository, StoreError, cache::RecordCache, location::RedisUrl};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
     document::sha256_hex,
-    list::Listing,
 };
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -42,6 +41,7 @@ pub(super) struct RedisStore {
     read: ConnectionManager,
     keys: Keys,
     commit: Script,
+    cache: Arc<RecordCache>,
     last_write: Mutex<Option<Instant>>,
 }
 
@@ -61,6 +61,7 @@ impl RedisStore {
             read: read_manager,
             keys: Keys { prefix: key_prefix.to_owned() },
             commit: Script::new(include_str!("commit.lua")),
+            cache: Arc::default(),
             last_write: Mutex::new(None),
         })
     }
@@ -134,11 +135,12 @@ impl RedisStore {
         }
         let mut unreadables = if absent.is_empty() { Vec::new() } else { self.missing(&absent).await? };
         // Thousands of documents take longer to parse than other calls should wait.
+        let cache = Arc::clone(&self.cache);
         let parsed = tokio::task::spawn_blocking(move || {
             let mut records = Vec::with_capacity(present.len());
             let mut problems = Vec::new();
             for (name, key, value) in present {
-                match text(value).and_then(|text| Record::parse(key, text)) {
+                match text(value).and_then(|text| cache.record(key, text)) {
                     Ok(record) => records.push(record),
                     Err(problem) => problems.push(unreadable(&name, &problem)),
                 }
@@ -170,8 +172,8 @@ impl RedisStore {
                 .arg(change.expected_entry_prefix().unwrap_or_default())
                 .arg(change.text())
                 .arg(&change.key().id)
-                .arg(u8::from(change.listing().is_published()))
-                .arg(u8::from(change.listing().featured))
+                .arg(u8::from(change.next().is_published()))
+                .arg(u8::from(change.next().is_featured()))
                 .arg(entry.action.as_str())
                 .arg(entry.entity_type.singular())
                 .arg(entry.source.as_str())
@@ -323,7 +325,7 @@ impl Repository for RedisStore {
             }
             Err(error) => return Err(unread(error)),
         };
-        match text(value).and_then(|text| Record::parse(key.clone(), text)) {
+        match text(value).and_then(|text| self.cache.record(key.clone(), text)) {
             Ok(record) => Ok(Some(record.with_latest_entry(latest))),
             Err(problem) => Err(StoreError::Corrupt { key: name, problem }),
         }
@@ -342,7 +344,7 @@ impl Repository for RedisStore {
         let (records, unreadable) = self.all(kind).await?;
         let query = query.clone();
         let page = tokio::task::spawn_blocking(move || {
-            let (places, total, next) = query.page(records.iter().map(|record| Listing::of(record.key(), record.document())));
+            let (places, total, next) = query.page(records.iter().map(|record| record.listing().clone()));
             let mut records: HashMap<String, Record> = records.into_iter().map(|record| (record.key().id.clone(), record)).collect();
             let records = places.iter().filter_map(|place| records.remove(&place.id)).collect();
             ListPage { records, total, next, unreadable }
@@ -357,6 +359,9 @@ impl Repository for RedisStore {
         match parts.as_slice() {
             ["OK", ms, first, _] => {
                 *self.last_write.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                for change in changes {
+                    self.cache.remember(change.next().clone());
+                }
                 let timestamp = Timestamp::from_millis(ms.parse().unwrap_or_default());
                 let entries = changes
                     .iter()

@@ -57,7 +57,7 @@ CREATE TABLE entries (
 ) STRICT;
 CREATE INDEX entries_by_score ON entries (score);
 CREATE INDEX entries_by_kind ON entries (kind, score);
-CREATE INDEX entries_by_entity ON entries (entity_id, kind, score);
+CREATE INDEX entries_by_entity_id ON entries (entity_id, kind, score);
 CREATE INDEX entries_by_action ON entries (action, score);
 CREATE INDEX entries_by_source ON entries (source, score);
 CREATE TABLE operations (
@@ -440,7 +440,7 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
     for (id, bytes) in select.all(snapshot, |row| Ok((row.get::<_, String>(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))? {
         let key = DocumentKey::new(kind, id);
         match parse(key.clone(), bytes) {
-            Ok(record) => listings.push(Listing::of(&key, record.document())),
+            Ok(record) => listings.push(record.listing().clone()),
             Err(problem) => page.unreadable.push(unreadable(&key, &problem)),
         }
     }
@@ -462,7 +462,7 @@ fn commit(transaction: &Connection, changes: &[Change], operation: &Operation) -
     if let Some(committed) = outcome(transaction, operation)? {
         return Ok(committed);
     }
-    let newest = "SELECT score, text FROM entries ORDER BY score DESC, text DESC LIMIT 1";
+    let newest = "SELECT score, text FROM entries WHERE score = (SELECT max(score) FROM entries) ORDER BY text DESC LIMIT 1";
     let newest = transaction.prepare_cached(newest)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let (newest_score, newest) = newest.map_or((i64::MIN, None), |(score, text)| (score, Some(StoredEntry::parse(text))));
     // A log that was carried here goes on with its own numbers, if they are any that JavaScript readers can tell apart.
@@ -513,7 +513,7 @@ fn check_unchanged(transaction: &Connection, change: &Change) -> Result<(), Prob
 }
 
 fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Result<usize> {
-    let (key, listing) = (change.key(), change.listing());
+    let (key, listing) = (change.key(), change.next().listing());
     let sql =
         "REPLACE INTO documents (kind, id, listed, status, featured, updated, tags, searched, text) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?)";
     transaction.prepare_cached(sql)?.execute(params![
@@ -550,20 +550,20 @@ fn integer(number: u64) -> i64 {
 }
 
 fn audit_entries(snapshot: &Connection, query: &AuditQuery) -> Result<AuditPage, Problem> {
-    let mut select = Select::new("SELECT score, text FROM entries WHERE true".to_owned());
+    // The most telling first: its index is the one to use, which SQLite, knowing nothing of the values, cannot tell.
     let equal = [
-        ("kind = ?", query.kind.map(Kind::singular)),
-        ("entity_id = ?", query.entity_id.as_deref()),
-        ("action = ?", query.action.as_deref()),
-        ("source = ?", query.source.as_deref()),
+        ("entity_id", query.entity_id.as_deref()),
+        ("action", query.action.as_deref()),
+        ("source", query.source.as_deref()),
+        ("kind", query.kind.map(Kind::singular)),
     ];
-    for (condition, wanted) in equal {
+    let telling = equal.iter().find(|(_, wanted)| wanted.is_some()).map_or("score", |(column, _)| column);
+    let mut select = Select::new(format!("SELECT score, text FROM entries INDEXED BY entries_by_{telling} WHERE true"));
+    select.and("score >= ?", [query.since.map_or(i64::MIN, Timestamp::millis_ceil).into()]);
+    for (column, wanted) in equal {
         if let Some(wanted) = wanted {
-            select.and(condition, [wanted.to_owned().into()]);
+            select.and(&format!("{column} = ?"), [wanted.to_owned().into()]);
         }
-    }
-    if let Some(since) = query.since {
-        select.and("score >= ?", [since.millis_ceil().into()]);
     }
     if let Some(until) = query.until {
         select.and("score < ?", [until.millis_ceil().into()]);

@@ -10,11 +10,31 @@ use serde_json::{Value, json};
 
 /// Modules, what they must not know, and why.
 const SECRETS: [(&str, &[&str], &str); 7] = [
-    ("src/domain", &["redis", "rusqlite", "rmcp", "tokio", "std::fs", "std::env", "SystemTime", "tracing::", "crate::store"], "the domain is pure: no IO, no clock, no logging"),
-    ("src/store", &["rmcp", "clap", "axum", "std::env", "SystemTime", "Project", "crate::service", "crate::mcp"], "a store knows kinds, not content types, and no protocol"),
-    ("src/service.rs", &["rmcp", "redis", "rusqlite", "axum", "clap", "std::fs", "SystemTime"], "the use cases know no backend and no protocol"),
-    ("src/mcp", &["redis::", "rusqlite", "axum", "std::fs", "std::env", "SystemTime", "crate::http", "crate::cli"], "the MCP edge knows neither stores nor files nor HTTP servers"),
-    ("src/http", &["redis::", "rusqlite", "std::fs", "std::env", "SystemTime", "crate::store", "crate::cli"], "the HTTP edge knows neither stores nor files"),
+    (
+        "src/domain",
+        &["redis", "rusqlite", "rmcp", "tokio", "std::fs", "std::env", "SystemTime", "tracing::", "crate::store"],
+        "the domain is pure: no IO, no clock, no logging",
+    ),
+    (
+        "src/store",
+        &["rmcp", "clap", "axum", "std::env", "SystemTime", "Project", "crate::service", "crate::mcp"],
+        "a store knows kinds, not content types, and no protocol",
+    ),
+    (
+        "src/service.rs",
+        &["rmcp", "redis", "rusqlite", "axum", "clap", "std::fs", "SystemTime"],
+        "the use cases know no backend and no protocol",
+    ),
+    (
+        "src/mcp",
+        &["redis::", "rusqlite", "axum", "std::fs", "std::env", "SystemTime", "crate::http", "crate::cli"],
+        "the MCP edge knows neither stores nor files nor HTTP servers",
+    ),
+    (
+        "src/http",
+        &["redis::", "rusqlite", "std::fs", "std::env", "SystemTime", "crate::store", "crate::cli"],
+        "the HTTP edge knows neither stores nor files",
+    ),
     ("src/folder.rs", &["rmcp", "redis", "tokio", "crate::store", "crate::service"], "the folder knows files and documents alone"),
     ("src/commands", &["redis::", "rusqlite", "axum", "std::env", "SystemTime"], "commands use the parts, not their insides"),
 ];

@@ -1,1 +1,547 @@
+//! Writers at once, lost connections, killed processes and a full disk: nothing acknowledged is lost, nothing doubled.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test's helpers fail loudly, as tests do")]
+
+use std::{
+    fs,
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use futures::future::{join, join_all};
+use portfolio_mcp::{
+    domain::{DocumentKey, Operation, Origin, Source},
+    service::{ContentService, Error, Mode as UpdateMode, UpdateRequest, Updated},
+    store::{Location, Purpose, Repository, StoreError, open},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::{JoinSet, yield_now};
+
+use crate::support::{
+    content::{change_for, create_sound, now, object, project_key, unique},
+    mcp::{Gone, Mcp},
+    proxy::{Mode, Proxy},
+    redis_server::RedisServer,
+    soundness::{self, Log},
+    stores::{SITE, Store, on_each_store},
+    wait_until,
+};
+
+const TASKS: usize = 16;
+const UPDATES: usize = 40;
+/// How often something is cut or killed.
+const ROUNDS: usize = 50;
+
+/// The use cases on a store, as a server process has them.
+fn service_on(repository: Arc<dyn Repository>) -> Arc<ContentService> {
+    Arc::new(ContentService::new(repository, now))
+}
+
+/// A request to give the document `key` a title.
+fn titled(key: &DocumentKey, title: &str) -> UpdateRequest {
+    UpdateRequest {
+        key: key.clone(),
+        patch: object(json!({ "title": title })),
+        expected_version: None,
+        mode: UpdateMode::Commit,
+        idempotency_key: None,
+        origin: Origin::new(Source::Mcp),
+    }
+}
+
+async fn retitle(service: &ContentService, key: &DocumentKey, title: &str) -> Result<Updated, Error> {
+    service.update(titled(key, title)).await
+}
+
+fn title_of(task: usize, number: usize) -> String {
+    format!("task {task} update {number}")
+}
+
+/// Every update of every task is in the log once.
+fn assert_all_applied(log: &Log) {
+    assert_eq!(log.seq, 1 + (TASKS * UPDATES) as u64);
+    let titles = log.values_of("title");
+    for task in 0..TASKS {
+        for number in 0..UPDATES {
+            assert_eq!(titles.get(&title_of(task, number)), Some(&1), "{}", title_of(task, number));
+        }
+    }
+}
+
+/// All tasks change one document at once, each through one of `services`.
+async fn check_tasks(store: &Store, services: &[Arc<ContentService>]) {
+    let key = project_key("contended");
+    create_sound(&*store.repository, &key).await;
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let (service, key) = (Arc::clone(&services[task % services.len()]), key.clone());
+        tasks.spawn(async move {
+            for number in 0..UPDATES {
+                let updated = retitle(&service, &key, &title_of(task, number)).await.unwrap();
+                assert!(!updated.replayed && updated.audit_id.is_some());
+            }
+        });
+    }
+    tasks.join_all().await;
+
+    assert_all_applied(&store.assert_sound().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sixteen_tasks_lose_no_update_of_one_document_on_redis() {
+    let store = Store::redis();
+    check_tasks(&store, &[service_on(store.another())]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sixteen_tasks_lose_no_update_of_one_document_on_sqlite() {
+    let store = Store::sqlite();
+    check_tasks(&store, &[service_on(store.another())]).await;
+}
+
+/// Services that know nothing of each other do not queue, so they conflict.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn four_services_lose_no_update_of_one_document_on_redis() {
+    let store = Store::on(&Arc::new(RedisServer::start()), SITE);
+    let services: Vec<_> = (0..4).map(|_| service_on(store.another())).collect();
+    check_tasks(&store, &services).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn four_services_lose_no_update_of_one_document_on_sqlite() {
+    let store = Store::sqlite();
+    let services: Vec<_> = (0..4).map(|_| service_on(store.another())).collect();
+    check_tasks(&store, &services).await;
+}
+
+/// All tasks change one document at once, each through one of three server processes.
+async fn check_processes(store: &Store) {
+    let key = project_key("contended");
+    create_sound(&*store.repository, &key).await;
+    let servers = [Mcp::start(store).await, Mcp::start(store).await, Mcp::start(store).await];
+
+    join_all((0..TASKS).map(async |task| {
+        for number in 0..UPDATES {
+            let arguments = json!({ "id": key.id, "data": { "title": title_of(task, number) } });
+            let answer = servers[task % servers.len()].call("update_project", arguments).await;
+            assert_eq!(answer["success"], true, "{answer}");
+        }
+    }))
+    .await;
+
+    for server in servers {
+        assert!(server.strays().is_empty(), "{:?}", server.strays());
+        assert!(server.finish().success());
+    }
+    assert_all_applied(&store.assert_sound().await);
+}
+
+#[tokio::test]
+async fn three_processes_lose_no_update_of_one_document_on_sqlite() {
+    check_processes(&Store::sqlite()).await;
+}
+
+#[tokio::test]
+async fn three_processes_lose_no_update_of_one_document_on_redis() {
+    check_processes(&Store::redis()).await;
+}
+
+/// A store in a Redis server, and a line to it that can be cut.
+struct Line {
+    store: Store,
+    proxy: Proxy,
+    service: Arc<ContentService>,
+    key: DocumentKey,
+}
+
+impl Line {
+    async fn new() -> Self {
+        let store = Store::redis();
+        let proxy = Proxy::start(store.server().port()).await;
+        let location = Location::Redis { write: Some(proxy.redis_url()), read: None, key_prefix: String::new() };
+        let key = project_key("a");
+        create_sound(&*store.repository, &key).await;
+        Self { service: service_on(open(&location).unwrap()), store, proxy, key }
+    }
+}
+
+/// Breaks the line at each of `ROUNDS` updates: each is applied and recorded once, and its caller learns so.
+async fn check_cuts(mode: Mode) {
+    let mut line = Line::new().await;
+
+    for round in 0..ROUNDS {
+        line.proxy.set(mode).await;
+        let updated = retitle(&line.service, &line.key, &format!("round {round}")).await.unwrap();
+        assert!(!updated.replayed, "the caller asked once");
+        assert_eq!(line.proxy.cuts(), round + 1);
+    }
+
+    let log = line.store.assert_sound().await;
+    assert_eq!(log.seq, 1 + ROUNDS as u64);
+    let titles = log.values_of("title");
+    for round in 0..ROUNDS {
+        assert_eq!(titles.get(&format!("round {round}")), Some(&1));
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_is_cut_off_after_the_commit_doubles_nothing() {
+    check_cuts(Mode::CutReply).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_cut_off_before_the_commit_loses_nothing() {
+    check_cuts(Mode::CutRequest).await;
+}
+
+/// The caller hears of the entry that was written, not of one that was prepared for a second try.
+#[tokio::test]
+async fn the_answer_after_a_cut_reply_names_the_entry_that_is_in_the_log() {
+    let mut line = Line::new().await;
+    line.proxy.set(Mode::CutReply).await;
+
+    let updated = retitle(&line.service, &line.key, "New").await.unwrap();
+
+    let log = line.store.assert_sound().await;
+    let entry = log.entries.last().unwrap();
+    assert_eq!(updated.audit_id.as_deref(), entry.text_of("id"));
+    assert_eq!(updated.changes, entry.json()["changes"]);
+    assert_eq!(updated.version.as_str(), entry.json()["metadata"]["versionAfter"]);
+}
+
+#[tokio::test]
+async fn a_line_that_is_down_writes_nothing_and_works_when_it_is_back() {
+    let mut line = Line::new().await;
+    retitle(&line.service, &line.key, "before").await.unwrap();
+    line.proxy.set(Mode::Refuse).await;
+
+    let refused = retitle(&line.service, &line.key, "meanwhile").await.unwrap_err();
+    assert!(matches!(&refused, Error::Store(StoreError::Unavailable(_))), "{refused:?}");
+
+    line.proxy.set(Mode::Pass).await;
+    retitle(&line.service, &line.key, "after").await.unwrap();
+    let log = line.store.assert_sound().await;
+    assert_eq!(log.seq, 3);
+    assert_eq!(log.values_of("title").get("meanwhile"), None);
+}
+
+/// The server hangs with the commit in its hands: nobody can know what comes of it, until the same is sent again.
+#[tokio::test]
+async fn an_outcome_that_is_unknown_is_settled_by_sending_the_same_again() {
+    let store = Store::redis();
+    let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), &json!({})));
+    create_sound(&*store.repository, &key).await;
+    let change = [change_for(&*store.repository, &key, json!({ "title": "New" }), &operation).await];
+    store.server().stop();
+
+    let unknown = store.repository.commit(&change, &operation).await.unwrap_err();
+    assert!(matches!(&unknown, StoreError::OutcomeUnknown(_)), "{unknown:?}");
+
+    store.server().cont();
+    let settled = store.repository.commit(&change, &operation).await.unwrap();
+    assert_eq!(settled.entries.len(), 1);
+    let log = store.assert_sound().await;
+    assert_eq!((log.seq, log.values_of("title")["New"]), (2, 1));
+    assert_eq!(log.entries.last(), settled.entries.last());
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_cannot_be_read_and_can_when_it_goes_on() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    store.server().stop();
+
+    let hung = store.repository.get(&key, Purpose::Show).await;
+    assert!(matches!(&hung, Err(StoreError::Unavailable(_))), "{hung:?}");
+
+    store.server().cont();
+    store.assert_sound().await;
+}
+
+/// The arguments of an update that its caller may repeat.
+fn keyed(key: &str, title: &str) -> Value {
+    json!({ "id": "a", "data": { "title": title }, "idempotencyKey": key })
+}
+
+#[tokio::test]
+async fn a_key_that_is_repeated_after_a_restart_and_from_another_process_is_answered_and_not_applied() {
+    on_each_store(async |store| {
+        create_sound(&*store.repository, &project_key("a")).await;
+        let (server, arguments) = (Mcp::start(store).await, keyed("once-only", "New"));
+        let first = server.call("update_project", arguments.clone()).await;
+        assert_eq!(first["meta"].get("replayed"), None, "{first}");
+        let other = Mcp::start(store).await;
+        other.call("update_project", json!({ "id": "a", "data": { "title": "Newer" } })).await;
+        assert!(server.finish().success());
+        let restarted = Mcp::start(store).await;
+
+        for server in [&other, &restarted, &other] {
+            let again = server.call("update_project", arguments.clone()).await;
+
+            assert_eq!(again["meta"]["replayed"], true, "{again}");
+            assert_eq!(again["meta"]["auditId"], first["meta"]["auditId"]);
+            assert_eq!(again["meta"]["changes"], first["meta"]["changes"]);
+            assert_eq!(again["data"]["title"], "Newer", "the document is answered as it is now");
+        }
+        let refused = restarted.call("update_project", keyed("once-only", "Other")).await;
+        assert_eq!(refused["error"]["code"], "IDEMPOTENCY_MISMATCH", "{refused}");
+        let log = store.assert_sound().await;
+        assert_eq!((log.seq, log.values_of("title")["New"]), (3, 1));
+    })
+    .await;
+}
+
+/// Both have the key, and neither knows of the other.
+#[tokio::test]
+async fn a_key_that_two_processes_use_at_once_is_applied_once() {
+    on_each_store(async |store| {
+        create_sound(&*store.repository, &project_key("a")).await;
+        let servers = [Mcp::start(store).await, Mcp::start(store).await];
+
+        for round in 0..10 {
+            let arguments = keyed(&format!("key-{round}"), &format!("round {round}"));
+            let calls = (0..6).map(|number| servers[number % 2].call("update_project", arguments.clone()));
+            let answers = join_all(calls).await;
+
+            let replayed = answers.iter().filter(|answer| answer["meta"]["replayed"] == true).count();
+            assert_eq!(replayed, 5, "{answers:?}");
+            assert!(answers.iter().all(|answer| answer["meta"]["auditId"] == answers[0]["meta"]["auditId"]), "{answers:?}");
+        }
+        assert_eq!(store.assert_sound().await.seq, 11);
+    })
+    .await;
+}
+
+/// What became of the writes that were asked of something that is killed.
+#[derive(Default)]
+struct Writes {
+    acknowledged: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Writes {
+    /// What was acknowledged is in the log once, and nothing is there twice.
+    fn assert_kept(&self, log: &Log) {
+        let titles = log.values_of("title");
+        for title in &self.acknowledged {
+            assert_eq!(titles.get(title), Some(&1), "the acknowledged write `{title}`");
+        }
+        for title in &self.unknown {
+            assert!(titles.get(title).is_none_or(|times| *times == 1), "the write `{title}`, of which nothing is known");
+        }
+    }
+}
+
+/// Kills a server in the middle of writing, again and again.
+async fn check_kills(mut store: Store) {
+    const BURST: usize = 8;
+    let keys = ["a", "b", "c"].map(project_key);
+    for key in &keys {
+        create_sound(&*store.repository, key).await;
+    }
+
+    let mut all_unknown = 0;
+    for round in 0..ROUNDS {
+        // Nobody else has an SQLite file open when the server dies, so that what it left is what is found.
+        store.reopen();
+        let server = Mcp::start(&store).await;
+        let (answered, writes) = (AtomicUsize::new(0), Mutex::new(Writes::default()));
+        let calls = (0..BURST).map(async |number| {
+            let title = format!("round {round} write {number}");
+            let arguments = json!({ "id": keys[number % keys.len()].id, "data": { "title": title } });
+            match server.try_call("update_project", arguments).await {
+                Ok(answer) => {
+                    assert_eq!(answer["success"], true, "{answer}");
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    writes.lock().unwrap().acknowledged.push(title);
+                }
+                Err(Gone) => writes.lock().unwrap().unknown.push(title),
+            }
+        });
+        // The kill comes after so many answers and a moment, so that it meets the commits at many places.
+        let kill = async {
+            while answered.load(Ordering::SeqCst) < round % BURST {
+                yield_now().await;
+            }
+            for _ in 0..round * 7 {
+                yield_now().await;
+            }
+            server.kill9();
+        };
+        join(join_all(calls), kill).await;
+
+        let (log, writes) = (store.assert_sound().await, writes.into_inner().unwrap());
+        assert_eq!(writes.acknowledged.len() + writes.unknown.len(), BURST);
+        writes.assert_kept(&log);
+        all_unknown += writes.unknown.len();
+    }
+    assert!(all_unknown > ROUNDS, "the kills met no writes: {all_unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_while_writing_to_redis_loses_and_doubles_nothing() {
+    check_kills(Store::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_while_writing_to_sqlite_loses_and_doubles_nothing() {
+    check_kills(Store::sqlite()).await;
+}
+
+/// Redis itself is killed; it writes every change to its disk before it answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing() {
+    const WRITERS: usize = 4;
+    let mut server = RedisServer::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+    let location = Location::Redis { write: Some(server.redis_url()), read: None, key_prefix: String::new() };
+    let repository = open(&location).unwrap();
+    let keys: Vec<DocumentKey> = (0..WRITERS).map(|writer| project_key(&format!("p{writer}"))).collect();
+    for key in &keys {
+        create_sound(&*repository, key).await;
+    }
+
+    for round in 0..10 {
+        let service = service_on(open(&location).unwrap());
+        let (answered, killed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let mut tasks = JoinSet::new();
+        for key in &keys {
+            let (service, key) = (Arc::clone(&service), key.clone());
+            let (answered, killed) = (Arc::clone(&answered), Arc::clone(&killed));
+            tasks.spawn(async move {
+                let mut writes = Writes::default();
+                for number in 0.. {
+                    let title = format!("round {round} write {number} to {}", key.id);
+                    match retitle(&service, &key, &title).await {
+                        Ok(_) => writes.acknowledged.push(title),
+                        Err(Error::Store(StoreError::OutcomeUnknown(_))) => writes.unknown.push(title),
+                        // Nothing was written, says this answer; the log is asked.
+                        Err(Error::Store(StoreError::Unavailable(_))) => {}
+                        Err(other) => panic!("{other:?}"),
+                    }
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    if killed.load(Ordering::SeqCst) {
+                        break;
+                    }
+                }
+                writes
+            });
+        }
+        wait_until("there are writes", || (answered.load(Ordering::SeqCst) > 5 + round * 3).then_some(()));
+        server.kill9();
+        server.restart();
+        killed.store(true, Ordering::SeqCst);
+        let writes = tasks.join_all().await;
+
+        let log = soundness::assert_sound(&*repository).await;
+        for writes in writes {
+            assert!(!writes.acknowledged.is_empty() || !writes.unknown.is_empty());
+            writes.assert_kept(&log);
+        }
+    }
+}
+
+/// Updates until the disk is full, then makes room with `make_room`, which gives the server that goes on.
+async fn check_full_disk(store: &Store, server: Mcp, make_room: impl AsyncFnOnce(Mcp) -> Mcp) {
+    let update = async |server: &Mcp, title: &str| {
+        let padding = "x".repeat(2000);
+        server.call("update_project", json!({ "id": "a", "data": { "title": title, "challenge": padding, "result": title } })).await
+    };
+    let mut writes = Writes::default();
+    let refusal = loop {
+        let title = format!("write {}", writes.acknowledged.len());
+        let answer = update(&server, &title).await;
+        if answer["success"] == false {
+            writes.unknown.push(title);
+            break answer;
+        }
+        writes.acknowledged.push(title);
+        assert!(writes.acknowledged.len() < 5000, "the disk does not become full");
+    };
+    println!("{} writes were acknowledged before the disk was full", writes.acknowledged.len());
+
+    assert_eq!(refusal["error"]["code"], "STORE_READ_ONLY", "{refusal}");
+    assert!(refusal["error"]["message"].as_str().unwrap().contains("make room"), "{refusal}");
+    for number in 0..5 {
+        let title = format!("on a full disk {number}");
+        let answer = update(&server, &title).await;
+        // A smaller remainder may still fit in.
+        let list = if answer["success"] == true { &mut writes.acknowledged } else { &mut writes.unknown };
+        list.push(title);
+    }
+    let shown = server.call("get_project", json!({ "id": "a" })).await;
+    assert_eq!(shown["data"]["title"].as_str(), writes.acknowledged.last().map(String::as_str), "what is there can be read");
+
+    let server = make_room(server).await;
+    let answer = update(&server, "there is room again").await;
+    assert_eq!(answer["success"], true, "{answer}");
+    writes.acknowledged.push("there is room again".to_owned());
+    let log = store.assert_sound().await;
+    writes.assert_kept(&log);
+    let titles = log.values_of("title");
+    for title in &writes.unknown {
+        assert_eq!(titles.get(title), None, "`{title}` was refused");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_can_grow_no_more_loses_nothing_and_works_again_when_it_can() {
+    check_file_limit().await;
+}
+
+/// A limit on the length of files stands for a full disk wherever there is a shell.
+async fn check_file_limit() {
+    let store = Store::sqlite();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let length = fs::metadata(store.file()).unwrap().len();
+    let server = Mcp::start_with_file_limit(&store, length.div_ceil(512) + 1000).await;
+
+    check_full_disk(&store, server, async |limited| {
+        assert!(limited.finish().success());
+        Mcp::start(&store).await
+    })
+    .await;
+}
+
+/// A small disk in memory, where this user may make one; unmounted when dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn of(size: &str) -> Option<Self> {
+        let folder = TempDir::new().unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(folder.path()).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// A disk that is full for everybody: on a small one, where the test may mount it; the limit on files stands for it elsewhere.
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_the_same_server_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::of("4m") else {
+        println!("no small disk can be mounted here; a limit on the length of files is used instead");
+        return check_file_limit().await;
+    };
+    println!("a tmpfs of 4 MiB is used");
+    let ballast = disk.0.path().join("ballast");
+    fs::write(&ballast, vec![0; 1024 * 1024]).unwrap();
+    let store = Store::sqlite_in(TempDir::new_in(disk.0.path()).unwrap());
+    create_sound(&*store.repository, &project_key("a")).await;
+    let server = Mcp::start(&store).await;
+
+    check_full_disk(&store, server, async |server| {
+        fs::remove_file(&ballast).unwrap();
+        server
+    })
+    .await;
+}

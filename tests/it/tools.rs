@@ -180,7 +180,12 @@ async fn bad_arguments_get_the_error_that_the_contract_names() {
         ("update_project", json!({ "id": "rdv-artisan", "data": {}, "idempotencyKey": "a b" }), "VALIDATION_FAILED", "idempotencyKey"),
         ("update_project", json!({ "id": "rdv-artisan", "data": {}, "reason": "x".repeat(501) }), "VALIDATION_FAILED", "reason"),
         ("update_project", json!({ "id": "rdv-artisan", "data": { "title": long } }), "VALIDATION_FAILED", "at most 200 characters"),
-        ("update_project", json!({ "id": "rdv-artisan", "data": { "title": "x" }, "expectedVersion": "0" }), "VERSION_CONFLICT", "get_project"),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": "x" }, "expectedVersion": "0" }),
+            "VERSION_CONFLICT",
+            "get_project",
+        ),
         ("get_audit_log", json!({ "limit": 501 }), "VALIDATION_FAILED", "limit"),
         ("get_audit_log", json!({ "since": "yesterday" }), "VALIDATION_FAILED", "since"),
         ("get_audit_stats", json!({ "limit": 1 }), "VALIDATION_FAILED", "limit: unknown argument"),
@@ -316,7 +321,8 @@ async fn long_values_are_shortened_in_the_log_unless_asked_for() {
     let short = client.call("get_audit_log", json!({ "entityId": "rdv-artisan" })).await;
     let full = client.call("get_audit_log", json!({ "entityId": "rdv-artisan", "detail": "full" })).await;
 
-    let longest = |log: &Value| log["data"][0]["changes"].as_array().unwrap().iter().map(|change| change["newValue"].to_string().len()).max();
+    let longest =
+        |log: &Value| log["data"][0]["changes"].as_array().unwrap().iter().map(|change| change["newValue"].to_string().len()).max();
     assert!(longest(&short).unwrap() < 500);
     assert!(longest(&full).unwrap() > 500);
     assert!(short.to_string().contains(" characters)"));

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fmt,
     io::{BufRead, BufReader, Read, Write},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -18,6 +19,7 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     PATIENCE,
     program::{Home, PROGRAM},
+    stores::Store,
     wait_until,
 };
 
@@ -27,7 +29,7 @@ pub(crate) struct Gone;
 
 /// A running server and a client of it. Calls may be made at once; the server is killed when this is dropped.
 pub(crate) struct Mcp {
-    child: Child,
+    child: Mutex<Child>,
     stdin: Option<Mutex<ChildStdin>>,
     waiting: Arc<Mutex<Waiting>>,
     next: AtomicU64,
@@ -40,25 +42,25 @@ pub(crate) struct Mcp {
 type Waiting = Option<HashMap<u64, oneshot::Sender<Value>>>;
 
 impl Mcp {
-    /// A server on the store at `location`, ready for calls.
-    pub(crate) async fn start(location: &str) -> Self {
-        Self::start_with(&["--store", location]).await
+    /// A server on `store`, ready for calls.
+    pub(crate) async fn start(store: &Store) -> Self {
+        Self::start_with(&store.arguments()).await
     }
 
     /// A server started as `portfolio-mcp stdio …`, ready for calls.
-    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+    pub(crate) async fn start_with(arguments: &[impl AsRef<OsStr>]) -> Self {
         let home = Home::new();
         let mut command = home.command(PROGRAM);
         command.arg("stdio").args(arguments);
         Self::ready(home, command).await
     }
 
-    /// A server that cannot make a file longer than `blocks` blocks, as if its disk were full then.
-    pub(crate) async fn start_with_file_limit(blocks: u64, arguments: &[&str]) -> Self {
+    /// A server on `store` that cannot make a file longer than `blocks` blocks of 512 bytes (in some shells, 1024).
+    pub(crate) async fn start_with_file_limit(store: &Store, blocks: u64) -> Self {
         let home = Home::new();
         let mut command = home.command("sh");
         let script = format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
-        command.args(["-c", &script, PROGRAM, "stdio"]).args(arguments);
+        command.args(["-c", &script, PROGRAM, "stdio"]).args(store.arguments());
         Self::ready(home, command).await
     }
 
@@ -98,7 +100,7 @@ impl Mcp {
             }
         });
         let stdin = child.stdin.take().map(Mutex::new);
-        Self { child, stdin, waiting, next: AtomicU64::new(1), strays, stderr, _home: home }
+        Self { child: Mutex::new(child), stdin, waiting, next: AtomicU64::new(1), strays, stderr, _home: home }
     }
 
     /// What the server has said on standard error so far.
@@ -154,15 +156,16 @@ impl Mcp {
     }
 
     /// Kills the server at once.
-    pub(crate) fn kill9(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) fn kill9(&self) {
+        let mut child = self.child.lock().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// Closes the server's input and waits for its end.
     pub(crate) fn finish(mut self) -> ExitStatus {
         self.stdin = None;
-        wait_until("the server ends after its input has", || self.child.try_wait().unwrap())
+        wait_until("the server ends after its input has", || self.child.lock().unwrap().try_wait().unwrap())
     }
 }
 
@@ -174,7 +177,7 @@ impl Drop for Mcp {
 
 impl fmt::Debug for Mcp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "the server with process id {}", self.child.id())
+        write!(formatter, "the server with process id {}", self.child.lock().unwrap().id())
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::redis_server::free_port;
+use super::redis_server::{PASSWORD, free_port};
 
 /// What the line does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(crate) enum Mode {
     CutReply,
     /// Cuts the line instead of passing the next commit to the server. Then passes everything again.
     CutRequest,
+    /// Passes everything, but the server seems to be an older one, whose scripts cannot ask what their user may do.
+    Older,
     /// Has cut every connection, and takes no new one.
     Refuse,
 }
@@ -50,6 +52,7 @@ pub(crate) struct Proxy {
 struct State {
     mode: Mutex<Mode>,
     cuts: AtomicUsize,
+    aged: AtomicUsize,
 }
 
 impl State {
@@ -71,7 +74,7 @@ impl State {
 impl Proxy {
     /// A line to `target`, a port of this machine. It lives as long as the test's runtime.
     pub(crate) async fn start(target: u16) -> Self {
-        let state = Arc::new(State { mode: Mutex::new(Mode::Pass), cuts: AtomicUsize::new(0) });
+        let state = Arc::new(State { mode: Mutex::new(Mode::Pass), cuts: AtomicUsize::new(0), aged: AtomicUsize::new(0) });
         let mut proxy = Self { port: free_port(), target, state, listening: None, cut_all: watch::Sender::new(0) };
         while !proxy.listen().await {
             proxy.port = free_port();
@@ -82,6 +85,11 @@ impl Proxy {
     /// The address of the server through this line.
     pub(crate) fn redis_url(&self) -> RedisUrl {
         RedisUrl::parse(&format!("redis://127.0.0.1:{}", self.port)).unwrap()
+    }
+
+    /// The same for a user that [`RedisServer::user`](super::redis_server::RedisServer::user) made.
+    pub(crate) fn redis_url_of(&self, user: &str) -> RedisUrl {
+        RedisUrl::parse(&format!("redis://{user}:{PASSWORD}@127.0.0.1:{}", self.port)).unwrap()
     }
 
     /// What the line does from now on.
@@ -101,6 +109,11 @@ impl Proxy {
     /// How many connections were cut at a commit.
     pub(crate) fn cuts(&self) -> usize {
         self.state.cuts.load(Ordering::SeqCst)
+    }
+
+    /// How many scripts were told that the server is an older one.
+    pub(crate) fn aged(&self) -> usize {
+        self.state.aged.load(Ordering::SeqCst)
     }
 
     async fn listen(&mut self) -> bool {
@@ -142,13 +155,16 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>, mut cut: 
 async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, commit_sent: &AtomicBool) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let bytes = &buffer[..count];
+        let bytes = &mut buffer[..count];
         if is_commit(bytes) {
             if state.take(Mode::CutRequest) {
                 state.cuts.fetch_add(1, Ordering::SeqCst);
                 return;
             }
             commit_sent.store(state.is(Mode::CutReply), Ordering::SeqCst);
+            if state.is(Mode::Older) {
+                state.aged.fetch_add(age(bytes), Ordering::SeqCst);
+            }
         }
         if to.write_all(bytes).await.is_err() {
             return;
@@ -175,4 +191,17 @@ async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
 /// Whether a request begins in `bytes` that runs a script, which is how a commit is sent.
 fn is_commit(bytes: &[u8]) -> bool {
     [b"\r\nEVAL\r\n".as_slice(), b"\r\nEVALSHA\r\n"].iter().any(|name| bytes.windows(name.len()).any(|window| window == *name))
+}
+
+/// Makes the scripts in `bytes` ask for a function that no server has instead of one that older servers lack; says how many do.
+fn age(bytes: &mut [u8]) -> usize {
+    const NAME: &[u8] = b"if redis.acl_check_cmd then";
+    let mut found = 0;
+    for at in 0..bytes.len().saturating_sub(NAME.len()) {
+        if bytes[at..].starts_with(NAME) {
+            bytes[at..at + NAME.len()].copy_from_slice(b"if redis.acl_check_old then");
+            found += 1;
+        }
+    }
+    found
 }

@@ -18,6 +18,9 @@ use tempfile::TempDir;
 
 use super::wait_until;
 
+/// The password of every user that a test makes.
+pub(crate) const PASSWORD: &str = "secret";
+
 /// A running server; ends when it is dropped, also by a test that fails.
 pub(crate) struct RedisServer {
     child: Child,
@@ -63,8 +66,8 @@ impl RedisServer {
 
     /// Makes a user with `rules` (as `ACL SETUSER` takes them) and gives the address for it.
     pub(crate) fn user(&self, name: &str, rules: &[&str]) -> RedisUrl {
-        self.run::<()>(cmd("ACL").arg("SETUSER").arg(name).arg("reset").arg("on").arg(">secret").arg(rules));
-        RedisUrl::parse(&format!("redis://{name}:secret@127.0.0.1:{}", self.port)).unwrap()
+        self.run::<()>(cmd("ACL").arg("SETUSER").arg(name).arg("reset").arg("on").arg(format!(">{PASSWORD}")).arg(rules));
+        RedisUrl::parse(&format!("redis://{name}:{PASSWORD}@127.0.0.1:{}", self.port)).unwrap()
     }
 
     /// Runs a command as the user who may do everything.

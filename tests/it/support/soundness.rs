@@ -10,7 +10,7 @@ use portfolio_mcp::{
     },
     store::{Purpose, Repository},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::content::Document;
 
@@ -39,17 +39,15 @@ pub(crate) struct State {
 }
 
 impl Log {
-    /// The entries of this program that gave `field` the value `value`.
-    pub(crate) fn that_set(&self, field: &str, value: &str) -> usize {
-        let sets = |entry: &&StoredEntry| {
-            entry.changes().iter().any(|change| change.field == field && change.new_value.as_ref().is_some_and(|new| new == value))
-        };
-        self.entries.iter().filter(sets).count()
-    }
-
-    /// How many entries have the id `id`.
-    pub(crate) fn with_id(&self, id: &str) -> usize {
-        self.entries.iter().filter(|entry| entry.text_of("id") == Some(id)).count()
+    /// How many entries gave `field` which text.
+    pub(crate) fn values_of(&self, field: &str) -> BTreeMap<String, usize> {
+        let mut values = BTreeMap::new();
+        for change in self.entries.iter().flat_map(StoredEntry::changes).filter(|change| change.field == field) {
+            if let Some(Value::String(text)) = change.new_value {
+                *values.entry(text).or_default() += 1;
+            }
+        }
+        values
     }
 }
 
@@ -114,7 +112,7 @@ async fn replay(documents: &mut BTreeMap<DocumentKey, State>, entry: &StoredEntr
             let stored = repository.get(&key, Purpose::Show).await.unwrap().unwrap_or_else(|| panic!("{key} is gone"));
             let later = entries(repository, &newest).await;
             let ours = later.iter().filter(|entry| entry.seq().is_some()).rev();
-            let origin = ours.fold(stored.into_document(), |document, entry| revert(&document, &entry.changes()));
+            let origin = ours.fold(stored.document().clone(), |document, entry| revert(&document, &entry.changes()));
             (apply(&origin, &changes), false)
         }
         (action, before) => panic!("a {action} of {key}, which {} there", if before.is_some() { "was" } else { "was not" }),

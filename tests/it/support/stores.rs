@@ -49,7 +49,12 @@ impl Store {
 
     /// A store in a file of its own.
     pub(crate) fn sqlite() -> Self {
-        Self::at(Place::Sqlite { folder: TempDir::new().unwrap() })
+        Self::sqlite_in(TempDir::new().unwrap())
+    }
+
+    /// A store in a file in `folder`.
+    pub(crate) fn sqlite_in(folder: TempDir) -> Self {
+        Self::at(Place::Sqlite { folder })
     }
 
     fn at(place: Place) -> Self {
@@ -61,13 +66,19 @@ impl Store {
         open(&self.place.location()).unwrap()
     }
 
+    /// Lets go of the store and takes it up again, as a restarted process does.
+    pub(crate) fn reopen(&mut self) {
+        self.repository = self.another();
+    }
+
     /// The arguments that start the program on this store.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let arguments = match &self.place {
-            Place::Redis { server, prefix } => ["--store", &server.url(), "--key-prefix", prefix].map(ToOwned::to_owned).to_vec(),
-            Place::Sqlite { .. } => vec!["--store".to_owned(), format!("sqlite:{}", self.file().display())],
+        let options = match &self.place {
+            Place::Redis { server, prefix } => vec![("--store", server.url()), ("--key-prefix", (*prefix).to_owned())],
+            Place::Sqlite { .. } => vec![("--store", format!("sqlite:{}", self.file().display()))],
         };
-        arguments.into_iter().filter(|argument| !argument.is_empty()).collect()
+        let given = options.into_iter().filter(|(_, value)| !value.is_empty());
+        given.flat_map(|(option, value)| [option.to_owned(), value]).collect()
     }
 
     /// The server of a Redis store.
