@@ -78,8 +78,10 @@ else
 end
 
 -- Is everything as it was when the changes were made? A key of the wrong type raises here.
-local indexed, added, fields = {}, {}, {}
+local indexed, added, fields, seen = {}, {}, {}, {}
 for i = 1, n do
+  if seen[key(i, 1)] then return {'CONFLICT'} end -- the second change was not made from what the first one stores
+  seen[key(i, 1)] = true
   local text, latest = redis.call('GET', key(i, 1)), redis.call('GET', key(i, 2))
   local expected = arg(i, 1)
   if (text or '') ~= expected or (text and expected == '') then return {'CONFLICT'} end
@@ -95,8 +97,17 @@ end
 local newest = redis.call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES')
 fields[#fields + 1] = 'seq'
 local counted = redis.call('HMGET', STATS, unpack(fields))
--- A lost counter must not start again at 1, so the newest entry has a say.
-local seq = math.max(tonumber(counted[#fields] or '0') or 0, tonumber(newest[1] and string.match(newest[1], '^{"seq":%s*(%d+)') or '0'))
+-- A lost counter must not start again at 1: the newest entry has a say, and without a counter the newest one with a number.
+local function numbered(entry) return tonumber(string.match(entry or '', '^{"seq":%s*(%d+)')) end
+local counter, found = tonumber(counted[#fields] or nil), numbered(newest[1])
+local rank = -2
+while not counter and not found do
+  local older = redis.call('ZRANGE', ENTRIES, rank - 99, rank)
+  if #older == 0 then break end
+  for i = #older, 1, -1 do found = found or numbered(older[i]) end
+  rank = rank - 100
+end
+local seq = math.max(counter or 0, found or 0)
 added.seq = seq + n
 local hset = {'HSET', STATS}
 for j, field in ipairs(fields) do

@@ -411,8 +411,8 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
     // What is not searched is not read: without these two columns an index alone gives the list.
     let tags = if query.tag.is_some() { "tags" } else { "'[]'" };
     let searched = if query.words.is_empty() { "''" } else { "searched" };
-    let mut select = Select::new(format!("SELECT id, status, featured, updated, {tags}, {searched} FROM documents WHERE listed = 1"));
-    select.and("kind = ?", [kind.singular().to_owned().into()]);
+    let sql = format!("SELECT id, status, featured, updated, {tags}, {searched} FROM documents WHERE listed = 1 AND kind = ?");
+    let mut select = Select::new(sql, kind.singular().to_owned());
     if let Some(status) = &query.status {
         select.and("status = ?", [status.clone().into()]);
     }
@@ -435,9 +435,8 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
         format!("left out the document at `{}`: {problem}; restore it from a backup or delete its row", place(key))
     };
     // What somebody wrote by hand is read as it is, until a commit replaces it.
-    let mut select = Select::new("SELECT id, text FROM documents WHERE listed = 0".to_owned());
-    select.and("kind = ?", [kind.singular().to_owned().into()]);
-    for (id, bytes) in select.all(snapshot, |row| Ok((row.get::<_, String>(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))? {
+    let edited = Select::new("SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(), kind.singular().to_owned());
+    for (id, bytes) in edited.all(snapshot, |row| Ok((row.get::<_, String>(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))? {
         let key = DocumentKey::new(kind, id);
         match parse(key.clone(), bytes) {
             Ok(record) => listings.push(record.listing().clone()),
@@ -558,8 +557,8 @@ fn audit_entries(snapshot: &Connection, query: &AuditQuery) -> Result<AuditPage,
         ("kind", query.kind.map(Kind::singular)),
     ];
     let telling = equal.iter().find(|(_, wanted)| wanted.is_some()).map_or("score", |(column, _)| column);
-    let mut select = Select::new(format!("SELECT score, text FROM entries INDEXED BY entries_by_{telling} WHERE true"));
-    select.and("score >= ?", [query.since.map_or(i64::MIN, Timestamp::millis_ceil).into()]);
+    let sql = format!("SELECT score, text FROM entries INDEXED BY entries_by_{telling} WHERE score >= ?");
+    let mut select = Select::new(sql, query.since.map_or(i64::MIN, Timestamp::millis_ceil));
     for (column, wanted) in equal {
         if let Some(wanted) = wanted {
             select.and(&format!("{column} = ?"), [wanted.to_owned().into()]);
@@ -610,8 +609,8 @@ struct Select {
 }
 
 impl Select {
-    fn new(sql: String) -> Self {
-        Self { sql, values: Vec::new() }
+    fn new(sql: String, value: impl Into<Value>) -> Self {
+        Self { sql, values: vec![value.into()] }
     }
 
     fn and<const N: usize>(&mut self, condition: &str, values: [Value; N]) {

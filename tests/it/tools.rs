@@ -302,7 +302,7 @@ async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
         let listed = client.call(&format!("list_{kind}s"), json!({ "detail": "full" })).await;
         let read = client.call(&format!("get_{kind}"), json!({ "id": id })).await;
         let repaired = client.call(&format!("update_{kind}"), json!({ "id": id, "data": { "tags": ["repaired"] } })).await;
-        let data = json!({ "metadata": { "status": "live" } });
+        let data = json!({ "metadata": { "status": "vivid" } });
         let refused = client.refused(&format!("update_{kind}"), json!({ "id": id, "data": data })).await;
 
         assert_eq!(listed["data"][0], read["data"]);
