@@ -59,10 +59,11 @@ if redis.acl_check_cmd then
   end
 else
   -- An older server cannot be asked, so each command is tried on a key of our own; that all keys are in reach, the
-  -- server has checked before it ran this script.
+  -- server has checked before it ran this script. SADD comes first, because a full memory refuses only what precedes
+  -- every write; SREM takes away what it left, also where DEL is not allowed.
   local tries = {
-    {'DEL', SCRATCH}, {'SET', SCRATCH, '', 'EX', '1'}, {'DEL', SCRATCH}, {'SADD', SCRATCH, 'm'}, {'SREM', SCRATCH, 'm'},
-    {'DEL', SCRATCH}, {'ZADD', SCRATCH, '0', 'm'}, {'DEL', SCRATCH}, {'HSET', SCRATCH, 'f', '0'}, {'DEL', SCRATCH},
+    {'SADD', SCRATCH, 'm'}, {'SREM', SCRATCH, 'm'}, {'DEL', SCRATCH}, {'SET', SCRATCH, '', 'EX', '1'}, {'DEL', SCRATCH},
+    {'ZADD', SCRATCH, '0', 'm'}, {'DEL', SCRATCH}, {'HSET', SCRATCH, 'f', '0'}, {'DEL', SCRATCH},
   }
   for _, command in ipairs(tries) do
     local result = redis.pcall(unpack(command))
