@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example tour` needs no Redis and leaves nothing behind.
 #![expect(clippy::print_stdout, reason = "a tour is there to be looked at")]
+#![expect(clippy::indexing_slicing, reason = "indexing a JSON value gives null where there is nothing")]
 
 use std::{
     env,
@@ -31,15 +32,15 @@ fn main() -> Result<()> {
 
     step("2. list_projects and list_resources: short rows, newest first");
     for (tool, last) in [("list_projects", "result"), ("list_resources", "price")] {
-        for row in client.call(tool, json!({}))?["data"].as_array().into_iter().flatten() {
+        for row in client.call(tool, &json!({}))?["data"].as_array().into_iter().flatten() {
             println!("  {:<30} {:<10} {}", text(&row["id"]), text(&row["status"]), text(&row[last]));
         }
     }
-    let found = client.call("list_projects", json!({ "query": "ELECTRICIENS rendez-vous", "tag": "sms" }))?;
+    let found = client.call("list_projects", &json!({ "query": "ELECTRICIENS rendez-vous", "tag": "sms" }))?;
     println!("  searched for `ELECTRICIENS rendez-vous`, tag `sms`, whatever case and accents: {} found", found["meta"]["total"]);
 
     step("3. get_project: one document and its version");
-    let project = client.call("get_project", json!({ "id": "rdv-artisan" }))?;
+    let project = client.call("get_project", &json!({ "id": "rdv-artisan" }))?;
     let version = project["meta"]["version"].clone();
     println!(
         "  {}\n  for {}, {}",
@@ -51,30 +52,30 @@ fn main() -> Result<()> {
 
     step("4. update_project with dryRun: what would change");
     let patch = json!({ "client": { "size": "61 artisans" }, "metadata": { "featured": false } });
-    let preview = client.call("update_project", json!({ "id": "rdv-artisan", "data": patch, "dryRun": true }))?;
+    let preview = client.call("update_project", &json!({ "id": "rdv-artisan", "data": patch, "dryRun": true }))?;
     show_changes(&preview);
 
     step("5. update_project: the edit, guarded by the version, with a reason for the record");
     let arguments = json!({ "id": "rdv-artisan", "data": patch, "expectedVersion": version, "reason": "two more members joined" });
-    let updated = client.call("update_project", arguments)?;
+    let updated = client.call("update_project", &arguments)?;
     show_changes(&updated);
     println!("  recorded as {}", text(&updated["meta"]["auditId"]));
 
     step("6. update_project with mistakes: refused, every reason at once, nothing written");
     let mistakes = json!({ "titel": "Artisans", "metadata": { "status": "live" }, "testimonial": null, "image": "javascript:alert(1)" });
-    let refused = client.call("update_project", json!({ "id": "rdv-artisan", "data": mistakes }))?;
+    let refused = client.call("update_project", &json!({ "id": "rdv-artisan", "data": mistakes }))?;
     show_error(&refused);
 
     step("7. update_project with an old version: a conflict, nobody's work is overwritten");
     let stale = json!({ "id": "rdv-artisan", "data": { "title": "Artisans" }, "expectedVersion": version });
-    show_error(&client.call("update_project", stale)?);
+    show_error(&client.call("update_project", &stale)?);
 
     step("8. get_resource and update_resource, sent twice with one idempotencyKey: applied once");
-    let resource = client.call("get_resource", json!({ "id": "calculateur-tarif-freelance" }))?;
+    let resource = client.call("get_resource", &json!({ "id": "calculateur-tarif-freelance" }))?;
     println!("  {} costs {}", text(&resource["data"]["title"]), text(&resource["data"]["price"]));
     for attempt in ["first ", "second"] {
         let arguments = json!({ "id": "calculateur-tarif-freelance", "data": { "price": "Gratuit" }, "idempotencyKey": "tour-free" });
-        let answer = client.call("update_resource", arguments)?;
+        let answer = client.call("update_resource", &arguments)?;
         println!(
             "  {attempt} call: recorded as {}, replayed: {}",
             text(&answer["meta"]["auditId"]),
@@ -83,7 +84,7 @@ fn main() -> Result<()> {
     }
 
     step("9. get_audit_log: who changed what, before and after");
-    for entry in client.call("get_audit_log", json!({ "action": "update" }))?["data"].as_array().into_iter().flatten() {
+    for entry in client.call("get_audit_log", &json!({ "action": "update" }))?["data"].as_array().into_iter().flatten() {
         let metadata = &entry["metadata"];
         println!(
             "  #{} {} {} {} `{}` by {} through {} over {}, reason: {}",
@@ -101,7 +102,7 @@ fn main() -> Result<()> {
     }
 
     step("10. get_audit_stats");
-    let stats = client.call("get_audit_stats", json!({}))?["data"].clone();
+    let stats = client.call("get_audit_stats", &json!({}))?["data"].clone();
     println!(
         "  {} entries, by action {}, by kind {}, by source {}",
         stats["totalEntries"], stats["entriesByAction"], stats["entriesByEntityType"], stats["entriesBySource"]
@@ -125,8 +126,8 @@ fn build() -> Result<PathBuf> {
     }
     let messages = String::from_utf8(built.stdout)?;
     let executables = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executable = executables.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
-    executable.ok_or_else(|| "cargo did not say where the server is".into())
+    let mut found = executables.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    found.next_back().ok_or_else(|| "cargo did not say where the server is".into())
 }
 
 /// The server with nothing of this process's environment that chooses a store.
@@ -153,18 +154,18 @@ impl Client {
         let (input, output) = (server.stdin.take(), server.stdout.take().ok_or("the server has no output")?);
         let mut client = Self { server, input, output: BufReader::new(output), requests: 0 };
         let client_info = json!({ "name": "tour", "version": env!("CARGO_PKG_VERSION") });
-        client.request("initialize", json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info }))?;
+        client.request("initialize", &json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info }))?;
         client.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))?;
         Ok(client)
     }
 
     /// What a tool answers, as JSON; a refusal is an answer too.
-    fn call(&mut self, tool: &str, arguments: Value) -> Result<Value> {
-        let result = self.request("tools/call", json!({ "name": tool, "arguments": arguments }))?;
+    fn call(&mut self, tool: &str, arguments: &Value) -> Result<Value> {
+        let result = self.request("tools/call", &json!({ "name": tool, "arguments": arguments }))?;
         Ok(serde_json::from_str(result["content"][0]["text"].as_str().ok_or("the answer has no text")?)?)
     }
 
-    fn request(&mut self, method: &str, params: Value) -> Result<Value> {
+    fn request(&mut self, method: &str, params: &Value) -> Result<Value> {
         self.requests += 1;
         self.send(&json!({ "jsonrpc": "2.0", "id": self.requests, "method": method, "params": params }))?;
         let mut line = String::new();

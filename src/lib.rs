@@ -69,10 +69,11 @@ pub fn clock() -> Timestamp {
     Timestamp::from_micros(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// Logs to stderr. What rmcp would log below warnings are whole messages, with content; they are never logged.
+/// Logs to stderr. What rmcp logs are whole messages, with content, and every refused request a second time; it is silent.
 fn start_logs(settings: &Settings) {
     let level: LevelFilter = settings.log.parse().unwrap_or(LevelFilter::INFO);
-    let targets = Targets::new().with_target("portfolio_mcp", level).with_default(level.min(LevelFilter::WARN));
+    let targets =
+        Targets::new().with_target("portfolio_mcp", level).with_target("rmcp", LevelFilter::OFF).with_default(level.min(LevelFilter::WARN));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(targets);
     // A second start in one process, as tests do it, keeps the first one's logs.

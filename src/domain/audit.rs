@@ -135,7 +135,6 @@ pub struct AuditEntry {
     /// What was done.
     pub action: Action,
     /// To which kind of document.
-    #[serde(serialize_with = "singular")]
     pub entity_type: Kind,
     /// To which document.
     pub entity_id: String,
@@ -145,10 +144,6 @@ pub struct AuditEntry {
     pub changes: Vec<FieldChange>,
     /// Everything else.
     pub metadata: EntryMetadata,
-}
-
-fn singular<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind.singular())
 }
 
 /// How a stored entry begins: its number, padded with blanks so that the log's byte order is the order of writing.

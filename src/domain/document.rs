@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Cow,
-    fmt,
+    fmt::{self, Write},
     sync::{Arc, OnceLock},
 };
 
@@ -32,7 +32,8 @@ pub trait Document: schemars::JsonSchema + Send + Sync + 'static {
 }
 
 /// The content types there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A client case study.
     Project,
@@ -401,7 +402,7 @@ fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) 
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                path.push_str(&format!("[{index}]"));
+                let _ = write!(path, "[{index}]");
                 large_integers(item, path, found);
                 path.truncate(length);
             }

@@ -174,18 +174,18 @@ fn described(document: &Value) -> Value {
     Value::Object(fields)
 }
 
-fn strangers(schema: &Value, patch: &Map<String, Value>, stored: Option<&Map<String, Value>>, path: &str, found: &mut Vec<Violation>) {
+fn strangers(schema: &Value, named: &Map<String, Value>, stored: Option<&Map<String, Value>>, path: &str, found: &mut Vec<Violation>) {
     let Some(Value::Object(properties)) = schema.get("properties") else { return };
-    for (name, value) in patch {
-        let (here, at) = (stored.and_then(|stored| stored.get(name)), joined(path, name));
-        if here == Some(value) {
+    for (name, value) in named {
+        let (there, at) = (stored.and_then(|stored| stored.get(name)), joined(path, name));
+        if there == Some(value) {
             continue;
         }
         match (properties.get(name), value) {
             _ if at == "id" => found.push(Violation::new(at, "owned", "an id never changes; leave it out")),
             _ if is_owned(&at) => found.push(Violation::new(at, "owned", "set by the server; leave it out")),
             (None, _) => found.push(Violation::unknown(at, "field", name, properties.keys().map(String::as_str))),
-            (Some(property), Value::Object(members)) => strangers(property, members, here.and_then(Value::as_object), &at, found),
+            (Some(property), Value::Object(members)) => strangers(property, members, there.and_then(Value::as_object), &at, found),
             (Some(_), _) => {}
         }
     }

@@ -109,7 +109,7 @@ impl<D: Document> JsonSchema for Whole<D> {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        open(D::rules().described().clone())
+        open(D::rules().described())
     }
 }
 
@@ -149,7 +149,7 @@ impl<D: Document> JsonSchema for Rows<D> {
                 fields.insert(name.to_owned(), json!({ "description": description }));
             }
         }
-        let row = open(fields);
+        let row = open(&fields);
         schemars::json_schema!({ "type": "array", "items": row })
     }
 }
@@ -173,7 +173,7 @@ impl JsonSchema for Entries {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let entry = open(entry_fields());
+        let entry = open(&entry_fields());
         schemars::json_schema!({ "type": "array", "items": entry })
     }
 }
@@ -298,7 +298,7 @@ pub(super) fn limited(mut warnings: Vec<String>) -> Vec<String> {
     warnings
 }
 
-fn open(fields: Value) -> Schema {
+fn open(fields: &Value) -> Schema {
     schemars::json_schema!({ "type": "object", "properties": fields, "additionalProperties": true })
 }
 

@@ -17,7 +17,7 @@ const LONGEST: usize = 200;
 #[tool_router(router = audit_tools, vis = "pub(super)")]
 impl ContentServer {
     /// Reads the audit log, newest first: who changed which document when, through what, with every value before and after. Filter by
-    /// document, kind, action, source and time; follow meta.nextCursor for older entries.
+    /// document, kind, action, source and time; pass `meta.nextCursor` as cursor for older entries.
     #[tool(
         title = "Get audit log",
         annotations(title = "Get audit log", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),

@@ -63,8 +63,11 @@ impl ToolError {
 
     fn invalid(headline: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
         let count = violations.len();
-        let lines: String = violations.iter().map(|violation| format!("\n  {violation}")).collect();
-        let message = format!("{headline}, {count} problem{}:{lines}", if count == 1 { "" } else { "s" });
+        let mut message = format!("{headline}, {count} problem{}:", if count == 1 { "" } else { "s" });
+        for violation in violations {
+            message.push_str("\n  ");
+            message.push_str(&violation.to_string());
+        }
         Self { code: "VALIDATION_FAILED".to_owned(), message, details: Some(json!({ "violations": violations })), timestamp }
     }
 

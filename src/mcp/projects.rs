@@ -12,7 +12,7 @@ use crate::domain::Project;
 #[tool_router(router = project_tools, vis = "pub(super)")]
 impl ContentServer {
     /// Lists the projects (client case studies), newest change first, as summary rows with id, title, status and version. Filter with
-    /// status, featured, tag and query; follow meta.nextCursor for more.
+    /// status, featured, tag and query; pass `meta.nextCursor` as cursor for more.
     #[tool(
         title = "List projects",
         annotations(title = "List projects", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -23,7 +23,7 @@ impl ContentServer {
         self.list(params).await
     }
 
-    /// Reads one project whole. meta.version is what update_project takes as expectedVersion; meta.warnings names rules that the stored
+    /// Reads one project whole. `meta.version` is what `update_project` takes as `expectedVersion`; `meta.warnings` names rules that the stored
     /// document breaks.
     #[tool(
         title = "Get project",
@@ -36,7 +36,7 @@ impl ContentServer {
     }
 
     /// Changes fields of one project on the live website. Fields left out keep their value; `null` removes an optional field. Read the
-    /// project first and pass its version as expectedVersion; use dryRun to show the change before making it. Every change is recorded
+    /// project first and pass its version as `expectedVersion`; use `dryRun` to show the change before making it. Every change is recorded
     /// in the audit log.
     #[tool(
         title = "Update project",

@@ -12,7 +12,7 @@ use crate::domain::Resource;
 #[tool_router(router = resource_tools, vis = "pub(super)")]
 impl ContentServer {
     /// Lists the resources (downloadable goods), newest change first, as summary rows with id, title, status and version. Filter with
-    /// status, featured, tag and query; follow meta.nextCursor for more.
+    /// status, featured, tag and query; pass `meta.nextCursor` as cursor for more.
     #[tool(
         title = "List resources",
         annotations(title = "List resources", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -23,7 +23,7 @@ impl ContentServer {
         self.list(params).await
     }
 
-    /// Reads one resource whole. meta.version is what update_resource takes as expectedVersion; meta.warnings names rules that the stored
+    /// Reads one resource whole. `meta.version` is what `update_resource` takes as `expectedVersion`; `meta.warnings` names rules that the stored
     /// document breaks.
     #[tool(
         title = "Get resource",
@@ -36,7 +36,7 @@ impl ContentServer {
     }
 
     /// Changes fields of one resource on the live website. Fields left out keep their value; `null` removes an optional field. Read the
-    /// resource first and pass its version as expectedVersion; use dryRun to show the change before making it. Every change is recorded
+    /// resource first and pass its version as `expectedVersion`; use `dryRun` to show the change before making it. Every change is recorded
     /// in the audit log.
     #[tool(
         title = "Update resource",

@@ -103,7 +103,7 @@ impl RedisStore {
         for key in keys {
             pipeline.cmd("TYPE").arg(self.keys.document(key));
         }
-        let types = self.read_all(Purpose::Show, &pipeline, keys.len()).await.map_err(unread)?;
+        let types = self.read_all(Purpose::Show, &pipeline, keys.len()).await.map_err(|error| unread(&error))?;
         Ok(keys
             .iter()
             .zip(types)
@@ -124,7 +124,7 @@ impl RedisStore {
             for key in chunk {
                 command.arg(self.keys.document(key));
             }
-            texts.extend(array(self.read(Purpose::Show, &command).await.map_err(unread)?));
+            texts.extend(array(self.read(Purpose::Show, &command).await.map_err(|error| unread(&error))?));
         }
         let (mut present, mut absent) = (Vec::with_capacity(keys.len()), Vec::new());
         for (key, text) in keys.into_iter().zip(texts) {
@@ -224,7 +224,7 @@ impl RedisStore {
     async fn entries_at(&self, score: i64, first: u64, count: u64) -> Result<Vec<StoredEntry>, StoreError> {
         let mut command = cmd("ZRANGE");
         command.arg(self.keys.entries()).arg(score).arg(score).arg("BYSCORE");
-        let found = array(self.read(Purpose::Change, &command).await.map_err(unread)?);
+        let found = array(self.read(Purpose::Change, &command).await.map_err(|error| unread(&error))?);
         let entries: Vec<StoredEntry> = found
             .into_iter()
             .filter_map(|value| text(value).ok())
@@ -254,7 +254,7 @@ impl RedisStore {
             let to = since.map_or("-inf".to_owned(), |score| score.to_string());
             command.arg(self.keys.entries()).arg(from).arg(to);
             command.arg("BYSCORE").arg("REV").arg("LIMIT").arg(offset).arg(step).arg("WITHSCORES");
-            let found = scored(self.read(Purpose::Show, &command).await.map_err(unread)?);
+            let found = scored(self.read(Purpose::Show, &command).await.map_err(|error| unread(&error))?);
             let count = found.len();
             for (member, score) in found {
                 if !visit(score, member) {
@@ -312,7 +312,7 @@ impl Repository for RedisStore {
             Purpose::Change => {
                 let mut pipeline = redis::pipe();
                 pipeline.add_command(get).cmd("GET").arg(self.keys.latest(key)).ignore_errors();
-                let mut values = self.read_all(purpose, &pipeline, 2).await.map_err(unread)?.into_iter();
+                let mut values = self.read_all(purpose, &pipeline, 2).await.map_err(|error| unread(&error))?.into_iter();
                 let value = values.next().unwrap_or_default();
                 (unwrapped(value), values.next().and_then(|value| text(value).ok()))
             }
@@ -323,7 +323,7 @@ impl Repository for RedisStore {
             Err(error) if error.code() == Some("WRONGTYPE") => {
                 return Err(StoreError::Corrupt { key: name, problem: "it is not a Redis string".to_owned() });
             }
-            Err(error) => return Err(unread(error)),
+            Err(error) => return Err(unread(&error)),
         };
         match text(value).and_then(|text| self.cache.record(key.clone(), text)) {
             Ok(record) => Ok(Some(record.with_latest_entry(latest))),
@@ -334,8 +334,10 @@ impl Repository for RedisStore {
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
         let mut command = cmd("SMEMBERS");
         command.arg(self.keys.index("all", kind));
-        let mut ids: Vec<String> =
-            array(self.read(Purpose::Show, &command).await.map_err(unread)?).into_iter().filter_map(|id| text(id).ok()).collect();
+        let mut ids: Vec<String> = array(self.read(Purpose::Show, &command).await.map_err(|error| unread(&error))?)
+            .into_iter()
+            .filter_map(|id| text(id).ok())
+            .collect();
         ids.sort_unstable();
         Ok(ids)
     }
@@ -383,7 +385,7 @@ impl Repository for RedisStore {
     async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError> {
         let mut command = cmd("GET");
         command.arg(self.keys.mark(operation));
-        let mark = match self.read(Purpose::Change, &command).await.map_err(unread)? {
+        let mark = match self.read(Purpose::Change, &command).await.map_err(|error| unread(&error))? {
             Value::Nil => return Ok(None),
             value => text(value).map_err(StoreError::Failed)?,
         };
@@ -448,8 +450,8 @@ impl Repository for RedisStore {
         pipeline.cmd("ZCARD").arg(self.keys.entries());
         pipeline.cmd("HGETALL").arg(self.keys.stats());
         pipeline.cmd("HGETALL").arg(self.keys.internal("unlabelled"));
-        let values = self.read_all(Purpose::Show, &pipeline, 3).await.map_err(unread)?;
-        let mut values = values.into_iter().map(unwrapped).collect::<Result<Vec<_>, _>>().map_err(unread)?.into_iter();
+        let values = self.read_all(Purpose::Show, &pipeline, 3).await.map_err(|error| unread(&error))?;
+        let mut values = values.into_iter().map(unwrapped).collect::<Result<Vec<_>, _>>().map_err(|error| unread(&error))?.into_iter();
         let total = match values.next() {
             Some(Value::Int(total)) => u64::try_from(total).unwrap_or_default(),
             _ => 0,
@@ -505,10 +507,8 @@ impl Keys {
 fn connect(url: &RedisUrl) -> anyhow::Result<ConnectionManager> {
     let info = url.secret().clone().into_connection_info()?;
     let says_protocol = url.secret().query_pairs().any(|(name, _)| name == "protocol");
-    let settings = match says_protocol {
-        true => info.redis_settings().clone(),
-        false => info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3),
-    };
+    let settings = info.redis_settings().clone();
+    let settings = if says_protocol { settings } else { settings.set_protocol(ProtocolVersion::RESP3) };
     let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
     let config = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(CONNECT))
@@ -540,16 +540,12 @@ fn refused(error: &RedisError) -> StoreError {
         }
         (_, Some("OOM")) => StoreError::ReadOnly("the Redis database is full; make room or enlarge it, then try again".to_owned()),
         (_, Some("MISCONF" | "NOREPLICAS")) => StoreError::ReadOnly(format!("Redis takes no writes at the moment: {}", plain(error))),
-        _ => unread_ref(error),
+        _ => unread(error),
     }
 }
 
-fn unread(error: RedisError) -> StoreError {
-    unread_ref(&error)
-}
-
 /// A read that failed.
-fn unread_ref(error: &RedisError) -> StoreError {
+fn unread(error: &RedisError) -> StoreError {
     if error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS") {
         let remedy = "Redis refuses the password; for a database whose REST token is not its password, set REDIS_URL";
         return StoreError::Unavailable(remedy.to_owned());

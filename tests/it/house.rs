@@ -1,7 +1,9 @@
 //! The house rules, checked on the repository itself: who may know what, the published contracts, the documents.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -164,7 +166,7 @@ fn with_table(readme: &str, tools: &[Value]) -> String {
         let arguments: Vec<String> =
             arguments.map(|(name, _)| if required.contains(&json!(name)) { format!("**{name}**") } else { name.clone() }).collect();
         let description = tool["description"].as_str().unwrap().replace('\n', " ").replace('|', "\\|");
-        table += &format!("| `{}` | {} | {description} |\n", tool["name"].as_str().unwrap(), arguments.join(", "));
+        writeln!(table, "| `{}` | {} | {description} |", tool["name"].as_str().unwrap(), arguments.join(", ")).unwrap();
     }
     format!("{before}{begin}{table}{end}{after}")
 }

@@ -3,8 +3,18 @@
 //! Redis tests start a private server on a free port; `scripts/ensure-redis.sh` finds or fetches it. The suite runs on
 //! another server with `REDIS_SERVER_BIN=/path/to/redis-server cargo test`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests and their helpers fail loudly; clippy only knows functions that are tests themselves"
+)]
+
+mod cli;
 mod house;
 mod races;
 mod repository;
 mod support;
 mod tools;
+mod transport;

@@ -1,6 +1,11 @@
 //! Writers at once, lost connections, killed processes and a full disk: nothing acknowledged is lost, nothing doubled.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test's helpers fail loudly, as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test's helpers fail loudly, as tests do, and what they print is shown with a failure"
+)]
 
 use std::{
     fs,
@@ -11,7 +16,7 @@ use std::{
     },
 };
 
-use futures::future::{join, join_all};
+use futures::future::{join, join_all, join3};
 use portfolio_mcp::{
     domain::{DocumentKey, Operation, Origin, Source},
     service::{ContentService, Error, Mode as UpdateMode, UpdateRequest, Updated},
@@ -391,6 +396,33 @@ async fn a_server_that_is_killed_while_writing_to_redis_loses_and_doubles_nothin
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_while_writing_to_sqlite_loses_and_doubles_nothing() {
     check_kills(Store::sqlite()).await;
+}
+
+/// The file is made by whoever comes first, and that one may die of it.
+#[tokio::test]
+async fn servers_that_make_the_file_at_once_or_die_while_they_make_it_leave_one_that_works() {
+    for round in 0..10 {
+        let store = Store::sqlite();
+        let servers = join_all((0..3).map(|_| Mcp::start(&store))).await;
+        let doomed = Mcp::start(&store).await;
+        let calls = servers.iter().map(|server| server.call("list_projects", json!({})));
+        let kill = async {
+            for _ in 0..round * 20 {
+                yield_now().await;
+            }
+            doomed.kill9();
+        };
+
+        let (answers, _, ()) = join3(join_all(calls), doomed.try_call("list_projects", json!({})), kill).await;
+
+        for answer in answers {
+            assert_eq!(answer["meta"]["total"], 0, "{answer}");
+        }
+        create_sound(&*store.repository, &project_key("a")).await;
+        let answer = servers[0].call("get_project", json!({ "id": "a" })).await;
+        assert_eq!(answer["success"], true, "{answer}");
+        store.assert_sound().await;
+    }
 }
 
 /// Redis itself is killed; it writes every change to its disk before it answers.

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test's helpers fail loudly, as tests do; clippy only knows functions that are tests themselves"
 )]
 
@@ -23,7 +24,7 @@ use std::{
 };
 
 /// How long a condition may take to come true, on a machine that has much else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` gives something; fails, naming `what`, when it never does.
 pub(crate) fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {

@@ -66,7 +66,7 @@ fn import(store: &Store, folder: &str) {
 }
 
 /// A store with the sample content, and a client.
-async fn stocked() -> (Store, Client) {
+fn stocked() -> (Store, Client) {
     let store = Store::sqlite();
     import(&store, "examples/content");
     let client = Client::of(store.another(), None);
@@ -79,7 +79,7 @@ fn paths(error: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_client_is_told_who_serves_it_and_what_it_may_do() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
 
     let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "it", "version": "1" } });
     let answer = client.request("initialize", hello).await;
@@ -91,7 +91,7 @@ async fn a_client_is_told_who_serves_it_and_what_it_may_do() {
 
 #[tokio::test]
 async fn an_update_merges_deeply_and_is_recorded_with_who_and_why() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
     let before = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
 
     let arguments = json!({
@@ -121,7 +121,7 @@ async fn an_update_merges_deeply_and_is_recorded_with_who_and_why() {
 
 #[tokio::test]
 async fn the_client_of_an_entry_is_that_of_the_request_before_that_of_the_connection() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
     let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "editor", "version": "7" } });
     client.request("initialize", hello).await;
 
@@ -141,7 +141,7 @@ async fn the_client_of_an_entry_is_that_of_the_request_before_that_of_the_connec
 
 #[tokio::test]
 async fn every_mistake_is_named_at_once_and_nothing_is_written() {
-    let (store, mut client) = stocked().await;
+    let (store, mut client) = stocked();
     let before = client.call("get_audit_stats", json!({})).await;
 
     let data = json!({ "titel": "x", "id": "other", "client": { "size": 5 }, "testimonial": null, "metadata": { "status": "live", "updatedAt": "2020-01-01T00:00:00Z" } });
@@ -158,7 +158,7 @@ async fn every_mistake_is_named_at_once_and_nothing_is_written() {
 
 #[tokio::test]
 async fn bad_arguments_get_the_error_that_the_contract_names() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
     let long = "x".repeat(100_000);
     let cases = [
         ("list_projects", json!({ "limit": 0 }), "VALIDATION_FAILED", "limit"),
@@ -205,7 +205,7 @@ async fn bad_arguments_get_the_error_that_the_contract_names() {
 
 #[tokio::test]
 async fn an_unknown_tool_is_the_protocols_error() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
 
     let answer = client.request("tools/call", json!({ "name": "delete_project", "arguments": {} })).await;
 
@@ -215,7 +215,7 @@ async fn an_unknown_tool_is_the_protocols_error() {
 
 #[tokio::test]
 async fn a_line_that_is_no_message_is_answered_and_the_next_one_is_served() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
 
     let not_json = client.line("{ this is not json").await;
     let no_message = client.line(r#"{"hello":"world"}"#).await;
@@ -229,7 +229,7 @@ async fn a_line_that_is_no_message_is_answered_and_the_next_one_is_served() {
 
 #[tokio::test]
 async fn a_patch_that_changes_nothing_says_so_and_leaves_no_trace() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
     let document = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
     let before = client.call("get_audit_stats", json!({})).await;
 
@@ -245,7 +245,7 @@ async fn a_patch_that_changes_nothing_says_so_and_leaves_no_trace() {
 
 #[tokio::test]
 async fn a_dry_run_shows_the_result_and_writes_nothing() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
     let before = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
 
     let arguments = json!({ "id": "rdv-artisan", "data": { "title": "Neu" }, "dryRun": true, "idempotencyKey": "k" });
@@ -261,7 +261,7 @@ async fn a_dry_run_shows_the_result_and_writes_nothing() {
 
 #[tokio::test]
 async fn a_repeated_request_is_answered_as_the_first_time_whatever_happened_since() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
     let version = client.call("get_project", json!({ "id": "rdv-artisan" })).await["meta"]["version"].clone();
     let request = json!({ "id": "rdv-artisan", "data": { "title": "Once" }, "expectedVersion": version, "idempotencyKey": "once" });
     let first = client.call("update_project", request.clone()).await;
@@ -282,7 +282,7 @@ async fn a_repeated_request_is_answered_as_the_first_time_whatever_happened_sinc
 
 #[tokio::test]
 async fn an_object_sent_as_a_text_and_absence_sent_as_null_are_understood() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
 
     let arguments = json!({ "id": "rdv-artisan", "data": "{\"title\":\"As text\"}", "expectedVersion": null, "reason": null });
     let updated = client.call("update_project", arguments).await;
@@ -316,7 +316,7 @@ async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
 
 #[tokio::test]
 async fn long_values_are_shortened_in_the_log_unless_asked_for() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
 
     let short = client.call("get_audit_log", json!({ "entityId": "rdv-artisan" })).await;
     let full = client.call("get_audit_log", json!({ "entityId": "rdv-artisan", "detail": "full" })).await;
@@ -330,7 +330,7 @@ async fn long_values_are_shortened_in_the_log_unless_asked_for() {
 
 #[tokio::test]
 async fn a_cursor_serves_its_own_query_and_no_other() {
-    let (_store, mut client) = stocked().await;
+    let (_store, mut client) = stocked();
 
     let first = client.call("list_projects", json!({ "limit": 2 })).await;
     let cursor = &first["meta"]["nextCursor"];

@@ -342,6 +342,40 @@ async fn carrying_touches_no_document_and_no_number() {
     .await;
 }
 
+/// A backup holds entries that are still there.
+#[tokio::test]
+async fn entries_that_are_in_the_log_already_are_not_carried_again() {
+    on_each_store(async |store| {
+        mixed(store).await;
+        let log = store.assert_sound().await;
+
+        assert_eq!(store.repository.carry(&log.entries).await.unwrap(), 0);
+
+        assert_eq!(store.assert_sound().await.entries, log.entries);
+    })
+    .await;
+}
+
+/// The documents of a store that is moved come after its log, and their numbers after the log's.
+#[tokio::test]
+async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers() {
+    let old = Store::sqlite();
+    for id in ["a", "b", "c"] {
+        create_sound(&*old.repository, &project_key(id)).await;
+    }
+    let log = old.assert_sound().await;
+    on_each_store(async |store| {
+        store.repository.carry(&log.entries).await.unwrap();
+
+        let committed = create(&*store.repository, &project_key("d"), project("d")).await;
+
+        assert_eq!(committed.entries[0].seq(), Some(4));
+        let seqs: Vec<_> = entries(&*store.repository, &AuditQuery::default()).await.iter().map(StoredEntry::seq).collect();
+        assert_eq!(seqs, [Some(1), Some(2), Some(3), Some(4)]);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn carrying_nothing_is_nothing() {
     on_each_store(async |store| assert_eq!(store.repository.carry(&[]).await.unwrap(), 0)).await;

@@ -1,4 +1,4 @@
-//! What only an SQLite file can have: somebody who edits it by hand, and tables beside ours.
+//! What only the embedded file can have: somebody who edits it by hand, and tables beside ours.
 
 use portfolio_mcp::{
     domain::{Kind, ListQuery, Version},

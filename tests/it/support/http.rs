@@ -1,6 +1,7 @@
 //! HTTP/1.1 on a socket: enough to say right and wrong things to a server, byte by byte.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
 };
@@ -63,10 +64,10 @@ pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&s
     let mut request = format!("{method} {path} HTTP/1.1\r\n");
     let own = [("Host", address.to_string()), ("Content-Length", body.len().to_string())];
     for (name, value) in own.iter().filter(|(name, _)| !headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name))) {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(request, "{name}: {value}\r\n");
     }
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(request, "{name}: {value}\r\n");
     }
     send_raw(address, format!("{request}\r\n{body}").as_bytes())
 }

@@ -203,13 +203,8 @@ fn spawn(port: u16, directory: &Path, arguments: &[String]) -> Option<(Child, Co
         let about: String = cmd("INFO").arg("server").query(&mut connection).ok()?;
         about.contains(&format!("process_id:{}\r\n", child.id())).then_some(Some(connection))
     });
-    match connection {
-        Some(connection) => Some((child, connection)),
-        None => {
-            let _ = child.wait();
-            None
-        }
-    }
+    // One that ended was waited for.
+    connection.map(|connection| (child, connection))
 }
 
 fn connect(port: u16) -> redis::RedisResult<Connection> {

@@ -89,7 +89,7 @@ impl Store {
         }
     }
 
-    /// The file of an SQLite store.
+    /// The file of an embedded store.
     pub(crate) fn file(&self) -> PathBuf {
         match self.place.location() {
             Location::Sqlite(path) => path,
@@ -156,8 +156,7 @@ pub(crate) async fn on_each_store(check: impl AsyncFn(&Store)) {
 fn assert_indexed(server: &RedisServer, prefix: &str, log: &Log, foreign: &[DocumentKey]) {
     let key = |name: &str| format!("{prefix}{name}");
     for kind in Kind::ALL {
-        let ours: BTreeMap<&DocumentKey, _> =
-            log.documents.iter().filter(|(key, _)| key.kind == kind && !foreign.contains(key)).map(|(key, state)| (key, state)).collect();
+        let ours: BTreeMap<&DocumentKey, _> = log.documents.iter().filter(|(key, _)| key.kind == kind && !foreign.contains(key)).collect();
         for (index, belongs) in [("all", None), ("published", Some("published")), ("featured", Some("featured"))] {
             let members: BTreeSet<String> = server.run(cmd("SMEMBERS").arg(key(&format!("index:{index}:{}", kind.plural()))));
             let members: BTreeSet<&str> =

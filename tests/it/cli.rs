@@ -1,0 +1,153 @@
+//! The command line: exit codes, what is said where, and the one command that writes, `import`.
+
+use std::{fs, path::Path, process::Output};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    mcp::Mcp,
+    program::{Home, PROGRAM},
+};
+
+/// Runs the program and gives its exit code, stdout and stderr.
+fn run(home: &Home, arguments: &[&str]) -> (i32, String, String) {
+    said(&home.command(PROGRAM).args(arguments).output().unwrap())
+}
+
+fn said(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn folder(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name).to_string_lossy().into_owned()
+}
+
+fn store(home: &Home) -> String {
+    format!("sqlite:{}", home.path().join("store.db").display())
+}
+
+#[test]
+fn every_wrong_option_is_told_at_once_and_without_secrets() {
+    let home = Home::new();
+
+    let arguments = ["http", "--listen", "0.0.0.0:80", "--log", "loud", "--store", "redis://:s3cret@", "--allowed-host", "a/b"];
+    let (code, stdout, stderr) = run(&home, &arguments);
+    let (unknown, _, _) = run(&home, &["stdio", "--shout"]);
+
+    assert_eq!((code, stdout.as_str(), unknown), (2, "", 2));
+    for name in ["--listen", "--log", "--store", "--allowed-host"] {
+        assert!(stderr.contains(name), "{name} is not told: {stderr}");
+    }
+    assert!(!stderr.contains("s3cret"));
+}
+
+#[test]
+fn help_shows_no_secret_of_the_environment() {
+    let home = Home::new();
+
+    let mut command = home.command(PROGRAM);
+    let (code, stdout, _) = said(&command.args(["stdio", "--help"]).env("PORTFOLIO_STORE", "redis://:s3cret@host").output().unwrap());
+
+    assert_eq!(code, 0);
+    assert!(stdout.contains("--key-prefix") && !stdout.contains("s3cret"));
+}
+
+#[test]
+fn variables_that_do_not_parse_or_are_not_supported_are_refused() {
+    let home = Home::new();
+
+    let mut command = home.command(PROGRAM);
+    command.arg("stdio").env("PORTFOLIO_READ_ONLY", "perhaps").env("PORTFOLIO_MIRROR", "json:x").env("REDIS_URL", "http://x");
+    let (code, _, stderr) = said(&command.output().unwrap());
+
+    assert_eq!(code, 2);
+    for name in ["PORTFOLIO_READ_ONLY", "PORTFOLIO_MIRROR", "REDIS_URL"] {
+        assert!(stderr.contains(name), "{name} is not told: {stderr}");
+    }
+}
+
+#[test]
+fn an_import_keeps_documents_and_repeating_it_changes_nothing() {
+    let home = Home::new();
+    let arguments = ["import", &folder("examples/content"), "--store", &store(&home)];
+
+    let (dry, would, _) = run(&home, &[&arguments[..], &["--dry-run"]].concat());
+    let (first, created, stderr) = run(&home, &arguments);
+    let (second, unchanged, _) = run(&home, &arguments);
+
+    assert_eq!((dry, first, second), (0, 0, 0), "{stderr}");
+    assert!(would.contains("would create project `rdv-artisan`") && would.contains("nothing was written: 6 created"), "{would}");
+    assert!(created.contains("6 created, 0 replaced, 0 unchanged"), "{created}");
+    assert!(unchanged.contains("0 created, 0 replaced, 6 unchanged"), "{unchanged}");
+    assert!(stderr.contains("content is in sqlite:"), "{stderr}");
+}
+
+#[tokio::test]
+async fn documents_that_differ_are_left_unless_forced_and_every_replaced_value_is_on_record() {
+    let home = Home::new();
+    let changed = home.path().join("changed");
+    fs::create_dir(&changed).unwrap();
+    let text = fs::read_to_string(folder("examples/content/projects.json")).unwrap();
+    let mut projects: Value = serde_json::from_str(&text).unwrap();
+    projects[0]["title"] = json!("Replaced");
+    fs::write(changed.join("projects.json"), projects.to_string()).unwrap();
+    let (store, changed) = (store(&home), changed.to_string_lossy().into_owned());
+    run(&home, &["import", &folder("examples/content"), "--store", &store]);
+
+    let (left, listed, _) = run(&home, &["import", &changed, "--store", &store]);
+    let (forced, replaced, _) = run(&home, &["import", &changed, "--store", &store, "--force"]);
+
+    assert_eq!((left, forced), (1, 0));
+    assert!(listed.contains("differs") && listed.contains("title") && listed.contains("--force"), "{listed}");
+    assert!(replaced.contains("1 replaced, 2 unchanged"), "{replaced}");
+    let client = Mcp::start_with(&["--store", &store]).await;
+    let log = client.call("get_audit_log", json!({ "action": "update" })).await;
+    assert_eq!(log["data"][0]["changes"][0]["newValue"], "Replaced");
+    assert_eq!((&log["data"][0]["source"], &log["data"][0]["metadata"]["transport"]), (&json!("admin"), &json!("cli")));
+}
+
+#[test]
+fn a_folder_with_wrong_ids_is_refused_whole_with_every_reason() {
+    let home = Home::new();
+
+    let (code, stdout, _) = run(&home, &["import", &folder("tests/fixtures/refused"), "--store", &store(&home)]);
+
+    assert_eq!(code, 1);
+    for problem in ["missing", "twice", "Bad_ID", "123", "true", "../etc", "nothing was imported"] {
+        assert!(stdout.contains(problem), "{problem} is not told: {stdout}");
+    }
+}
+
+#[tokio::test]
+async fn audit_entries_of_older_programs_are_carried_over_once_and_unchanged() {
+    let home = Home::new();
+    let (legacy, store) = (folder("tests/fixtures/legacy"), store(&home));
+
+    let (first, carried, _) = run(&home, &["import", &legacy, "--store", &store]);
+    let (second, again, _) = run(&home, &["import", &legacy, "--store", &store]);
+
+    assert_eq!((first, second), (0, 0));
+    assert!(carried.contains("8 of 8 audit entries"), "{carried}");
+    assert!(again.contains("0 of 8 audit entries"), "{again}");
+    let client = Mcp::start_with(&["--store", &store]).await;
+    let log = client.call("get_audit_log", json!({ "detail": "full" })).await;
+    let entries: Value = serde_json::from_str(&fs::read_to_string(Path::new(&legacy).join("audit.json")).unwrap()).unwrap();
+    for entry in entries.as_array().unwrap() {
+        assert!(log["data"].as_array().unwrap().contains(entry), "{entry} is not in the log");
+    }
+    assert_eq!(client.call("get_audit_stats", json!({})).await["data"]["totalEntries"], 8);
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_is_the_systems_fault() {
+    let home = Home::new();
+
+    let (code, _, stderr) = run(&home, &["import", &folder("examples/content"), "--store", "redis://127.0.0.1:1"]);
+    let (nowhere, said, _) = run(&home, &["import", &home.path().join("nowhere").to_string_lossy(), "--store", &store(&home)]);
+
+    assert_eq!(code, 3);
+    assert!(stderr.contains("cannot be reached"), "{stderr}");
+    assert_eq!(nowhere, 1);
+    assert!(said.contains("holds none of projects.json"), "{said}");
+}
