@@ -255,16 +255,20 @@ async fn a_value_of_the_wrong_type_at_any_key_stops_a_commit_before_it_writes() 
 /// Keys that are only deleted, or are scratch, may be anything.
 #[tokio::test]
 async fn a_value_of_the_wrong_type_where_nothing_is_read_stops_nothing() {
-    let store = Store::redis();
-    create_sound(&*store.repository, &project_key("a")).await;
-    for key in ["cache:api:projects", "cache:api:projects:a", "internal:self-test"] {
-        store.server().run::<()>(cmd("RPUSH").arg(key).arg("x"));
+    for proof in [Proof::Asked, Proof::Tried] {
+        let store = Store::redis();
+        create_sound(&*store.repository, &project_key("a")).await;
+        for key in ["cache:api:projects", "cache:api:projects:a", "internal:self-test"] {
+            store.server().run::<()>(cmd("RPUSH").arg(key).arg("x"));
+        }
+        let line = line_to(store.server(), proof).await;
+
+        let result = try_update(&*store_for(Some(line.redis_url()), None), &project_key("a"), json!({"title": "New"})).await;
+
+        assert!(result.is_ok(), "{proof:?}: {result:?}");
+        let _: i64 = store.server().run(cmd("DEL").arg("internal:self-test"));
+        store.assert_sound().await;
     }
-
-    update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
-
-    let _: i64 = store.server().run(cmd("DEL").arg("internal:self-test"));
-    store.assert_sound().await;
 }
 
 #[tokio::test]
