@@ -16,6 +16,9 @@ use crate::{
     store::{Location, RedisUrl},
 };
 
+/// Where `http` listens if nothing else is said.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8787";
+
 /// Reads a variable of the environment; an empty one counts as absent.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -81,12 +84,12 @@ pub struct CommonArgs {
 #[derive(Debug, Args)]
 pub struct HttpArgs {
     /// Address and port to listen on; port 0 takes a free one, and the address is printed on stderr
-    #[arg(long, value_name = "ADDR", env = "PORTFOLIO_LISTEN", default_value = "127.0.0.1:8787")]
+    #[arg(long, value_name = "ADDR", env = "PORTFOLIO_LISTEN", default_value = DEFAULT_LISTEN)]
     pub listen: String,
     /// Accept requests for this host name too, besides localhost; may be repeated
     #[arg(long = "allowed-host", value_name = "H", env = "PORTFOLIO_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
-    /// Accept requests of web pages from this origin too, besides those of localhost; may be repeated
+    /// Do not turn away requests of web pages from this origin, besides those of localhost; may be repeated
     #[arg(long = "allowed-origin", value_name = "O", env = "PORTFOLIO_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
 }
@@ -189,7 +192,7 @@ impl Cli {
         match located {
             Ok((location, chosen_by)) if problems.is_empty() => {
                 let read_only = location.read_only_reason().map(ToOwned::to_owned);
-                let read_only = read_only.or_else(|| asked_read_only.then(|| "the server was started with --read-only".to_owned()));
+                let read_only = read_only.or_else(|| asked_read_only.then(|| "--read-only (PORTFOLIO_READ_ONLY) was asked for".to_owned()));
                 Ok(Settings { location, chosen_by, read_only, log, log_format, listen, http })
             }
             Ok(_) => Err(UsageError(problems)),
@@ -213,6 +216,7 @@ fn parsed<T: FromStr<Err: fmt::Display>>(texts: &[String], name: &str, problems:
 }
 
 fn listen_address(text: &str, problems: &mut Vec<String>) -> SocketAddr {
+    let text = if text.is_empty() { DEFAULT_LISTEN } else { text };
     let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address: Option<SocketAddr> = local.as_deref().unwrap_or(text).parse().ok();
     match address {
@@ -251,7 +255,14 @@ fn locate(store: Option<&str>, key_prefix: &str, environment: Environment<'_>) -
         let names = ["URL", "TOKEN", "READ_ONLY_TOKEN"].map(|name| format!("{prefix}{name}"));
         let [url, token, read_only_token] = names.each_ref().map(|name| environment(name));
         let [url_name, token_name, read_only_token_name] = &names;
-        let Some(url) = url else { continue };
+        let Some(url) = url else {
+            if token.is_some() || read_only_token.is_some() {
+                return Err(vec![format!(
+                    "a token of {prefix}… is set, but not {url_name}; without it there is no telling which database is meant"
+                )]);
+            }
+            continue;
+        };
         if token.is_none() && read_only_token.is_none() {
             return Err(vec![format!("{url_name} is set, but neither {token_name} nor {read_only_token_name}")]);
         }

@@ -35,6 +35,9 @@ impl Folder {
     /// # Errors
     /// Every file that is not what it should be, and every missing, duplicate or non-slug id.
     pub fn read(path: &Path) -> Result<Self, FolderError> {
+        if path.is_file() {
+            return Err(FolderError(vec![format!("{} is a file; name the folder that holds it", path.display())]));
+        }
         let mut problems = Vec::new();
         let (mut documents, mut found_any) = (Vec::new(), false);
         for kind in Kind::ALL {

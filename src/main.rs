@@ -1,6 +1,10 @@
 //! Parses arguments, runs the command, and turns its outcome into an exit code.
 
-use std::{env, io, process::ExitCode};
+use std::{
+    env,
+    io::{Write, stderr},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use portfolio_mcp::{
@@ -9,15 +13,27 @@ use portfolio_mcp::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let environment = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // clap repeats what it does not understand, and a URL that is in the wrong place may hold a password.
+        Err(error) if error.use_stderr() && env::args().any(|argument| argument.contains("://")) => {
+            let message =
+                env::args().filter(|argument| argument.contains("://")).fold(error.to_string(), |text, url| text.replace(&url, "(a URL)"));
+            let _ = write!(stderr(), "{message}");
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
+    // What is not Unicode must not look like what is not there.
+    let environment = |name: &str| env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty());
     match run(&cli, &environment) {
         Ok(code) => code,
         Err(error) => {
-            let usage = error.is::<UsageError>();
-            let _ = error.chain().try_for_each(|cause| io::Write::write_fmt(&mut io::stderr(), format_args!("portfolio-mcp: {cause}\n")));
+            let lines = error.chain().flat_map(|cause| cause.to_string().lines().map(ToOwned::to_owned).collect::<Vec<_>>());
+            let text: String = lines.map(|line| format!("portfolio-mcp: {line}\n")).collect();
+            let _ = stderr().write_all(text.as_bytes());
             // 2: wrong usage; 3: the store or the system is at fault (CONTRACT.md, section 6).
-            ExitCode::from(if usage { 2 } else { 3 })
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 3 })
         }
     }
 }

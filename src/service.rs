@@ -169,9 +169,9 @@ impl ContentService {
         loop {
             // Read before the operation is looked up: a mark that is missing now proves that what was read is from
             // before its commit.
-            let read = self.store.get(&request.key, Purpose::Change).await;
+            let read = before(deadline, self.store.get(&request.key, Purpose::Change)).await;
             if request.idempotency_key.is_some()
-                && let Some(done) = self.store.outcome(&operation).await?
+                && let Some(done) = before(deadline, self.store.outcome(&operation)).await?
             {
                 return self.replay(&request.key, done).await;
             }
@@ -266,6 +266,7 @@ impl ContentService {
         let wanted = key.id.to_lowercase();
         let mut near: Vec<(f64, String)> = ids
             .into_iter()
+            .filter(|id| *id != key.id)
             .map(|id| (if id.contains(&wanted) { 1.0 } else { strsim::jaro_winkler(&wanted, &id.to_lowercase()) }, id))
             .filter(|(nearness, _)| *nearness > 0.75)
             .collect();
@@ -278,6 +279,12 @@ impl ContentService {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
         usize::try_from(hash % QUEUES as u64).ok().and_then(|queue| self.queues.get(queue)).unwrap_or(&ANY)
     }
+}
+
+/// What a store answers before `deadline`: a call that runs out of time here has written nothing, and can say so.
+async fn before<T>(deadline: Instant, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = || StoreError::Unavailable("it did not answer in time".to_owned());
+    timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// What makes two requests the same one.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
-    cli::{ImportArgs, Settings},
+    cli::{ImportArgs, Settings, UsageError},
     domain::{Change, DocumentKey, Operation, Origin, Source, document::excerpt},
     folder::Folder,
     service::ContentService,
@@ -55,12 +55,12 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
             for problem in &error.0 {
                 writeln!(out, "refused    {problem}")?;
             }
-            writeln!(out, "nothing was imported: {} problems", error.0.len())?;
+            writeln!(out, "nothing was imported; mend what is refused and run it again")?;
             return Ok(ExitCode::from(1));
         }
     };
     if let (Some(reason), false) = (&settings.read_only, arguments.dry_run) {
-        anyhow::bail!("nothing was imported: {reason}");
+        return Err(UsageError(vec![format!("nothing was imported: {reason}")]).into());
     }
     let run = if arguments.dry_run { Run::Dry } else { Run::Real };
     let on_difference = if arguments.force { OnDifference::Replace } else { OnDifference::Leave };
@@ -75,7 +75,12 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
     let mut report = Report::default();
     for batch in folder.documents.chunks(BATCH) {
         let part = import(content, batch, on_difference, run).await.with_context(|| {
-            format!("importing; {} documents were written before and are kept, so run it again", report.created + report.replaced)
+            let kept = report.created + report.replaced;
+            if kept == 0 {
+                "nothing was imported".to_owned()
+            } else {
+                format!("after {kept} documents, which are kept; run it again for the rest")
+            }
         })?;
         report.created += part.created;
         report.replaced += part.replaced;

@@ -124,8 +124,11 @@ impl Change {
         let mut left = Vec::new();
         if !next.violations().is_empty() {
             let (before, named) = (current.violations(), patch::paths_set(patch));
-            for violation in next.violations().iter().cloned() {
+            for mut violation in next.violations().iter().cloned() {
                 let named = named.iter().any(|path| at_or_below(&violation.path, path));
+                if named && violation.rule == "required" {
+                    "required, so `null` cannot remove it".clone_into(&mut violation.message);
+                }
                 let new = !before.iter().any(|old| old.same_as(&violation));
                 if (named || new) && !is_owned(&violation.path) {
                     refused.push(violation);

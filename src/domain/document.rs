@@ -295,6 +295,7 @@ fn printed(document: &Value) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// Dotted path of the value (`client.type`, `tags[2]`); empty for the whole document.
+    #[serde(serialize_with = "shortened")]
     pub path: String,
     /// What is expected, and what was found instead.
     pub message: String,
@@ -304,6 +305,10 @@ pub struct Violation {
     /// The name of the rule, which with the path tells two violations apart.
     #[serde(skip)]
     pub rule: Cow<'static, str>,
+}
+
+fn shortened<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&excerpt(path))
 }
 
 impl Violation {

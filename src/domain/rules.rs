@@ -20,6 +20,9 @@ pub const URL: &str = r"^[hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*$";
 /// Lower-case words joined by hyphens, with at least one letter (`is_slug` says the rest).
 pub const SLUG: &str = r"^[a-z0-9]+(-[a-z0-9]+)*$";
 
+/// A caller's name for a write.
+pub const KEY: &str = r"^[!-~]{1,128}$";
+
 /// Publication states.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "lowercase", inline)]
@@ -142,6 +145,9 @@ fn plain(schema: &mut Value) {
     }
     members.shift_remove("format");
     members.shift_remove("default");
+    if let Some(Value::String(description)) = members.get_mut("description") {
+        *description = description.replace('\n', " ");
+    }
     for member in members.values_mut() {
         plain(member);
     }
@@ -168,7 +174,9 @@ fn described(document: &Value) -> Value {
     let mut fields = Map::new();
     if let Some(Value::Object(properties)) = document.get("properties") {
         for (name, property) in properties {
-            fields.insert(name.clone(), json!({ "description": property.get("description") }));
+            // What a list replaces is advice for writing.
+            let description = property.get("description").and_then(Value::as_str).and_then(|text| text.split("; replaces").next());
+            fields.insert(name.clone(), json!({ "description": description }));
         }
     }
     Value::Object(fields)
@@ -243,7 +251,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => format!("`{value}`"),
-        Value::String(text) => format!("`{}`", excerpt(text)),
+        Value::String(text) => format!("the text `{}`", excerpt(text)),
         Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(_) => "an object".to_owned(),
     }
@@ -262,7 +270,8 @@ fn type_name(kind: &TypeKind) -> String {
 }
 
 fn alternatives(options: &Value) -> String {
-    let names: Vec<String> = options.as_array().into_iter().flatten().map(shown).collect();
+    let names: Vec<String> =
+        options.as_array().into_iter().flatten().map(|option| format!("`{}`", option.as_str().unwrap_or("?"))).collect();
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         Some((only, _)) => only.clone(),
@@ -274,6 +283,7 @@ fn pattern_name(pattern: &str) -> &str {
     match pattern {
         LINK => "an absolute http(s) URL or a site path such as `/images/a.png`",
         URL => "an absolute http(s) URL",
+        KEY => "1 to 128 visible ASCII characters without blanks",
         SLUG => "lower-case words joined by hyphens, such as `rdv-artisan`",
         other => other,
     }

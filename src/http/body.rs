@@ -8,8 +8,8 @@ use axum::{
 use futures::StreamExt as _;
 use serde::de::IgnoredAny;
 
-/// No message is longer, in bytes: a document has at most 256 KiB.
-pub(super) const LONGEST: usize = 1024 * 1024;
+pub(super) use crate::mcp::LONGEST_MESSAGE as LONGEST;
+
 /// So much of a body that is too long is read and thrown away, because most clients look for an answer only after they sent everything.
 const DISCARDED: usize = 16 * 1024 * 1024;
 

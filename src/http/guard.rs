@@ -179,7 +179,7 @@ fn explain(refusal: &Refusal) -> (StatusCode, String) {
         Refusal::ForeignOrigin(origin) => {
             let origin = shown(origin);
             let text = if Origin::parse(&origin).is_some() {
-                format!("pages of `{origin}` may not call this server; if they should, start it with `--allowed-origin {origin}`")
+                format!("pages of `{origin}` are turned away; if they should not be, start it with `--allowed-origin {origin}`")
             } else {
                 format!("the origin `{origin}` may not call this server; `--allowed-origin ORIGIN` allows one like `https://example.com`")
             };

@@ -84,8 +84,9 @@ impl<S: ServerHandler + Clone> Sessions<S> {
 
         let gone = self.abort.child_token();
         let transport = SseTransport { incoming, outgoing, send_limit: self.limits.send, gone: gone.clone(), stop: self.stop.clone() };
+        // A token of its own, because rmcp cancels the one it is given when it ends, while its last answer may still be on the way.
         // Without the handshake, because a client that reconnects gets a new session and does not initialize it.
-        let running = serve_directly_with_ct(self.server.clone(), transport, None, gone.clone());
+        let running = serve_directly_with_ct(self.server.clone(), transport, None, gone.child_token());
         let sessions = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = running.waiting().await {

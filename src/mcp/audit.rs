@@ -26,7 +26,8 @@ impl ContentServer {
     )]
     async fn get_audit_log(&self, Parameters(params): Parameters<AuditParams>) -> Result<Answer<Entries, LogMeta>, ToolError> {
         let identity = json!([params.entity_type, params.entity_id, params.action, params.source, params.since, params.until]);
-        let query = query(&params, &identity).map_err(|found| ToolError::invalid_arguments("get_audit_log", &found, self.content.now()))?;
+        let query =
+            query(&params, &identity).map_err(|found| ToolError::invalid_arguments("get_audit_log", &[found], self.content.now()))?;
         let page = self.content.audit_entries(&query).await;
         let page = page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error, self.content.now()))?;
         let meta = LogMeta {
@@ -63,26 +64,12 @@ impl ContentServer {
     }
 }
 
-fn query(params: &AuditParams, identity: &Value) -> Result<AuditQuery, Vec<Violation>> {
-    let mut found = Vec::new();
-    let mut time = |name: &str, text: Option<&String>| {
-        let time = text.map(|text| Timestamp::parse(text));
-        if time == Some(None) {
-            found.push(Violation::new(name, "date-time", "expected an RFC 3339 time such as `2026-11-22T10:15:30Z`"));
-        }
-        time.flatten()
-    };
-    let (since, until) = (time("since", params.since.as_ref()), time("until", params.until.as_ref()));
-    let after = match params.cursor.as_deref().map(|cursor| cursor::decode::<(i64, String)>(identity, cursor)).transpose() {
-        Ok(place) => place.map(|(score, digest)| AuditPosition { score, digest }),
-        Err(violation) => {
-            found.push(violation);
-            None
-        }
-    };
-    if !found.is_empty() {
-        return Err(found);
-    }
+fn query(params: &AuditParams, identity: &Value) -> Result<AuditQuery, Violation> {
+    // That they are times was checked with the other arguments.
+    let time = |text: Option<&String>| text.and_then(|text| Timestamp::parse(text));
+    let (since, until) = (time(params.since.as_ref()), time(params.until.as_ref()));
+    let after = params.cursor.as_deref().map(|cursor| cursor::decode::<(i64, String)>(identity, cursor)).transpose()?;
+    let after = after.map(|(score, digest)| AuditPosition { score, digest });
     Ok(AuditQuery {
         kind: params.entity_type.map(super::params::EntityType::kind),
         entity_id: params.entity_id.clone(),

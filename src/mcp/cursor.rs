@@ -16,11 +16,24 @@ pub(super) fn encode(query: &Value, place: &impl Serialize) -> String {
 /// # Errors
 /// The violation to answer with.
 pub(super) fn decode<P: DeserializeOwned>(query: &Value, cursor: &str) -> Result<P, Violation> {
-    let wrong =
-        |problem: &str| Violation::new("cursor", "cursor", format!("{problem}; call again without it to begin with the first page"));
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong("not a cursor of this server"))?;
-    let (of, place): (String, P) = serde_json::from_slice(&bytes).map_err(|_| wrong("not a cursor of this tool"))?;
-    if of == fingerprint(query) { Ok(place) } else { Err(wrong("a cursor of another query: all filters have to stay the same")) }
+    let (of, place) = decode_any(cursor)?;
+    if of != fingerprint(query) {
+        return Err(wrong("a cursor of another query: all filters have to stay the same"));
+    }
+    serde_json::from_value(place).map_err(|_| wrong("not a cursor of this tool"))
+}
+
+/// The query and the place of any cursor of this server.
+///
+/// # Errors
+/// The violation to answer with.
+pub(super) fn decode_any(cursor: &str) -> Result<(String, Value), Violation> {
+    let json = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok();
+    json.and_then(|json| serde_json::from_slice(&json).ok()).ok_or_else(|| wrong("not a cursor of this server"))
+}
+
+fn wrong(problem: &str) -> Violation {
+    Violation::new("cursor", "cursor", format!("{problem}; call again without it to begin with the first page"))
 }
 
 fn fingerprint(query: &Value) -> String {

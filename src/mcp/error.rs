@@ -44,21 +44,25 @@ impl ToolError {
         Self::invalid(&format!("{tool} was not carried out"), violations, timestamp)
     }
 
-    /// A call that panicked or ran out of time.
-    pub(super) fn broken(tool: &str, problem: &str, timestamp: Timestamp) -> Self {
-        let (code, remedy) = match tool {
-            "list_projects" => ("LIST_PROJECTS_ERROR", ""),
-            "list_resources" => ("LIST_RESOURCES_ERROR", ""),
-            "get_project" => ("GET_PROJECT_ERROR", ""),
-            "get_resource" => ("GET_RESOURCE_ERROR", ""),
-            "get_audit_log" => ("AUDIT_LOG_ERROR", ""),
-            "get_audit_stats" => ("AUDIT_STATS_ERROR", ""),
-            _ => (
-                "OUTCOME_UNKNOWN",
-                "; the change may or may not be there, so repeat the call with the same idempotencyKey, or read the document and compare",
-            ),
+    /// A call that panicked. A commit has a task of its own, so it is whole, if it was begun.
+    pub(super) fn panicked(tool: &str, timestamp: Timestamp) -> Self {
+        let code = match tool {
+            "get_audit_log" => "AUDIT_LOG_ERROR".to_owned(),
+            "get_audit_stats" => "AUDIT_STATS_ERROR".to_owned(),
+            other => format!("{}_ERROR", other.to_uppercase()),
         };
-        Self { code: code.to_owned(), message: format!("{problem}{remedy}"), details: None, timestamp }
+        let message =
+            format!("{tool} failed unexpectedly; try again, and tell the site's developer, whose log says more, if it fails again");
+        Self { code, message, details: None, timestamp }
+    }
+
+    /// A call that ran out of time. What precedes a commit has a time of its own, so a write that comes here was begun.
+    pub(super) fn late(tool: &str, kind: Option<Kind>, timestamp: Timestamp) -> Self {
+        let error = match kind {
+            Some(_) => StoreError::OutcomeUnknown("no answer within 10 seconds".to_owned()),
+            None => StoreError::Unavailable("no answer within 10 seconds".to_owned()),
+        };
+        Self::of(tool, kind, error.into(), timestamp)
     }
 
     fn invalid(headline: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
@@ -89,7 +93,7 @@ impl ToolError {
                 let details = current.map(|version| json!({ "currentVersion": version }));
                 (
                     "VERSION_CONFLICT".to_owned(),
-                    format!("{key} was not changed: somebody else changed it in the meantime; {remedy}"),
+                    format!("{key} was not changed: it is not, or no longer, the version that this change was made for; {remedy}"),
                     details,
                 )
             }
@@ -125,7 +129,7 @@ impl ToolError {
                         "the value at `{}` cannot be used: {problem}; the site's developer has to restore it from a backup or delete the key",
                         excerpt(&key)
                     );
-                    (fallback.to_owned(), message, Some(json!({ "key": key })))
+                    (fallback.to_owned(), message, Some(json!({ "key": excerpt(&key) })))
                 }
                 StoreError::Failed(problem) => {
                     warn!("the store failed: {problem}");

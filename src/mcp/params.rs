@@ -87,7 +87,7 @@ pub(super) struct UpdateParams<D: Document> {
     pub reason: Option<String>,
     /// A name of your own for this change (1 to 128 visible ASCII characters): repeating the call with the same name within 24 hours
     /// answers as the first time and changes nothing again.
-    #[schemars(regex(pattern = r"^[!-~]{1,128}$"))]
+    #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
 

@@ -11,16 +11,17 @@ use rmcp::{
     service::{QuitReason, serve_directly_with_ct},
     transport::{Transport, io::stdio_pipes},
 };
+use serde::{Deserialize, de::IgnoredAny};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     sync::{Mutex, mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::ContentServer;
+use super::{ContentServer, LONGEST_MESSAGE};
 
-/// Longest line that is read, in bytes; the largest document in a call is far below.
-const LONGEST_LINE: u64 = 4 * 1024 * 1024;
+/// Longest line that is read, in bytes, its end included.
+const LONGEST_LINE: u64 = LONGEST_MESSAGE as u64 + 1;
 /// How long the end of input waits for answers: longer than a call may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(12);
 
@@ -50,19 +51,22 @@ pub async fn serve_on(
     }
 }
 
+/// The requests whose answers are due.
+type Due = Arc<watch::Sender<HashSet<RequestId>>>;
+
 /// Messages as lines.
 struct Lines<W> {
     messages: mpsc::Receiver<ClientJsonRpcMessage>,
     output: Arc<Mutex<W>>,
-    due: Arc<watch::Sender<HashSet<RequestId>>>,
+    due: Due,
 }
 
 impl<W: AsyncWrite + Send + Unpin + 'static> Lines<W> {
     fn new(input: impl AsyncRead + Send + Unpin + 'static, output: W) -> Self {
-        let output = Arc::new(Mutex::new(output));
+        let (output, due) = (Arc::new(Mutex::new(output)), Due::default());
         let (sender, messages) = mpsc::channel(64);
-        tokio::spawn(read(input, Arc::clone(&output), sender));
-        Self { messages, output, due: Arc::new(watch::Sender::default()) }
+        tokio::spawn(read(input, Arc::clone(&output), Arc::clone(&due), sender));
+        Self { messages, output, due }
     }
 }
 
@@ -88,27 +92,11 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
-        let Some(message) = self.messages.recv().await else {
+        let message = self.messages.recv().await;
+        if message.is_none() {
             let _ = tokio::time::timeout(LAST_ANSWERS, self.due.subscribe().wait_for(HashSet::is_empty)).await;
-            return None;
-        };
-        match &message {
-            JsonRpcMessage::Request(request) => self.due.send_modify(|due| {
-                due.insert(request.id.clone());
-            }),
-            // A cancelled request is not answered.
-            JsonRpcMessage::Notification(notification) => {
-                if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
-                    && let Some(id) = &cancelled.params.request_id
-                {
-                    self.due.send_modify(|due| {
-                        due.remove(id);
-                    });
-                }
-            }
-            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
         }
-        Some(message)
+        message
     }
 
     async fn close(&mut self) -> io::Result<()> {
@@ -117,10 +105,11 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
     }
 }
 
-/// Reads lines until the input ends, and answers those that are no messages.
+/// Reads lines until the input ends, and answers those that cannot be served.
 async fn read<W: AsyncWrite + Send + Unpin>(
     input: impl AsyncRead + Send + Unpin,
     output: Arc<Mutex<W>>,
+    due: Due,
     messages: mpsc::Sender<ClientJsonRpcMessage>,
 ) {
     let mut input = BufReader::with_capacity(64 * 1024, input);
@@ -131,33 +120,101 @@ async fn read<W: AsyncWrite + Send + Unpin>(
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        let complete = line.ends_with(b"\n");
+        if line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
+            if skip_line(&mut input).await.is_err() {
+                return;
+            }
+            let problem = format!("the message is longer than {LONGEST_MESSAGE} bytes and was not read; send less in one message");
+            if refuse(&output, beginning_id(&line), ErrorCode::INVALID_REQUEST, problem).await.is_err() {
+                return;
+            }
+            continue;
+        }
         let content = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).trim_ascii();
         if content.is_empty() {
             continue;
         }
-        let problem = if !complete && line.len() as u64 == LONGEST_LINE {
-            if skip_line(&mut input).await.is_err() {
-                return;
-            }
-            ErrorData::new(ErrorCode::INVALID_REQUEST, format!("the line is longer than {LONGEST_LINE} bytes and was not read"), None)
-        } else {
-            match serde_json::from_slice::<ClientJsonRpcMessage>(content) {
-                Ok(message) => match messages.send(message).await {
+        let refused = match serde_json::from_slice::<ClientJsonRpcMessage>(content) {
+            Ok(message) => match expect_answer(&due, &message) {
+                Ok(()) => match messages.send(message).await {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
-                Err(_) if serde_json::from_slice::<serde::de::IgnoredAny>(content).is_ok() => {
-                    ErrorData::new(ErrorCode::INVALID_REQUEST, "the line is JSON, but no JSON-RPC 2.0 message", None)
+                Err(id) => {
+                    refuse(
+                        &output,
+                        Some(id),
+                        ErrorCode::INVALID_REQUEST,
+                        "another request with this id is under way; use a new id".to_owned(),
+                    )
+                    .await
                 }
-                Err(error) => ErrorData::new(ErrorCode::PARSE_ERROR, format!("the line is not JSON: {error}"), None),
-            }
+            },
+            Err(error) => match serde_json::from_slice::<Envelope>(content) {
+                Ok(envelope) => {
+                    let problem = format!("the line is JSON, but no JSON-RPC 2.0 message that can be read: {error}");
+                    refuse(&output, envelope.id, ErrorCode::INVALID_REQUEST, problem).await
+                }
+                Err(_) if serde_json::from_slice::<IgnoredAny>(content).is_ok() => {
+                    refuse(&output, None, ErrorCode::INVALID_REQUEST, "the line is JSON, but no JSON-RPC 2.0 message".to_owned()).await
+                }
+                Err(_) => refuse(&output, None, ErrorCode::PARSE_ERROR, format!("the line is not JSON: {error}")).await,
+            },
         };
-        let answer = serde_json::json!({ "jsonrpc": "2.0", "id": null, "error": problem });
-        if write(&output, &answer).await.is_err() {
+        if refused.is_err() {
             return;
         }
     }
+}
+
+/// As much of a message as an answer needs.
+#[derive(Deserialize)]
+struct Envelope {
+    id: Option<RequestId>,
+}
+
+/// The id of a message of which only the beginning was read, if it is there.
+fn beginning_id(line: &[u8]) -> Option<RequestId> {
+    let beginning = line.get(..1024).unwrap_or(line);
+    let place = beginning.windows(5).position(|bytes| bytes == b"\"id\":")?;
+    serde_json::Deserializer::from_slice(beginning.get(place + 5..)?).into_iter().next()?.ok()
+}
+
+/// Notes whose answer is due, and whose is not any more because it was cancelled.
+///
+/// # Errors
+/// The id, when a request with it is under way: there would be one answer for two.
+fn expect_answer(due: &Due, message: &ClientJsonRpcMessage) -> Result<(), RequestId> {
+    match message {
+        JsonRpcMessage::Request(request) => {
+            if due.send_if_modified(|due| due.insert(request.id.clone())) {
+                Ok(())
+            } else {
+                Err(request.id.clone())
+            }
+        }
+        JsonRpcMessage::Notification(notification) => {
+            if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
+                && let Some(id) = &cancelled.params.request_id
+            {
+                due.send_modify(|due| {
+                    due.remove(id);
+                });
+            }
+            Ok(())
+        }
+        JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
+    }
+}
+
+async fn refuse<W: AsyncWrite + Send + Unpin>(
+    output: &Mutex<W>,
+    id: Option<RequestId>,
+    code: ErrorCode,
+    problem: String,
+) -> io::Result<()> {
+    let error = ErrorData::new(code, problem, None);
+    write(output, &serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error })).await
 }
 
 async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()> {

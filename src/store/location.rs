@@ -95,8 +95,12 @@ impl fmt::Display for RedisUrl {
         let mut shown = self.0.clone();
         if shown.password().is_some() {
             let _ = shown.set_password(Some("***"));
+        } else if !shown.username().is_empty() {
+            // A token that was put where the user's name belongs.
+            let _ = shown.set_username("***");
         }
         shown.set_query(None);
+        shown.set_fragment(None);
         write!(formatter, "{shown}")
     }
 }
@@ -113,9 +117,11 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        let url = RedisUrl::parse("redis://user:s3cret@localhost:1/0?password=s3cret").unwrap();
+        for url in ["redis://user:s3cret@localhost:1/0?password=s3cret", "redis://s3cret@localhost:1", "redis://localhost:1#s3cret"] {
+            let url = RedisUrl::parse(url).unwrap();
 
-        assert!(!format!("{url} {url:?}").contains("s3cret"));
+            assert!(!format!("{url} {url:?}").contains("s3cret"), "{url}");
+        }
     }
 
     #[test]

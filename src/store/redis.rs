@@ -26,10 +26,13 @@ use crate::domain::{
     document::sha256_hex,
 };
 
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(3);
 const RESPONSE: Duration = Duration::from_secs(2);
-/// How often a commit is sent before its outcome is given up on.
+/// A command that has no answer by then is given up, so that a call's own time is never used up by one of them.
+const COMMAND: Duration = Duration::from_secs(4);
+/// How often a commit is sent before its outcome is given up on, and until when it is sent again.
 const COMMIT_TRIES: u32 = 4;
+const COMMIT: Duration = Duration::from_secs(4);
 /// Documents are fetched so many at a time, and entries at first.
 const CHUNK: usize = 100;
 /// After a write of ours, reads go where the write went: a replica may be behind.
@@ -91,8 +94,8 @@ impl RedisStore {
 
     async fn read_all(&self, purpose: Purpose, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, RedisError> {
         let mut connection = self.reading(purpose);
-        match connection.send_packed_commands(pipeline, 0, count).await {
-            Err(error) if error.is_connection_dropped() => connection.send_packed_commands(pipeline, 0, count).await,
+        match in_time(connection.send_packed_commands(pipeline, 0, count)).await {
+            Err(error) if error.is_connection_dropped() => in_time(connection.send_packed_commands(pipeline, 0, count)).await,
             result => result,
         }
     }
@@ -187,7 +190,7 @@ impl RedisStore {
         let mut connection = self.writing()?;
         let now = changes.first().map_or(Timestamp::from_millis(0), Change::time);
         let by_hash = self.commit_command("EVALSHA", self.commit.get_hash(), changes, operation, now);
-        let (mut tries, mut perhaps_sent) = (0, false);
+        let (begun, mut tries, mut perhaps_sent) = (Instant::now(), 0, false);
         loop {
             tries += 1;
             let mut result = send(&mut connection, &by_hash).await;
@@ -205,7 +208,7 @@ impl RedisStore {
                 return Err(refused(&error));
             }
             perhaps_sent |= error.is_io_error() && !error.is_connection_refusal();
-            if tries == COMMIT_TRIES {
+            if tries == COMMIT_TRIES || begun.elapsed() > COMMIT {
                 let problem = plain(&error);
                 return Err(if perhaps_sent { StoreError::OutcomeUnknown(problem) } else { StoreError::Unavailable(problem) });
             }
@@ -513,14 +516,20 @@ fn connect(url: &RedisUrl) -> anyhow::Result<ConnectionManager> {
     let config = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(CONNECT))
         .set_response_timeout(Some(RESPONSE))
-        .set_number_of_retries(2)
+        .set_number_of_retries(1)
         .set_max_delay(Duration::from_millis(500));
     Ok(ConnectionManager::new_lazy_with_config(Client::open(info)?, config)?)
 }
 
+/// What a command answers, or that it did not in time.
+async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
+    let late = || RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"));
+    tokio::time::timeout(COMMAND, answer).await.unwrap_or_else(|_| Err(late()))
+}
+
 /// Sends a command; what the server refuses is an error like any other.
 async fn send(connection: &mut ConnectionManager, command: &Cmd) -> Result<Value, RedisError> {
-    connection.send_packed_command(command).await.and_then(unwrapped)
+    in_time(connection.send_packed_command(command)).await.and_then(unwrapped)
 }
 
 /// Whether sending it again may help.
@@ -551,7 +560,7 @@ fn unread(error: &RedisError) -> StoreError {
         return StoreError::Unavailable(remedy.to_owned());
     }
     if is_transient(error) || error.is_unrecoverable_error() || error.kind() == ErrorKind::InvalidClientConfig {
-        return StoreError::Unavailable(plain(error));
+        return StoreError::Unavailable(format!("{}; is the address right, and is Redis running?", plain(error)));
     }
     StoreError::Failed(format!("Redis answered: {}", plain(error)))
 }

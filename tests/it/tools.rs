@@ -409,15 +409,16 @@ impl Repository for Faulty {
 const EVERY_TOOL: [(&str, &str); 8] = [
     ("list_projects", "LIST_PROJECTS_ERROR"),
     ("get_project", "GET_PROJECT_ERROR"),
-    ("update_project", "OUTCOME_UNKNOWN"),
+    ("update_project", "UPDATE_PROJECT_ERROR"),
     ("list_resources", "LIST_RESOURCES_ERROR"),
     ("get_resource", "GET_RESOURCE_ERROR"),
-    ("update_resource", "OUTCOME_UNKNOWN"),
+    ("update_resource", "UPDATE_RESOURCE_ERROR"),
     ("get_audit_log", "AUDIT_LOG_ERROR"),
     ("get_audit_stats", "AUDIT_STATS_ERROR"),
 ];
 
 async fn every_tool_fails_cleanly(faulty: Faulty) {
+    let hangs = matches!(faulty, Faulty::Hangs);
     let mut client = Client::of(Arc::new(faulty), None);
     for (tool, code) in EVERY_TOOL {
         let arguments = match tool.split('_').next() {
@@ -426,8 +427,70 @@ async fn every_tool_fails_cleanly(faulty: Faulty) {
             _ => json!({}),
         };
         let error = client.refused(tool, arguments).await;
-        assert_eq!(error["code"], code, "{tool}: {error}");
+        // No commit was begun, so nothing was written, and the answer says so.
+        assert_eq!(error["code"], if hangs { "STORE_UNAVAILABLE" } else { code }, "{tool}: {error}");
     }
+}
+
+#[tokio::test]
+async fn every_broken_argument_is_named_at_once_with_the_mistakes_in_the_patch() {
+    let (_store, mut client) = stocked();
+
+    let log = client.refused("get_audit_log", json!({ "since": "x", "until": "y", "limit": 0, "cursor": "!" })).await;
+    let arguments = json!({ "id": "rdv-artisan", "data": { "titel": "x", "tags": "y" }, "reason": "x".repeat(501) });
+    let update = client.refused("update_project", arguments).await;
+
+    let mut found = paths(&log);
+    found.sort_unstable();
+    assert_eq!(found, ["cursor", "limit", "since", "until"]);
+    let mut found = paths(&update);
+    found.sort_unstable();
+    assert_eq!(found, ["reason", "tags", "titel"]);
+}
+
+#[tokio::test]
+async fn a_call_of_the_wrong_form_and_an_unknown_method_are_told_apart() {
+    let (_store, mut client) = stocked();
+
+    for params in [
+        json!({ "name": "get_project", "arguments": "x" }),
+        json!({ "name": 5 }),
+        json!({}),
+        json!({ "name": "get_project", "arguments": [1] }),
+    ] {
+        let answer = client.request("tools/call", params).await;
+        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-32602), &json!(1)), "{answer}");
+    }
+    let unknown = client.request(&"m".repeat(3000), json!({})).await;
+    assert_eq!(unknown["error"]["code"], -32601);
+    assert!(unknown["error"]["message"].as_str().unwrap().len() < 200);
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_served_is_refused_under_its_own_id() {
+    let (_store, mut client) = stocked();
+    let deep = format!("{}1{}", "[".repeat(140), "]".repeat(140));
+
+    let too_deep = client
+        .line(&format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"x","arguments":{{"a":{deep}}}}}}}"#))
+        .await;
+    let too_long = client.line(&format!(r#"{{"jsonrpc":"2.0","id":"long","method":"{}"}}"#, "x".repeat(2 << 20))).await;
+    let no_method = client.line(r#"{"jsonrpc":"2.0","id":78,"method":5}"#).await;
+
+    assert_eq!((&too_deep["id"], &too_deep["error"]["code"]), (&json!(7), &json!(-32600)));
+    assert_eq!((&too_long["id"], &too_long["error"]["code"]), (&json!("long"), &json!(-32600)));
+    assert_eq!((&no_method["id"], &no_method["error"]["code"]), (&json!(78), &json!(-32600)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_request_with_an_id_that_is_in_use_is_refused_and_not_carried_out() {
+    let mut client = Client::of(Arc::new(Faulty::Hangs), None);
+    let call =
+        json!({ "jsonrpc": "2.0", "id": 500, "method": "tools/call", "params": { "name": "get_project", "arguments": { "id": "x" } } });
+
+    let refused = client.line(&format!("{call}\n{call}")).await;
+
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(500), &json!(-32600)));
 }
 
 #[tokio::test]
