@@ -29,9 +29,9 @@ fn main() -> ExitCode {
     match run(&cli, &environment) {
         Ok(code) => code,
         Err(error) => {
-            let lines = error.chain().flat_map(|cause| cause.to_string().lines().map(ToOwned::to_owned).collect::<Vec<_>>());
-            let text: String = lines.map(|line| format!("portfolio-mcp: {line}\n")).collect();
-            let _ = stderr().write_all(text.as_bytes());
+            for line in error.chain().flat_map(|cause| cause.to_string().lines().map(ToOwned::to_owned).collect::<Vec<_>>()) {
+                let _ = writeln!(stderr(), "portfolio-mcp: {line}");
+            }
             // 2: wrong usage; 3: the store or the system is at fault (CONTRACT.md, section 6).
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 3 })
         }
