@@ -77,22 +77,42 @@ fn assert_all_applied(log: &Log) {
     }
 }
 
+/// Writers who know nothing of each other may lose a race until their deadline, on a machine that has much else to do:
+/// they are told so and ask again. That is the exception.
+fn assert_few_lost_races(lost: usize) {
+    println!("{lost} races were lost until the deadline");
+    assert!(lost <= TASKS, "{lost} of {} races were lost until the deadline", TASKS * UPDATES);
+}
+
 /// All tasks change one document at once, each through one of `services`.
 async fn check_tasks(store: &Store, services: &[Arc<ContentService>]) {
     let key = project_key("contended");
     create_sound(&*store.repository, &key).await;
+    let lost = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
-        let (service, key) = (Arc::clone(&services[task % services.len()]), key.clone());
+        let (service, key, lost) = (Arc::clone(&services[task % services.len()]), key.clone(), Arc::clone(&lost));
         tasks.spawn(async move {
-            for number in 0..UPDATES {
-                let updated = retitle(&service, &key, &title_of(task, number)).await.unwrap();
-                assert!(!updated.replayed && updated.audit_id.is_some());
+            let mut number = 0;
+            while number < UPDATES {
+                match retitle(&service, &key, &title_of(task, number)).await {
+                    Ok(updated) => {
+                        assert!(!updated.replayed && updated.audit_id.is_some());
+                        number += 1;
+                    }
+                    Err(Error::Conflict { .. }) => drop(lost.fetch_add(1, Ordering::SeqCst)),
+                    Err(other) => panic!("{other:?}"),
+                }
             }
         });
     }
     tasks.join_all().await;
 
+    let lost = lost.load(Ordering::SeqCst);
+    if services.len() == 1 {
+        assert_eq!(lost, 0, "writers in one process queue for a document");
+    }
+    assert_few_lost_races(lost);
     assert_all_applied(&store.assert_sound().await);
 }
 
@@ -129,15 +149,23 @@ async fn check_processes(store: &Store) {
     create_sound(&*store.repository, &key).await;
     let servers = [Mcp::start(store).await, Mcp::start(store).await, Mcp::start(store).await];
 
+    let lost = AtomicUsize::new(0);
     join_all((0..TASKS).map(async |task| {
-        for number in 0..UPDATES {
+        let mut number = 0;
+        while number < UPDATES {
             let arguments = json!({ "id": key.id, "data": { "title": title_of(task, number) } });
             let answer = servers[task % servers.len()].call("update_project", arguments).await;
+            if answer["error"]["code"] == "VERSION_CONFLICT" {
+                lost.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
             assert_eq!(answer["success"], true, "{answer}");
+            number += 1;
         }
     }))
     .await;
 
+    assert_few_lost_races(lost.into_inner());
     for server in servers {
         assert!(server.strays().is_empty(), "{:?}", server.strays());
         assert!(server.finish().success());
