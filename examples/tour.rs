@@ -36,8 +36,8 @@ fn main() -> Result<()> {
             println!("  {:<30} {:<10} {}", text(&row["id"]), text(&row["status"]), text(&row[last]));
         }
     }
-    let found = client.call("list_projects", &json!({ "query": "ELECTRICIENS rendez-vous", "tag": "sms" }))?;
-    println!("  searched for `ELECTRICIENS rendez-vous`, tag `sms`, whatever case and accents: {} found", found["meta"]["total"]);
+    let found = client.call("list_projects", &json!({ "query": "BATIMENT artisans", "tag": "sms" }))?;
+    println!("  searched for `BATIMENT artisans`, tag `sms`, whatever case and accents: {} found", found["meta"]["total"]);
 
     step("3. get_project: one document and its version");
     let project = client.call("get_project", &json!({ "id": "rdv-artisan" }))?;
@@ -51,12 +51,12 @@ fn main() -> Result<()> {
     println!("  version {}", text(&version));
 
     step("4. update_project with dryRun: what would change");
-    let patch = json!({ "client": { "size": "61 artisans" }, "metadata": { "featured": false } });
+    let patch = json!({ "client": { "size": "40 entreprises, 118 salariés" }, "metadata": { "featured": false } });
     let preview = client.call("update_project", &json!({ "id": "rdv-artisan", "data": patch, "dryRun": true }))?;
     show_changes(&preview);
 
     step("5. update_project: the edit, guarded by the version, with a reason for the record");
-    let arguments = json!({ "id": "rdv-artisan", "data": patch, "expectedVersion": version, "reason": "two more members joined" });
+    let arguments = json!({ "id": "rdv-artisan", "data": patch, "expectedVersion": version, "reason": "two companies joined" });
     let updated = client.call("update_project", &arguments)?;
     show_changes(&updated);
     println!("  recorded as {}", text(&updated["meta"]["auditId"]));

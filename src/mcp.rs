@@ -180,7 +180,7 @@ impl ServerHandler for ContentServer {
             let refused = StoreError::ReadOnly(reason.to_string()).into();
             return Err::<(), _>(ToolError::new("UPDATE", kind, refused, self.content.now())).into_call_tool_result();
         }
-        let mut arguments = tidied(request.arguments.take().unwrap_or_default());
+        let mut arguments = tidied(&name, request.arguments.take().unwrap_or_default());
         let violations = broken(&name, check, &mut arguments);
 
         let started = tokio::time::Instant::now();
@@ -259,8 +259,9 @@ fn opened(schema: &JsonObject) -> Value {
 }
 
 /// What clients mean although they say it otherwise: an absent argument as `null`, an object as a text, 20 as 20.0.
-fn tidied(mut arguments: JsonObject) -> JsonObject {
-    arguments.retain(|_, value| !value.is_null());
+fn tidied(tool: &str, mut arguments: JsonObject) -> JsonObject {
+    let known = ROUTER.get(tool).and_then(|tool| tool.input_schema.get("properties")).and_then(Value::as_object);
+    arguments.retain(|name, value| !value.is_null() || !known.is_some_and(|known| known.contains_key(name)));
     if let Some(data) = arguments.get_mut("data") {
         unwrap_text(data);
     }

@@ -140,8 +140,8 @@ impl ContentService {
     }
 
     /// A page of the audit log.
-    pub async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, Error> {
-        Ok(self.store.audit_entries(query).await?)
+    pub async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
+        self.store.audit_entries(query).await
     }
 
     /// The audit log in numbers, with its newest entries.
@@ -207,7 +207,7 @@ impl ContentService {
                 }
                 Err(StoreError::Conflict) => {
                     sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                    pause = (pause * 2).min(Duration::from_millis(200));
+                    pause = (pause * 2).min(Duration::from_millis(20));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -247,10 +247,14 @@ impl ContentService {
         Circumstances { origin, operation, entry_id: Uuid::new_v4().to_string(), now: self.now() }
     }
 
-    /// The store, for what import reads and carries.
-    #[must_use]
-    pub fn store(&self) -> &dyn Repository {
-        &*self.store
+    /// What is stored at `key`, to be changed.
+    pub async fn stored(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError> {
+        self.store.get(key, Purpose::Change).await
+    }
+
+    /// Adds entries of another store's log to the history, and says how many were new.
+    pub async fn carry(&self, entries: &[StoredEntry]) -> Result<usize, StoreError> {
+        self.store.carry(entries, self.now()).await
     }
 
     async fn replay(&self, key: &DocumentKey, done: Committed) -> Result<Updated, Error> {

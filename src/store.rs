@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::{AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry};
+use crate::domain::{
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+};
 
 mod cache;
 mod location;
@@ -38,10 +40,10 @@ pub trait Repository: Send + Sync {
     /// What an operation did when it was committed before; asked before anything is read or compared.
     async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError>;
 
-    /// Adds entries of another store's log, unchanged and at their own time, and says how many were new.
+    /// Adds entries of another store's log, unchanged and at their own time, and says how many were new; `seq` goes on after theirs.
     ///
     /// The only writing besides [`Repository::commit`]; it can add to history, and touch nothing else.
-    async fn carry(&self, entries: &[StoredEntry]) -> Result<usize, StoreError>;
+    async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError>;
 
     /// A page of the audit log, newest first.
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;

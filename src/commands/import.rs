@@ -1,19 +1,19 @@
 //! `import`: brings a JSON folder into the store, through the same door as every other write.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{collections::HashSet, io::Write, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use futures::future::try_join_all;
+use futures::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
     cli::{ImportArgs, Settings, UsageError},
-    domain::{Change, DocumentKey, Operation, Origin, Source, document::excerpt},
+    domain::{AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt},
     folder::Folder,
     service::ContentService,
-    store::{Purpose, StoreError},
+    store::StoreError,
 };
 
 /// Documents that are written together, so that a distant store costs a round trip for many.
@@ -66,9 +66,11 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
     let on_difference = if arguments.force { OnDifference::Replace } else { OnDifference::Leave };
 
     // History first, so that what is written now comes after it.
+    let new = new_entries(content, &folder.entries).await.context("reading the audit log")?;
     let carried = match run {
-        Run::Real if !folder.entries.is_empty() => content.store().carry(&folder.entries).await.context("carrying over the audit log")?,
-        _ => 0,
+        Run::Real if !new.is_empty() => content.carry(&new).await.context("carrying over the audit log")?,
+        Run::Real => 0,
+        Run::Dry => new.len(),
     };
     let progress = ProgressBar::new(folder.documents.len() as u64);
     progress.set_style(ProgressStyle::with_template("importing {bar:30} {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -96,17 +98,32 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
     let would = if run == Run::Dry { "dry run, nothing was written: " } else { "" };
     let Report { created, replaced, unchanged, left, .. } = report;
     writeln!(out, "{would}{created} created, {replaced} replaced, {unchanged} unchanged, {left} left as they are")?;
-    match run {
-        Run::Real if !folder.entries.is_empty() => {
-            writeln!(out, "{carried} of {} audit entries were carried over, the others were there already", folder.entries.len())?;
-        }
-        Run::Dry if !folder.entries.is_empty() => writeln!(out, "{} audit entries would be carried over", folder.entries.len())?,
-        _ => {}
+    if !folder.entries.is_empty() {
+        let were = if run == Run::Dry { "would be" } else { "were" };
+        writeln!(out, "{carried} of {} audit entries {were} carried over, the others are there already", folder.entries.len())?;
     }
     if left > 0 {
         writeln!(out, "hint: --force replaces the documents that differ; every replaced value stays in the audit log")?;
     }
     Ok(ExitCode::from(u8::from(left > 0)))
+}
+
+/// The entries that the log does not have yet, each once, however it is printed.
+async fn new_entries(content: &ContentService, entries: &[StoredEntry]) -> Result<Vec<StoredEntry>, StoreError> {
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut known = HashSet::new();
+    let mut query = AuditQuery { limit: 1000, ..AuditQuery::default() };
+    loop {
+        let page = content.audit_entries(&query).await?;
+        known.extend(page.entries.iter().map(StoredEntry::identity));
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    Ok(entries.iter().filter(|entry| known.insert(entry.identity())).cloned().collect())
 }
 
 /// Imports some documents, all together or none.
@@ -121,9 +138,17 @@ async fn import(
         let ids: Vec<&str> = documents.iter().map(|(key, _)| key.id.as_str()).collect();
         let operation = Operation::once(&Uuid::new_v4().to_string(), &json!({ "import": ids }));
         let origin = Origin { actor: whoami::username().ok(), transport: Some("cli"), ..Origin::new(Source::Admin) };
-        let stored = try_join_all(documents.iter().map(|(key, _)| content.store().get(key, Purpose::Change))).await?;
+        let stored = join_all(documents.iter().map(|(key, _)| content.stored(key))).await;
         let (mut report, mut changes) = (Report::default(), Vec::new());
         for ((key, document), stored) in documents.iter().zip(stored) {
+            let stored = match stored {
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    report.left += 1;
+                    report.lines.push(format!("refused    {key}: {error}; restore it from a backup or delete it, then import again"));
+                    continue;
+                }
+                stored => stored?,
+            };
             let circumstances = content.circumstances(origin.clone(), operation.clone());
             let change = match stored {
                 None => Some(Change::create(key.clone(), document.clone(), circumstances)),

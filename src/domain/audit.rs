@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{
     Timestamp,
     document::{DocumentKey, Kind, Version},
-    patch::FieldChange,
+    patch::{FieldChange, canonical},
 };
 
 /// What a write did.
@@ -230,14 +230,34 @@ impl StoredEntry {
     /// The label under which this entry is counted in `category`, old spellings of a kind being the kind.
     #[must_use]
     pub fn label(&self, category: Category) -> Option<&str> {
-        let text = self.text_of(category.member())?;
-        match category {
-            Category::EntityType => match Kind::from_stored(text) {
-                Some(kind) => Some(kind.singular()),
-                None => Some(text),
-            },
-            Category::Action | Category::Source => Some(text),
+        self.text_of(category.member()).map(|text| folded(category, text))
+    }
+
+    /// What makes two entries the same one, however they are printed: the id, or all they say.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match self.text_of("id") {
+            Some(id) => id.to_owned(),
+            None => canonical(&Value::Object(self.json().clone())).to_string(),
         }
+    }
+
+    /// The time to put it at in the log of another store, in milliseconds since 1970: its own, but never later than `now`, because a log
+    /// whose newest entry is of the future would date all that follow like it.
+    #[must_use]
+    pub fn carried_score(&self, now: Timestamp) -> i64 {
+        self.timestamp().map_or(0, Timestamp::millis).clamp(0, now.millis())
+    }
+}
+
+/// The label that old spellings of a kind are counted under.
+fn folded(category: Category, label: &str) -> &str {
+    match category {
+        Category::EntityType => match Kind::from_stored(label) {
+            Some(kind) => kind.singular(),
+            None => label,
+        },
+        Category::Action | Category::Source => label,
     }
 }
 
@@ -350,13 +370,13 @@ impl AuditStats {
     pub fn from_counters(total: u64, counters: &HashMap<String, String>, unlabelled: &HashMap<String, String>) -> Option<Self> {
         let mut stats = Self { total, ..Self::default() };
         for (category, counts) in Category::ALL.into_iter().zip(&mut stats.counts) {
-            let mut counted = unlabelled.get(category.member()).map_or(Some(0), |count| count.parse().ok())?;
+            let mut counted: u64 = unlabelled.get(category.member()).map_or(Some(0), |count| count.parse().ok())?;
             for (name, count) in counters {
                 if let Some(label) = name.strip_prefix(category.member()).and_then(|rest| rest.strip_prefix(':')) {
                     let count: u64 = count.parse().ok()?;
-                    counted += count;
+                    counted = counted.checked_add(count)?;
                     if count > 0 {
-                        counts.insert(label.to_owned(), count);
+                        *counts.entry(folded(category, label).to_owned()).or_default() += count;
                     }
                 }
             }

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::{
     Timestamp,
     audit::{Action, AuditEntry, EntryMetadata, Origin, entry_prefix},
-    document::{DocumentKey, Record, Violation, sha256_hex},
-    patch::{self, FieldChange},
+    document::{DocumentKey, MAX_BYTES, Record, Violation, sha256_hex},
+    patch::{self, FieldChange, canonical},
     rules::is_owned,
 };
 
@@ -49,19 +49,6 @@ impl Operation {
     #[must_use]
     pub fn seconds(&self) -> u32 {
         if self.lasting { 24 * 60 * 60 } else { 15 * 60 }
-    }
-}
-
-/// JSON with sorted members, so that equal values have equal texts.
-fn canonical(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let mut sorted: Vec<_> = members.iter().collect();
-            sorted.sort_unstable_by_key(|(name, _)| *name);
-            sorted.into_iter().map(|(name, member)| (name.clone(), canonical(member))).collect::<Map<_, _>>().into()
-        }
-        Value::Array(items) => items.iter().map(canonical).collect(),
-        other => other.clone(),
     }
 }
 
@@ -112,8 +99,13 @@ impl Change {
     /// # Errors
     /// Every rule that the change breaks, not what was broken before.
     pub fn update(current: &Record, patch: &Map<String, Value>, circumstances: Circumstances) -> Result<Update, Vec<Violation>> {
+        let bytes = serde_json::to_string(patch).map_or(0, |text| text.len());
+        if bytes > MAX_BYTES {
+            let message = format!("expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}");
+            return Err(vec![Violation::new("data", "size", message)]);
+        }
         let mut refused = current.key().kind.rules().strangers(patch, current.document());
-        let mut document = patch::merge(current.document(), patch);
+        let mut document = patch::merge(current.document(), &current.key().kind.rules().pruned(patch, current.document()));
         if refused.is_empty() && document == *current.document() {
             return Ok(Update::Nothing);
         }
@@ -253,4 +245,70 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
 
 fn at_or_below(path: &str, named: &str) -> bool {
     path.strip_prefix(named).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Kind, Source};
+
+    fn circumstances() -> Circumstances {
+        let operation = Operation::once("key", &json!({}));
+        Circumstances { origin: Origin::new(Source::Mcp), operation, entry_id: "entry".to_owned(), now: Timestamp::from_millis(1) }
+    }
+
+    fn record(document: &Value) -> Record {
+        Record::parse(DocumentKey::new(Kind::Project, "a"), document.to_string()).unwrap()
+    }
+
+    fn update(document: &Value, patch: &Value) -> Result<Update, Vec<Violation>> {
+        Change::update(&record(document), patch.as_object().unwrap(), circumstances())
+    }
+
+    #[test]
+    fn what_is_sent_back_as_it_is_stored_changes_nothing_even_where_it_is_null() {
+        let document = json!({"id":"a","legacy":null,"extra":{"x":null,"y":1},"solution":{"codename":null},"metadata":{"updatedAt":"x"}});
+
+        assert!(matches!(update(&document, &document), Ok(Update::Nothing)));
+    }
+
+    #[test]
+    fn a_stored_null_for_an_optional_field_can_be_removed() {
+        let document = json!({"id":"a","solution":{"videoUrl":null,"demoLink":"/x"}});
+
+        let Ok(Update::Change(change, _)) = update(&document, &json!({"solution":{"videoUrl":null}})) else { panic!("no change") };
+
+        assert_eq!(change.text(), r#"{"id":"a","solution":{"demoLink":"/x"}}"#);
+    }
+
+    #[test]
+    fn a_change_is_refused_for_what_it_breaks_and_not_for_what_was_broken() {
+        let document = json!({"id":"a","title":"","tags":[""],"client":"nobody"});
+
+        let Ok(Update::Change(_, left)) = update(&document, &json!({"result":"better"})) else { panic!("refused") };
+        let Err(refused) = update(&document, &json!({"tags":["",""],"client":{"size":"3"}})) else { panic!("accepted") };
+
+        assert!(left.iter().any(|violation| violation.path == "title"));
+        let mut paths: Vec<&str> = refused.iter().map(|violation| violation.path.as_str()).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["client.objective", "client.type", "tags[0]", "tags[1]"]);
+    }
+
+    #[test]
+    fn a_huge_patch_is_refused_before_it_is_checked() {
+        let Err(refused) = update(&json!({"id":"a"}), &json!({"tags": vec![""; 150_000]})) else { panic!("accepted") };
+
+        assert_eq!((refused.len(), refused.first().map(|violation| violation.path.as_str())), (1, Some("data")));
+    }
+
+    #[test]
+    fn the_fields_of_older_programs_stay_in_step() {
+        let document = json!({"published":false,"updatedAt":"old","createdAt":"2020-01-01T00:00:00Z","metadata":{"status":"draft","createdAt":"2020-01-01T00:00:00Z","updatedAt":"2020-01-01T00:00:00Z","featured":false}});
+
+        let Ok(Update::Change(change, _)) = update(&document, &json!({"metadata":{"status":"published"}})) else { panic!("refused") };
+
+        let next = change.next().document();
+        assert_eq!(next.get("published"), Some(&json!(true)));
+        assert_eq!(next.get("updatedAt"), next.get("metadata").and_then(|metadata| metadata.get("updatedAt")));
+    }
 }

@@ -343,6 +343,9 @@ impl fmt::Display for Violation {
 
 /// The nearest of the `known` names, if one is near enough to be meant.
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    if name.len() > 100 {
+        return None;
+    }
     let folded = name.to_lowercase();
     known
         .into_iter()

@@ -61,6 +61,20 @@ pub fn unwrap_text(value: &mut Value) {
     }
 }
 
+/// JSON with sorted members, so that equal values have equal texts.
+#[must_use]
+pub fn canonical(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_unstable_by_key(|(name, _)| *name);
+            sorted.into_iter().map(|(name, member)| (name.clone(), canonical(member))).collect::<Map<_, _>>().into()
+        }
+        Value::Array(items) => items.iter().map(canonical).collect(),
+        other => other.clone(),
+    }
+}
+
 /// `target` with `patch` merged into it (RFC 7396), order kept.
 #[must_use]
 pub fn merge(target: &Map<String, Value>, patch: &Map<String, Value>) -> Map<String, Value> {
@@ -127,8 +141,12 @@ pub fn diff(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<FieldChan
     changes
 }
 
+/// A name that a dotted path cannot say.
+fn unnameable(name: &str) -> bool {
+    name.is_empty() || name.contains('.')
+}
+
 fn diff_members(old: &Map<String, Value>, new: &Map<String, Value>, path: &str, changes: &mut Vec<FieldChange>) {
-    let unnameable = |name: &String| name.is_empty() || name.contains('.');
     if old.keys().chain(new.keys()).any(|name| unnameable(name) && old.get(name) != new.get(name)) {
         changes.push(FieldChange {
             field: path.to_owned(),
@@ -152,9 +170,12 @@ fn diff_members(old: &Map<String, Value>, new: &Map<String, Value>, path: &str, 
     }
 }
 
-/// Every top-level field of a document that was not there before, whole.
+/// Every top-level field of a document that was not there before, whole; or the document whole, if a name has no path.
 #[must_use]
 pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
+    if document.keys().any(|name| unnameable(name)) {
+        return vec![FieldChange { field: String::new(), old_value: None, new_value: Some(Value::Object(document.clone())) }];
+    }
     document.iter().map(|(name, value)| FieldChange { field: name.clone(), old_value: None, new_value: Some(value.clone()) }).collect()
 }
 
@@ -238,6 +259,13 @@ mod tests {
         assert_eq!(changes.len(), 1);
         assert_eq!(changes[0].field, "a");
         assert_eq!(apply(&old, &changes), new);
+    }
+
+    #[test]
+    fn a_document_with_a_name_that_has_no_path_is_created_whole() {
+        for document in [json!({"a.b":1,"c":2}), json!({"":5}), json!({"a":{"b.c":1}})].map(object) {
+            assert_eq!(apply(&Map::new(), &creation(&document)), document);
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! One declaration gives the check of documents, the schema of patches that clients see, and the description of
 //! answers, so that a rule is written once. Rules that a schema cannot say are beside it, in `document`.
 
+use std::collections::HashSet;
+
 use jsonschema::{
     ValidationError, Validator,
     error::{TypeKind, ValidationErrorKind},
@@ -75,6 +77,12 @@ impl Rules {
         }
     }
 
+    /// `patch` without the members that are equal to what is stored.
+    #[must_use]
+    pub fn pruned(&self, patch: &Map<String, Value>, stored: &Map<String, Value>) -> Map<String, Value> {
+        pruned(&self.document, patch, Some(stored))
+    }
+
     /// What in `patch` this content type does not know, or only the server sets.
     ///
     /// Such a member is let through when it is equal to what is stored: clients send back whole documents.
@@ -84,6 +92,29 @@ impl Rules {
         strangers(&self.document, patch, Some(stored), "", &mut found);
         found
     }
+}
+
+/// A patch without the members that are as they are stored: to merge a stored `null` again would remove it.
+///
+/// What stays is a `null` for an optional field of the declaration that is stored as `null`, which is meant to remove it.
+fn pruned(schema: &Value, patch: &Map<String, Value>, stored: Option<&Map<String, Value>>) -> Map<String, Value> {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let required = schema.get("required").and_then(Value::as_array);
+    let removable = |name: &String| {
+        properties.is_some_and(|properties| properties.contains_key(name))
+            && !required.is_some_and(|required| required.iter().any(|entry| entry == name))
+    };
+    let mut left = Map::new();
+    for (name, value) in patch {
+        let there = stored.and_then(|stored| stored.get(name));
+        let value = match (value, there, properties.and_then(|properties| properties.get(name))) {
+            (value, Some(there), _) if value == there && !(value.is_null() && removable(name)) => continue,
+            (Value::Object(members), Some(Value::Object(there)), Some(property)) => Value::Object(pruned(property, members, Some(there))),
+            (value, _, _) => value.clone(),
+        };
+        left.insert(name.clone(), value);
+    }
+    left
 }
 
 /// Whether the server owns what is at `path`.
@@ -211,7 +242,8 @@ pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
     }
     let mut found: Vec<Violation> = check.iter_errors(instance).flat_map(|error| explained(&error)).collect();
     // A value of the wrong type also breaks the rules for its type; the type is what to mend.
-    let mistyped: Vec<String> = found.iter().filter(|violation| violation.rule == "type").map(|violation| violation.path.clone()).collect();
+    let mistyped: HashSet<String> =
+        found.iter().filter(|violation| violation.rule == "type").map(|violation| violation.path.clone()).collect();
     found.retain(|violation| violation.rule == "type" || !mistyped.contains(&violation.path));
     found
 }

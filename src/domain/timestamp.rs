@@ -11,6 +11,9 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// 9999-12-31T23:59:59.999Z, the last instant that four digits for the year can say.
+    const LAST: Self = Self(253_402_300_799_999_000);
+
     /// From microseconds since 1970, as a clock gives them.
     #[must_use]
     pub fn from_micros(micros: i64) -> Self {
@@ -48,10 +51,12 @@ impl Timestamp {
         self.millis() + i64::from(self.0.rem_euclid(1000) != 0)
     }
 
-    /// The later of this instant and one millisecond after `previous`, so that it reads as strictly later in documents too.
+    /// The later of this instant and one millisecond after `previous`, so that it reads as strictly later in documents too; this
+    /// instant, if nothing that can be written is later than `previous`.
     #[must_use]
     pub fn after(self, previous: Option<Self>) -> Self {
-        previous.map_or(self, |previous| self.max(Self::from_millis(previous.millis() + 1)))
+        let next = previous.map(|previous| Self::from_millis(previous.millis() + 1)).filter(|next| *next <= Self::LAST);
+        next.map_or(self, |next| self.max(next))
     }
 }
 
@@ -96,5 +101,6 @@ mod tests {
 
         assert_eq!(now.after(None), now);
         assert_eq!(now.after(Some(Timestamp::from_micros(5_000_400))), Timestamp::from_millis(5_001));
+        assert_eq!(now.after(Timestamp::parse("9999-12-31T23:59:59.999Z")), now);
     }
 }

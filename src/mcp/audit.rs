@@ -29,7 +29,7 @@ impl ContentServer {
         let query =
             query(&params, &identity).map_err(|found| ToolError::invalid_arguments("get_audit_log", &[found], self.content.now()))?;
         let page = self.content.audit_entries(&query).await;
-        let page = page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error, self.content.now()))?;
+        let page = page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error.into(), self.content.now()))?;
         let meta = LogMeta {
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),

@@ -12,6 +12,9 @@ use crate::{
     store::StoreError,
 };
 
+/// A message tells so many violations; the details tell all.
+const MOST_LINES: usize = 50;
+
 /// A refusal or failure of a tool, in the contract's form.
 #[derive(Debug)]
 pub struct ToolError {
@@ -68,9 +71,12 @@ impl ToolError {
     fn invalid(headline: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
         let count = violations.len();
         let mut message = format!("{headline}, {count} problem{}:", if count == 1 { "" } else { "s" });
-        for violation in violations {
+        for violation in violations.iter().take(MOST_LINES) {
             message.push_str("\n  ");
             message.push_str(&violation.to_string());
+        }
+        if count > MOST_LINES {
+            message.push_str("\n  and more, all in details.violations");
         }
         Self { code: "VALIDATION_FAILED".to_owned(), message, details: Some(json!({ "violations": violations })), timestamp }
     }

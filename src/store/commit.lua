@@ -59,10 +59,10 @@ if redis.acl_check_cmd then
   end
 else
   -- An older server cannot be asked, so each command is tried on a key of our own; that all keys are in reach, the
-  -- server has checked before it ran this script. SADD comes first, because a full memory refuses only what precedes
-  -- every write; SREM takes away what it left, also where DEL is not allowed.
+  -- server has checked before it ran this script. SET XX comes first: it writes nothing, but meets a full memory,
+  -- which refuses only what precedes every write, and a replica.
   local tries = {
-    {'SADD', SCRATCH, 'm'}, {'SREM', SCRATCH, 'm'}, {'DEL', SCRATCH}, {'SET', SCRATCH, '', 'EX', '1'}, {'DEL', SCRATCH},
+    {'SET', SCRATCH, '', 'XX'}, {'DEL', SCRATCH}, {'SADD', SCRATCH, 'm'}, {'SREM', SCRATCH, 'm'}, {'DEL', SCRATCH},
     {'ZADD', SCRATCH, '0', 'm'}, {'DEL', SCRATCH}, {'HSET', SCRATCH, 'f', '0'}, {'DEL', SCRATCH},
   }
   for _, command in ipairs(tries) do
@@ -73,7 +73,7 @@ else
         or string.find(result.err, 'no permissions', 1, true) then
         return {'NOPERM', command[1]}
       end
-      return redis.error_reply(result.err)
+      return redis.error_reply(string.match(result.err, '%-(%u+ .*)$') or result.err) -- without the place in this script
     end
   end
 end
@@ -99,7 +99,10 @@ local newest = redis.call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES')
 fields[#fields + 1] = 'seq'
 local counted = redis.call('HMGET', STATS, unpack(fields))
 -- A lost counter must not start again at 1: the newest entry has a say, and without a counter the newest one with a number.
-local function numbered(entry) return tonumber(string.match(entry or '', '^{"seq":%s*(%d+)')) end
+local function numbered(entry)
+  local number = tonumber(string.match(entry or '', '^{"seq":%s*(%d+)'))
+  return number and number < 2 ^ 53 and number or nil -- beyond that, one more is the same number
+end
 local counter, found = tonumber(counted[#fields] or nil), numbered(newest[1])
 local rank = -2
 while not counter and not found do

@@ -5,7 +5,7 @@
 //! is no WATCH, which on a shared connection loses updates.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -205,7 +205,9 @@ impl RedisStore {
             };
             let transient = is_transient(&error);
             if !transient {
-                return Err(refused(&error));
+                let answer = refused(&error);
+                // An earlier sending may have been applied before this one was refused.
+                return Err(if perhaps_sent { StoreError::OutcomeUnknown(plain(&error)) } else { answer });
             }
             perhaps_sent |= error.is_io_error() && !error.is_connection_refusal();
             if tries == COMMIT_TRIES || begun.elapsed() > COMMIT {
@@ -243,31 +245,36 @@ impl RedisStore {
         Ok(Committed { entries: self.entries_at(score, number(first)?, number(count)?).await?, replayed: true })
     }
 
-    /// Reads the log from the newest entry on, in growing steps, until `visit` has enough.
+    /// Reads the log from the newest entry on, in growing steps, until `visit` has enough; each entry once, whatever is added meanwhile.
     async fn scan(
         &self,
-        until: Option<i64>,
+        mut until: Option<i64>,
         since: Option<i64>,
         mut visit: impl FnMut(i64, String) -> bool + Send,
     ) -> Result<(), StoreError> {
-        let (mut offset, mut step) = (0, CHUNK);
+        let mut step = CHUNK;
+        // What was seen of the millisecond that the next step begins with.
+        let mut seen: HashSet<String> = HashSet::new();
         loop {
             let mut command = cmd("ZRANGE");
             let from = until.map_or("+inf".to_owned(), |score| score.to_string());
             let to = since.map_or("-inf".to_owned(), |score| score.to_string());
             command.arg(self.keys.entries()).arg(from).arg(to);
-            command.arg("BYSCORE").arg("REV").arg("LIMIT").arg(offset).arg(step).arg("WITHSCORES");
+            command.arg("BYSCORE").arg("REV").arg("LIMIT").arg(seen.len()).arg(step).arg("WITHSCORES");
             let found = scored(self.read(Purpose::Show, &command).await.map_err(|error| unread(&error))?);
             let count = found.len();
             for (member, score) in found {
-                if !visit(score, member) {
+                if until != Some(score) {
+                    seen.clear();
+                    until = Some(score);
+                }
+                if seen.insert(member.clone()) && !visit(score, member) {
                     return Ok(());
                 }
             }
             if count < step {
                 return Ok(());
             }
-            offset += count;
             step = (step * 2).min(4000);
         }
     }
@@ -398,19 +405,27 @@ impl Repository for RedisStore {
         }
     }
 
-    async fn carry(&self, entries: &[StoredEntry]) -> Result<usize, StoreError> {
+    async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
         let mut connection = self.writing()?;
         let mut added = 0;
         for chunk in entries.chunks(CHUNK) {
             let mut command = cmd("ZADD");
             command.arg(self.keys.entries()).arg("NX");
             for entry in chunk {
-                command.arg(entry.timestamp().map_or(0, Timestamp::millis)).arg(entry.text());
+                command.arg(entry.carried_score(now)).arg(entry.text());
             }
             match send(&mut connection, &command).await.map_err(|error| refused(&error))? {
                 Value::Int(count) => added += usize::try_from(count).unwrap_or_default(),
                 other => return Err(StoreError::Failed(format!("ZADD gave an unknown answer of type {}", kind_of(&other)))),
             }
+        }
+        if let Some(greatest) = entries.iter().filter_map(StoredEntry::seq).filter(|seq| *seq < 1 << 53).max() {
+            // Their numbers are taken, so the counter goes on after them; it never goes back.
+            let raise = "if tonumber(ARGV[1]) > (tonumber(redis.call('HGET', KEYS[1], 'seq') or '0') or 0) then \
+                         redis.call('HSET', KEYS[1], 'seq', ARGV[1]) end";
+            let mut command = cmd("EVAL");
+            command.arg(raise).arg(1).arg(self.keys.stats()).arg(greatest);
+            send(&mut connection, &command).await.map_err(|error| refused(&error))?;
         }
         Ok(added)
     }
@@ -548,6 +563,11 @@ fn refused(error: &RedisError) -> StoreError {
             StoreError::ReadOnly("this Redis is a read-only replica; give the server the address of the primary".to_owned())
         }
         (_, Some("OOM")) => StoreError::ReadOnly("the Redis database is full; make room or enlarge it, then try again".to_owned()),
+        (_, Some("WRONGTYPE")) => StoreError::Failed(
+            "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; the site's developer has to \
+             rename or delete it"
+                .to_owned(),
+        ),
         (_, Some("MISCONF" | "NOREPLICAS")) => StoreError::ReadOnly(format!("Redis takes no writes at the moment: {}", plain(error))),
         _ => unread(error),
     }

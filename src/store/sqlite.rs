@@ -50,11 +50,13 @@ CREATE TRIGGER documents_edited AFTER UPDATE OF kind, id, text ON documents BEGI
 END;
 CREATE TABLE entries (
   seq INTEGER UNIQUE, -- NULL: carried here from another log
+  number INTEGER, -- the seq that the text says, if JavaScript readers can tell it from the next one
   score INTEGER NOT NULL, -- milliseconds since 1970; the log is in the order of score, then text
   kind TEXT, entity_id TEXT, action TEXT, source TEXT, -- what the text says
   digest TEXT NOT NULL UNIQUE, -- SHA-256 of the text
   text TEXT NOT NULL -- the audit entry
 ) STRICT;
+CREATE INDEX entries_by_number ON entries (number);
 CREATE INDEX entries_by_score ON entries (score);
 CREATE INDEX entries_by_kind ON entries (kind, score);
 CREATE INDEX entries_by_entity_id ON entries (entity_id, kind, score);
@@ -152,13 +154,13 @@ impl Repository for SqliteStore {
         self.read(move |snapshot| outcome(snapshot, &operation)).await
     }
 
-    async fn carry(&self, entries: &[StoredEntry]) -> Result<usize, StoreError> {
+    async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
         let (start, entries) = (Instant::now(), entries.to_vec());
         self.run(&self.write_turns, move |database| {
             let written = database.write(start, |transaction| {
                 let mut added = 0;
                 for entry in &entries {
-                    added += insert_entry(transaction, None, entry.timestamp().map_or(0, Timestamp::millis), entry)?;
+                    added += insert_entry(transaction, None, entry.carried_score(now), entry)?;
                 }
                 Ok(added)
             });
@@ -202,10 +204,15 @@ impl Database {
         let mut connection = idle.map_or_else(|| self.open(), Ok)?;
         connection.busy_timeout(PATIENCE.saturating_sub(start.elapsed()))?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = work(&transaction)?;
-        transaction.commit().map_err(Problem::Commit)?;
+        let done = work(&transaction);
+        match &done {
+            Ok(_) => transaction.commit().map_err(Problem::Commit)?,
+            // An answer such as a conflict says nothing against the connection.
+            Err(Problem::Answer(_)) => transaction.rollback()?,
+            Err(_) => return done,
+        }
         *lock(&self.writer) = Some(connection);
-        Ok(done)
+        done
     }
 
     fn open(&self) -> Result<Connection, Problem> {
@@ -276,7 +283,8 @@ impl Database {
         let Problem::Commit(error) = &problem else { return Err(self.refused(problem)) };
         // The transaction may have reached the disk or not: its mark tells, read by somebody who knows nothing of it.
         match self.open().and_then(|fresh| outcome(&fresh, operation)) {
-            Ok(Some(committed)) => Ok(Committed { replayed: false, ..committed }),
+            // Whose it is, the caller sees by the entries' ids.
+            Ok(Some(committed)) => Ok(committed),
             Ok(None) => Err(self.refused(problem)),
             Err(_) => Err(StoreError::OutcomeUnknown(plain(error))),
         }
@@ -461,14 +469,11 @@ fn commit(transaction: &Connection, changes: &[Change], operation: &Operation) -
     if let Some(committed) = outcome(transaction, operation)? {
         return Ok(committed);
     }
-    let newest = "SELECT score, text FROM entries WHERE score = (SELECT max(score) FROM entries) ORDER BY text DESC LIMIT 1";
-    let newest = transaction.prepare_cached(newest)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let (newest_score, newest) = newest.map_or((i64::MIN, None), |(score, text)| (score, Some(StoredEntry::parse(text))));
-    // A log that was carried here goes on with its own numbers, if they are any that JavaScript readers can tell apart.
-    let carried = newest.and_then(|entry| entry.seq()).filter(|seq| *seq < 1 << 53).unwrap_or_default();
-    let greatest: Option<i64> = transaction.prepare_cached("SELECT max(seq) FROM entries")?.query_row([], |row| row.get(0))?;
-    let before = greatest.and_then(|seq| u64::try_from(seq).ok()).unwrap_or_default().max(carried);
-    let score = changes.first().map_or(0, |change| change.time().millis()).max(newest_score);
+    let newest_score: Option<i64> = transaction.prepare_cached("SELECT max(score) FROM entries")?.query_row([], |row| row.get(0))?;
+    // A log that was carried here goes on with its own numbers.
+    let greatest: Option<i64> = transaction.prepare_cached("SELECT max(number) FROM entries")?.query_row([], |row| row.get(0))?;
+    let before = greatest.and_then(|seq| u64::try_from(seq).ok()).unwrap_or_default();
+    let score = changes.first().map_or(0, |change| change.time().millis()).max(newest_score.unwrap_or(i64::MIN));
 
     let mut committed = Committed { entries: Vec::with_capacity(changes.len()), replayed: false };
     for (change, seq) in changes.iter().zip(before + 1..) {
@@ -529,10 +534,11 @@ fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Resu
 
 /// Adds an entry to the log, and says whether it is new there: 1 or 0. One that a commit makes always is.
 fn insert_entry(transaction: &Connection, seq: Option<u64>, score: i64, entry: &StoredEntry) -> rusqlite::Result<usize> {
-    let sql = "INSERT INTO entries (seq, score, kind, entity_id, action, source, digest, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    let sql = "INSERT INTO entries (seq, number, score, kind, entity_id, action, source, digest, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (digest) DO NOTHING";
     transaction.prepare_cached(sql)?.execute(params![
         seq.map(integer),
+        entry.seq().filter(|number| *number < 1 << 53).map(integer),
         score,
         entry.label(Category::EntityType),
         entry.text_of("entityId"),
@@ -797,7 +803,7 @@ mod tests {
         fs::write(&path, "the disk is gone, and with it what was on it: nothing can be said any more").unwrap();
         let unknown = store.database.settle(lost(), &operation("b")).unwrap_err();
 
-        assert_eq!((there.entries.len(), there.replayed), (1, false));
+        assert_eq!((there.entries.len(), there.replayed), (1, true));
         assert!(matches!(not_there, StoreError::ReadOnly(_)), "{not_there}");
         assert!(matches!(unknown, StoreError::OutcomeUnknown(_)), "{unknown}");
     }

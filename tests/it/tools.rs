@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use portfolio_mcp::{
     clock,
-    domain::{AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry},
+    domain::{
+        AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+    },
     mcp::{ContentServer, stdio},
     service::ContentService,
     store::{Committed, Purpose, Repository, StoreError},
@@ -395,7 +397,7 @@ impl Repository for Faulty {
     async fn outcome(&self, _: &Operation) -> Result<Option<Committed>, StoreError> {
         self.fail().await
     }
-    async fn carry(&self, _: &[StoredEntry]) -> Result<usize, StoreError> {
+    async fn carry(&self, _: &[StoredEntry], _: Timestamp) -> Result<usize, StoreError> {
         self.fail().await
     }
     async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {

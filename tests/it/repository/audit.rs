@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use portfolio_mcp::{
+    clock,
     domain::{AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, Origin, Source, StoredEntry, Timestamp, audit::Category},
     store::{Purpose, Repository},
 };
@@ -104,7 +105,7 @@ async fn what_a_commit_answers_is_what_the_log_holds() {
 
 /// Legacy entries beside our own on three documents.
 async fn mixed(store: &Store) {
-    store.repository.carry(&legacy_entries()).await.unwrap();
+    store.repository.carry(&legacy_entries(), clock()).await.unwrap();
     for key in [project_key("atelier-velo"), project_key("a"), DocumentKey::new(Kind::Resource, "a")] {
         create_sound(&*store.repository, &key).await;
         update(&*store.repository, &key, json!({"title": "New"})).await;
@@ -172,7 +173,7 @@ async fn since_is_inclusive_and_until_exclusive() {
         let entry = |millis: i64| {
             StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
         };
-        store.repository.carry(&[1000, 1001, 1002, 1003].map(entry)).await.unwrap();
+        store.repository.carry(&[1000, 1001, 1002, 1003].map(entry), clock()).await.unwrap();
         let at = |micros: i64| Some(Timestamp::from_micros(micros));
         let cases = [
             (at(1_001_000), None, vec!["1003", "1002", "1001"]),
@@ -220,7 +221,7 @@ async fn pages_hold_every_entry_of_one_millisecond_exactly_once() {
         let time = Timestamp::from_millis(1_500_000_000_000).to_string();
         let carried: Vec<StoredEntry> =
             (0..60).map(|number| StoredEntry::parse(json!({"timestamp": time, "action": "save", "n": number}).to_string())).collect();
-        store.repository.carry(&carried).await.unwrap();
+        store.repository.carry(&carried, clock()).await.unwrap();
         let mut all = entries(&*store.repository, &AuditQuery::default()).await;
         all.reverse();
         assert_eq!(all.len(), 120);
@@ -271,7 +272,7 @@ async fn a_page_begins_after_its_place_within_its_times() {
         let entry = |millis: i64| {
             StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
         };
-        store.repository.carry(&(1000..1020).map(entry).collect::<Vec<_>>()).await.unwrap();
+        store.repository.carry(&(1000..1020).map(entry).collect::<Vec<_>>(), clock()).await.unwrap();
 
         let query = AuditQuery {
             since: Some(Timestamp::from_millis(1005)),
@@ -292,7 +293,7 @@ async fn entries_of_older_programs_are_passed_on_unchanged() {
     on_each_store(async |store| {
         let legacy = legacy_entries();
 
-        store.repository.carry(&legacy).await.unwrap();
+        store.repository.carry(&legacy, clock()).await.unwrap();
 
         let mut found = entries(&*store.repository, &AuditQuery::default()).await;
         assert!(found.is_sorted_by_key(StoredEntry::timestamp), "each is at its own time");
@@ -312,14 +313,14 @@ async fn carried_entries_are_counted_once() {
         create_sound(&*store.repository, &project_key("a")).await;
         let legacy = legacy_entries();
 
-        assert_eq!(store.repository.carry(&legacy).await.unwrap(), legacy.len());
-        assert_eq!(store.repository.carry(&legacy).await.unwrap(), 0);
-        assert_eq!(store.another().carry(&legacy[..3]).await.unwrap(), 0);
+        assert_eq!(store.repository.carry(&legacy, clock()).await.unwrap(), legacy.len());
+        assert_eq!(store.repository.carry(&legacy, clock()).await.unwrap(), 0);
+        assert_eq!(store.another().carry(&legacy[..3], clock()).await.unwrap(), 0);
         let doubled = [
             StoredEntry::parse(r#"{"action":"save","timestamp":5}"#.to_owned()),
             StoredEntry::parse(r#"{"action":"save","timestamp":5}"#.to_owned()),
         ];
-        assert_eq!(store.repository.carry(&doubled).await.unwrap(), 1);
+        assert_eq!(store.repository.carry(&doubled, clock()).await.unwrap(), 1);
 
         assert_eq!(store.repository.audit_stats().await.unwrap().total, 1 + legacy.len() as u64 + 1);
         store.assert_sound().await;
@@ -333,7 +334,7 @@ async fn carrying_touches_no_document_and_no_number() {
         let key = project_key("suivi-chantier");
         create_sound(&*store.repository, &key).await;
 
-        store.repository.carry(&legacy_entries()).await.unwrap();
+        store.repository.carry(&legacy_entries(), clock()).await.unwrap();
         let committed = update(&*store.repository, &key, json!({"title": "Next"})).await;
 
         assert_eq!(committed.entries[0].seq(), Some(2));
@@ -349,7 +350,7 @@ async fn entries_that_are_in_the_log_already_are_not_carried_again() {
         mixed(store).await;
         let log = store.assert_sound().await;
 
-        assert_eq!(store.repository.carry(&log.entries).await.unwrap(), 0);
+        assert_eq!(store.repository.carry(&log.entries, clock()).await.unwrap(), 0);
 
         assert_eq!(store.assert_sound().await.entries, log.entries);
     })
@@ -365,7 +366,7 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
     }
     let log = old.assert_sound().await;
     on_each_store(async |store| {
-        store.repository.carry(&log.entries).await.unwrap();
+        store.repository.carry(&log.entries, clock()).await.unwrap();
 
         let committed = create(&*store.repository, &project_key("d"), project("d")).await;
 
@@ -378,7 +379,7 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
 
 #[tokio::test]
 async fn carrying_nothing_is_nothing() {
-    on_each_store(async |store| assert_eq!(store.repository.carry(&[]).await.unwrap(), 0)).await;
+    on_each_store(async |store| assert_eq!(store.repository.carry(&[], clock()).await.unwrap(), 0)).await;
 }
 
 #[tokio::test]
@@ -388,7 +389,7 @@ async fn hundreds_of_entries_are_carried_and_found() {
             |number: i64| StoredEntry::parse(json!({"timestamp": 1_000_000 + number / 3, "source": "cms", "n": number}).to_string());
         let many: Vec<StoredEntry> = (0..730).map(entry).collect();
 
-        assert_eq!(store.repository.carry(&many).await.unwrap(), 730);
+        assert_eq!(store.repository.carry(&many, clock()).await.unwrap(), 730);
 
         assert_eq!(paged(&*store.repository, AuditQuery { limit: 100, ..AuditQuery::default() }).await.len(), 730);
         assert_eq!(store.repository.audit_stats().await.unwrap().total, 730);
@@ -401,7 +402,7 @@ async fn an_entry_that_is_no_json_object_is_shown_as_it_is() {
     on_each_store(async |store| {
         let strange = ["not JSON", "[1,2]", "null", "\"text\"", "{\"a\":"];
 
-        store.repository.carry(&strange.map(|text| StoredEntry::parse(text.to_owned()))).await.unwrap();
+        store.repository.carry(&strange.map(|text| StoredEntry::parse(text.to_owned())), clock()).await.unwrap();
 
         let found = entries(&*store.repository, &AuditQuery::default()).await;
         assert_eq!(found.len(), strange.len());
@@ -446,4 +447,77 @@ async fn the_statistics_follow_every_write() {
         store.assert_sound().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn writes_go_on_after_the_numbers_of_a_carried_log() {
+    let numbered = |text: &str| StoredEntry::parse(text.to_owned());
+    let log = [
+        numbered(r#"{"id":"x","seq":5,"timestamp":"2020-01-01T00:00:00.000Z"}"#),
+        numbered(r#"{"seq":9007199254740993,"timestamp":"2020-01-02T00:00:00.000Z"}"#),
+        numbered(r#"{"timestamp":"2020-01-03T00:00:00.000Z","action":"save"}"#),
+    ];
+
+    on_each_store(async |store| {
+        store.repository.carry(&log, clock()).await.unwrap();
+        let key = project_key("a");
+        create_sound_after(&*store.repository, &key).await;
+
+        assert_eq!(update(&*store.repository, &key, json!({"title": "Seven"})).await.entries[0].seq(), Some(7));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_carried_entry_of_the_future_does_not_date_those_that_follow() {
+    let future =
+        [r#"{"timestamp":"9999-01-01T00:00:00Z"}"#, r#"{"timestamp":1700000000000000000}"#].map(|text| StoredEntry::parse(text.to_owned()));
+
+    on_each_store(async |store| {
+        store.repository.carry(&future, clock()).await.unwrap();
+        let key = project_key("a");
+
+        let entry = create_sound_after(&*store.repository, &key).await;
+
+        let year = 365 * 24 * 60 * 60 * 1000;
+        assert!(entry.timestamp().unwrap().millis() < clock().millis() + year, "{}", entry.text());
+    })
+    .await;
+}
+
+/// A first document in a store whose log began elsewhere.
+async fn create_sound_after(repository: &dyn Repository, key: &DocumentKey) -> StoredEntry {
+    let committed = repository.commit(&[creation(key, project(&key.id))], &once()).await.unwrap();
+    committed.entries[0].clone()
+}
+
+#[tokio::test]
+async fn entries_that_are_added_while_the_log_is_read_never_repeat_another() {
+    let store = Store::redis();
+    let old: Vec<StoredEntry> = (0..3000)
+        .map(|n| StoredEntry::parse(format!(r#"{{"n":{n},"action":"save","timestamp":{}}}"#, 1_600_000_000_000_i64 + n / 3)))
+        .collect();
+    store.repository.carry(&old, clock()).await.unwrap();
+    let (key, writer) = (project_key("a"), store.another());
+    create_sound_after(&*writer, &key).await;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+
+    let writing = async {
+        let mut number = 0;
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            number += 1;
+            update(&*writer, &key, json!({"title": format!("{number}")})).await;
+        }
+    };
+    let reading = async {
+        for _ in 0..5 {
+            let query = AuditQuery { action: Some("save".to_owned()), limit: 3000, ..AuditQuery::default() };
+            let page = store.repository.audit_entries(&query).await.unwrap();
+            let distinct: std::collections::HashSet<&str> = page.entries.iter().map(StoredEntry::text).collect();
+            assert_eq!((page.entries.len(), distinct.len()), (3000, 3000));
+            assert_eq!(store.repository.audit_stats().await.unwrap().counts[0]["save"], 3000);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    tokio::join!(writing, reading);
 }

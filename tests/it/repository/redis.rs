@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use portfolio_mcp::{
+    clock,
     domain::{AuditQuery, DocumentKey, Kind, ListQuery, Operation, Timestamp},
     store::{Location, Purpose, RedisUrl, Repository, StoreError, open},
 };
@@ -315,7 +316,7 @@ async fn foreign_keys_are_never_touched() {
 
         create_sound(&*store.repository, &project_key("a")).await;
         update(&*store.repository, &project_key("a"), json!({"metadata": {"status": "published"}})).await;
-        store.repository.carry(&legacy_entries()).await.unwrap();
+        store.repository.carry(&legacy_entries(), clock()).await.unwrap();
         store.assert_sound().await;
 
         let after = server.dump();
@@ -492,7 +493,7 @@ async fn counters_that_disagree_with_the_log_are_counted_again_and_put_right() {
 #[tokio::test]
 async fn counters_of_entries_without_labels_are_counted_once_and_then_believed() {
     let store = Store::redis();
-    store.repository.carry(&legacy_entries()).await.unwrap();
+    store.repository.carry(&legacy_entries(), clock()).await.unwrap();
     let first = store.repository.audit_stats().await.unwrap();
     let counted: BTreeMap<String, String> = store.server().run(cmd("HGETALL").arg("internal:unlabelled"));
     assert_eq!(counted.values().map(|count| count.parse::<u64>().unwrap()).sum::<u64>(), 2, "{counted:?}");
@@ -609,7 +610,7 @@ async fn a_user_with_no_more_rights_than_needed_does_everything() {
 
     create_sound(&*limited, &key).await;
     update(&*limited, &key, json!({"metadata": {"status": "published", "featured": true}})).await;
-    limited.carry(&legacy_entries()).await.unwrap();
+    limited.carry(&legacy_entries(), clock()).await.unwrap();
     update(&*limited, &key, json!({"metadata": {"status": "draft", "featured": false}})).await;
 
     soundness::assert_sound(&*limited).await;
@@ -637,7 +638,7 @@ async fn filled() -> Store {
         create_sound(&*store.repository, &project_key(id)).await;
         update(&*store.repository, &project_key(id), json!({"title": "New"})).await;
     }
-    store.repository.carry(&legacy_entries()).await.unwrap();
+    store.repository.carry(&legacy_entries(), clock()).await.unwrap();
     store.repository.audit_stats().await.unwrap();
     store
 }
@@ -681,7 +682,7 @@ async fn a_reading_user_alone_makes_a_store_that_takes_no_writes() {
 
     for reader in [store_for(None, Some(user())), store_for(Some(user()), None)] {
         let written = try_update(&*reader, &project_key("a"), json!({"title": "Newer"})).await;
-        let carried = reader.carry(&[portfolio_mcp::domain::StoredEntry::parse("{}".to_owned())]).await;
+        let carried = reader.carry(&[portfolio_mcp::domain::StoredEntry::parse("{}".to_owned())], clock()).await;
 
         assert!(matches!(&written, Err(StoreError::ReadOnly(_))), "{written:?}");
         assert!(matches!(&carried, Err(StoreError::ReadOnly(_))), "{carried:?}");

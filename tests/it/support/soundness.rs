@@ -95,8 +95,8 @@ async fn replay(documents: &mut BTreeMap<DocumentKey, State>, entry: &StoredEntr
     let (document, whole) = match (entry.text_of("action").unwrap(), before) {
         ("create", None) => {
             assert_eq!(metadata.get("versionBefore"), None, "nothing was before a creation");
-            let created = changes.into_iter().map(|change| (change.field, change.new_value.expect("a creation sets every field")));
-            (created.collect::<Document>(), true)
+            assert!(changes.iter().all(|change| change.old_value.is_none()), "nothing was before a creation");
+            (apply(&Document::new(), &changes), true)
         }
         ("update", Some(before)) => {
             assert!(!changes.is_empty(), "an entry without changes: {}", entry.text());
