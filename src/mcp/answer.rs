@@ -55,18 +55,18 @@ impl<T> Answer<T, UpdateMeta> {
 
 /// What an answer is about: as JSON, and as the text of the same JSON.
 pub(super) trait Content {
-    fn into_parts(self) -> (Value, String);
+    fn text(&self) -> Cow<'_, str>;
+    fn into_json(self) -> Value;
 }
 
 /// Structured content, and the same JSON, compact, as text.
 impl<T: Content, M: Serialize> IntoCallToolResult for Answer<T, M> {
     fn into_call_tool_result(self) -> Result<CallToolResponse, ErrorData> {
-        let (data, data_text) = self.data.into_parts();
-        let (meta, meta_text) = parts(json!(self.meta));
-        let text = format!("{{\"success\":{},\"data\":{data_text},\"meta\":{meta_text}}}", self.success);
+        let meta = json!(self.meta);
+        let text = format!("{{\"success\":{},\"data\":{},\"meta\":{}}}", self.success, self.data.text(), printed(&meta));
         let mut answer = Map::with_capacity(3);
         answer.insert("success".to_owned(), Value::Bool(self.success));
-        answer.insert("data".to_owned(), data);
+        answer.insert("data".to_owned(), self.data.into_json());
         answer.insert("meta".to_owned(), meta);
         let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
         result.structured_content = Some(Value::Object(answer));
@@ -74,28 +74,26 @@ impl<T: Content, M: Serialize> IntoCallToolResult for Answer<T, M> {
     }
 }
 
-/// JSON and its text.
-fn parts(value: Value) -> (Value, String) {
-    let text = serde_json::to_string(&value).unwrap_or_else(|error| unreachable!("a JSON value is JSON: {error}"));
-    (value, text)
+fn printed(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| unreachable!("a JSON value is JSON: {error}"))
 }
 
 /// A whole document of type `D`, with its compact text, which is mostly at hand: printing it again costs as much as all else.
-pub(super) struct Whole<D> {
-    document: Value,
-    text: String,
-    kind: PhantomData<fn() -> D>,
-}
+pub(super) struct Whole<D>(Record, PhantomData<fn() -> D>);
 
 impl<D> Whole<D> {
     pub(super) fn new(record: &Record) -> Self {
-        Self { document: record.json().clone(), text: record.compact().to_owned(), kind: PhantomData }
+        Self(record.clone(), PhantomData)
     }
 }
 
 impl<D> Content for Whole<D> {
-    fn into_parts(self) -> (Value, String) {
-        (self.document, self.text)
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.0.compact())
+    }
+
+    fn into_json(self) -> Value {
+        self.0.json().clone()
     }
 }
 
@@ -114,17 +112,21 @@ impl<D: Document> JsonSchema for Whole<D> {
 }
 
 /// Documents of type `D`, whole or as summary rows.
-pub(super) struct Rows<D>(Vec<Map<String, Value>>, PhantomData<fn() -> D>);
+pub(super) struct Rows<D>(Value, PhantomData<fn() -> D>);
 
 impl<D> Rows<D> {
     pub(super) fn new(rows: Vec<Map<String, Value>>) -> Self {
-        Self(rows, PhantomData)
+        Self(rows.into_iter().map(Value::Object).collect(), PhantomData)
     }
 }
 
 impl<D> Content for Rows<D> {
-    fn into_parts(self) -> (Value, String) {
-        parts(self.0.into_iter().map(Value::Object).collect())
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(printed(&self.0))
+    }
+
+    fn into_json(self) -> Value {
+        self.0
     }
 }
 
@@ -155,11 +157,21 @@ impl<D: Document> JsonSchema for Rows<D> {
 }
 
 /// Entries of the audit log, by whichever program they were written.
-pub(super) struct Entries(pub Vec<Value>);
+pub(super) struct Entries(Value);
+
+impl Entries {
+    pub(super) fn new(entries: Vec<Value>) -> Self {
+        Self(Value::Array(entries))
+    }
+}
 
 impl Content for Entries {
-    fn into_parts(self) -> (Value, String) {
-        parts(Value::Array(self.0))
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(printed(&self.0))
+    }
+
+    fn into_json(self) -> Value {
+        self.0
     }
 }
 
@@ -200,8 +212,12 @@ pub(super) struct Stats {
 }
 
 impl Content for Stats {
-    fn into_parts(self) -> (Value, String) {
-        parts(json!(self))
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(printed(&json!(self)))
+    }
+
+    fn into_json(self) -> Value {
+        json!(self)
     }
 }
 

@@ -36,7 +36,7 @@ impl ContentServer {
             next_cursor: page.next.map(|place| cursor::encode(&identity, &(place.score, place.digest))),
         };
         let detail = params.detail.unwrap_or_default();
-        Ok(Answer::new(Entries(page.entries.into_iter().map(|entry| shown(entry, detail)).collect()), meta))
+        Ok(Answer::new(Entries::new(page.entries.into_iter().map(|entry| shown(entry, detail)).collect()), meta))
     }
 
     /// Counts the audit log's entries by action, kind of document and source, and gives the newest ten.

@@ -2,7 +2,7 @@
 -- for each operation.
 --
 -- Redis keeps what a failed script wrote, so everything that can fail comes before the first write: the operation's
--- mark, the user's permissions, the types of all keys, and the comparison. Documents and entries pass through as
+-- mark, the types of all keys, the comparison, and the user's permissions. Documents and entries pass through as
 -- opaque bytes: cjson would turn [] into {} and round numbers.
 --
 -- KEYS  1 operation mark   2 audit:entries   3 audit:stats   4 scratch (for the self-test)
@@ -41,45 +41,8 @@ if mark then
   return {'REPLAY', ms, seq, count}
 end
 
--- May this user do all that follows? A command that is refused half-way would leave an entry without its document.
-if redis.acl_check_cmd then
-  local function may(...) return redis.acl_check_cmd(...) end
-  local needed = {{'ZADD', ENTRIES, '0', ''}, {'HSET', STATS, 'f', '0'}, {'SET', MARK, '', 'EX', '1'}}
-  for i = 1, n do
-    needed[#needed + 1] = {'SET', key(i, 1), ''}
-    needed[#needed + 1] = {'SET', key(i, 2), ''}
-    for j = 3, 5 do
-      needed[#needed + 1] = {'SADD', key(i, j), ''}
-      needed[#needed + 1] = {'SREM', key(i, j), ''}
-    end
-    needed[#needed + 1] = {'DEL', key(i, 6), key(i, 7)}
-  end
-  for _, command in ipairs(needed) do
-    if not may(unpack(command)) then return {'NOPERM', command[1] .. ' ' .. command[2]} end
-  end
-else
-  -- An older server cannot be asked, so each command is tried on a key of our own; that all keys are in reach, the
-  -- server has checked before it ran this script. SET XX comes first: it writes nothing, but meets a full memory,
-  -- which refuses only what precedes every write, and a replica.
-  local tries = {
-    {'SET', SCRATCH, '', 'XX'}, {'DEL', SCRATCH}, {'SADD', SCRATCH, 'm'}, {'SREM', SCRATCH, 'm'}, {'DEL', SCRATCH},
-    {'ZADD', SCRATCH, '0', 'm'}, {'DEL', SCRATCH}, {'HSET', SCRATCH, 'f', '0'}, {'DEL', SCRATCH},
-  }
-  for _, command in ipairs(tries) do
-    local result = redis.pcall(unpack(command))
-    if type(result) == 'table' and result.err then
-      redis.pcall('DEL', SCRATCH)
-      if string.find(result.err, 'can\'t run this command', 1, true) or string.find(string.upper(result.err), 'NOPERM', 1, true)
-        or string.find(result.err, 'no permissions', 1, true) then
-        return {'NOPERM', command[1]}
-      end
-      return redis.error_reply(string.match(result.err, '%-(%u+ .*)$') or result.err) -- without the place in this script
-    end
-  end
-end
-
 -- Is everything as it was when the changes were made? A key of the wrong type raises here.
-local indexed, added, fields, seen = {}, {}, {}, {}
+local indexed, wanted, added, fields, seen = {}, {}, {}, {}, {}
 for i = 1, n do
   if seen[key(i, 1)] then return {'CONFLICT'} end -- the second change was not made from what the first one stores
   seen[key(i, 1)] = true
@@ -89,6 +52,7 @@ for i = 1, n do
   local beginning = arg(i, 2)
   if expected ~= '' and (beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning) then return {'CONFLICT'} end
   indexed[i] = {}
+  wanted[i] = {[3] = 1, [4] = tonumber(arg(i, 5)), [5] = tonumber(arg(i, 6))}
   for j = 3, 5 do indexed[i][j] = redis.call('SISMEMBER', key(i, j), arg(i, 4)) end
   for _, field in ipairs({'action:' .. arg(i, 7), 'entityType:' .. arg(i, 8), 'source:' .. arg(i, 9)}) do
     if not added[field] then added[field] = 0; fields[#fields + 1] = field end
@@ -124,6 +88,43 @@ local now = redis.pcall('TIME')
 local ms = (type(now) == 'table' and not now.err and now[1]) and tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) or tonumber(ARGV[3])
 if newest[2] and tonumber(newest[2]) > ms then ms = math.floor(tonumber(newest[2])) end
 
+-- May this user do all that follows? A command that is refused half-way would leave an entry without its document.
+if redis.acl_check_cmd then
+  -- SADD and SREM in any case: who lacks one is told so with the first write, not with the first that needs it.
+  local needed = {{'ZADD', ENTRIES, '0', ''}, {'HSET', STATS, 'f', '0'}, {'SET', MARK, '', 'EX', '1'}}
+  if n > 0 then needed[4], needed[5] = {'SADD', key(1, 3), ''}, {'SREM', key(1, 3), ''} end
+  for i = 1, n do
+    needed[#needed + 1] = {'SET', key(i, 1), ''}
+    needed[#needed + 1] = {'SET', key(i, 2), ''}
+    needed[#needed + 1] = {'DEL', key(i, 6), key(i, 7)}
+    for j = 3, 5 do
+      if wanted[i][j] ~= indexed[i][j] then needed[#needed + 1] = {wanted[i][j] == 1 and 'SADD' or 'SREM', key(i, j), ''} end
+    end
+  end
+  for _, command in ipairs(needed) do
+    if not redis.acl_check_cmd(unpack(command)) then return {'NOPERM', command[1] .. ' ' .. command[2]} end
+  end
+else
+  -- An older server cannot be asked, so each command is tried on a key of our own; that all keys are in reach, the
+  -- server has checked before it ran this script. SET XX comes first: it writes nothing, but meets a full memory,
+  -- which refuses only what precedes every write, and a replica.
+  local tries = {
+    {'SET', SCRATCH, '', 'XX'}, {'DEL', SCRATCH}, {'SADD', SCRATCH, 'm'}, {'SREM', SCRATCH, 'm'}, {'DEL', SCRATCH},
+    {'ZADD', SCRATCH, '0', 'm'}, {'DEL', SCRATCH}, {'HSET', SCRATCH, 'f', '0'}, {'DEL', SCRATCH},
+  }
+  for _, command in ipairs(tries) do
+    local result = redis.pcall(unpack(command))
+    if type(result) == 'table' and result.err then
+      redis.pcall('DEL', SCRATCH)
+      if string.find(result.err, 'can\'t run this command', 1, true) or string.find(string.upper(result.err), 'NOPERM', 1, true)
+        or string.find(result.err, 'no permissions', 1, true) then
+        return {'NOPERM', command[1]}
+      end
+      return redis.error_reply(string.match(result.err, '%-(%u+ .*)$') or result.err) -- without the place in this script
+    end
+  end
+end
+
 -- From here on only writes, none of which can fail: a full memory refuses the first one only.
 local entries = {}
 local zadd = {'ZADD', ENTRIES}
@@ -138,9 +139,8 @@ redis.call(unpack(hset))
 for i = 1, n do
   redis.call('SET', key(i, 1), arg(i, 3))
   redis.call('SET', key(i, 2), entries[i])
-  local wanted = {[3] = 1, [4] = tonumber(arg(i, 5)), [5] = tonumber(arg(i, 6))}
   for j = 3, 5 do
-    if wanted[j] ~= indexed[i][j] then redis.call(wanted[j] == 1 and 'SADD' or 'SREM', key(i, j), arg(i, 4)) end
+    if wanted[i][j] ~= indexed[i][j] then redis.call(wanted[i][j] == 1 and 'SADD' or 'SREM', key(i, j), arg(i, 4)) end
   end
   redis.call('DEL', key(i, 6), key(i, 7))
 end

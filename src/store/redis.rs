@@ -75,12 +75,16 @@ impl RedisStore {
 
     /// The connection for a read: that of our own recent write, or the one for reading.
     fn reading(&self, purpose: Purpose) -> ConnectionManager {
-        let last_write = *self.last_write.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = purpose == Purpose::Change || last_write.is_some_and(|instant| instant.elapsed() < OWN_WRITE);
+        let own = purpose == Purpose::Change || self.wrote_lately();
         match &self.write {
             Some(write) if own => write.clone(),
             _ => self.read.clone(),
         }
+    }
+
+    fn wrote_lately(&self) -> bool {
+        let last_write = *self.last_write.lock().unwrap_or_else(PoisonError::into_inner);
+        last_write.is_some_and(|instant| instant.elapsed() < OWN_WRITE)
     }
 
     async fn read(&self, purpose: Purpose, command: &Cmd) -> Result<Value, RedisError> {
@@ -336,9 +340,19 @@ impl Repository for RedisStore {
             Err(error) => return Err(unread(&error)),
         };
         match text(value).and_then(|text| self.cache.record(key.clone(), text)) {
-            Ok(record) => Ok(Some(record.with_latest_entry(latest))),
+            Ok(record) if purpose == Purpose::Change => {
+                let record = record.with_latest_entry(latest);
+                self.cache.remember(record.clone());
+                Ok(Some(record))
+            }
+            Ok(record) => Ok(Some(record)),
             Err(problem) => Err(StoreError::Corrupt { key: name, problem }),
         }
+    }
+
+    fn recall(&self, key: &DocumentKey) -> Option<Record> {
+        // Only within a burst of writes: after a pause, a read finds out whether the store is there before anything is sent that may change it.
+        self.wrote_lately().then(|| self.cache.recall(key)).flatten()
     }
 
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
@@ -371,15 +385,13 @@ impl Repository for RedisStore {
         match parts.as_slice() {
             ["OK", ms, first, _] => {
                 *self.last_write.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                for change in changes {
-                    self.cache.remember(change.next().clone());
-                }
                 let timestamp = Timestamp::from_millis(ms.parse().unwrap_or_default());
-                let entries = changes
-                    .iter()
-                    .zip(first.parse::<u64>().unwrap_or_default()..)
-                    .map(|(change, seq)| StoredEntry::parse(entry_text(seq, timestamp, &change.entry_rest())))
-                    .collect();
+                let mut entries = Vec::with_capacity(changes.len());
+                for (change, seq) in changes.iter().zip(first.parse::<u64>().unwrap_or_default()..) {
+                    let text = entry_text(seq, timestamp, &change.entry_rest());
+                    self.cache.remember(change.next().clone().with_latest_entry(Some(text.clone())));
+                    entries.push(StoredEntry::parse(text));
+                }
                 Ok(Committed { entries, replayed: false })
             }
             ["REPLAY", ms, first, count] => self.replayed(ms, first, count).await,
