@@ -159,9 +159,12 @@ impl RedisStore {
         Ok((records, unreadables))
     }
 
-    fn commit_command(&self, name: &str, code: &str, changes: &[Change], operation: &Operation, now: Timestamp) -> Cmd {
-        let mut command = cmd(name);
-        command.arg(code).arg(4 + 7 * changes.len());
+    fn commit_command(&self, name: &str, code: &str, changes: &[Change], rests: &[String], operation: &Operation) -> Cmd {
+        let now = changes.first().map_or(Timestamp::from_millis(0), Change::time);
+        let texts = changes.iter().map(|change| change.text().len() + change.expected_text().map_or(0, str::len)).sum::<usize>();
+        let bytes = code.len() + texts + rests.iter().map(String::len).sum::<usize>() + 1024 * changes.len();
+        let mut command = Cmd::with_capacity(7 + 17 * changes.len(), bytes);
+        command.arg(name).arg(code).arg(4 + 7 * changes.len());
         command.arg(self.keys.mark(operation)).arg(self.keys.entries()).arg(self.keys.stats()).arg(self.keys.internal("self-test"));
         for change in changes {
             let key = change.key();
@@ -172,7 +175,7 @@ impl RedisStore {
             command.arg(self.keys.cache(key.kind)).arg(format!("{}:{}", self.keys.cache(key.kind), key.id));
         }
         command.arg(operation.fingerprint()).arg(operation.seconds()).arg(now.millis()).arg(changes.len());
-        for change in changes {
+        for (change, rest) in changes.iter().zip(rests) {
             let entry = change.entry();
             command
                 .arg(change.expected_text().unwrap_or_default())
@@ -184,23 +187,22 @@ impl RedisStore {
                 .arg(entry.action.as_str())
                 .arg(entry.entity_type.singular())
                 .arg(entry.source.as_str())
-                .arg(change.entry_rest());
+                .arg(rest);
         }
         command
     }
 
     /// Sends the commit until there is an answer; the operation's mark makes every sending after the first harmless.
-    async fn send_commit(&self, changes: &[Change], operation: &Operation) -> Result<Value, StoreError> {
+    async fn send_commit(&self, changes: &[Change], rests: &[String], operation: &Operation) -> Result<Value, StoreError> {
         let mut connection = self.writing()?;
-        let now = changes.first().map_or(Timestamp::from_millis(0), Change::time);
-        let by_hash = self.commit_command("EVALSHA", self.commit.get_hash(), changes, operation, now);
+        let by_hash = self.commit_command("EVALSHA", self.commit.get_hash(), changes, rests, operation);
         let (begun, mut tries, mut perhaps_sent) = (Instant::now(), 0, false);
         loop {
             tries += 1;
             let mut result = send(&mut connection, &by_hash).await;
             // Not SCRIPT LOAD and again: behind a proxy of several servers the second may not know what the first loaded.
             if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
-                let by_text = self.commit_command("EVAL", include_str!("commit.lua"), changes, operation, now);
+                let by_text = self.commit_command("EVAL", include_str!("commit.lua"), changes, rests, operation);
                 result = send(&mut connection, &by_text).await;
             }
             let error = match result {
@@ -379,16 +381,17 @@ impl Repository for RedisStore {
     }
 
     async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
+        let rests: Vec<String> = changes.iter().map(Change::entry_rest).collect();
         let reply: Vec<String> =
-            array(self.send_commit(changes, operation).await?).into_iter().filter_map(|part| text(part).ok()).collect();
+            array(self.send_commit(changes, &rests, operation).await?).into_iter().filter_map(|part| text(part).ok()).collect();
         let parts: Vec<&str> = reply.iter().map(String::as_str).collect();
         match parts.as_slice() {
             ["OK", ms, first, _] => {
                 *self.last_write.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 let timestamp = Timestamp::from_millis(ms.parse().unwrap_or_default());
                 let mut entries = Vec::with_capacity(changes.len());
-                for (change, seq) in changes.iter().zip(first.parse::<u64>().unwrap_or_default()..) {
-                    let text = entry_text(seq, timestamp, &change.entry_rest());
+                for ((change, rest), seq) in changes.iter().zip(&rests).zip(first.parse::<u64>().unwrap_or_default()..) {
+                    let text = entry_text(seq, timestamp, rest);
                     self.cache.remember(change.next().clone().with_latest_entry(Some(text.clone())));
                     entries.push(StoredEntry::parse(text));
                 }
