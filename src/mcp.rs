@@ -154,11 +154,8 @@ impl ServerHandler for ContentServer {
             "tools/call" => {
                 ErrorData::invalid_params("tools/call needs params of the form {\"name\": a text, \"arguments\": an object}", None)
             }
-            "initialize" => ErrorData::invalid_params(
-                "initialize needs params with protocolVersion (a text), capabilities (an object) and clientInfo (name and version)",
-                None,
-            ),
-            "tools/list" | "ping" => ErrorData::invalid_params(format!("the params of {method} have the wrong form; leave them out"), None),
+            "tools/list" => ErrorData::invalid_params("the params of tools/list have the wrong form; leave them out", None),
+            // Also `initialize`: to clients of 2026-07-28 it is no method any more.
             _ => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("this server has no method `{method}`"), None),
         })
     }
