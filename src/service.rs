@@ -172,31 +172,18 @@ impl ContentService {
             return Err(StoreError::Unavailable(problem).into());
         };
         let mut pause = Duration::from_millis(5);
-        // In a burst of writes, what this process remembers saves a round trip. Whatever else than a commit comes of it is found out again
-        // from what is stored.
-        let plain = request.mode == Mode::Commit && request.idempotency_key.is_none();
-        let mut remembered = if plain { self.store.recall(&request.key) } else { None };
         loop {
-            let recalled = remembered.take();
-            let from_memory = recalled.is_some();
-            let current = match recalled {
-                Some(record) => record,
-                None => match self.read_for(&request, &operation, deadline).await? {
-                    Read::Document(record) => record,
-                    Read::Done(done) => return self.replay(&request.key, done).await,
-                },
+            let current = match self.read_for(&request, &operation, deadline).await? {
+                Read::Document(record) => record,
+                Read::Done(done) => return self.replay(&request.key, done).await,
             };
             if request.expected_version.as_ref().is_some_and(|expected| expected != current.version().as_str()) {
-                if from_memory {
-                    continue;
-                }
                 return Err(Error::Conflict { key: request.key, current: Some(current.version().clone()) });
             }
             let circumstances = self.circumstances(request.origin.clone(), operation.clone());
             let entry_id = circumstances.entry_id.clone();
             let (change, warnings) = match Change::update(&current, &request.patch, circumstances) {
                 Ok(Update::Change(change, warnings)) => (change, warnings),
-                _ if from_memory => continue,
                 Ok(Update::Nothing) => return Ok(unchanged(current)),
                 Err(violations) => return Err(Error::Invalid(violations)),
             };
@@ -216,7 +203,6 @@ impl ContentService {
                     return self.replay(&request.key, done).await;
                 }
                 Ok(_) => return Ok(Updated { audit_id: Some(entry_id), ..updated }),
-                Err(StoreError::Conflict) if from_memory => {}
                 Err(StoreError::Conflict) if request.expected_version.is_some() || Instant::now() + pause > deadline => {
                     let current = self.store.get(&request.key, Purpose::Change).await.ok().flatten();
                     return Err(Error::Conflict { key: request.key, current: current.map(|record| record.version().clone()) });

@@ -26,11 +26,6 @@ pub trait Repository: Send + Sync {
     /// `None` if there is no such document; absence is not an error.
     async fn get(&self, key: &DocumentKey, purpose: Purpose) -> Result<Option<Record>, StoreError>;
 
-    /// The document with its newest entry as this process saw it a moment ago, if it did; somebody may have changed it since.
-    ///
-    /// Good for making a change from: the commit compares, so a wrong guess costs a try and nothing else.
-    fn recall(&self, key: &DocumentKey) -> Option<Record>;
-
     /// The ids of every document of a kind, sorted.
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError>;
 

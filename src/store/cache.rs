@@ -1,7 +1,6 @@
 //! Records that were read before, so that the same bytes are not parsed, hashed and checked again.
 //!
-//! What is shown is never stale: the store is asked, and a record is used again only for the very bytes that it was made from. A change may
-//! be tried on a record as it is remembered, because its commit compares.
+//! Never stale: the store is always asked, and a record is used again only for the very bytes that it was made from.
 
 use std::{
     collections::HashMap,
@@ -34,11 +33,6 @@ impl RecordCache {
         let record = Record::parse(key, text)?;
         self.remember(record.clone());
         Ok(record)
-    }
-
-    /// What was last seen at `key`, when its newest audit entry was seen too.
-    pub(super) fn recall(&self, key: &DocumentKey) -> Option<Record> {
-        self.lock().records.get(key).filter(|record| record.latest_entry().is_some()).cloned()
     }
 
     /// Keeps a record for the next time its text is read.

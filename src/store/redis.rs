@@ -342,19 +342,9 @@ impl Repository for RedisStore {
             Err(error) => return Err(unread(&error)),
         };
         match text(value).and_then(|text| self.cache.record(key.clone(), text)) {
-            Ok(record) if purpose == Purpose::Change => {
-                let record = record.with_latest_entry(latest);
-                self.cache.remember(record.clone());
-                Ok(Some(record))
-            }
-            Ok(record) => Ok(Some(record)),
+            Ok(record) => Ok(Some(record.with_latest_entry(latest))),
             Err(problem) => Err(StoreError::Corrupt { key: name, problem }),
         }
-    }
-
-    fn recall(&self, key: &DocumentKey) -> Option<Record> {
-        // Only within a burst of writes: after a pause, a read finds out whether the store is there before anything is sent that may change it.
-        self.wrote_lately().then(|| self.cache.recall(key)).flatten()
     }
 
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
@@ -392,7 +382,7 @@ impl Repository for RedisStore {
                 let mut entries = Vec::with_capacity(changes.len());
                 for ((change, rest), seq) in changes.iter().zip(&rests).zip(first.parse::<u64>().unwrap_or_default()..) {
                     let text = entry_text(seq, timestamp, rest);
-                    self.cache.remember(change.next().clone().with_latest_entry(Some(text.clone())));
+                    self.cache.remember(change.next().clone());
                     entries.push(StoredEntry::parse(text));
                 }
                 Ok(Committed { entries, replayed: false })

@@ -125,11 +125,6 @@ impl Repository for SqliteStore {
         self.read(move |snapshot| get(snapshot, &key, purpose)).await
     }
 
-    fn recall(&self, _: &DocumentKey) -> Option<Record> {
-        // Reading the file costs no round trip.
-        None
-    }
-
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
         self.read(move |snapshot| {
             let mut statement = snapshot.prepare_cached("SELECT id FROM documents WHERE kind = ? ORDER BY id")?;
