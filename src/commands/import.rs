@@ -12,7 +12,7 @@ use crate::{
     cli::{ImportArgs, Settings, UsageError},
     domain::{AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt},
     folder::Folder,
-    service::ContentService,
+    service::{ContentService, Error},
     store::StoreError,
 };
 
@@ -109,14 +109,14 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
 }
 
 /// The entries that the log does not have yet, each once, however it is printed.
-async fn new_entries(content: &ContentService, entries: &[StoredEntry]) -> Result<Vec<StoredEntry>, StoreError> {
+async fn new_entries(content: &ContentService, entries: &[StoredEntry]) -> Result<Vec<StoredEntry>, Error> {
     if entries.is_empty() {
         return Ok(Vec::new());
     }
     let mut known = HashSet::new();
     let mut query = AuditQuery { limit: 1000, ..AuditQuery::default() };
     loop {
-        let page = content.audit_entries(&query).await?;
+        let page = content.audit_entries(&query).await?.value;
         known.extend(page.entries.iter().map(StoredEntry::identity));
         match page.next {
             Some(next) => query.after = Some(next),

@@ -113,6 +113,14 @@ impl ToolError {
                     ("IDEMPOTENCY_MISMATCH".to_owned(), message.to_owned(), None)
                 }
                 StoreError::ReadOnly(reason) => ("STORE_READ_ONLY".to_owned(), format!("nothing was changed: {reason}"), None),
+                StoreError::Paused { reason, retry_after } => {
+                    let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).max(1);
+                    let message = format!("nothing was changed: {reason}; try again after {millis} ms");
+                    ("STORE_READ_ONLY".to_owned(), message, Some(json!({ "retryAfterMs": millis })))
+                }
+                StoreError::Refused(remedy) => {
+                    ("STORE_UNAVAILABLE".to_owned(), format!("the store cannot be used: {remedy}; nothing was written"), None)
+                }
                 StoreError::Unavailable(problem) => {
                     warn!("the store is unavailable: {problem}");
                     (

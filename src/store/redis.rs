@@ -11,37 +11,33 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
 use redis::{
-    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, Script, ServerErrorKind, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    cmd,
+    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, Script, ServerErrorKind, Value, cmd,
     io::tcp::TcpSettings,
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::{Committed, Purpose, Repository, StoreError, cache::RecordCache, location::RedisUrl};
+use super::{Committed, Documents, Pulse, Purpose, Repository, StoreError, cache::RecordCache, line::Line, location::RedisUrl};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
     document::sha256_hex,
 };
 
-const CONNECT: Duration = Duration::from_secs(3);
-const RESPONSE: Duration = Duration::from_secs(2);
-/// A command that has no answer by then is given up, so that a call's own time is never used up by one of them.
-const COMMAND: Duration = Duration::from_secs(4);
-/// How often a commit is sent before its outcome is given up on, and until when it is sent again.
-const COMMIT_TRIES: u32 = 4;
-const COMMIT: Duration = Duration::from_secs(4);
 /// Documents are fetched so many at a time, and entries at first.
 const CHUNK: usize = 100;
+/// So many requests for documents are on their way together.
+const AT_ONCE: usize = 4;
+/// When to ask again for a write that the server does not take at the moment.
+const FULL: Duration = Duration::from_secs(3);
 /// After a write of ours, reads go where the write went: a replica may be behind.
 const OWN_WRITE: Duration = Duration::from_secs(5);
 
 /// Documents and the audit log in a Redis database.
 pub(super) struct RedisStore {
-    write: Option<ConnectionManager>,
-    read: ConnectionManager,
+    write: Option<Arc<Line>>,
+    read: Arc<Line>,
     keys: Keys,
     commit: Script,
     cache: Arc<RecordCache>,
@@ -53,15 +49,16 @@ impl RedisStore {
     pub(super) fn new(write: Option<&RedisUrl>, read: Option<&RedisUrl>, key_prefix: &str) -> anyhow::Result<Self> {
         // Several may be linked in; the first call decides, and a second one changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let write_manager = write.map(connect).transpose()?;
-        let read_manager = match (read, &write_manager) {
+        let write = write.map(connect).transpose()?;
+        let read = match (read, &write) {
             (Some(url), _) => connect(url)?,
-            (None, Some(_)) => write.map(connect).transpose()?.ok_or_else(|| anyhow::anyhow!("no Redis address"))?,
+            // A connection of its own, so that a read need not wait behind a large write.
+            (None, Some((_, client))) => (Arc::new(Line::new(client.clone())?), client.clone()),
             (None, None) => anyhow::bail!("no Redis address"),
         };
         Ok(Self {
-            write: write_manager,
-            read: read_manager,
+            write: write.map(|(line, _)| line),
+            read: read.0,
             keys: Keys { prefix: key_prefix.to_owned() },
             commit: Script::new(include_str!("commit.lua")),
             cache: Arc::default(),
@@ -69,16 +66,16 @@ impl RedisStore {
         })
     }
 
-    fn writing(&self) -> Result<ConnectionManager, StoreError> {
-        self.write.clone().ok_or_else(|| StoreError::ReadOnly("the server was given a read-only credential alone".to_owned()))
+    fn writing(&self) -> Result<&Line, StoreError> {
+        self.write.as_deref().ok_or_else(|| StoreError::ReadOnly("the server was given a read-only credential alone".to_owned()))
     }
 
-    /// The connection for a read: that of our own recent write, or the one for reading.
-    fn reading(&self, purpose: Purpose) -> ConnectionManager {
+    /// The line for a read: that of our own recent write, or the one for reading.
+    fn reading(&self, purpose: Purpose) -> &Line {
         let own = purpose == Purpose::Change || self.wrote_lately();
         match &self.write {
-            Some(write) if own => write.clone(),
-            _ => self.read.clone(),
+            Some(write) if own => write,
+            _ => &self.read,
         }
     }
 
@@ -88,20 +85,11 @@ impl RedisStore {
     }
 
     async fn read(&self, purpose: Purpose, command: &Cmd) -> Result<Value, RedisError> {
-        let mut connection = self.reading(purpose);
-        match send(&mut connection, command).await {
-            // The connection had ended unnoticed; the manager makes a new one, and reading twice harms nobody.
-            Err(error) if error.is_connection_dropped() => send(&mut connection, command).await,
-            result => result,
-        }
+        self.reading(purpose).send(command).await
     }
 
     async fn read_all(&self, purpose: Purpose, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, RedisError> {
-        let mut connection = self.reading(purpose);
-        match in_time(connection.send_packed_commands(pipeline, 0, count)).await {
-            Err(error) if error.is_connection_dropped() => in_time(connection.send_packed_commands(pipeline, 0, count)).await,
-            result => result,
-        }
+        self.reading(purpose).send_all(pipeline, 0, count).await
     }
 
     /// Why the value at `key` of the document is not one, asked when a bulk read left it out.
@@ -120,43 +108,6 @@ impl RedisStore {
                 Some(other) => Some(unreadable(&self.keys.document(key), &format!("it is a Redis {other}, not a string"))),
             })
             .collect())
-    }
-
-    /// Every document of a kind that can be read, and what cannot, in words.
-    async fn all(&self, kind: Kind) -> Result<(Vec<Record>, Vec<String>), StoreError> {
-        let keys: Vec<DocumentKey> = self.ids(kind).await?.into_iter().map(|id| DocumentKey::new(kind, id)).collect();
-        let mut texts = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(CHUNK) {
-            let mut command = cmd("MGET");
-            for key in chunk {
-                command.arg(self.keys.document(key));
-            }
-            texts.extend(array(self.read(Purpose::Show, &command).await.map_err(|error| unread(&error))?));
-        }
-        let (mut present, mut absent) = (Vec::with_capacity(keys.len()), Vec::new());
-        for (key, text) in keys.into_iter().zip(texts) {
-            match text {
-                Value::Nil => absent.push(key),
-                value => present.push((self.keys.document(&key), key, value)),
-            }
-        }
-        let mut unreadables = if absent.is_empty() { Vec::new() } else { self.missing(&absent).await? };
-        // Thousands of documents take longer to parse than other calls should wait.
-        let cache = Arc::clone(&self.cache);
-        let parsed = tokio::task::spawn_blocking(move || {
-            let mut records = Vec::with_capacity(present.len());
-            let mut problems = Vec::new();
-            for (name, key, value) in present {
-                match text(value).and_then(|text| cache.record(key, text)) {
-                    Ok(record) => records.push(record),
-                    Err(problem) => problems.push(unreadable(&name, &problem)),
-                }
-            }
-            (records, problems)
-        });
-        let (records, problems) = parsed.await.map_err(|error| StoreError::Failed(error.to_string()))?;
-        unreadables.extend(problems);
-        Ok((records, unreadables))
     }
 
     fn commit_command(&self, name: &str, code: &str, changes: &[Change], rests: &[String], operation: &Operation) -> Cmd {
@@ -192,43 +143,19 @@ impl RedisStore {
         command
     }
 
-    /// Sends the commit until there is an answer; the operation's mark makes every sending after the first harmless.
+    /// Sends the commit. The operation's mark makes every sending after the first harmless.
     async fn send_commit(&self, changes: &[Change], rests: &[String], operation: &Operation) -> Result<Value, StoreError> {
-        let mut connection = self.writing()?;
+        let line = self.writing()?;
         let by_hash = self.commit_command("EVALSHA", self.commit.get_hash(), changes, rests, operation);
-        let (begun, mut tries, mut perhaps_sent) = (Instant::now(), 0, false);
-        loop {
-            tries += 1;
-            let mut result = send(&mut connection, &by_hash).await;
-            // Not SCRIPT LOAD and again: behind a proxy of several servers the second may not know what the first loaded.
-            if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
-                let by_text = self.commit_command("EVAL", include_str!("commit.lua"), changes, rests, operation);
-                result = send(&mut connection, &by_text).await;
-            }
-            let error = match result {
-                Ok(reply) => return Ok(reply),
-                Err(error) => error,
-            };
-            let transient = is_transient(&error);
-            if !transient {
-                let answer = refused(&error);
-                // An earlier sending may have been applied before this one was refused.
-                return Err(if perhaps_sent { StoreError::OutcomeUnknown(plain(&error)) } else { answer });
-            }
-            perhaps_sent |= error.is_io_error() && !error.is_connection_refusal();
-            if tries == COMMIT_TRIES || begun.elapsed() > COMMIT {
-                let problem = plain(&error);
-                return Err(if perhaps_sent { StoreError::OutcomeUnknown(problem) } else { StoreError::Unavailable(problem) });
-            }
-            debug!(tries, "the commit got no answer and is sent again: {}", plain(&error));
-            tokio::time::sleep(Self::pause(tries)).await;
+        let mut result = line.send(&by_hash).await;
+        // Not SCRIPT LOAD and again: behind a proxy of several servers the second may not know what the first loaded.
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
+            let by_text = self.commit_command("EVAL", include_str!("commit.lua"), changes, rests, operation);
+            result = line.send(&by_text).await;
         }
-    }
-
-    /// 50 ms at first, doubled each time, of which half is chance, so that writers do not return in step.
-    fn pause(tries: u32) -> Duration {
-        let step = Duration::from_millis(25 << tries.min(6));
-        step / 2 + (step / 2).mul_f64(fastrand::f64())
+        result.map_err(|error| {
+            if error.is_io_error() && !error.is_connection_refusal() { StoreError::OutcomeUnknown(plain(&error)) } else { refused(&error) }
+        })
     }
 
     /// The entries of a commit of earlier, by their numbers.
@@ -293,7 +220,7 @@ impl RedisStore {
             true
         })
         .await?;
-        let Some(mut connection) = self.write.clone() else { return Ok(stats) };
+        let Some(line) = &self.write else { return Ok(stats) };
         let mut repair = redis::pipe();
         repair.atomic();
         let fields = stats.counters();
@@ -306,7 +233,7 @@ impl RedisStore {
         for (category, unlabelled) in Category::ALL.into_iter().zip(stats.unlabelled()) {
             repair.cmd("HSET").arg(self.keys.internal("unlabelled")).arg(category.member()).arg(unlabelled);
         }
-        if let Err(error) = connection.send_packed_commands(&repair, repair.len() + 1, 1).await {
+        if let Err(error) = line.send_all(&repair, repair.len() + 1, 1).await {
             warn!("the audit counters could not be put right, so the log is counted each time: {}", plain(&error));
         }
         Ok(stats)
@@ -358,11 +285,48 @@ impl Repository for RedisStore {
         Ok(ids)
     }
 
+    async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
+        let keys: Vec<DocumentKey> = self.ids(kind).await?.into_iter().map(|id| DocumentKey::new(kind, id)).collect();
+        let chunk = async |chunk: &[DocumentKey]| {
+            let mut command = cmd("MGET");
+            for key in chunk {
+                command.arg(self.keys.document(key));
+            }
+            self.read(Purpose::Show, &command).await.map(array).map_err(|error| unread(&error))
+        };
+        let chunks: Vec<Vec<Value>> = stream::iter(keys.chunks(CHUNK).map(chunk)).buffered(AT_ONCE).try_collect().await?;
+        let texts = chunks.into_iter().flatten();
+        let (mut present, mut absent) = (Vec::with_capacity(keys.len()), Vec::new());
+        for (key, text) in keys.into_iter().zip(texts) {
+            match text {
+                Value::Nil => absent.push(key),
+                value => present.push((self.keys.document(&key), key, value)),
+            }
+        }
+        let mut unreadables = if absent.is_empty() { Vec::new() } else { self.missing(&absent).await? };
+        // Thousands of documents take longer to parse than other calls should wait.
+        let cache = Arc::clone(&self.cache);
+        let parsed = tokio::task::spawn_blocking(move || {
+            let mut records = Vec::with_capacity(present.len());
+            let mut problems = Vec::new();
+            for (name, key, value) in present {
+                match text(value).and_then(|text| cache.record(key, text)) {
+                    Ok(record) => records.push(record),
+                    Err(problem) => problems.push(unreadable(&name, &problem)),
+                }
+            }
+            (records, problems)
+        });
+        let (records, problems) = parsed.await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        unreadables.extend(problems);
+        Ok(Documents { records, unreadable: unreadables })
+    }
+
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
-        let (records, unreadable) = self.all(kind).await?;
+        let Documents { records, unreadable } = self.all(kind).await?;
         let query = query.clone();
         let page = tokio::task::spawn_blocking(move || {
-            let (places, total, next) = query.page(records.iter().map(|record| record.listing().clone()));
+            let (places, total, next) = query.page(records.iter().map(Record::listing));
             let mut records: HashMap<String, Record> = records.into_iter().map(|record| (record.key().id.clone(), record)).collect();
             let records = places.iter().filter_map(|place| records.remove(&place.id)).collect();
             ListPage { records, total, next, unreadable }
@@ -411,7 +375,7 @@ impl Repository for RedisStore {
     }
 
     async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
-        let mut connection = self.writing()?;
+        let line = self.writing()?;
         let mut added = 0;
         for chunk in entries.chunks(CHUNK) {
             let mut command = cmd("ZADD");
@@ -419,7 +383,7 @@ impl Repository for RedisStore {
             for entry in chunk {
                 command.arg(entry.carried_score(now)).arg(entry.text());
             }
-            match send(&mut connection, &command).await.map_err(|error| refused(&error))? {
+            match line.send(&command).await.map_err(|error| refused(&error))? {
                 Value::Int(count) => added += usize::try_from(count).unwrap_or_default(),
                 other => return Err(StoreError::Failed(format!("ZADD gave an unknown answer of type {}", kind_of(&other)))),
             }
@@ -430,7 +394,7 @@ impl Repository for RedisStore {
                          redis.call('HSET', KEYS[1], 'seq', ARGV[1]) end";
             let mut command = cmd("EVAL");
             command.arg(raise).arg(1).arg(self.keys.stats()).arg(greatest);
-            send(&mut connection, &command).await.map_err(|error| refused(&error))?;
+            line.send(&command).await.map_err(|error| refused(&error))?;
         }
         Ok(added)
     }
@@ -459,7 +423,7 @@ impl Repository for RedisStore {
                     page.next = last.take();
                     return false;
                 }
-                last = Some(AuditPosition { score, digest: digest(&entry) });
+                last = Some(AuditPosition { score, digest: entry.digest() });
                 page.entries.push(entry);
             }
             true
@@ -485,6 +449,20 @@ impl Repository for RedisStore {
             Some(stats) => Ok(stats),
             None => self.recount(&counters).await,
         }
+    }
+
+    async fn pulse(&self) -> Result<Pulse, StoreError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HGET").arg(self.keys.stats()).arg("seq").cmd("ZCARD").arg(self.keys.entries());
+        for kind in Kind::ALL {
+            pipeline.cmd("SCARD").arg(self.keys.index("all", kind));
+        }
+        let answers = self.read_all(Purpose::Show, &pipeline, 4).await.map_err(|error| unread(&error))?;
+        let numbers: Vec<u64> =
+            answers.into_iter().map(|value| text(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default()).collect();
+        let [seq, entries, projects, resources] =
+            <[u64; 4]>::try_from(numbers).map_err(|_| StoreError::Failed("Redis gave fewer answers than it was asked for".to_owned()))?;
+        Ok(Pulse { seq, entries, documents: [projects, resources] })
     }
 }
 
@@ -527,29 +505,14 @@ impl Keys {
     }
 }
 
-fn connect(url: &RedisUrl) -> anyhow::Result<ConnectionManager> {
+fn connect(url: &RedisUrl) -> anyhow::Result<(Arc<Line>, Client)> {
     let info = url.secret().clone().into_connection_info()?;
     let says_protocol = url.secret().query_pairs().any(|(name, _)| name == "protocol");
     let settings = info.redis_settings().clone();
     let settings = if says_protocol { settings } else { settings.set_protocol(ProtocolVersion::RESP3) };
     let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(RESPONSE))
-        .set_number_of_retries(1)
-        .set_max_delay(Duration::from_millis(500));
-    Ok(ConnectionManager::new_lazy_with_config(Client::open(info)?, config)?)
-}
-
-/// What a command answers, or that it did not in time.
-async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
-    let late = || RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"));
-    tokio::time::timeout(COMMAND, answer).await.unwrap_or_else(|_| Err(late()))
-}
-
-/// Sends a command; what the server refuses is an error like any other.
-async fn send(connection: &mut ConnectionManager, command: &Cmd) -> Result<Value, RedisError> {
-    in_time(connection.send_packed_command(command)).await.and_then(unwrapped)
+    let client = Client::open(info)?;
+    Ok((Arc::new(Line::new(client.clone())?), client))
 }
 
 /// Whether sending it again may help.
@@ -565,24 +528,28 @@ fn refused(error: &RedisError) -> StoreError {
             StoreError::ReadOnly(format!("the Redis user may not write: {}; give the server a credential that may", plain(error)))
         }
         (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
-            StoreError::ReadOnly("this Redis is a read-only replica; give the server the address of the primary".to_owned())
+            paused("this Redis is a read-only replica; give the server the address of the primary".to_owned())
         }
-        (_, Some("OOM")) => StoreError::ReadOnly("the Redis database is full; make room or enlarge it, then try again".to_owned()),
+        (_, Some("OOM")) => paused("the Redis database is full; make room or enlarge it, then try again".to_owned()),
         (_, Some("WRONGTYPE")) => StoreError::Failed(
             "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; the site's developer has to \
              rename or delete it"
                 .to_owned(),
         ),
-        (_, Some("MISCONF" | "NOREPLICAS")) => StoreError::ReadOnly(format!("Redis takes no writes at the moment: {}", plain(error))),
+        (_, Some("MISCONF" | "NOREPLICAS")) => paused(format!("Redis takes no writes at the moment: {}", plain(error))),
         _ => unread(error),
     }
+}
+
+fn paused(reason: String) -> StoreError {
+    StoreError::Paused { reason, retry_after: FULL }
 }
 
 /// A read that failed.
 fn unread(error: &RedisError) -> StoreError {
     if error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS") {
         let remedy = "Redis refuses the password; for a database whose REST token is not its password, set REDIS_URL";
-        return StoreError::Unavailable(remedy.to_owned());
+        return StoreError::Refused(remedy.to_owned());
     }
     if is_transient(error) || error.is_unrecoverable_error() || error.kind() == ErrorKind::InvalidClientConfig {
         return StoreError::Unavailable(format!("{}; is the address right, and is Redis running?", plain(error)));
@@ -602,12 +569,6 @@ fn unreadable(key: &str, problem: &str) -> String {
 
 fn is_counter(name: &str) -> bool {
     Category::ALL.iter().any(|category| name.strip_prefix(category.member()).is_some_and(|rest| rest.starts_with(':')))
-}
-
-fn digest(entry: &StoredEntry) -> String {
-    let mut digest = sha256_hex(entry.text().as_bytes());
-    digest.truncate(16);
-    digest
 }
 
 fn unwrapped(value: Value) -> Result<Value, RedisError> {

@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::{Committed, Purpose, Repository, StoreError};
+use super::{Committed, Documents, Pulse, Purpose, Repository, StoreError};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
@@ -134,6 +134,11 @@ impl Repository for SqliteStore {
         .await
     }
 
+    async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
+        let page = self.list(kind, &ListQuery { limit: usize::MAX, ..ListQuery::default() }).await?;
+        Ok(Documents { records: page.records, unreadable: page.unreadable })
+    }
+
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
         let query = query.clone();
         self.read(move |snapshot| list(snapshot, kind, &query)).await
@@ -176,6 +181,25 @@ impl Repository for SqliteStore {
 
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
         self.read(audit_stats).await
+    }
+
+    async fn pulse(&self) -> Result<Pulse, StoreError> {
+        self.read(|snapshot| {
+            let number = |sql: &str, of: &[&str]| {
+                let number: Option<i64> = snapshot.prepare_cached(sql)?.query_row(params_from_iter(of), |row| row.get(0))?;
+                Ok::<_, Problem>(number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
+            };
+            let mut documents = [0; Kind::ALL.len()];
+            for (count, kind) in documents.iter_mut().zip(Kind::ALL) {
+                *count = number("SELECT count(*) FROM documents WHERE kind = ?", &[kind.singular()])?;
+            }
+            Ok(Pulse {
+                seq: number("SELECT max(number) FROM entries", &[])?,
+                entries: number("SELECT count(*) FROM entries", &[])?,
+                documents,
+            })
+        })
+        .await
     }
 }
 
