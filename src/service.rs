@@ -31,7 +31,7 @@ use crate::{
 /// How long an update may try to win a race; a call is answered within 10 seconds.
 const RACE: Duration = Duration::from_secs(7);
 /// How often the saved copy is compared with the store while calls come in, and how often while none do.
-const CONFIRM: Duration = Duration::from_secs(60);
+const CONFIRM: Duration = Duration::from_mins(1);
 const IDLE: u32 = 5;
 /// The first call goes first.
 const FIRST_COPY: Duration = Duration::from_millis(250);

@@ -24,7 +24,7 @@ use crate::domain::{
 const READ: Duration = Duration::from_secs(4);
 const COMMIT: Duration = Duration::from_secs(5);
 /// Reading everything takes its time over a slow line, and nobody waits for it alone.
-const LOAD: Duration = Duration::from_secs(60);
+const LOAD: Duration = Duration::from_mins(1);
 /// The first pause is a random part of this, the next one of its double, and so on (full jitter).
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often something is repeated at most.
@@ -167,8 +167,7 @@ impl<R: Repository> Repository for Resilient<R> {
             .await;
         committed.map_err(|failure| match Failure::of_a_write(failure) {
             // The script looks at the mark first, so these prove that no sending before was applied.
-            error @ (StoreError::Conflict | StoreError::Mismatch) => error,
-            error @ StoreError::OutcomeUnknown(_) => error,
+            error @ (StoreError::Conflict | StoreError::Mismatch | StoreError::OutcomeUnknown(_)) => error,
             error if unsettled.load(Ordering::Relaxed) > 0 => StoreError::OutcomeUnknown(error.to_string()),
             error => error,
         })

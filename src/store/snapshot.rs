@@ -163,7 +163,9 @@ impl Snapshot {
                 None => drop(held.documents.remove(&key)),
             }
         }
-        entries.iter().for_each(|entry| held.stats.count(entry));
+        for entry in &entries {
+            held.stats.count(entry);
+        }
         held.entries.splice(0..0, entries);
         held.entries.truncate(ENTRIES);
         Ok((held.counted() == held.indexed()).then_some(held))

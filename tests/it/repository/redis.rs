@@ -757,19 +757,20 @@ async fn a_full_database_takes_no_writes_and_answers_reads() {
         create_sound(&*store.repository, &key).await;
         let line = line_to(store.server(), proof).await;
         let repository = store_for(Some(line.redis_url()), None);
+        let change = [change(&*repository, &key, json!({"title": "New"})).await];
         let before = store.server().dump();
         store.server().run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
 
-        let result = try_update(&*repository, &key, json!({"title": "New"})).await;
+        let result = repository.commit(&change, &once()).await;
 
         assert!(matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("full")), "{proof:?}: {result:?}");
         assert_eq!(store.server().dump(), before, "{proof:?}");
 
         store.server().run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(0));
-        let waiting = try_update(&*repository, &key, json!({"title": "New"})).await;
+        let waiting = repository.commit(&change, &once()).await;
         assert!(matches!(&waiting, Err(StoreError::Paused { .. })), "it is not asked again at once: {waiting:?}");
         tokio::time::timeout(PATIENCE, async {
-            while let Err(StoreError::Paused { retry_after, .. }) = try_update(&*repository, &key, json!({"title": "New"})).await {
+            while let Err(StoreError::Paused { retry_after, .. }) = repository.commit(&change, &once()).await {
                 tokio::time::sleep(retry_after).await;
             }
         })
