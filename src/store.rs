@@ -101,6 +101,13 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// A task of the store panicked. What it said stays where the panic is logged: it may repeat a document.
+    fn ended() -> Self {
+        Self::Failed("the work ended unexpectedly, and the server's log says where".to_owned())
+    }
+}
+
 /// Makes the store at `location`; has to be called within a tokio runtime. Connects when it is first used, so that a program starts
 /// with its store down.
 ///

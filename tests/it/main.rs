@@ -12,6 +12,7 @@
 )]
 
 mod cli;
+mod hostile;
 mod house;
 mod races;
 mod repository;
