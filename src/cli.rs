@@ -266,7 +266,7 @@ fn locate(store: Option<&str>, key_prefix: &str, environment: Environment<'_>) -
     if let Some(store) = store {
         let name = "--store (PORTFOLIO_STORE)";
         return match store.strip_prefix("sqlite:") {
-            Some("") => Err(vec![format!("{name}: expected a path after `sqlite:`")]),
+            Some(path) if path.is_empty() || path.contains("://") => Err(vec![format!("{name}: expected a path after `sqlite:`")]),
             Some(path) => sqlite(PathBuf::from(path), key_prefix, name),
             None if store.contains("://") => redis(store, name),
             None => Err(vec![format!("{name}: expected `redis://…`, `rediss://…` or `sqlite:PATH`")]),

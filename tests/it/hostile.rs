@@ -1,6 +1,7 @@
 //! Stored text is data: fifty documents made to fool models, terminals, parsers and line readers, through every tool and door.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::Write as _,
     process::{Output, Stdio},
@@ -324,7 +325,8 @@ async fn an_answer_over_stdio_is_one_line_to_every_reader() {
     let mut lines = String::new();
     for (number, (kind, id, _)) in stored.iter().enumerate() {
         let params = json!({ "name": format!("get_{kind}"), "arguments": { "id": id } });
-        lines += &format!("{}\n", json!({ "jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params }));
+        let request = json!({ "jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params });
+        writeln!(lines, "{request}").unwrap();
     }
     let mut stdin = child.stdin.take().unwrap();
     let writing = std::thread::spawn(move || stdin.write_all(lines.as_bytes()).unwrap());
@@ -362,7 +364,9 @@ async fn what_is_no_document_is_told_and_nothing_else_suffers() {
         assert_eq!((&listed["meta"]["total"], &listed["data"][0]["id"]), (&json!(1), &json!("sound")), "{store}");
         let warnings = listed["meta"]["warnings"].as_array().unwrap();
         assert_eq!(warnings.len(), UNREADABLE.len(), "{warnings:?}");
-        warnings.iter().for_each(|warning| assert_shown(warning.as_str().unwrap()));
+        for warning in warnings {
+            assert_shown(warning.as_str().unwrap());
+        }
         for (id, _, says) in UNREADABLE {
             let id = json!(id);
             let warned = format!("{}`", excerpt(id.as_str().unwrap()));

@@ -16,6 +16,7 @@ mod hostile;
 mod house;
 mod races;
 mod repository;
+mod secrets;
 mod support;
 mod tools;
 mod transport;
