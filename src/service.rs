@@ -331,7 +331,8 @@ impl ContentService {
             }
             committed
         });
-        commit.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(format!("the commit ended unexpectedly: {error}"))))
+        // What a panic says may repeat a document.
+        commit.await.unwrap_or_else(|_| Err(StoreError::OutcomeUnknown("the commit ended unexpectedly".to_owned())))
     }
 
     /// What a write of now is recorded with.

@@ -146,6 +146,13 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// A task of the store panicked. What it said stays where the panic is logged: it may repeat a document.
+    fn ended() -> Self {
+        Self::Failed("the work ended unexpectedly, and the server's log says where".to_owned())
+    }
+}
+
 /// A store, ready for use.
 pub struct Store {
     /// The store itself.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     cli::{ImportArgs, Settings, UsageError},
-    domain::{AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt},
+    domain::{AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt, text::visible},
     folder::Folder,
     service::{ContentService, Error},
     store::StoreError,
@@ -53,7 +53,7 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
         Ok(folder) => folder,
         Err(error) => {
             for problem in &error.0 {
-                writeln!(out, "refused    {problem}")?;
+                writeln!(out, "refused    {}", visible(problem))?;
             }
             writeln!(out, "nothing was imported; mend what is refused and run it again")?;
             return Ok(ExitCode::from(1));
@@ -93,7 +93,7 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
     }
     progress.finish_and_clear();
     for line in &report.lines {
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", visible(line))?;
     }
     let would = if run == Run::Dry { "dry run, nothing was written: " } else { "" };
     let Report { created, replaced, unchanged, left, .. } = report;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::{
-    domain::{DocumentKey, Kind, Timestamp, Violation, document::excerpt},
+    domain::{DocumentKey, Kind, Timestamp, Violation, document::excerpt, text::escaped},
     service::Error,
     store::StoreError,
 };
@@ -161,6 +161,7 @@ impl IntoContents for ToolError {
         if let (Some(members), Some(details)) = (error.as_object_mut(), self.details) {
             members.insert("details".to_owned(), details);
         }
-        vec![ContentBlock::text(json!({ "success": false, "error": error }).to_string())]
+        // Ids near the one that was asked for are told as they are, because they are to be used; nothing in them may hide.
+        vec![ContentBlock::text(escaped(json!({ "success": false, "error": error }).to_string()))]
     }
 }

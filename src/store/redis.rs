@@ -23,6 +23,7 @@ use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
     document::sha256_hex,
+    text::{excerpt, visible},
 };
 
 /// Documents are fetched so many at a time, and entries at first.
@@ -317,7 +318,7 @@ impl Repository for RedisStore {
             }
             (records, problems)
         });
-        let (records, problems) = parsed.await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        let (records, problems) = parsed.await.map_err(|_| StoreError::ended())?;
         unreadables.extend(problems);
         Ok(Documents { records, unreadable: unreadables })
     }
@@ -331,7 +332,7 @@ impl Repository for RedisStore {
             let records = places.iter().filter_map(|place| records.remove(&place.id)).collect();
             ListPage { records, total, next, unreadable }
         });
-        page.await.map_err(|error| StoreError::Failed(error.to_string()))
+        page.await.map_err(|_| StoreError::ended())
     }
 
     async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
@@ -557,14 +558,15 @@ fn unread(error: &RedisError) -> StoreError {
     StoreError::Failed(format!("Redis answered: {}", plain(error)))
 }
 
-/// What an error says, in one line and without the values that were sent.
+/// What an error says, in one line and without the values that were sent, which some servers repeat.
 fn plain(error: &RedisError) -> String {
     let text = error.to_string();
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+    let line = text.lines().next().unwrap_or_default().split(", with args beginning with").next().unwrap_or_default();
+    visible(line).chars().take(200).collect()
 }
 
 fn unreadable(key: &str, problem: &str) -> String {
-    format!("left out the value at `{key}`: {problem}; restore it from a backup or delete the key")
+    format!("left out the value at `{}`: {problem}; restore it from a backup or delete the key", excerpt(key))
 }
 
 fn is_counter(name: &str) -> bool {

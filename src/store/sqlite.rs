@@ -21,7 +21,7 @@ use super::{Committed, Documents, Pulse, Purpose, Repository, StoreError};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
-    document::sha256_hex,
+    document::{excerpt, sha256_hex},
     list::Listing,
 };
 
@@ -110,7 +110,7 @@ impl SqliteStore {
             let _turn = turn;
             work(&database)
         });
-        done.await.map_err(|error| StoreError::Failed(error.to_string()))?
+        done.await.map_err(|_| StoreError::ended())?
     }
 }
 
@@ -464,7 +464,7 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
 
     let mut page = ListPage::default();
     let unreadable = |key: &DocumentKey, problem: &str| {
-        format!("left out the document at `{}`: {problem}; restore it from a backup or delete its row", place(key))
+        format!("left out the document at `{}`: {problem}; restore it from a backup or delete its row", excerpt(&place(key)))
     };
     // What somebody wrote by hand is read as it is, until a commit replaces it.
     let edited = Select::new("SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(), kind.singular().to_owned());

@@ -12,9 +12,11 @@
 )]
 
 mod cli;
+mod hostile;
 mod house;
 mod races;
 mod repository;
+mod secrets;
 mod support;
 mod tools;
 mod transport;
