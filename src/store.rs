@@ -15,7 +15,7 @@ mod location;
 mod redis;
 mod sqlite;
 
-pub use location::{Location, RedisUrl};
+pub use location::{Authority, Location, RedisUrl};
 
 /// A place where documents and the audit log live.
 #[async_trait]
@@ -79,6 +79,10 @@ pub enum StoreError {
     /// The store could not be reached; nothing was written.
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
+    /// The store does not let this server in: its password or certificate is at fault, and asking again does not help; nothing was
+    /// written.
+    #[error("the store does not let this server in: {0}")]
+    Refused(String),
     /// The store takes no writes from here or now; nothing was written.
     #[error("{0}")]
     ReadOnly(String),

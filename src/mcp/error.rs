@@ -121,6 +121,10 @@ impl ToolError {
                         None,
                     )
                 }
+                error @ StoreError::Refused(_) => {
+                    warn!("{error}");
+                    ("STORE_UNAVAILABLE".to_owned(), format!("{error}; nothing was written"), None)
+                }
                 StoreError::OutcomeUnknown(problem) => {
                     warn!("the outcome of a commit is unknown: {problem}");
                     let message = format!(

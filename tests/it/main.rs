@@ -16,5 +16,6 @@ mod house;
 mod races;
 mod repository;
 mod support;
+mod tls;
 mod tools;
 mod transport;

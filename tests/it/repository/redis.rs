@@ -719,10 +719,7 @@ async fn a_wrong_password_is_said_and_is_no_outage_of_unknown_outcome() {
     let written = stranger.commit(&[change], &once()).await.unwrap_err();
 
     for error in [read, written] {
-        assert!(
-            matches!(&error, StoreError::Unavailable(problem) if problem.contains("password") && !problem.contains("wr0ng")),
-            "{error:?}"
-        );
+        assert!(matches!(&error, StoreError::Refused(problem) if problem.contains("password") && !problem.contains("wr0ng")), "{error:?}");
     }
 }
 
