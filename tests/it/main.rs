@@ -12,6 +12,7 @@
 )]
 
 mod cli;
+mod credentials;
 mod house;
 mod races;
 mod repository;
