@@ -3,9 +3,9 @@
 //! Nothing else reads the environment. All problems are reported at once, before anything is opened.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -13,9 +13,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     http,
-    store::{Location, RedisUrl},
+    store::{Authority, Location, RedisUrl},
 };
 
+/// How messages name the option.
+const CA_FILE: &str = "--ca-file (PORTFOLIO_CA_FILE)";
 /// Where `http` listens if nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8787";
 
@@ -61,6 +63,9 @@ pub struct CommonArgs {
     /// Put this before every Redis key; `{site}:` keeps one site in one Redis Cluster slot
     #[arg(long, value_name = "P", env = "PORTFOLIO_KEY_PREFIX", global = true)]
     pub key_prefix: Option<String>,
+    /// Trust the certificate authority in this PEM file, instead of the public ones, for `rediss://…`
+    #[arg(long, value_name = "F", env = "PORTFOLIO_CA_FILE", global = true)]
+    pub ca_file: Option<PathBuf>,
     /// Offer no writing tool
     #[arg(
         long,
@@ -204,7 +209,15 @@ impl Cli {
         }
         let key_prefix = common.key_prefix.clone().unwrap_or_default();
         let store = common.store.as_ref().map(|Secret(store)| store).filter(|store| !store.is_empty());
-        let located = locate(store.map(String::as_str), &key_prefix, environment);
+        let authority = common.ca_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let authority = authority.and_then(|path| certificate_authority(path).map_err(|problem| problems.push(problem)).ok());
+        let located = locate(store.map(String::as_str), &key_prefix, environment).and_then(|(location, chosen_by)| match &authority {
+            Some(authority) => match location.trusting(authority) {
+                Ok(location) => Ok((location, chosen_by)),
+                Err(problem) => Err(vec![format!("{CA_FILE}: {problem}")]),
+            },
+            None => Ok((location, chosen_by)),
+        });
         match located {
             Ok((location, chosen_by)) if problems.is_empty() => {
                 let read_only = location.read_only_reason().map(ToOwned::to_owned);
@@ -239,6 +252,12 @@ fn parsed<T: FromStr<Err: fmt::Display>>(texts: &[String], name: &str, problems:
         }
     }
     values
+}
+
+fn certificate_authority(path: &Path) -> Result<Authority, String> {
+    let shown = path.display();
+    let pem = fs::read(path).map_err(|error| format!("{CA_FILE}: `{shown}` cannot be read: {error}; give the path of a PEM file"))?;
+    Authority::parse(&pem).map_err(|problem| format!("{CA_FILE}: `{shown}` {problem}"))
 }
 
 fn listen_address(text: &str, problems: &mut Vec<String>) -> SocketAddr {

@@ -19,7 +19,7 @@ mod resilient;
 mod snapshot;
 mod sqlite;
 
-pub use location::{Location, RedisUrl};
+pub use location::{Authority, Location, RedisUrl};
 pub use snapshot::{SavedCopy, Snapshot};
 
 /// A place where documents and the audit log live.
@@ -113,8 +113,9 @@ pub enum StoreError {
     /// The store could not be reached; nothing was written.
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
-    /// The store does not let this server in: a password or a certificate is wrong. Nothing was written.
-    #[error("{0}")]
+    /// The store does not let this server in: its password or certificate is at fault, and asking again does not help; nothing was
+    /// written.
+    #[error("the store does not let this server in: {0}")]
     Refused(String),
     /// The store takes no writes from here or now; nothing was written.
     #[error("{0}")]

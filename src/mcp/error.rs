@@ -118,17 +118,13 @@ impl ToolError {
                     let message = format!("nothing was changed: {reason}; try again after {millis} ms");
                     ("STORE_READ_ONLY".to_owned(), message, Some(json!({ "retryAfterMs": millis })))
                 }
-                StoreError::Refused(remedy) => {
-                    ("STORE_UNAVAILABLE".to_owned(), format!("the store cannot be used: {remedy}; nothing was written"), None)
-                }
-                StoreError::Unavailable(problem) => {
-                    warn!("the store is unavailable: {problem}");
-                    (
-                        "STORE_UNAVAILABLE".to_owned(),
-                        format!("the store cannot be reached: {problem}; nothing was written, try again in a moment"),
-                        None,
-                    )
-                }
+                // These two are logged by the store, once for each outage and not for each call.
+                StoreError::Unavailable(problem) => (
+                    "STORE_UNAVAILABLE".to_owned(),
+                    format!("the store cannot be reached: {problem}; nothing was written, try again in a moment"),
+                    None,
+                ),
+                error @ StoreError::Refused(_) => ("STORE_UNAVAILABLE".to_owned(), format!("{error}; nothing was written"), None),
                 StoreError::OutcomeUnknown(problem) => {
                     warn!("the outcome of a commit is unknown: {problem}");
                     let message = format!(

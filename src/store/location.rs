@@ -1,7 +1,11 @@
 //! Where a store is, as the command line and the environment say it.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use url::Url;
 
 /// Where documents and the audit log live.
@@ -29,6 +33,23 @@ impl Location {
             Self::Redis { .. } | Self::Sqlite(_) => None,
         }
     }
+
+    /// The same place, whose certificate has to be signed by `authority`.
+    ///
+    /// # Errors
+    /// Why this place shows no certificate.
+    pub fn trusting(self, authority: &Authority) -> Result<Self, String> {
+        let trusting = |url: RedisUrl| match url.url.scheme() {
+            "rediss" => Ok(RedisUrl { authority: Some(authority.clone()), ..url }),
+            _ => Err("the store's address is without TLS, where nothing is checked; use `rediss://…`, or leave this out".to_owned()),
+        };
+        match self {
+            Self::Redis { write, read, key_prefix } => {
+                Ok(Self::Redis { write: write.map(trusting).transpose()?, read: read.map(trusting).transpose()?, key_prefix })
+            }
+            Self::Sqlite(_) => Err("a SQLite file shows no certificate; leave this out or choose a Redis".to_owned()),
+        }
+    }
 }
 
 /// Shows no password.
@@ -46,7 +67,43 @@ impl fmt::Display for Location {
 
 /// The address and credential of a Redis database; `Debug` and `Display` hide the password.
 #[derive(Clone)]
-pub struct RedisUrl(Url);
+pub struct RedisUrl {
+    url: Url,
+    authority: Option<Authority>,
+}
+
+/// Who signs the certificates that are trusted, instead of the public authorities: PEM text with one certificate or several.
+#[derive(Clone)]
+pub struct Authority(Arc<[u8]>);
+
+impl Authority {
+    /// Reads PEM text. Here, because a connection would pass over what it cannot read, and then trust nobody.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(pem: &[u8]) -> Result<Self, String> {
+        let remedy = "expected the PEM file of the authority that signed the store's certificate (`-----BEGIN CERTIFICATE-----`)";
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| format!("is not sound PEM: {error}; {remedy}"))?;
+            roots
+                .add(certificate)
+                .map_err(|error| format!("holds a certificate that nothing can be checked against: {error}; {remedy}"))?;
+        }
+        if roots.is_empty() { Err(format!("holds no certificate; {remedy}")) } else { Ok(Self(pem.into())) }
+    }
+
+    /// The PEM text.
+    pub(super) fn pem(&self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a private authority")
+    }
+}
 
 impl RedisUrl {
     /// Reads `redis://…` or `rediss://…` (with TLS).
@@ -75,7 +132,7 @@ impl RedisUrl {
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
             let _ = url.set_scheme("rediss");
         }
-        Ok(Self(url))
+        Ok(Self { url, authority: None })
     }
 
     /// The TCP address of an Upstash database, from its REST address and token: same host, port 6379, TLS, the token
@@ -90,18 +147,23 @@ impl RedisUrl {
         if url.set_username(user).is_err() || url.set_password(Some(token)).is_err() {
             return Err("takes no credential".to_owned());
         }
-        Ok(Self(url))
+        Ok(Self { url, authority: None })
     }
 
     /// The URL with its password, for the connection alone.
     pub(super) fn secret(&self) -> &Url {
-        &self.0
+        &self.url
+    }
+
+    /// Who has to have signed the server's certificate; `None`: a public authority.
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
     }
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.clone();
+        let mut shown = self.url.clone();
         if shown.password().is_some() {
             let _ = shown.set_password(Some("***"));
         } else if !shown.username().is_empty() {

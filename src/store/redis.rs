@@ -13,9 +13,10 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use redis::{
-    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, Script, ServerErrorKind, Value, cmd,
-    io::tcp::TcpSettings,
+    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, Script, ServerErrorKind, TlsCertificates, Value,
+    cmd, io::tcp::TcpSettings,
 };
+use rustls::CertificateError;
 use tracing::warn;
 
 use super::{Committed, Documents, Pulse, Purpose, Repository, StoreError, cache::RecordCache, line::Line, location::RedisUrl};
@@ -48,8 +49,6 @@ pub(super) struct RedisStore {
 impl RedisStore {
     /// A store that connects when it is first used.
     pub(super) fn new(write: Option<&RedisUrl>, read: Option<&RedisUrl>, key_prefix: &str) -> anyhow::Result<Self> {
-        // Several may be linked in; the first call decides, and a second one changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let write = write.map(connect).transpose()?;
         let read = match (read, &write) {
             (Some(url), _) => connect(url)?,
@@ -154,8 +153,11 @@ impl RedisStore {
             let by_text = self.commit_command("EVAL", include_str!("commit.lua"), changes, rests, operation);
             result = line.send(&by_text).await;
         }
-        result.map_err(|error| {
-            if error.is_io_error() && !error.is_connection_refusal() { StoreError::OutcomeUnknown(plain(&error)) } else { refused(&error) }
+        result.map_err(|error| match refused(&error) {
+            // A connection that was not made has carried nothing.
+            refused @ StoreError::Refused(_) => refused,
+            _ if error.is_io_error() && !error.is_connection_refusal() => StoreError::OutcomeUnknown(plain(&error)),
+            refused => refused,
         })
     }
 
@@ -507,19 +509,29 @@ impl Keys {
 }
 
 fn connect(url: &RedisUrl) -> anyhow::Result<(Arc<Line>, Client)> {
+    let client = client(url)?;
+    Ok((Arc::new(Line::new(client.clone())?), client))
+}
+
+/// What connects to `url`.
+fn client(url: &RedisUrl) -> anyhow::Result<Client> {
+    // Several may be linked in; the first call decides, and a second one changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let info = url.secret().clone().into_connection_info()?;
     let says_protocol = url.secret().query_pairs().any(|(name, _)| name == "protocol");
     let settings = info.redis_settings().clone();
     let settings = if says_protocol { settings } else { settings.set_protocol(ProtocolVersion::RESP3) };
     let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let client = Client::open(info)?;
-    Ok((Arc::new(Line::new(client.clone())?), client))
+    Ok(match url.authority() {
+        Some(authority) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(authority.pem()) })?,
+        None => Client::open(info)?,
+    })
 }
 
 /// Whether sending it again may help.
 fn is_transient(error: &RedisError) -> bool {
     let server = [ServerErrorKind::BusyLoading, ServerErrorKind::TryAgain, ServerErrorKind::ClusterDown, ServerErrorKind::MasterDown];
-    error.is_io_error() || server.iter().any(|kind| error.kind() == ErrorKind::Server(*kind))
+    (error.is_io_error() && tls_error(error).is_none()) || server.iter().any(|kind| error.kind() == ErrorKind::Server(*kind))
 }
 
 /// A write that the server refused, before anything was written.
@@ -548,17 +560,57 @@ fn paused(reason: String) -> StoreError {
 
 /// A read that failed.
 fn unread(error: &RedisError) -> StoreError {
-    if error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS") {
-        let remedy = "Redis refuses the password; for a database whose REST token is not its password, set REDIS_URL";
-        return StoreError::Refused(remedy.to_owned());
+    if let Some(reason) = not_let_in(error) {
+        return StoreError::Refused(reason);
     }
     if is_transient(error) || error.is_unrecoverable_error() || error.kind() == ErrorKind::InvalidClientConfig {
-        return StoreError::Unavailable(format!("{}; is the address right, and is Redis running?", plain(error)));
+        let remedy = "is the address right (`rediss://` where the port speaks TLS, `redis://` where not), and is Redis running?";
+        return StoreError::Unavailable(format!("{}; {remedy}", plain(error)));
     }
     StoreError::Failed(format!("Redis answered: {}", plain(error)))
 }
 
-/// What an error says, in one line and without the values that were sent, which some servers repeat.
+/// Why Redis, or its certificate, makes every further attempt useless until somebody has mended something.
+fn not_let_in(error: &RedisError) -> Option<String> {
+    if error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS") {
+        let remedy = "put the right one into the address; for a database whose REST token is not its password, set REDIS_URL";
+        return Some(format!("Redis refuses the user or the password; {remedy}"));
+    }
+    if error.code() == Some("NOAUTH") {
+        return Some("Redis wants a password, and the address has none; write it as `redis://USER:PASSWORD@HOST`".to_owned());
+    }
+    let error = match tls_error(error)? {
+        rustls::Error::InvalidCertificate(error) => error,
+        rustls::Error::InvalidMessage(_) => return Some("the port does not answer with TLS; use `redis://` if that is meant".to_owned()),
+        other => {
+            return Some(format!("there is no TLS with Redis: {other}; see that it takes TLS 1.2 or 1.3 without a client's certificate"));
+        }
+    };
+    let remedy = match error {
+        // Two authorities may have the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "it is signed by nobody who is trusted; pass the PEM file of the authority that signed it as --ca-file (PORTFOLIO_CA_FILE)"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for another host; use the host's name that the certificate has, and see that this is the right server"
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => "it is not valid at this time; renew it, or put this machine's clock right",
+        _ => "put another one in the server",
+    };
+    let shown: String = error.to_string().chars().take(200).collect();
+    Some(format!("the certificate of Redis is refused ({shown}): {remedy}"))
+}
+
+/// What is wrong with TLS; redis-rs wraps it in an IO error, and that in an `Arc`.
+fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
+    let wrapped = std::error::Error::source(error)?.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?;
+    wrapped.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
+}
+
+/// What an error says, in one line and without the values that were sent.
 fn plain(error: &RedisError) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default().split(", with args beginning with").next().unwrap_or_default();

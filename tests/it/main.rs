@@ -12,11 +12,13 @@
 )]
 
 mod cli;
+mod credentials;
 mod hostile;
 mod house;
 mod races;
 mod repository;
 mod secrets;
 mod support;
+mod tls;
 mod tools;
 mod transport;
