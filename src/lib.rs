@@ -46,7 +46,7 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
     start_logs(&settings);
     info!("content is in {} ({})", settings.location, settings.chosen_by);
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(async {
         let content = Arc::new(ContentService::new(store::open(&settings.location)?, clock));
         let stop = stop_on_signals();
@@ -60,6 +60,12 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
     runtime.shutdown_background();
     let _ = std::io::stderr().flush();
     result
+}
+
+/// One worker for every two processors: calls mostly wait, and passing them between workers costs more than it gains while the
+/// store or the client runs on the same machine. With two workers on two processors an update took a fifth more time of the processor.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 /// The clock of the process, the only one.

@@ -160,8 +160,19 @@ impl ServerHandler for ContentServer {
         })
     }
 
+    // Boxed, because rmcp moves this future about: that saves a dozen copies of some kilobytes in each call.
+    fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> impl Future<Output = Result<CallToolResponse, ErrorData>> + Send {
+        Box::pin(self.answer(request, context))
+    }
+}
+
+impl ContentServer {
     /// One place for what every call needs: known names, checked arguments, an answer in time and after a panic.
-    async fn call_tool(
+    async fn answer(
         &self,
         mut request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
@@ -186,7 +197,8 @@ impl ServerHandler for ContentServer {
                 request.arguments = Some(arguments);
                 ROUTER.call(ToolCallContext::new(self, request, context)).await
             } else {
-                self.refuse(&name, &arguments, violations).await
+                // Boxed, so that the rare case does not make the common one larger.
+                Box::pin(self.refuse(&name, &arguments, violations)).await
             }
         };
         let answer = tokio::time::timeout(DEADLINE, AssertUnwindSafe(answer).catch_unwind()).await;
