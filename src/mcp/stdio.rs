@@ -19,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{ContentServer, LONGEST_MESSAGE};
+use crate::domain::check_depth;
 
 /// Longest line that is read, in bytes, its end included.
 const LONGEST_LINE: u64 = LONGEST_MESSAGE as u64 + 1;
@@ -132,6 +133,13 @@ async fn read<W: AsyncWrite + Send + Unpin>(
         }
         let content = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).trim_ascii();
         if content.is_empty() {
+            continue;
+        }
+        if let Err(too_deep) = check_depth(content) {
+            let problem = format!("the message was not read: {too_deep}");
+            if refuse(&output, beginning_id(content), ErrorCode::INVALID_REQUEST, problem).await.is_err() {
+                return;
+            }
             continue;
         }
         let refused = match serde_json::from_slice::<ClientJsonRpcMessage>(content) {
