@@ -76,7 +76,7 @@ struct Limits {
     body: Duration,
     /// How long a socket may take no bytes while there are some to write.
     write: Duration,
-    /// How long requests under way may take after `stop`.
+    /// How long requests under way may take after `stop`: the process has to be gone within 10 seconds.
     grace: Duration,
 }
 
@@ -88,7 +88,7 @@ impl Default for Limits {
             head: Duration::from_secs(30),
             body: Duration::from_secs(30),
             write: Duration::from_secs(30),
-            grace: Duration::from_secs(10),
+            grace: Duration::from_secs(9),
         }
     }
 }

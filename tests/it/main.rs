@@ -12,6 +12,7 @@
 )]
 
 mod cli;
+mod clients;
 mod house;
 mod races;
 mod repository;
