@@ -38,6 +38,9 @@ pub async fn run(content: Arc<ContentService>, settings: &Settings, stop: Cancel
     http.connections = http.connections.min(usize::try_from(descriptors.saturating_sub(RESERVED)).unwrap_or(usize::MAX)).max(1);
 
     let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
+    if !settings.listen.ip().to_canonical().is_loopback() && http.allowed_hosts.is_empty() {
+        warn!("only requests for `localhost` are served; name with --allowed-host how others reach this machine");
+    }
     // Whatever is logged: whoever chose port 0 has to learn which one it became.
     writeln!(stderr(), "listening on http://{}, MCP at /mcp and /sse", listener.local_addr()?)?;
     // Over the network nobody is the operating system's user.

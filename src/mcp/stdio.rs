@@ -158,7 +158,9 @@ async fn read<W: AsyncWrite + Send + Unpin>(
         }
         if let Err(too_deep) = check_depth(content) {
             let problem = format!("the message was not read: {too_deep}");
-            if refuse(&output, beginning_id(content), ErrorCode::INVALID_REQUEST, problem).await.is_err() {
+            // Reading the id alone is not recursive.
+            let id = serde_json::from_slice::<Envelope>(content).ok().and_then(|envelope| envelope.id);
+            if refuse(&output, id, ErrorCode::INVALID_REQUEST, problem).await.is_err() {
                 return;
             }
             continue;
