@@ -166,7 +166,7 @@ pub(super) async fn check(State(entrance): State<Arc<Entrance>>, mut request: Re
         return next.run(request).await;
     }
     let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
-    if let Some(Err(refused)) = address.map(|address| entrance.rates.count_failure(address)) {
+    if let Some(refused) = address.and_then(|address| entrance.rates.count_failure(address)) {
         return refused;
     }
     let (challenge, problem) = match presented {

@@ -108,21 +108,12 @@ struct Held {
     kilobytes: usize,
 }
 
-#[cfg(target_os = "linux")]
+/// `None` where there is no `/proc`: there the sessions in the log are all that can be counted.
 fn held(process: u32) -> Option<Held> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let number = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    };
-    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
-    Some(Held { descriptors, threads: number("Threads:"), kilobytes: number("VmRSS:") })
-}
-
-/// Elsewhere the sessions in the log are all that can be counted.
-#[cfg(not(target_os = "linux"))]
-fn held(_process: u32) -> Option<Held> {
-    None
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let number = |name: &str| status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok();
+    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?.count();
+    Some(Held { descriptors, threads: number("Threads:")?, kilobytes: number("VmRSS:")? })
 }
 
 fn message(id: usize, method: &str, params: &Value) -> Value {
@@ -444,8 +435,8 @@ async fn a_stop_finishes_what_is_under_way_and_ends_within_ten_seconds() {
         let mut idle: Vec<Response> = (0..5).map(|_| http::send(server.address, "GET", "/sse", &[], "")).collect();
         let mut command = home.command(PROGRAM);
         command.arg("stdio").args(store.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut stdio = command.spawn().unwrap();
-        let (mut stdin, mut stdout) = (stdio.stdin.take().unwrap(), BufReader::new(stdio.stdout.take().unwrap()));
+        let mut child = command.spawn().unwrap();
+        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut line = String::new();
 
         store.server().stop();
@@ -456,7 +447,7 @@ async fn a_stop_finishes_what_is_under_way_and_ends_within_ten_seconds() {
         stdout.read_line(&mut line).unwrap(); // what came before the ping was read, too
         let stopped = Instant::now();
         server.signal(signal);
-        assert!(Command::new("kill").args([signal, &stdio.id().to_string()]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         for stream in &mut idle {
             while stream.chunk().is_some() {}
         }
@@ -469,7 +460,7 @@ async fn a_stop_finishes_what_is_under_way_and_ends_within_ten_seconds() {
         assert!(answer.contains("event: message") && answer.contains(r#""isError":false"#), "{answer}");
         assert_eq!(stream.chunk(), None);
         assert_eq!(server.ended(), Some(0));
-        assert_eq!(wait_until("stdio ends, its input open", || stdio.try_wait().unwrap()).code(), Some(0));
+        assert_eq!(wait_until("stdio ends, its input open", || child.try_wait().unwrap()).code(), Some(0));
         assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
         drop(stdin);
         store.assert_sound().await;
