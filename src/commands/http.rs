@@ -20,7 +20,8 @@ use crate::{
     service::ContentService,
 };
 
-/// Descriptors that connections leave for the store, the listener, and whatever else the process opens.
+/// Descriptors that connections leave for the store, the listener, and whatever else the process opens; half of them where there
+/// are few.
 const RESERVED: u64 = 128;
 
 /// Serves until the process is told to stop.
@@ -35,7 +36,8 @@ pub async fn run(content: Arc<ContentService>, settings: &Settings, stop: Cancel
         Some(TokenSource::File(file)) => Some(follow(file.clone())?),
     };
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
-    http.connections = http.connections.min(usize::try_from(descriptors.saturating_sub(RESERVED)).unwrap_or(usize::MAX)).max(1);
+    let left = descriptors.saturating_sub(RESERVED).max(descriptors / 2);
+    http.connections = http.connections.min(usize::try_from(left).unwrap_or(usize::MAX));
 
     let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
     if !settings.listen.ip().to_canonical().is_loopback() && http.allowed_hosts.is_empty() {
