@@ -5,6 +5,7 @@
 use std::{
     fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -20,6 +21,9 @@ use crate::{
 const CA_FILE: &str = "--ca-file (PORTFOLIO_CA_FILE)";
 /// Where `http` listens if nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8787";
+
+/// How many requests a second `http` serves each client if nothing else is said.
+const DEFAULT_RATE_LIMIT: &str = "50";
 
 /// Reads a variable of the environment; an empty one counts as absent.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -113,6 +117,15 @@ pub struct HttpArgs {
     /// Do not turn away requests of web pages from this origin, besides those of localhost; may be repeated
     #[arg(long = "allowed-origin", value_name = "O", env = "PORTFOLIO_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
+    /// Serve only who presents a bearer token of this file; needed to listen beyond loopback
+    ///
+    /// One a line, `name:role:token`, with the role `write` or `read`; the name is what the audit log says. The file is read again on
+    /// SIGHUP. The variable `PORTFOLIO_TOKENS` holds such lines itself, and is not looked at if there is a file.
+    #[arg(long, value_name = "F")]
+    pub token_file: Option<PathBuf>,
+    /// Serve each client so many requests a second, four times as many at once; 0 for any number
+    #[arg(long, value_name = "N", env = "PORTFOLIO_RATE_LIMIT", default_value = DEFAULT_RATE_LIMIT)]
+    pub rate_limit: String,
 }
 
 /// Options of `import`.
@@ -145,6 +158,17 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Whom `http` lets in.
     pub http: http::Settings,
+    /// Where the tokens of `http` come from, if there are any.
+    pub tokens: Option<TokenSource>,
+}
+
+/// Where tokens come from.
+#[derive(Debug)]
+pub enum TokenSource {
+    /// A file, which has yet to be read.
+    File(PathBuf),
+    /// The environment.
+    Variable(http::Tokens),
 }
 
 /// How logs are written.
@@ -196,14 +220,18 @@ impl Cli {
                 false
             }
         };
-        for (name, what) in [("PORTFOLIO_MIRROR", "a mirror"), ("PORTFOLIO_TOKENS", "tokens")] {
-            if environment(name).is_some() {
-                problems.push(format!("{name}: this version has no support for {what}; unset the variable"));
-            }
+        if environment("PORTFOLIO_MIRROR").is_some() {
+            problems.push("PORTFOLIO_MIRROR: this version has no support for a mirror; unset the variable".to_owned());
         }
         let (mut listen, mut http) = (SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), http::Settings::default());
+        let mut tokens = None;
         if let Some(Command::Http(arguments)) = &self.command {
-            listen = listen_address(&arguments.listen, &mut problems);
+            let variable = environment("PORTFOLIO_TOKENS");
+            let audience =
+                if arguments.token_file.is_some() || variable.is_some() { Audience::TokenHolders } else { Audience::ThisMachine };
+            listen = listen_address(&arguments.listen, audience, &mut problems);
+            tokens = token_source(arguments.token_file.clone(), variable, &mut problems);
+            http.rate_limit = rate_limit(&arguments.rate_limit, &mut problems);
             http.allowed_hosts = parsed(&arguments.allowed_hosts, "--allowed-host (PORTFOLIO_ALLOWED_HOSTS)", &mut problems);
             http.allowed_origins = parsed(&arguments.allowed_origins, "--allowed-origin (PORTFOLIO_ALLOWED_ORIGINS)", &mut problems);
         }
@@ -222,7 +250,7 @@ impl Cli {
             Ok((location, chosen_by)) if problems.is_empty() => {
                 let read_only = location.read_only_reason().map(ToOwned::to_owned);
                 let read_only = read_only.or_else(|| asked_read_only.then(|| "--read-only (PORTFOLIO_READ_ONLY) was asked for".to_owned()));
-                Ok(Settings { location, chosen_by, read_only, log, log_format, listen, http })
+                Ok(Settings { location, chosen_by, read_only, log, log_format, listen, http, tokens })
             }
             Ok(_) => Err(UsageError(problems)),
             Err(more) => {
@@ -260,15 +288,44 @@ fn certificate_authority(path: &Path) -> Result<Authority, String> {
     Authority::parse(&pem).map_err(|problem| format!("{CA_FILE}: `{shown}` {problem}"))
 }
 
-fn listen_address(text: &str, problems: &mut Vec<String>) -> SocketAddr {
+/// Who may reach the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    ThisMachine,
+    TokenHolders,
+}
+
+fn token_source(file: Option<PathBuf>, variable: Option<String>, problems: &mut Vec<String>) -> Option<TokenSource> {
+    if let Some(file) = file {
+        return Some(TokenSource::File(file));
+    }
+    match http::Tokens::parse(&variable?) {
+        Ok(tokens) => Some(TokenSource::Variable(tokens)),
+        Err(wrong) => {
+            problems.extend(wrong.into_iter().map(|problem| format!("PORTFOLIO_TOKENS, {problem}")));
+            None
+        }
+    }
+}
+
+fn rate_limit(text: &str, problems: &mut Vec<String>) -> Option<NonZeroU32> {
+    let text = if text.is_empty() { DEFAULT_RATE_LIMIT } else { text };
+    if let Ok(number) = text.parse() {
+        return NonZeroU32::new(number);
+    }
+    problems.push("--rate-limit (PORTFOLIO_RATE_LIMIT): expected a number of requests a second, or 0 for no limit".to_owned());
+    None
+}
+
+fn listen_address(text: &str, audience: Audience, problems: &mut Vec<String>) -> SocketAddr {
     let text = if text.is_empty() { DEFAULT_LISTEN } else { text };
     let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address: Option<SocketAddr> = local.as_deref().unwrap_or(text).parse().ok();
     match address {
-        Some(address) if address.ip().is_loopback() => return address,
+        Some(address) if audience == Audience::TokenHolders || address.ip().to_canonical().is_loopback() => return address,
         Some(_) => problems.push(
-            "--listen (PORTFOLIO_LISTEN): listening beyond loopback needs tokens, which this version does not have yet; \
-             listen on 127.0.0.1 or [::1]"
+            "--listen (PORTFOLIO_LISTEN): listening beyond loopback needs tokens, so that not everybody may write; \
+             give them with --token-file or PORTFOLIO_TOKENS, or listen on 127.0.0.1 or [::1]"
                 .to_owned(),
         ),
         None => problems.push("--listen (PORTFOLIO_LISTEN): expected an address with a port, such as 127.0.0.1:8787".to_owned()),

@@ -68,6 +68,14 @@ impl ToolError {
         Self::of(tool, kind, error.into(), timestamp)
     }
 
+    /// A call that found no place among those under way.
+    pub(super) fn busy(tool: &str, calls: usize, timestamp: Timestamp) -> Self {
+        warn!("{tool} was turned away: {calls} calls are under way");
+        let message =
+            format!("the server is busy with {calls} other calls, so {tool} was not begun and nothing was changed; try again in a moment");
+        Self { code: "STORE_UNAVAILABLE".to_owned(), message, details: None, timestamp }
+    }
+
     fn invalid(headline: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
         let count = violations.len();
         let mut message = format!("{headline}, {count} problem{}:", if count == 1 { "" } else { "s" });
