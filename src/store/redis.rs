@@ -156,8 +156,9 @@ impl RedisStore {
         result.map_err(|error| match refused(&error) {
             // A connection that was not made has carried nothing.
             refused @ StoreError::Refused(_) => refused,
-            _ if error.is_io_error() && !error.is_connection_refusal() => StoreError::OutcomeUnknown(plain(&error)),
-            refused => refused,
+            refused if is_reply(&error) || error.is_connection_refusal() => refused,
+            // Lost, late or garbled: it may have been applied all the same.
+            _ => StoreError::OutcomeUnknown(plain(&error)),
         })
     }
 
@@ -526,6 +527,11 @@ fn client(url: &RedisUrl) -> anyhow::Result<Client> {
         Some(authority) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(authority.pem()) })?,
         None => Client::open(info)?,
     })
+}
+
+/// Whether the server itself said it.
+fn is_reply(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }
 
 /// Whether sending it again may help.
