@@ -123,7 +123,7 @@ impl RedisStore {
             for index in ["all", "published", "featured"] {
                 command.arg(self.keys.index(index, key.kind));
             }
-            command.arg(self.keys.cache(key.kind)).arg(format!("{}:{}", self.keys.cache(key.kind), key.id));
+            command.arg(self.keys.cache(key.kind)).arg(self.keys.cache_of(key));
         }
         command.arg(operation.fingerprint()).arg(operation.seconds()).arg(now.millis()).arg(changes.len());
         for (change, rest) in changes.iter().zip(rests) {
@@ -476,36 +476,49 @@ struct Keys {
 }
 
 impl Keys {
+    /// Joined in one piece: a commit names eleven keys, and `format!` takes five times as long.
+    fn named(&self, parts: &[&str]) -> String {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut key = String::with_capacity(self.prefix.len() + length);
+        key.push_str(&self.prefix);
+        parts.iter().for_each(|part| key.push_str(part));
+        key
+    }
+
     fn document(&self, key: &DocumentKey) -> String {
-        format!("{}data:{}:{}", self.prefix, key.kind.plural(), key.id)
+        self.named(&["data:", key.kind.plural(), ":", &key.id])
     }
 
     fn index(&self, name: &str, kind: Kind) -> String {
-        format!("{}index:{name}:{}", self.prefix, kind.plural())
+        self.named(&["index:", name, ":", kind.plural()])
     }
 
     fn cache(&self, kind: Kind) -> String {
-        format!("{}cache:api:{}", self.prefix, kind.plural())
+        self.named(&["cache:api:", kind.plural()])
+    }
+
+    fn cache_of(&self, key: &DocumentKey) -> String {
+        self.named(&["cache:api:", key.kind.plural(), ":", &key.id])
     }
 
     fn entries(&self) -> String {
-        format!("{}audit:entries", self.prefix)
+        self.named(&["audit:entries"])
     }
 
     fn stats(&self) -> String {
-        format!("{}audit:stats", self.prefix)
+        self.named(&["audit:stats"])
     }
 
     fn internal(&self, name: &str) -> String {
-        format!("{}internal:{name}", self.prefix)
+        self.named(&["internal:", name])
     }
 
     fn latest(&self, key: &DocumentKey) -> String {
-        self.internal(&format!("latest:{}:{}", key.kind.plural(), key.id))
+        self.named(&["internal:latest:", key.kind.plural(), ":", &key.id])
     }
 
     fn mark(&self, operation: &Operation) -> String {
-        self.internal(&format!("operation:{}", operation.key()))
+        self.named(&["internal:operation:", operation.key()])
     }
 }
 
