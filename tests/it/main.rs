@@ -17,6 +17,7 @@ mod house;
 mod races;
 mod repository;
 mod secrets;
+mod seeds;
 mod support;
 mod tools;
 mod transport;
