@@ -177,7 +177,9 @@ impl RedisStore {
     }
 
     async fn replayed(&self, ms: &str, first: &str, count: &str) -> Result<Committed, StoreError> {
-        let number = |text: &str| text.parse::<u64>().map_err(|_| StoreError::Failed(format!("the operation's mark is damaged: `{text}`")));
+        let number = |text: &str| {
+            text.parse::<u64>().map_err(|_| StoreError::Failed(format!("the operation's mark is damaged: `{}`", excerpt(text))))
+        };
         let score = i64::try_from(number(ms)?).unwrap_or(i64::MAX);
         Ok(Committed { entries: self.entries_at(score, number(first)?, number(count)?).await?, replayed: true })
     }

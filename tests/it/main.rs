@@ -20,6 +20,7 @@ mod house;
 mod races;
 mod repository;
 mod secrets;
+mod seeds;
 mod support;
 mod tls;
 mod tools;
