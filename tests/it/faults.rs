@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -38,7 +38,7 @@ const TOOLS: [&str; 4] = ["get_project", "list_projects", "get_audit_log", "upda
 enum Client {
     Stdio(Box<Mcp>),
     Http(HttpServer),
-    Sse(HttpServer, BTreeMap<&'static str, Mutex<Session>>),
+    Sse { _server: HttpServer, sessions: BTreeMap<&'static str, Mutex<Session>> },
 }
 
 impl Client {
@@ -50,21 +50,21 @@ impl Client {
             _ => {
                 let server = HttpServer::start_with(Home::new(), &arguments);
                 let sessions = TOOLS.into_iter().map(|tool| (tool, Mutex::new(Session::open(server.address)))).collect();
-                Self::Sse(server, sessions)
+                Self::Sse { _server: server, sessions }
             }
         }
     }
 
     /// Calls a tool; fails when the answer takes too long.
-    async fn call(self: &std::sync::Arc<Self>, tool: &'static str, arguments: Value) -> Value {
+    async fn call(self: &Arc<Self>, tool: &'static str, arguments: Value) -> Value {
         let begun = Instant::now();
         let answer = match &**self {
             Self::Stdio(client) => client.call(tool, arguments).await,
-            Self::Http(_) | Self::Sse(..) => {
-                let client = std::sync::Arc::clone(self);
+            Self::Http(_) | Self::Sse { .. } => {
+                let client = Arc::clone(self);
                 let asked = spawn_blocking(move || match &*client {
                     Self::Http(server) => said(&server.call(tool, &arguments)),
-                    Self::Sse(_, sessions) => {
+                    Self::Sse { sessions, .. } => {
                         let call = json!({ "name": tool, "arguments": arguments });
                         said(&sessions[tool].lock().unwrap().request("tools/call", &call)["result"])
                     }
@@ -136,7 +136,7 @@ async fn every_fault_is_survived_over(transport: &str) {
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
     let mut proxy = Proxy::start(store.server().port()).await;
-    let client = std::sync::Arc::new(Client::over(transport, &proxy).await);
+    let client = Arc::new(Client::over(transport, &proxy).await);
     let mut updates = Updates::default();
     // A list fills the saved copy.
     assert_eq!(client.call("list_projects", json!({})).await["meta"]["source"], "redis");
