@@ -483,7 +483,9 @@ impl Keys {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut key = String::with_capacity(self.prefix.len() + length);
         key.push_str(&self.prefix);
-        parts.iter().for_each(|part| key.push_str(part));
+        for part in parts {
+            key.push_str(part);
+        }
         key
     }
 

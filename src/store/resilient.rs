@@ -313,7 +313,7 @@ mod tests {
     impl Flaky {
         fn ask<T: Default>(&self) -> Result<T, StoreError> {
             let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-            if asked % self.every == 0 { Err(StoreError::Unavailable("it is away".to_owned())) } else { Ok(T::default()) }
+            if asked.is_multiple_of(self.every) { Err(StoreError::Unavailable("it is away".to_owned())) } else { Ok(T::default()) }
         }
     }
 
