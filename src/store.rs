@@ -11,6 +11,7 @@ use crate::domain::{
 };
 
 mod cache;
+pub mod examination;
 mod location;
 mod redis;
 mod sqlite;

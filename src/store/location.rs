@@ -68,7 +68,7 @@ impl fmt::Display for Location {
 /// The address and credential of a Redis database; `Debug` and `Display` hide the password.
 #[derive(Clone)]
 pub struct RedisUrl {
-    url: Url,
+    url: Box<Url>,
     authority: Option<Authority>,
 }
 
@@ -123,7 +123,7 @@ impl RedisUrl {
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
             let _ = url.set_scheme("rediss");
         }
-        Ok(Self { url, authority: None })
+        Ok(Self { url: Box::new(url), authority: None })
     }
 
     /// The TCP address of an Upstash database, from its REST address and token: same host, port 6379, TLS, the token
@@ -138,7 +138,7 @@ impl RedisUrl {
         if url.set_username(user).is_err() || url.set_password(Some(token)).is_err() {
             return Err("takes no credential".to_owned());
         }
-        Ok(Self { url, authority: None })
+        Ok(Self { url: Box::new(url), authority: None })
     }
 
     /// The URL with its password, for the connection alone.

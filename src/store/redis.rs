@@ -27,6 +27,12 @@ use crate::domain::{
     document::sha256_hex,
 };
 
+mod examination;
+mod smoke;
+
+pub(super) use examination::examine;
+pub(super) use smoke::smoke;
+
 const CONNECT: Duration = Duration::from_secs(3);
 const RESPONSE: Duration = Duration::from_secs(2);
 /// A command that has no answer by then is given up, so that a call's own time is never used up by one of them.
@@ -595,6 +601,11 @@ fn unread(error: &RedisError) -> StoreError {
         return StoreError::Unavailable(format!("{}; {remedy}", plain(error)));
     }
     StoreError::Failed(format!("Redis answered: {}", plain(error)))
+}
+
+/// Whether the user may not do that.
+fn is_permission(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
 /// Why Redis, or its certificate, makes every further attempt useless until somebody has mended something.

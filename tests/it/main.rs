@@ -13,6 +13,7 @@
 
 mod cli;
 mod credentials;
+mod doctor;
 mod house;
 mod races;
 mod repository;

@@ -170,6 +170,21 @@ async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
     assert!(secured.server.dump().is_empty());
 }
 
+#[tokio::test]
+async fn doctor_is_let_in_by_the_right_authority_and_names_the_option_for_a_private_one() {
+    let secured = Secured::start();
+    let (url, ca, home) = (secured.url(), secured.file("ca.pem"), Home::new());
+    let doctor = |authority: &[&str]| home.command(PROGRAM).args(["doctor", "--smoke", "--store", &url]).args(authority).output().unwrap();
+
+    let trusted = doctor(&["--ca-file", ca.to_str().unwrap()]);
+    let unknown = doctor(&[]);
+
+    let said = String::from_utf8(unknown.stdout).unwrap();
+    assert_eq!((trusted.status.code(), unknown.status.code()), (Some(0), Some(3)), "{said}");
+    assert!(said.contains("--ca-file") && !said.contains(PASSWORD), "{said}");
+    assert!(secured.server.dump().is_empty());
+}
+
 #[test]
 fn a_file_that_is_no_authority_is_refused_at_the_start() {
     let home = Home::new();
