@@ -68,7 +68,7 @@ pub struct CommonArgs {
     /// Else `REDIS_URL`, `REDIS_REDIS_URL`, `REDIS_KV_URL`, `KV_URL`, or the `…_REST_API_…` variables of an Upstash database; else a SQLite
     /// file in the user's data directory.
     #[arg(long, value_name = "URL", env = "PORTFOLIO_STORE", hide_env_values = true, global = true)]
-    pub store: Option<String>,
+    pub store: Option<Secret>,
     /// Put this before every Redis key; `{site}:` keeps one site in one Redis Cluster slot
     #[arg(long, value_name = "P", env = "PORTFOLIO_KEY_PREFIX", global = true)]
     pub key_prefix: Option<String>,
@@ -92,6 +92,22 @@ pub struct CommonArgs {
     /// Log as text or as JSON lines [default: text]
     #[arg(long, value_name = "FORMAT", env = "PORTFOLIO_LOG_FORMAT", global = true)]
     pub log_format: Option<String>,
+}
+
+/// A text that may hold a password, which `Debug` does not show.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("***")
+    }
 }
 
 /// Options of `http`.
@@ -235,10 +251,10 @@ impl Cli {
             http.allowed_origins = parsed(&arguments.allowed_origins, "--allowed-origin (PORTFOLIO_ALLOWED_ORIGINS)", &mut problems);
         }
         let key_prefix = common.key_prefix.clone().unwrap_or_default();
-        let store = common.store.clone().filter(|store| !store.is_empty());
+        let store = common.store.as_ref().map(|Secret(store)| store).filter(|store| !store.is_empty());
         let authority = common.ca_file.as_deref().filter(|path| !path.as_os_str().is_empty());
         let authority = authority.and_then(|path| certificate_authority(path).map_err(|problem| problems.push(problem)).ok());
-        let located = locate(store.as_deref(), &key_prefix, environment).and_then(|(location, chosen_by)| match &authority {
+        let located = locate(store.map(String::as_str), &key_prefix, environment).and_then(|(location, chosen_by)| match &authority {
             Some(authority) => match location.trusting(authority) {
                 Ok(location) => Ok((location, chosen_by)),
                 Err(problem) => Err(vec![format!("{CA_FILE}: {problem}")]),
@@ -299,7 +315,7 @@ impl Cli {
     }
 
     fn store_origins(&self, settings: &Settings, environment: Environment<'_>) -> Vec<Setting> {
-        let chosen_by = match &self.common.store {
+        let chosen_by = match self.common.store.as_ref().map(|Secret(store)| store) {
             Some(store) if !store.is_empty() && environment("PORTFOLIO_STORE").as_ref() == Some(store) => "PORTFOLIO_STORE",
             Some(store) if !store.is_empty() => "--store",
             _ => &settings.chosen_by,
@@ -326,6 +342,16 @@ impl Cli {
         }
         found
     }
+}
+
+/// What the parser of arguments says, without the URLs in it: it repeats what it does not understand, and a URL in the wrong place may
+/// hold a password.
+#[must_use]
+pub fn without_urls(message: &str, arguments: &[String]) -> String {
+    let values = arguments.iter().map(|argument| argument.split_once('=').map_or(argument.as_str(), |(_, value)| value));
+    let wholes = arguments.iter().map(String::as_str);
+    let urls = wholes.chain(values).filter(|text| text.contains("://") || text.contains('@'));
+    urls.fold(message.to_owned(), |message, url| message.replace(url, "(a URL)"))
 }
 
 fn parsed<T: FromStr<Err: fmt::Display>>(texts: &[String], name: &str, problems: &mut Vec<String>) -> Vec<T> {
@@ -370,7 +396,7 @@ fn locate(store: Option<&str>, key_prefix: &str, environment: Environment<'_>) -
     if let Some(store) = store {
         let name = "--store (PORTFOLIO_STORE)";
         return match store.strip_prefix("sqlite:") {
-            Some("") => Err(vec![format!("{name}: expected a path after `sqlite:`")]),
+            Some(path) if path.is_empty() || path.contains("://") => Err(vec![format!("{name}: expected a path after `sqlite:`")]),
             Some(path) => sqlite(PathBuf::from(path), key_prefix, name),
             None if store.contains("://") => redis(store, name),
             None => Err(vec![format!("{name}: expected `redis://…`, `rediss://…` or `sqlite:PATH`")]),

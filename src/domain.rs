@@ -10,6 +10,7 @@ pub mod patch;
 pub mod project;
 pub mod resource;
 pub mod rules;
+pub mod text;
 mod timestamp;
 
 pub use audit::{AuditPage, AuditQuery, AuditStats, Origin, Source, StoredEntry};

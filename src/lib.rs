@@ -13,6 +13,7 @@ pub mod commands {
 pub mod domain;
 pub mod folder;
 pub mod http;
+mod logs;
 pub mod mcp;
 pub mod service;
 pub mod store;
@@ -80,13 +81,16 @@ fn start_logs(settings: &Settings) {
     let level: LevelFilter = settings.log.parse().unwrap_or(LevelFilter::INFO);
     let targets =
         Targets::new().with_target("portfolio_mcp", level).with_target("rmcp", LevelFilter::OFF).with_default(level.min(LevelFilter::WARN));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let format = settings.log_format;
+    let out = move || logs::Lines { out: std::io::stderr(), format };
+    let lines = tracing_subscriber::fmt::layer().with_writer(out).with_target(false).with_ansi(false);
     let registry = tracing_subscriber::registry().with(targets);
     // A second start in one process, as tests do it, keeps the first one's logs.
-    let _ = match settings.log_format {
-        LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+    let _ = match format {
+        LogFormat::Text => registry.with(lines).try_init(),
         LogFormat::Json => registry.with(lines.json()).try_init(),
     };
+    logs::log_panics();
 }
 
 /// A token that Ctrl-C and SIGTERM cancel.

@@ -8,7 +8,8 @@ use std::{
 
 use clap::Parser;
 use portfolio_mcp::{
-    cli::{Cli, UsageError},
+    cli::{Cli, UsageError, without_urls},
+    domain::text::visible,
     run,
 };
 
@@ -19,11 +20,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // clap repeats what it does not understand, and a URL that is in the wrong place may hold a password.
-        Err(error) if error.use_stderr() && env::args().any(|argument| argument.contains("://")) => {
-            let message =
-                env::args().filter(|argument| argument.contains("://")).fold(error.to_string(), |text, url| text.replace(&url, "(a URL)"));
-            let _ = write!(stderr(), "{message}");
+        Err(error) if error.use_stderr() => {
+            let arguments: Vec<String> = env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+            for line in without_urls(&error.to_string(), &arguments).lines() {
+                let _ = writeln!(stderr(), "{}", visible(line));
+            }
             return ExitCode::from(2);
         }
         Err(error) => error.exit(),
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             for line in error.chain().flat_map(|cause| cause.to_string().lines().map(ToOwned::to_owned).collect::<Vec<_>>()) {
-                let _ = writeln!(stderr(), "portfolio-mcp: {line}");
+                let _ = writeln!(stderr(), "portfolio-mcp: {}", visible(&line));
             }
             // 2: wrong usage; 3: the store or the system is at fault (CONTRACT.md, section 6).
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 3 })

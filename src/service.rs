@@ -5,7 +5,10 @@
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,11 +25,18 @@ use crate::{
         AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage, ListQuery, Operation, Origin, Record,
         StoredEntry, Timestamp, Update, Version, Violation,
     },
-    store::{Committed, Purpose, Repository, StoreError},
+    store::{Committed, Purpose, Repository, SavedCopy, Snapshot, Store, StoreError},
 };
 
 /// How long an update may try to win a race; a call is answered within 10 seconds.
 const RACE: Duration = Duration::from_secs(7);
+/// How often the saved copy is compared with the store while calls come in, and how often while none do.
+const CONFIRM: Duration = Duration::from_mins(1);
+const IDLE: u32 = 5;
+/// The first call goes first.
+const FIRST_COPY: Duration = Duration::from_millis(250);
+/// How soon that is tried again when it failed.
+const CONFIRM_AGAIN: Duration = Duration::from_secs(5);
 /// Queues for documents; two documents in one queue only wait a little.
 const QUEUES: usize = 256;
 
@@ -55,6 +65,24 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What was read, and how old it is.
+#[derive(Debug)]
+pub struct Fetched<T> {
+    /// What was read.
+    pub value: T,
+    /// How long ago the store confirmed it, when it is from the saved copy because the store is away.
+    pub saved: Option<Duration>,
+}
+
+/// What works at the moment.
+#[derive(Debug)]
+pub struct Health {
+    /// Whether the store answers, or why not.
+    pub store: Result<(), String>,
+    /// The age of the saved copy, when there is one.
+    pub saved: Option<Duration>,
 }
 
 /// What an update is asked to do.
@@ -109,15 +137,51 @@ enum Read {
 /// The use cases.
 pub struct ContentService {
     store: Arc<dyn Repository>,
+    snapshot: Option<Arc<Snapshot>>,
     clock: fn() -> Timestamp,
     queues: Vec<Mutex<()>>,
+    used: AtomicBool,
 }
 
 impl ContentService {
     /// The use cases on `store`, at the time that `clock` tells.
     #[must_use]
-    pub fn new(store: Arc<dyn Repository>, clock: fn() -> Timestamp) -> Self {
-        Self { store, clock, queues: std::iter::repeat_with(Mutex::default).take(QUEUES).collect() }
+    pub fn new(store: impl Into<Store>, clock: fn() -> Timestamp) -> Self {
+        let Store { repository: store, snapshot } = store.into();
+        let queues = std::iter::repeat_with(Mutex::default).take(QUEUES).collect();
+        Self { store, snapshot, clock, queues, used: AtomicBool::new(false) }
+    }
+
+    /// Keeps the saved copy ready for the time when the store is away; never ends.
+    pub async fn keep_copy(&self) {
+        let Some(snapshot) = &self.snapshot else { return std::future::pending().await };
+        let mut rounds = 0;
+        sleep(FIRST_COPY).await;
+        loop {
+            let pause = match snapshot.current().await {
+                Ok(_) => CONFIRM,
+                Err(_) => CONFIRM_AGAIN, // the store's breaker has said it
+            };
+            sleep(pause).await;
+            rounds += 1;
+            // Every comparison is billed, and most servers of desktop clients are idle most of the time.
+            while !self.used.swap(false, Ordering::Relaxed) && pause == CONFIRM && rounds % IDLE != 0 {
+                sleep(CONFIRM).await;
+                rounds += 1;
+            }
+        }
+    }
+
+    /// What works at the moment.
+    pub async fn health(&self) -> Health {
+        let store = self.store.pulse().await.map(drop).map_err(|error| error.to_string());
+        Health { store, saved: self.snapshot_age() }
+    }
+
+    /// The age of the saved copy, when there is one.
+    #[must_use]
+    pub fn snapshot_age(&self) -> Option<Duration> {
+        Some(self.snapshot.as_ref()?.last()?.age())
     }
 
     /// The time.
@@ -133,28 +197,55 @@ impl ContentService {
     }
 
     /// One document.
-    pub async fn get(&self, key: DocumentKey) -> Result<Record, Error> {
-        match self.store.get(&key, Purpose::Show).await? {
-            Some(record) => Ok(record),
-            None => Err(self.not_found(key).await),
+    pub async fn get(&self, key: DocumentKey) -> Result<Fetched<Record>, Error> {
+        self.used.store(true, Ordering::Relaxed);
+        match self.store.get(&key, Purpose::Show).await {
+            Ok(Some(record)) => Ok(Fetched { value: record, saved: None }),
+            Ok(None) => Err(self.not_found(key).await),
+            // That it is not in the copy does not prove that it is not there.
+            Err(error) => self.saved(error, |copy| copy.get(&key)),
         }
     }
 
     /// A page of the documents of a kind.
-    pub async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, Error> {
-        Ok(self.store.list(kind, query).await?)
+    pub async fn list(&self, kind: Kind, query: &ListQuery) -> Result<Fetched<ListPage>, Error> {
+        self.used.store(true, Ordering::Relaxed);
+        let page = match &self.snapshot {
+            Some(snapshot) => snapshot.current().await.map(|copy| copy.list(kind, query)),
+            None => self.store.list(kind, query).await,
+        };
+        match page {
+            Ok(page) => Ok(Fetched { value: page, saved: None }),
+            Err(error) => self.saved(error, |copy| Some(copy.list(kind, query))),
+        }
     }
 
     /// A page of the audit log.
-    pub async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
-        self.store.audit_entries(query).await
+    pub async fn audit_entries(&self, query: &AuditQuery) -> Result<Fetched<AuditPage>, Error> {
+        match self.store.audit_entries(query).await {
+            Ok(page) => Ok(Fetched { value: page, saved: None }),
+            Err(error) => self.saved(error, |copy| Some(copy.audit_entries(query))),
+        }
     }
 
     /// The audit log in numbers, with its newest entries.
-    pub async fn audit_stats(&self) -> Result<(AuditStats, Vec<StoredEntry>), Error> {
+    pub async fn audit_stats(&self) -> Result<Fetched<(AuditStats, Vec<StoredEntry>)>, Error> {
         let newest = AuditQuery { limit: 10, ..AuditQuery::default() };
-        let (stats, page) = tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest))?;
-        Ok((stats, page.entries))
+        match tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest)) {
+            Ok((stats, page)) => Ok(Fetched { value: (stats, page.entries), saved: None }),
+            Err(error) => self.saved(error, |copy| Some(copy.audit_stats())),
+        }
+    }
+
+    /// What the saved copy says instead of a store that is away.
+    fn saved<T>(&self, error: StoreError, answer: impl FnOnce(&SavedCopy) -> Option<T>) -> Result<Fetched<T>, Error> {
+        let away = matches!(error, StoreError::Unavailable(_) | StoreError::Refused(_));
+        let copy = self.snapshot.as_ref().and_then(|snapshot| snapshot.last()).filter(|_| away);
+        let value = copy.as_ref().and_then(answer);
+        match (copy, value) {
+            (Some(copy), Some(value)) => Ok(Fetched { value, saved: Some(copy.age()) }),
+            _ => Err(error.into()),
+        }
     }
 
     /// Changes one document, or says what would change.
@@ -240,7 +331,8 @@ impl ContentService {
             }
             committed
         });
-        commit.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(format!("the commit ended unexpectedly: {error}"))))
+        // What a panic says may repeat a document.
+        commit.await.unwrap_or_else(|_| Err(StoreError::OutcomeUnknown("the commit ended unexpectedly".to_owned())))
     }
 
     /// What a write of now is recorded with.

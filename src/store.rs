@@ -2,7 +2,7 @@
 //!
 //! Knows the domain, and nothing of protocols or of content types by name.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -10,13 +10,18 @@ use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
 };
 
+mod breaker;
 mod cache;
 pub mod examination;
+mod line;
 mod location;
 mod redis;
+mod resilient;
+mod snapshot;
 mod sqlite;
 
 pub use location::{Authority, Location, RedisUrl};
+pub use snapshot::{SavedCopy, Snapshot};
 
 /// A place where documents and the audit log live.
 #[async_trait]
@@ -29,6 +34,9 @@ pub trait Repository: Send + Sync {
 
     /// The ids of every document of a kind, sorted.
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError>;
+
+    /// Every document of a kind that can be read, by id, and what cannot, in words.
+    async fn all(&self, kind: Kind) -> Result<Documents, StoreError>;
 
     /// A page of the documents of a kind.
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError>;
@@ -51,6 +59,32 @@ pub trait Repository: Send + Sync {
 
     /// The audit log in numbers.
     async fn audit_stats(&self) -> Result<AuditStats, StoreError>;
+
+    /// What changes with every write, to be asked often.
+    async fn pulse(&self) -> Result<Pulse, StoreError>;
+}
+
+/// All documents of a kind, as far as they can be read.
+#[derive(Debug, Clone, Default)]
+pub struct Documents {
+    /// The documents, in no order.
+    pub records: Vec<Record>,
+    /// What is listed but cannot be read, in words.
+    pub unreadable: Vec<String>,
+}
+
+/// Numbers that tell whether a store was written since they were read last.
+///
+/// The site's older programs do not raise `seq`, but they add to the log and to the indexes. What is changed by hand, without a trace in
+/// either, shows in none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// The number of the newest write.
+    pub seq: u64,
+    /// How many entries the log holds.
+    pub entries: u64,
+    /// How many documents there are of each of [`Kind::ALL`].
+    pub documents: [u64; 2],
 }
 
 /// What a document is read for.
@@ -87,6 +121,14 @@ pub enum StoreError {
     /// The store takes no writes from here or now; nothing was written.
     #[error("{0}")]
     ReadOnly(String),
+    /// The store takes no writes for the moment; nothing was written.
+    #[error("{reason}")]
+    Paused {
+        /// Why, and what to do.
+        reason: String,
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// The connection was lost during a commit, and repeating did not settle whether it was applied.
     #[error("the connection to the store was lost during the commit: {0}")]
     OutcomeUnknown(String),
@@ -106,14 +148,40 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// A task of the store panicked. What it said stays where the panic is logged: it may repeat a document.
+    fn ended() -> Self {
+        Self::Failed("the work ended unexpectedly, and the server's log says where".to_owned())
+    }
+}
+
+/// A store, ready for use.
+pub struct Store {
+    /// The store itself.
+    pub repository: Arc<dyn Repository>,
+    /// A copy of what a distant store holds, which answers lists, and reading while the store is away.
+    pub snapshot: Option<Arc<Snapshot>>,
+}
+
+/// A store that needs no copy.
+impl From<Arc<dyn Repository>> for Store {
+    fn from(repository: Arc<dyn Repository>) -> Self {
+        Self { repository, snapshot: None }
+    }
+}
+
 /// Makes the store at `location`; has to be called within a tokio runtime. Connects when it is first used, so that a program starts
 /// with its store down.
 ///
 /// # Errors
 /// What is wrong with the location.
-pub fn open(location: &Location) -> anyhow::Result<Arc<dyn Repository>> {
+pub fn open(location: &Location) -> anyhow::Result<Store> {
     Ok(match location {
-        Location::Redis { write, read, key_prefix } => Arc::new(redis::RedisStore::new(write.as_ref(), read.as_ref(), key_prefix)?),
-        Location::Sqlite(path) => Arc::new(sqlite::SqliteStore::new(path)),
+        Location::Redis { write, read, key_prefix } => {
+            let store = redis::RedisStore::new(write.as_ref(), read.as_ref(), key_prefix)?;
+            let repository: Arc<dyn Repository> = Arc::new(resilient::Resilient::new(store));
+            Store { snapshot: Some(Arc::new(Snapshot::of(Arc::clone(&repository)))), repository }
+        }
+        Location::Sqlite(path) => Store { repository: Arc::new(sqlite::SqliteStore::new(path)), snapshot: None },
     })
 }

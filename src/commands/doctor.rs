@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::{DoctorArgs, ReportFormat, Setting, Settings, UsageError},
     clock,
+    domain::text::{escaped, visible},
     store::{
         Location,
         examination::{Fault, Finding, Verdict, examine, smoke},
@@ -63,7 +64,8 @@ pub async fn run(
                     })
                 })
                 .collect();
-            writeln!(out, "{:#}", json!({ "summary": summary, "exitCode": code, "checks": checks }))?;
+            let report = json!({ "summary": summary, "exitCode": code, "checks": checks });
+            writeln!(out, "{}", escaped(format!("{report:#}")))?;
         }
     }
     Ok(ExitCode::from(code))
@@ -108,7 +110,7 @@ fn line(finding: &Finding) -> String {
     let Finding { check, verdict, says, remedy } = finding;
     let remedy = remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
     let text = format!("{:<8} {check}: {says}{remedy}", word(*verdict));
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    visible(&text).into_owned()
 }
 
 fn word(verdict: Verdict) -> &'static str {

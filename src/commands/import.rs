@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use crate::{
     cli::{ImportArgs, Settings, UsageError},
-    domain::{AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt},
+    domain::{AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt, text::visible},
     folder::Folder,
-    service::ContentService,
+    service::{ContentService, Error},
     store::StoreError,
 };
 
@@ -53,7 +53,7 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
         Ok(folder) => folder,
         Err(error) => {
             for problem in &error.0 {
-                writeln!(out, "refused    {problem}")?;
+                writeln!(out, "refused    {}", visible(problem))?;
             }
             writeln!(out, "nothing was imported; mend what is refused and run it again")?;
             return Ok(ExitCode::from(1));
@@ -93,7 +93,7 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
     }
     progress.finish_and_clear();
     for line in &report.lines {
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", visible(line))?;
     }
     let would = if run == Run::Dry { "dry run, nothing was written: " } else { "" };
     let Report { created, replaced, unchanged, left, .. } = report;
@@ -109,14 +109,14 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
 }
 
 /// The entries that the log does not have yet, each once, however it is printed.
-async fn new_entries(content: &ContentService, entries: &[StoredEntry]) -> Result<Vec<StoredEntry>, StoreError> {
+async fn new_entries(content: &ContentService, entries: &[StoredEntry]) -> Result<Vec<StoredEntry>, Error> {
     if entries.is_empty() {
         return Ok(Vec::new());
     }
     let mut known = HashSet::new();
     let mut query = AuditQuery { limit: 1000, ..AuditQuery::default() };
     loop {
-        let page = content.audit_entries(&query).await?;
+        let page = content.audit_entries(&query).await?.value;
         known.extend(page.entries.iter().map(StoredEntry::identity));
         match page.next {
             Some(next) => query.after = Some(next),

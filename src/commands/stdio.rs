@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     cli::Settings,
@@ -16,6 +16,10 @@ use crate::{
 /// When the standard streams fail.
 pub async fn run(content: Arc<ContentService>, settings: &Settings, stop: CancellationToken) -> anyhow::Result<ExitCode> {
     let actor = whoami::username().ok();
+    let _copy = AbortOnDropHandle::new(tokio::spawn({
+        let content = Arc::clone(&content);
+        async move { content.keep_copy().await }
+    }));
     let server = ContentServer::new(content, actor.as_deref(), settings.read_only.as_deref());
     stdio::serve(server, stop).await?;
     Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Timestamp,
-    document::{DocumentKey, Kind, Version},
+    document::{DocumentKey, Kind, Version, sha256_hex},
     patch::{FieldChange, canonical},
 };
 
@@ -219,6 +219,27 @@ impl StoredEntry {
             Value::Number(millis) => millis.as_i64().map(Timestamp::from_millis),
             _ => None,
         }
+    }
+
+    /// The document that it is about, when it names one of a kind there is.
+    #[must_use]
+    pub fn key(&self) -> Option<DocumentKey> {
+        let kind = Kind::from_stored(self.text_of(Category::EntityType.member())?)?;
+        Some(DocumentKey::new(kind, self.text_of("entityId")?))
+    }
+
+    /// The beginning of its text's SHA-256, which tells it from others of the same millisecond.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut digest = sha256_hex(self.text.as_bytes());
+        digest.truncate(16);
+        digest
+    }
+
+    /// Its place in a log that has it at its own time.
+    #[must_use]
+    pub fn position(&self) -> AuditPosition {
+        AuditPosition { score: self.timestamp().map_or(0, Timestamp::millis), digest: self.digest() }
     }
 
     /// The changes, when they are written as this program writes them.

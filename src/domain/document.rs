@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+pub use super::text::excerpt;
 use super::{list::Listing, project::Project, resource::Resource, rules::Rules};
 
 /// Largest stored document, in bytes (CONTRACT.md, section 1).
@@ -355,20 +356,6 @@ fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<S
         .map(|(_, candidate)| candidate.to_owned())
 }
 
-/// The beginning of a text that is too long to repeat (over 80 characters), without control characters.
-#[must_use]
-pub fn excerpt(text: &str) -> Cow<'_, str> {
-    const LONGEST: usize = 80;
-    let clean = |text: &str| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
-    if text.chars().nth(LONGEST).is_some() {
-        Cow::Owned(format!("{}…", clean(&text.chars().take(LONGEST - 20).collect::<String>())))
-    } else if text.chars().any(char::is_control) {
-        Cow::Owned(clean(text))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
 /// Every rule that `document` breaks when it is stored at `key` in `bytes` bytes.
 fn violations(key: &DocumentKey, document: &Value, bytes: usize) -> Vec<Violation> {
     let mut found = key.kind.rules().violations(document);
@@ -446,13 +433,6 @@ mod tests {
         for id in ["", "Rdv", "a--b", "-a", "a-", "../x", "123", "true", "null", "é", "a b", &"a".repeat(101)] {
             assert!(!is_slug(id), "{id}");
         }
-    }
-
-    #[test]
-    fn a_long_value_is_never_repeated() {
-        assert_eq!(excerpt("short"), "short");
-        assert!(excerpt(&"é".repeat(81)).chars().count() <= 80);
-        assert_eq!(excerpt("a\u{1b}[31m"), "a\u{fffd}[31m");
     }
 
     #[test]

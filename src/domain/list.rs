@@ -2,7 +2,7 @@
 //!
 //! The one rule for both stores; a store may use its own indexes, but asks here in the end.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{borrow::Borrow, cmp::Reverse, collections::BTreeSet};
 
 use serde_json::{Map, Value};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
@@ -106,9 +106,9 @@ impl ListQuery {
 
     /// The places of the page that this query asks for, out of all documents, with the number of all matches and the
     /// place after which more follow.
-    pub fn page(&self, listings: impl IntoIterator<Item = Listing>) -> (Vec<ListPosition>, usize, Option<ListPosition>) {
-        let mut places: Vec<ListPosition> =
-            listings.into_iter().filter(|listing| self.matches(listing)).map(|listing| listing.position()).collect();
+    pub fn page<L: Borrow<Listing>>(&self, listings: impl IntoIterator<Item = L>) -> (Vec<ListPosition>, usize, Option<ListPosition>) {
+        let matching = listings.into_iter().filter(|listing| self.matches(listing.borrow()));
+        let mut places: Vec<ListPosition> = matching.map(|listing| listing.borrow().position()).collect();
         let total = places.len();
         if let Some(after) = &self.after {
             places.retain(|place| place > after);

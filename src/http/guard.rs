@@ -13,10 +13,7 @@ use axum::{
 };
 use tracing::warn;
 
-use crate::http::Settings;
-
-/// Longest piece of a request that an answer repeats, in characters.
-const LONGEST_SHOWN: usize = 80;
+use crate::{domain::document::excerpt, http::Settings};
 
 /// A name under which the server may be reached: `example.com`, on any port, or `example.com:8443`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,12 +169,12 @@ fn explain(refusal: &Refusal) -> (StatusCode, String) {
     match refusal {
         Refusal::BadHost => (StatusCode::BAD_REQUEST, "the request must have one `Host` header that names a host".to_owned()),
         Refusal::ForeignHost(host) => {
-            let host = shown(host);
+            let host = excerpt(host);
             let text = format!("the host `{host}` is not one of this server's; if it should be, start it with `--allowed-host {host}`");
             (StatusCode::FORBIDDEN, text)
         }
         Refusal::ForeignOrigin(origin) => {
-            let origin = shown(origin);
+            let origin = excerpt(origin);
             let text = if Origin::parse(&origin).is_some() {
                 format!("pages of `{origin}` are turned away; if they should not be, start it with `--allowed-origin {origin}`")
             } else {
@@ -185,13 +182,6 @@ fn explain(refusal: &Refusal) -> (StatusCode, String) {
             };
             (StatusCode::FORBIDDEN, text)
         }
-    }
-}
-
-fn shown(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN).and_then(|(end, _)| text.get(..end)) {
-        Some(beginning) => format!("{beginning}…"),
-        None => text.to_owned(),
     }
 }
 

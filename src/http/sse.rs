@@ -37,6 +37,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
+    domain::text::on_one_line,
     http::{Limits, body, introduce},
     mcp::Door,
 };
@@ -89,8 +90,9 @@ impl<S: ServerHandler + Clone> Sessions<S> {
         let running = serve_directly_with_ct(self.server.clone(), transport, None, gone.child_token());
         let sessions = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(error) = running.waiting().await {
-                warn!("a session of /sse broke: {error}");
+            // The error would repeat what a panic said, perhaps of a document.
+            if running.waiting().await.is_err() {
+                warn!("a session of /sse broke; its client has to open another");
             }
             sessions.inboxes().remove(&id);
         });
@@ -180,7 +182,7 @@ async fn open<S: ServerHandler + Clone>(State(sessions): State<Arc<Sessions<S>>>
 }
 
 fn event(message: &ServerJsonRpcMessage) -> Result<Event, serde_json::Error> {
-    Ok(Event::default().event("message").data(serde_json::to_string(message)?))
+    Ok(Event::default().event("message").data(on_one_line(serde_json::to_string(message)?)))
 }
 
 #[derive(Deserialize)]

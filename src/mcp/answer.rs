@@ -3,7 +3,7 @@
 //! They promise only what every stored document satisfies: the envelope is typed, documents are described and open,
 //! because a strict client refuses to show a document that breaks the promised schema.
 
-use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
 
 use rmcp::{
     ErrorData,
@@ -221,6 +221,21 @@ impl Content for Stats {
     }
 }
 
+/// Where an answer comes from.
+pub(super) struct Provenance {
+    pub source: String,
+    pub stale: bool,
+    pub age_ms: Option<u64>,
+}
+
+impl Provenance {
+    /// That of what the store called `store` was asked for, or of a copy that is so old.
+    pub(super) fn of(store: &str, saved: Option<Duration>) -> Self {
+        let age_ms = saved.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        Self { source: if saved.is_some() { "snapshot" } else { store }.to_owned(), stale: saved.is_some(), age_ms }
+    }
+}
+
 /// About a list.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -229,6 +244,13 @@ pub(super) struct ListMeta {
     pub timestamp: String,
     /// Where it comes from: `redis`, `sqlite` or `snapshot`.
     pub source: String,
+    /// The store is away: this is the server's copy of what it held.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub stale: bool,
+    /// How old that copy is, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
     /// How many match, on all pages.
     pub total: usize,
     /// Pass it as cursor to get the next page; absent on the last one.
@@ -248,6 +270,13 @@ pub(super) struct DocumentMeta {
     pub timestamp: String,
     /// Where it comes from: `redis`, `sqlite` or `snapshot`.
     pub source: String,
+    /// The store is away: this is the server's copy of what it held.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub stale: bool,
+    /// How old that copy is, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
     /// The document's version, to pass as expectedVersion.
     pub version: Version,
     /// Rules that the stored document breaks.
@@ -294,6 +323,13 @@ pub(super) struct LogMeta {
     pub timestamp: String,
     /// Where it comes from: `redis`, `sqlite` or `snapshot`.
     pub source: String,
+    /// The store is away: this is the server's copy of what it held.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub stale: bool,
+    /// How old that copy is, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
     /// Pass it as cursor to get older entries; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     ContentServer, ToolError,
-    answer::{self, Answer, Entries, LogMeta, Stats},
+    answer::{self, Answer, Entries, LogMeta, Provenance, Stats},
     cursor,
     params::{self, AuditParams, Detail, NoParams},
 };
@@ -29,10 +29,13 @@ impl ContentServer {
         let query =
             query(&params, &identity).map_err(|found| ToolError::invalid_arguments("get_audit_log", &[found], self.content.now()))?;
         let page = self.content.audit_entries(&query).await;
-        let page = page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error.into(), self.content.now()))?;
+        let fetched = page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error, self.content.now()))?;
+        let (page, Provenance { source, stale, age_ms }) = (fetched.value, self.provenance(fetched.saved));
         let meta = LogMeta {
             timestamp: self.content.now().to_string(),
-            source: self.content.store_name().to_owned(),
+            source,
+            stale,
+            age_ms,
             next_cursor: page.next.map(|place| cursor::encode(&identity, &(place.score, place.digest))),
         };
         let detail = params.detail.unwrap_or_default();
@@ -48,7 +51,8 @@ impl ContentServer {
     )]
     async fn get_audit_stats(&self, Parameters(NoParams {}): Parameters<NoParams>) -> Result<Answer<Stats, LogMeta>, ToolError> {
         let stats = self.content.audit_stats().await;
-        let (stats, newest) = stats.map_err(|error| ToolError::audit("AUDIT_STATS_ERROR", error, self.content.now()))?;
+        let fetched = stats.map_err(|error| ToolError::audit("AUDIT_STATS_ERROR", error, self.content.now()))?;
+        let ((stats, newest), Provenance { source, stale, age_ms }) = (fetched.value, self.provenance(fetched.saved));
         let recent: Vec<Value> = newest.into_iter().map(|entry| shown(entry, Detail::Summary)).collect();
         let [by_action, by_entity_type, by_source] = stats.counts;
         let data = Stats {
@@ -59,7 +63,7 @@ impl ContentServer {
             latest_entry: recent.first().cloned(),
             recent_activity: recent,
         };
-        let meta = LogMeta { timestamp: self.content.now().to_string(), source: self.content.store_name().to_owned(), next_cursor: None };
+        let meta = LogMeta { timestamp: self.content.now().to_string(), source, stale, age_ms, next_cursor: None };
         Ok(Answer::new(data, meta))
     }
 }

@@ -1,10 +1,12 @@
 //! What the tools of both content types do, written once.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::{
     ContentServer, ToolError,
-    answer::{Answer, DocumentMeta, ListMeta, Rows, UpdateMeta, Whole, limited, warnings},
+    answer::{Answer, DocumentMeta, ListMeta, Provenance, Rows, UpdateMeta, Whole, limited, warnings},
     cursor,
     params::{Detail, GetParams, ListParams, UpdateParams},
 };
@@ -30,12 +32,15 @@ impl ContentServer {
             after: place.map(|(updated, id)| ListPosition { updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)), id }),
             limit: params.limit.map_or(20, |limit| limit as usize),
         };
-        let page = self.content.list(D::KIND, &query).await.map_err(|error| self.failed("LIST", D::KIND, error))?;
+        let fetched = self.content.list(D::KIND, &query).await.map_err(|error| self.failed("LIST", D::KIND, error))?;
+        let (page, Provenance { source, stale, age_ms }) = (fetched.value, self.provenance(fetched.saved));
         let detail = params.detail.unwrap_or_default();
         let page = if detail == Detail::Full { cut(page) } else { page };
         let meta = ListMeta {
             timestamp: self.content.now().to_string(),
-            source: self.content.store_name().to_owned(),
+            source,
+            stale,
+            age_ms,
             total: page.total,
             next_cursor: page.next.map(|place| cursor::encode(&identity, &(place.updated.0.map(Timestamp::micros), place.id))),
             warnings: limited(page.unreadable.into_iter().chain(page.records.iter().filter_map(broken)).collect()),
@@ -48,10 +53,13 @@ impl ContentServer {
     }
 
     pub(super) async fn get<D: Document>(&self, params: GetParams) -> Result<Answer<Whole<D>, DocumentMeta>, ToolError> {
-        let record = self.content.get(DocumentKey::new(D::KIND, params.id)).await.map_err(|error| self.failed("GET", D::KIND, error))?;
+        let fetched = self.content.get(DocumentKey::new(D::KIND, params.id)).await.map_err(|error| self.failed("GET", D::KIND, error))?;
+        let (record, Provenance { source, stale, age_ms }) = (fetched.value, self.provenance(fetched.saved));
         let meta = DocumentMeta {
             timestamp: self.content.now().to_string(),
-            source: self.content.store_name().to_owned(),
+            source,
+            stale,
+            age_ms,
             version: record.version().clone(),
             warnings: warnings(record.violations()),
         };
@@ -101,6 +109,11 @@ impl ContentServer {
             warnings: warnings(&updated.warnings),
         };
         Answer::new(Whole::new(&updated.record), meta)
+    }
+
+    /// Where an answer comes from that is so old, if it is from the saved copy.
+    pub(super) fn provenance(&self, saved: Option<Duration>) -> Provenance {
+        Provenance::of(self.content.store_name(), saved)
     }
 
     fn failed(&self, verb: &str, kind: Kind, error: Error) -> ToolError {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::{
-    domain::{DocumentKey, Kind, Timestamp, Violation, document::excerpt},
+    domain::{DocumentKey, Kind, Timestamp, Violation, document::excerpt, text::escaped},
     service::Error,
     store::StoreError,
 };
@@ -113,6 +113,12 @@ impl ToolError {
                     ("IDEMPOTENCY_MISMATCH".to_owned(), message.to_owned(), None)
                 }
                 StoreError::ReadOnly(reason) => ("STORE_READ_ONLY".to_owned(), format!("nothing was changed: {reason}"), None),
+                StoreError::Paused { reason, retry_after } => {
+                    let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).max(1);
+                    let message = format!("nothing was changed: {reason}; try again after {millis} ms");
+                    ("STORE_READ_ONLY".to_owned(), message, Some(json!({ "retryAfterMs": millis })))
+                }
+                error @ StoreError::Refused(_) => ("STORE_UNAVAILABLE".to_owned(), format!("{error}; nothing was written"), None),
                 StoreError::Unavailable(problem) => {
                     warn!("the store is unavailable: {problem}");
                     (
@@ -120,10 +126,6 @@ impl ToolError {
                         format!("the store cannot be reached: {problem}; nothing was written, try again in a moment"),
                         None,
                     )
-                }
-                error @ StoreError::Refused(_) => {
-                    warn!("{error}");
-                    ("STORE_UNAVAILABLE".to_owned(), format!("{error}; nothing was written"), None)
                 }
                 StoreError::OutcomeUnknown(problem) => {
                     warn!("the outcome of a commit is unknown: {problem}");
@@ -157,6 +159,7 @@ impl IntoContents for ToolError {
         if let (Some(members), Some(details)) = (error.as_object_mut(), self.details) {
             members.insert("details".to_owned(), details);
         }
-        vec![ContentBlock::text(json!({ "success": false, "error": error }).to_string())]
+        // Ids near the one that was asked for are told as they are, because they are to be used; nothing in them may hide.
+        vec![ContentBlock::text(escaped(json!({ "success": false, "error": error }).to_string()))]
     }
 }

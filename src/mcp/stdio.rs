@@ -19,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{ContentServer, LONGEST_MESSAGE};
+use crate::domain::text::on_one_line;
 
 /// Longest line that is read, in bytes, its end included.
 const LONGEST_LINE: u64 = LONGEST_MESSAGE as u64 + 1;
@@ -233,9 +234,9 @@ async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()>
 }
 
 async fn write<W: AsyncWrite + Send + Unpin>(output: &Mutex<W>, message: &impl serde::Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
+    let mut line = on_one_line(serde_json::to_string(message)?);
+    line.push('\n');
     let mut output = output.lock().await;
-    output.write_all(&line).await?;
+    output.write_all(line.as_bytes()).await?;
     output.flush().await
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Location, redis, sqlite};
-use crate::domain::{Kind, Record, Timestamp, document::excerpt};
+use crate::domain::{Kind, Record, Timestamp, text::excerpt};
 
 /// An examination that has not come to its end by then is broken off.
 const EXAMINATION: Duration = Duration::from_secs(25);

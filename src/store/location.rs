@@ -8,6 +8,9 @@ use rustls::{
 };
 use url::Url;
 
+/// What to ask oneself about an address where nobody answers. A port that speaks TLS and one that does not wait for each other in silence.
+pub(super) const REMEDY: &str = "is the address right (`rediss://` where the port speaks TLS, `redis://` where not), and is Redis running?";
+
 /// Where documents and the audit log live.
 #[derive(Debug, Clone)]
 pub enum Location {
@@ -120,6 +123,15 @@ impl RedisUrl {
         let Some(host) = url.host_str().filter(|host| !host.is_empty()).map(ToOwned::to_owned) else {
             return Err("names no host".to_owned());
         };
+        // Such a password ends the address where it stands, and its rest would be shown, as a path, or its beginning, as a port.
+        let (path, rest) = (url.path().trim_start_matches('/'), url.query().into_iter().chain(url.fragment()));
+        if path.bytes().any(|byte| !byte.is_ascii_digit()) || rest.into_iter().any(|text| text.contains('@')) {
+            return Err(
+                "expected nothing but the number of a database after the host; in a password, write `/` as %2F, `?` as %3F, `#` as %23 \
+                        and `@` as %40"
+                    .to_owned(),
+            );
+        }
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
             let _ = url.set_scheme("rediss");
         }
@@ -183,6 +195,20 @@ mod tests {
             let url = RedisUrl::parse(url).unwrap();
 
             assert!(!format!("{url} {url:?}").contains("s3cret"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_ends_the_address_is_refused_and_not_shown() {
+        for url in
+            ["redis://u:12/s3cret@localhost:1", "redis://u:12?s3cret@localhost", "redis://u:1#s3cret@localhost", "redis://u:s3/cret@h"]
+        {
+            let problem = RedisUrl::parse(url).unwrap_err();
+
+            assert!(!problem.contains("s3") && !problem.contains("12"), "{problem}");
+        }
+        for url in ["redis://localhost/1", "redis://localhost:1/", "rediss://u:p%2Fw@localhost/0?protocol=resp2"] {
+            assert!(RedisUrl::parse(url).is_ok(), "{url}");
         }
     }
 

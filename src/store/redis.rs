@@ -11,20 +11,25 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
 use redis::{
     Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, Script, ServerErrorKind, TlsCertificates, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    cmd,
-    io::tcp::TcpSettings,
+    cmd, io::tcp::TcpSettings,
 };
 use rustls::CertificateError;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::{Committed, Purpose, Repository, StoreError, cache::RecordCache, location::RedisUrl};
+use super::{
+    Committed, Documents, Pulse, Purpose, Repository, StoreError,
+    cache::RecordCache,
+    line::Line,
+    location::{REMEDY, RedisUrl},
+};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
     document::sha256_hex,
+    text::{excerpt, visible},
 };
 
 mod examination;
@@ -33,22 +38,19 @@ mod smoke;
 pub(super) use examination::examine;
 pub(super) use smoke::smoke;
 
-const CONNECT: Duration = Duration::from_secs(3);
-const RESPONSE: Duration = Duration::from_secs(2);
-/// A command that has no answer by then is given up, so that a call's own time is never used up by one of them.
-const COMMAND: Duration = Duration::from_secs(4);
-/// How often a commit is sent before its outcome is given up on, and until when it is sent again.
-const COMMIT_TRIES: u32 = 4;
-const COMMIT: Duration = Duration::from_secs(4);
 /// Documents are fetched so many at a time, and entries at first.
 const CHUNK: usize = 100;
+/// So many requests for documents are on their way together.
+const AT_ONCE: usize = 4;
+/// When to ask again for a write that the server does not take at the moment.
+const FULL: Duration = Duration::from_secs(3);
 /// After a write of ours, reads go where the write went: a replica may be behind.
 const OWN_WRITE: Duration = Duration::from_secs(5);
 
 /// Documents and the audit log in a Redis database.
 pub(super) struct RedisStore {
-    write: Option<ConnectionManager>,
-    read: ConnectionManager,
+    write: Option<Arc<Line>>,
+    read: Arc<Line>,
     keys: Keys,
     commit: Script,
     cache: Arc<RecordCache>,
@@ -58,15 +60,16 @@ pub(super) struct RedisStore {
 impl RedisStore {
     /// A store that connects when it is first used.
     pub(super) fn new(write: Option<&RedisUrl>, read: Option<&RedisUrl>, key_prefix: &str) -> anyhow::Result<Self> {
-        let write_manager = write.map(connect).transpose()?;
-        let read_manager = match (read, &write_manager) {
+        let write = write.map(connect).transpose()?;
+        let read = match (read, &write) {
             (Some(url), _) => connect(url)?,
-            (None, Some(_)) => write.map(connect).transpose()?.ok_or_else(|| anyhow::anyhow!("no Redis address"))?,
+            // A connection of its own, so that a read need not wait behind a large write.
+            (None, Some((_, client))) => (Arc::new(Line::new(client.clone())?), client.clone()),
             (None, None) => anyhow::bail!("no Redis address"),
         };
         Ok(Self {
-            write: write_manager,
-            read: read_manager,
+            write: write.map(|(line, _)| line),
+            read: read.0,
             keys: Keys { prefix: key_prefix.to_owned() },
             commit: Script::new(include_str!("commit.lua")),
             cache: Arc::default(),
@@ -74,16 +77,16 @@ impl RedisStore {
         })
     }
 
-    fn writing(&self) -> Result<ConnectionManager, StoreError> {
-        self.write.clone().ok_or_else(|| StoreError::ReadOnly("the server was given a read-only credential alone".to_owned()))
+    fn writing(&self) -> Result<&Line, StoreError> {
+        self.write.as_deref().ok_or_else(|| StoreError::ReadOnly("the server was given a read-only credential alone".to_owned()))
     }
 
-    /// The connection for a read: that of our own recent write, or the one for reading.
-    fn reading(&self, purpose: Purpose) -> ConnectionManager {
+    /// The line for a read: that of our own recent write, or the one for reading.
+    fn reading(&self, purpose: Purpose) -> &Line {
         let own = purpose == Purpose::Change || self.wrote_lately();
         match &self.write {
-            Some(write) if own => write.clone(),
-            _ => self.read.clone(),
+            Some(write) if own => write,
+            _ => &self.read,
         }
     }
 
@@ -93,20 +96,11 @@ impl RedisStore {
     }
 
     async fn read(&self, purpose: Purpose, command: &Cmd) -> Result<Value, RedisError> {
-        let mut connection = self.reading(purpose);
-        match send(&mut connection, command).await {
-            // The connection had ended unnoticed; the manager makes a new one, and reading twice harms nobody.
-            Err(error) if error.is_connection_dropped() => send(&mut connection, command).await,
-            result => result,
-        }
+        self.reading(purpose).send(command).await
     }
 
     async fn read_all(&self, purpose: Purpose, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, RedisError> {
-        let mut connection = self.reading(purpose);
-        match in_time(connection.send_packed_commands(pipeline, 0, count)).await {
-            Err(error) if error.is_connection_dropped() => in_time(connection.send_packed_commands(pipeline, 0, count)).await,
-            result => result,
-        }
+        self.reading(purpose).send_all(pipeline, 0, count).await
     }
 
     /// Why the value at `key` of the document is not one, asked when a bulk read left it out.
@@ -125,43 +119,6 @@ impl RedisStore {
                 Some(other) => Some(unreadable(&self.keys.document(key), &format!("it is a Redis {other}, not a string"))),
             })
             .collect())
-    }
-
-    /// Every document of a kind that can be read, and what cannot, in words.
-    async fn all(&self, kind: Kind) -> Result<(Vec<Record>, Vec<String>), StoreError> {
-        let keys: Vec<DocumentKey> = self.ids(kind).await?.into_iter().map(|id| DocumentKey::new(kind, id)).collect();
-        let mut texts = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(CHUNK) {
-            let mut command = cmd("MGET");
-            for key in chunk {
-                command.arg(self.keys.document(key));
-            }
-            texts.extend(array(self.read(Purpose::Show, &command).await.map_err(|error| unread(&error))?));
-        }
-        let (mut present, mut absent) = (Vec::with_capacity(keys.len()), Vec::new());
-        for (key, text) in keys.into_iter().zip(texts) {
-            match text {
-                Value::Nil => absent.push(key),
-                value => present.push((self.keys.document(&key), key, value)),
-            }
-        }
-        let mut unreadables = if absent.is_empty() { Vec::new() } else { self.missing(&absent).await? };
-        // Thousands of documents take longer to parse than other calls should wait.
-        let cache = Arc::clone(&self.cache);
-        let parsed = tokio::task::spawn_blocking(move || {
-            let mut records = Vec::with_capacity(present.len());
-            let mut problems = Vec::new();
-            for (name, key, value) in present {
-                match text(value).and_then(|text| cache.record(key, text)) {
-                    Ok(record) => records.push(record),
-                    Err(problem) => problems.push(unreadable(&name, &problem)),
-                }
-            }
-            (records, problems)
-        });
-        let (records, problems) = parsed.await.map_err(|error| StoreError::Failed(error.to_string()))?;
-        unreadables.extend(problems);
-        Ok((records, unreadables))
     }
 
     fn commit_command(&self, name: &str, code: &str, changes: &[Change], rests: &[String], operation: &Operation) -> Cmd {
@@ -197,43 +154,21 @@ impl RedisStore {
         command
     }
 
-    /// Sends the commit until there is an answer; the operation's mark makes every sending after the first harmless.
+    /// Sends the commit. The operation's mark makes every sending after the first harmless.
     async fn send_commit(&self, changes: &[Change], rests: &[String], operation: &Operation) -> Result<Value, StoreError> {
-        let mut connection = self.writing()?;
+        let line = self.writing()?;
         let by_hash = self.commit_command("EVALSHA", self.commit.get_hash(), changes, rests, operation);
-        let (begun, mut tries, mut perhaps_sent) = (Instant::now(), 0, false);
-        loop {
-            tries += 1;
-            let mut result = send(&mut connection, &by_hash).await;
-            // Not SCRIPT LOAD and again: behind a proxy of several servers the second may not know what the first loaded.
-            if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
-                let by_text = self.commit_command("EVAL", include_str!("commit.lua"), changes, rests, operation);
-                result = send(&mut connection, &by_text).await;
-            }
-            let error = match result {
-                Ok(reply) => return Ok(reply),
-                Err(error) => error,
-            };
-            let transient = is_transient(&error);
-            if !transient {
-                let answer = refused(&error);
-                // An earlier sending may have been applied before this one was refused.
-                return Err(if perhaps_sent { StoreError::OutcomeUnknown(plain(&error)) } else { answer });
-            }
-            perhaps_sent |= error.is_io_error() && !error.is_connection_refusal();
-            if tries == COMMIT_TRIES || begun.elapsed() > COMMIT {
-                let problem = plain(&error);
-                return Err(if perhaps_sent { StoreError::OutcomeUnknown(problem) } else { StoreError::Unavailable(problem) });
-            }
-            debug!(tries, "the commit got no answer and is sent again: {}", plain(&error));
-            tokio::time::sleep(Self::pause(tries)).await;
+        let mut result = line.send(&by_hash).await;
+        // Not SCRIPT LOAD and again: behind a proxy of several servers the second may not know what the first loaded.
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
+            let by_text = self.commit_command("EVAL", include_str!("commit.lua"), changes, rests, operation);
+            result = line.send(&by_text).await;
         }
-    }
-
-    /// 50 ms at first, doubled each time, of which half is chance, so that writers do not return in step.
-    fn pause(tries: u32) -> Duration {
-        let step = Duration::from_millis(25 << tries.min(6));
-        step / 2 + (step / 2).mul_f64(fastrand::f64())
+        result.map_err(|error| {
+            // Who does not trust the other side has sent it nothing.
+            let unsent = error.is_connection_refusal() || matches!(tls_error(&error), Some(rustls::Error::InvalidCertificate(_)));
+            if error.is_io_error() && !unsent { StoreError::OutcomeUnknown(plain(&error)) } else { refused(&error) }
+        })
     }
 
     /// The entries of a commit of earlier, by their numbers.
@@ -298,7 +233,7 @@ impl RedisStore {
             true
         })
         .await?;
-        let Some(mut connection) = self.write.clone() else { return Ok(stats) };
+        let Some(line) = &self.write else { return Ok(stats) };
         let mut repair = redis::pipe();
         repair.atomic();
         let fields = stats.counters();
@@ -311,7 +246,7 @@ impl RedisStore {
         for (category, unlabelled) in Category::ALL.into_iter().zip(stats.unlabelled()) {
             repair.cmd("HSET").arg(self.keys.internal("unlabelled")).arg(category.member()).arg(unlabelled);
         }
-        if let Err(error) = connection.send_packed_commands(&repair, repair.len() + 1, 1).await {
+        if let Err(error) = line.send_all(&repair, repair.len() + 1, 1).await {
             warn!("the audit counters could not be put right, so the log is counted each time: {}", plain(&error));
         }
         Ok(stats)
@@ -363,16 +298,53 @@ impl Repository for RedisStore {
         Ok(ids)
     }
 
+    async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
+        let keys: Vec<DocumentKey> = self.ids(kind).await?.into_iter().map(|id| DocumentKey::new(kind, id)).collect();
+        let chunk = async |chunk: &[DocumentKey]| {
+            let mut command = cmd("MGET");
+            for key in chunk {
+                command.arg(self.keys.document(key));
+            }
+            self.read(Purpose::Show, &command).await.map(array).map_err(|error| unread(&error))
+        };
+        let chunks: Vec<Vec<Value>> = stream::iter(keys.chunks(CHUNK).map(chunk)).buffered(AT_ONCE).try_collect().await?;
+        let texts = chunks.into_iter().flatten();
+        let (mut present, mut absent) = (Vec::with_capacity(keys.len()), Vec::new());
+        for (key, text) in keys.into_iter().zip(texts) {
+            match text {
+                Value::Nil => absent.push(key),
+                value => present.push((self.keys.document(&key), key, value)),
+            }
+        }
+        let mut unreadables = if absent.is_empty() { Vec::new() } else { self.missing(&absent).await? };
+        // Thousands of documents take longer to parse than other calls should wait.
+        let cache = Arc::clone(&self.cache);
+        let parsed = tokio::task::spawn_blocking(move || {
+            let mut records = Vec::with_capacity(present.len());
+            let mut problems = Vec::new();
+            for (name, key, value) in present {
+                match text(value).and_then(|text| cache.record(key, text)) {
+                    Ok(record) => records.push(record),
+                    Err(problem) => problems.push(unreadable(&name, &problem)),
+                }
+            }
+            (records, problems)
+        });
+        let (records, problems) = parsed.await.map_err(|_| StoreError::ended())?;
+        unreadables.extend(problems);
+        Ok(Documents { records, unreadable: unreadables })
+    }
+
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
-        let (records, unreadable) = self.all(kind).await?;
+        let Documents { records, unreadable } = self.all(kind).await?;
         let query = query.clone();
         let page = tokio::task::spawn_blocking(move || {
-            let (places, total, next) = query.page(records.iter().map(|record| record.listing().clone()));
+            let (places, total, next) = query.page(records.iter().map(Record::listing));
             let mut records: HashMap<String, Record> = records.into_iter().map(|record| (record.key().id.clone(), record)).collect();
             let records = places.iter().filter_map(|place| records.remove(&place.id)).collect();
             ListPage { records, total, next, unreadable }
         });
-        page.await.map_err(|error| StoreError::Failed(error.to_string()))
+        page.await.map_err(|_| StoreError::ended())
     }
 
     async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
@@ -416,7 +388,7 @@ impl Repository for RedisStore {
     }
 
     async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
-        let mut connection = self.writing()?;
+        let line = self.writing()?;
         let mut added = 0;
         for chunk in entries.chunks(CHUNK) {
             let mut command = cmd("ZADD");
@@ -424,7 +396,7 @@ impl Repository for RedisStore {
             for entry in chunk {
                 command.arg(entry.carried_score(now)).arg(entry.text());
             }
-            match send(&mut connection, &command).await.map_err(|error| refused(&error))? {
+            match line.send(&command).await.map_err(|error| refused(&error))? {
                 Value::Int(count) => added += usize::try_from(count).unwrap_or_default(),
                 other => return Err(StoreError::Failed(format!("ZADD gave an unknown answer of type {}", kind_of(&other)))),
             }
@@ -435,7 +407,7 @@ impl Repository for RedisStore {
                          redis.call('HSET', KEYS[1], 'seq', ARGV[1]) end";
             let mut command = cmd("EVAL");
             command.arg(raise).arg(1).arg(self.keys.stats()).arg(greatest);
-            send(&mut connection, &command).await.map_err(|error| refused(&error))?;
+            line.send(&command).await.map_err(|error| refused(&error))?;
         }
         Ok(added)
     }
@@ -464,7 +436,7 @@ impl Repository for RedisStore {
                     page.next = last.take();
                     return false;
                 }
-                last = Some(AuditPosition { score, digest: digest(&entry) });
+                last = Some(AuditPosition { score, digest: entry.digest() });
                 page.entries.push(entry);
             }
             true
@@ -490,6 +462,20 @@ impl Repository for RedisStore {
             Some(stats) => Ok(stats),
             None => self.recount(&counters).await,
         }
+    }
+
+    async fn pulse(&self) -> Result<Pulse, StoreError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HGET").arg(self.keys.stats()).arg("seq").cmd("ZCARD").arg(self.keys.entries());
+        for kind in Kind::ALL {
+            pipeline.cmd("SCARD").arg(self.keys.index("all", kind));
+        }
+        let answers = self.read_all(Purpose::Show, &pipeline, 4).await.map_err(|error| unread(&error))?;
+        let numbers: Vec<u64> =
+            answers.into_iter().map(|value| text(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default()).collect();
+        let [seq, entries, projects, resources] =
+            <[u64; 4]>::try_from(numbers).map_err(|_| StoreError::Failed("Redis gave fewer answers than it was asked for".to_owned()))?;
+        Ok(Pulse { seq, entries, documents: [projects, resources] })
     }
 }
 
@@ -532,11 +518,9 @@ impl Keys {
     }
 }
 
-fn connect(url: &RedisUrl) -> anyhow::Result<ConnectionManager> {
-    // One attempt each time: who asks decides whether to ask again, and a password that is refused is not tried twice.
-    let config =
-        ConnectionManagerConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(RESPONSE)).set_number_of_retries(0);
-    Ok(ConnectionManager::new_lazy_with_config(client(url)?, config)?)
+fn connect(url: &RedisUrl) -> anyhow::Result<(Arc<Line>, Client)> {
+    let client = client(url)?;
+    Ok((Arc::new(Line::new(client.clone())?), client))
 }
 
 /// What connects to `url`.
@@ -554,17 +538,6 @@ fn client(url: &RedisUrl) -> anyhow::Result<Client> {
     })
 }
 
-/// What a command answers, or that it did not in time.
-async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
-    let late = || RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"));
-    tokio::time::timeout(COMMAND, answer).await.unwrap_or_else(|_| Err(late()))
-}
-
-/// Sends a command; what the server refuses is an error like any other.
-async fn send(connection: &mut ConnectionManager, command: &Cmd) -> Result<Value, RedisError> {
-    in_time(connection.send_packed_command(command)).await.and_then(unwrapped)
-}
-
 /// Whether sending it again may help.
 fn is_transient(error: &RedisError) -> bool {
     let server = [ServerErrorKind::BusyLoading, ServerErrorKind::TryAgain, ServerErrorKind::ClusterDown, ServerErrorKind::MasterDown];
@@ -578,17 +551,21 @@ fn refused(error: &RedisError) -> StoreError {
             StoreError::ReadOnly(format!("the Redis user may not write: {}; give the server a credential that may", plain(error)))
         }
         (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
-            StoreError::ReadOnly("this Redis is a read-only replica; give the server the address of the primary".to_owned())
+            paused("this Redis is a read-only replica; give the server the address of the primary".to_owned())
         }
-        (_, Some("OOM")) => StoreError::ReadOnly("the Redis database is full; make room or enlarge it, then try again".to_owned()),
+        (_, Some("OOM")) => paused("the Redis database is full; make room or enlarge it, then try again".to_owned()),
         (_, Some("WRONGTYPE")) => StoreError::Failed(
             "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; the site's developer has to \
              rename or delete it"
                 .to_owned(),
         ),
-        (_, Some("MISCONF" | "NOREPLICAS")) => StoreError::ReadOnly(format!("Redis takes no writes at the moment: {}", plain(error))),
+        (_, Some("MISCONF" | "NOREPLICAS")) => paused(format!("Redis takes no writes at the moment: {}", plain(error))),
         _ => unread(error),
     }
+}
+
+fn paused(reason: String) -> StoreError {
+    StoreError::Paused { reason, retry_after: FULL }
 }
 
 /// A read that failed.
@@ -597,8 +574,7 @@ fn unread(error: &RedisError) -> StoreError {
         return StoreError::Refused(reason);
     }
     if is_transient(error) || error.is_unrecoverable_error() || error.kind() == ErrorKind::InvalidClientConfig {
-        let remedy = "is the address right (`rediss://` where the port speaks TLS, `redis://` where not), and is Redis running?";
-        return StoreError::Unavailable(format!("{}; {remedy}", plain(error)));
+        return StoreError::Unavailable(format!("{}; {REMEDY}", plain(error)));
     }
     StoreError::Failed(format!("Redis answered: {}", plain(error)))
 }
@@ -648,24 +624,19 @@ fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
     wrapped.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
 }
 
-/// What an error says, in one line and without the values that were sent.
+/// What an error says, in one line and without the values that were sent, which some servers repeat.
 fn plain(error: &RedisError) -> String {
     let text = error.to_string();
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+    let line = text.lines().next().unwrap_or_default().split(", with args beginning with").next().unwrap_or_default();
+    visible(line).chars().take(200).collect()
 }
 
 fn unreadable(key: &str, problem: &str) -> String {
-    format!("left out the value at `{key}`: {problem}; restore it from a backup or delete the key")
+    format!("left out the value at `{}`: {problem}; restore it from a backup or delete the key", excerpt(key))
 }
 
 fn is_counter(name: &str) -> bool {
     Category::ALL.iter().any(|category| name.strip_prefix(category.member()).is_some_and(|rest| rest.starts_with(':')))
-}
-
-fn digest(entry: &StoredEntry) -> String {
-    let mut digest = sha256_hex(entry.text().as_bytes());
-    digest.truncate(16);
-    digest
 }
 
 fn unwrapped(value: Value) -> Result<Value, RedisError> {

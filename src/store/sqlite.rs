@@ -17,11 +17,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::{Committed, Purpose, Repository, StoreError};
+use super::{Committed, Documents, Pulse, Purpose, Repository, StoreError};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
-    document::sha256_hex,
+    document::{excerpt, sha256_hex},
     list::Listing,
 };
 
@@ -114,7 +114,7 @@ impl SqliteStore {
             let _turn = turn;
             work(&database)
         });
-        done.await.map_err(|error| StoreError::Failed(error.to_string()))?
+        done.await.map_err(|_| StoreError::ended())?
     }
 }
 
@@ -136,6 +136,11 @@ impl Repository for SqliteStore {
             Ok(ids)
         })
         .await
+    }
+
+    async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
+        let page = self.list(kind, &ListQuery { limit: usize::MAX, ..ListQuery::default() }).await?;
+        Ok(Documents { records: page.records, unreadable: page.unreadable })
     }
 
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
@@ -180,6 +185,25 @@ impl Repository for SqliteStore {
 
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
         self.read(audit_stats).await
+    }
+
+    async fn pulse(&self) -> Result<Pulse, StoreError> {
+        self.read(|snapshot| {
+            let number = |sql: &str, of: &[&str]| {
+                let number: Option<i64> = snapshot.prepare_cached(sql)?.query_row(params_from_iter(of), |row| row.get(0))?;
+                Ok::<_, Problem>(number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
+            };
+            let mut documents = [0; Kind::ALL.len()];
+            for (count, kind) in documents.iter_mut().zip(Kind::ALL) {
+                *count = number("SELECT count(*) FROM documents WHERE kind = ?", &[kind.singular()])?;
+            }
+            Ok(Pulse {
+                seq: number("SELECT max(number) FROM entries", &[])?,
+                entries: number("SELECT count(*) FROM entries", &[])?,
+                documents,
+            })
+        })
+        .await
     }
 }
 
@@ -444,7 +468,7 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
 
     let mut page = ListPage::default();
     let unreadable = |key: &DocumentKey, problem: &str| {
-        format!("left out the document at `{}`: {problem}; restore it from a backup or delete its row", place(key))
+        format!("left out the document at `{}`: {problem}; restore it from a backup or delete its row", excerpt(&place(key)))
     };
     // What somebody wrote by hand is read as it is, until a commit replaces it.
     let edited = Select::new("SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(), kind.singular().to_owned());

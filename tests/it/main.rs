@@ -14,9 +14,11 @@
 mod cli;
 mod credentials;
 mod doctor;
+mod hostile;
 mod house;
 mod races;
 mod repository;
+mod secrets;
 mod support;
 mod tls;
 mod tools;

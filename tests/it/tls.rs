@@ -1,6 +1,11 @@
 //! TLS: a real Redis behind a certificate of a private authority, and everything that can be wrong between the two.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use portfolio_mcp::store::{Authority, Location, Purpose, RedisUrl, Repository, StoreError, open};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -9,11 +14,12 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
+    PATIENCE,
     content::{change, create_sound, once, project_key},
     mcp::Mcp,
     program::{Home, PROGRAM},
     redis_server::{PASSWORD, RedisServer, free_port},
-    soundness,
+    soundness, wait_until,
 };
 
 /// A Redis that takes TLS on one port and plain connections, for the test itself, on another.
@@ -74,7 +80,7 @@ impl Secured {
             Some(name) => location.trusting(&Authority::parse(&fs::read(self.file(name)).unwrap()).unwrap()).unwrap(),
             None => location,
         };
-        open(&location).unwrap()
+        open(&location).unwrap().repository
     }
 }
 
@@ -163,8 +169,9 @@ async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
         assert_eq!(code, "STORE_UNAVAILABLE", "{url}: {answer}");
         assert_eq!(message.matches(remedy).count(), 1, "{url}: {message}");
         assert!(message.contains("nothing was written"), "{message}");
-        let stderr = client.stderr();
-        assert_eq!(stderr.matches(remedy).count(), 1, "{url}: {stderr}");
+        let stderr = wait_until("the log says it", || Some(client.stderr()).filter(|stderr| stderr.contains(remedy)));
+        // Once for reads, once for writes.
+        assert!(stderr.matches(remedy).count() <= 2, "{url}: {stderr}");
         assert!(![message, &stderr].iter().any(|text| text.contains(PASSWORD) || text.contains("wr0ng")), "{message}\n{stderr}");
     }
     assert!(secured.server.dump().is_empty());
@@ -220,4 +227,23 @@ fn a_file_that_is_no_authority_is_refused_at_the_start() {
         assert!(stderr.contains("--ca-file (PORTFOLIO_CA_FILE)") && stderr.contains(problem), "{file}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
+}
+
+#[tokio::test]
+async fn a_password_that_was_put_right_lets_the_running_server_in() {
+    let secured = Secured::start();
+    let url = format!("redis://site:other@127.0.0.1:{}", secured.server.port());
+    let client = Mcp::start_with(&["--store", &url]).await;
+    let refused = client.call("list_projects", json!({})).await;
+    assert_eq!(refused["error"]["code"], "STORE_UNAVAILABLE", "{refused}");
+
+    secured.server.run::<()>(cmd("ACL").arg(&["SETUSER", "site", ">other"]));
+    let start = Instant::now();
+    let mut served = client.call("list_projects", json!({})).await;
+    while served["success"] != true && start.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        served = client.call("list_projects", json!({})).await;
+    }
+
+    assert_eq!(served["success"], true, "{served}");
 }

@@ -10,7 +10,7 @@ use portfolio_mcp::{
     },
     mcp::{ContentServer, stdio},
     service::ContentService,
-    store::{Committed, Purpose, Repository, StoreError},
+    store::{Committed, Documents, Pulse, Purpose, Repository, StoreError},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex, split};
@@ -388,6 +388,9 @@ impl Repository for Faulty {
     async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
         self.fail().await
     }
+    async fn all(&self, _: Kind) -> Result<Documents, StoreError> {
+        self.fail().await
+    }
     async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
         self.fail().await
     }
@@ -404,6 +407,9 @@ impl Repository for Faulty {
         self.fail().await
     }
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
+        self.fail().await
+    }
+    async fn pulse(&self) -> Result<Pulse, StoreError> {
         self.fail().await
     }
 }

@@ -1,6 +1,7 @@
 //! The built program over stdio, Streamable HTTP and HTTP+SSE: the same answers, a clean end, nothing but protocol on stdout.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::Path,
@@ -18,15 +19,16 @@ use crate::support::{
     wait_until,
 };
 
-/// The program as an HTTP server, on the sample content and the broken documents.
-struct HttpServer {
+/// The program as an HTTP server.
+pub(crate) struct HttpServer {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     home: Home,
     store: String,
 }
 
 impl HttpServer {
+    /// A server of the sample content and the broken documents.
     fn start(arguments: &[&str]) -> Self {
         let home = Home::new();
         let store = format!("sqlite:{}", home.path().join("content.db").display());
@@ -35,8 +37,16 @@ impl HttpServer {
             let imported = home.command(PROGRAM).args(["import", &folder.to_string_lossy(), "--store", &store]).output().unwrap();
             assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
         }
+        let arguments = [&["--store", store.as_str()], arguments].concat();
+        let mut server = Self::start_with(home, &arguments);
+        server.store = store;
+        server
+    }
+
+    /// A server started as `portfolio-mcp http …` on a port of its own.
+    pub(crate) fn start_with(home: Home, arguments: &[impl AsRef<OsStr>]) -> Self {
         let mut command = home.command(PROGRAM);
-        command.args(["http", "--listen", "127.0.0.1:0", "--store", &store]).args(arguments);
+        command.args(["http", "--listen", "127.0.0.1:0"]).args(arguments);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let address = loop {
@@ -48,7 +58,7 @@ impl HttpServer {
         };
         // Read on, so that a full pipe never stops the server.
         thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, address, home, store }
+        Self { child, address, home, store: String::new() }
     }
 
     fn post(&self, headers: &[(&str, &str)], body: &str) -> Response {
@@ -60,12 +70,12 @@ impl HttpServer {
         self.post(&[], &message(1, method, params)).json()
     }
 
-    fn call(&self, tool: &str, arguments: &Value) -> Value {
+    pub(crate) fn call(&self, tool: &str, arguments: &Value) -> Value {
         self.request("tools/call", &json!({ "name": tool, "arguments": arguments }))["result"].clone()
     }
 
     /// Tells the server to stop and gives what it wrote to stdout.
-    fn stop(mut self) -> String {
+    pub(crate) fn stop(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let status = wait_until("the server ends", || self.child.try_wait().unwrap());
@@ -88,7 +98,7 @@ fn message(id: u64, method: &str, params: &Value) -> String {
 }
 
 /// A session of HTTP+SSE.
-struct Session {
+pub(crate) struct Session {
     address: SocketAddr,
     endpoint: String,
     stream: Response,
@@ -96,7 +106,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(address: SocketAddr) -> Self {
+    pub(crate) fn open(address: SocketAddr) -> Self {
         let stream = http::send(address, "GET", "/sse", &[("Accept", "text/event-stream")], "");
         assert_eq!(stream.status, 200);
         let mut session = Self { address, endpoint: String::new(), stream, text: String::new() };
@@ -109,6 +119,8 @@ impl Session {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let event = event.to_owned();
                 self.text = rest.to_owned();
+                // Readers differ in what ends a line.
+                assert!(!event.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}']), "{event:?}");
                 let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
                 if field("event:").as_deref() == Some(kind) {
                     return field("data:").unwrap();
@@ -124,7 +136,7 @@ impl Session {
         http::send(self.address, "POST", &self.endpoint, &[("Content-Type", "application/json")], body)
     }
 
-    fn request(&mut self, method: &str, params: &Value) -> Value {
+    pub(crate) fn request(&mut self, method: &str, params: &Value) -> Value {
         assert_eq!(self.send(&message(1, method, params)).status, 202);
         serde_json::from_str(&self.event("message")).unwrap()
     }
@@ -343,7 +355,7 @@ async fn a_store_that_is_down_is_said_so_and_served_when_it_is_back() {
 
     let down = client.call("get_project", json!({ "id": "x" })).await;
     redis.restart();
-    let back = client.call("get_project", json!({ "id": "x" })).await;
+    let back = client.call_until("get_project", json!({ "id": "x" }), |answer| answer["error"]["code"] != "STORE_UNAVAILABLE").await;
 
     assert_eq!(down["error"]["code"], "STORE_UNAVAILABLE");
     assert!(down["error"]["message"].as_str().unwrap().contains("try again"));
@@ -361,7 +373,8 @@ async fn a_store_that_never_answers_gets_the_client_an_error_all_the_same() {
     redis.cont();
 
     assert_eq!(answer["success"], json!(false));
-    assert_eq!(client.call("get_project", json!({ "id": "x" })).await["error"]["code"], "PROJECT_NOT_FOUND");
+    let back = client.call_until("get_project", json!({ "id": "x" }), |answer| answer["error"]["code"] != "STORE_UNAVAILABLE").await;
+    assert_eq!(back["error"]["code"], "PROJECT_NOT_FOUND");
 }
 
 /// What `mcp.json.example` says is what the program understands, and what its server serves.

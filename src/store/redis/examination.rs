@@ -11,17 +11,15 @@ use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value, aio::Multip
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::{
-    CHUNK, CONNECT, Keys, RESPONSE, RedisStore, array, client, in_time, is_permission, kind_of, pairs, plain, scored, text, unread,
-    unwrapped,
-};
+use super::{CHUNK, Keys, RedisStore, array, client, is_permission, kind_of, pairs, plain, scored, text, unread, unwrapped};
 use crate::{
     domain::{
-        AuditStats, Change, Circumstances, DocumentKey, Kind, Operation, Origin, Record, Source, StoredEntry, Timestamp, document::excerpt,
+        AuditStats, Change, Circumstances, DocumentKey, Kind, Operation, Origin, Record, Source, StoredEntry, Timestamp, text::excerpt,
     },
     store::{
         RedisUrl, Repository, StoreError,
         examination::{Fault, Finding, clocks, documents, few, newest_entry},
+        line::{CONNECT, RESPONSE},
     },
 };
 
@@ -49,12 +47,12 @@ end
 return false";
 
 /// A connection of its own, so that what is found is the server's doing and not that of retries.
-pub(super) struct Line {
+pub(super) struct Probe {
     connection: MultiplexedConnection,
     pub(super) name: &'static str,
 }
 
-impl Line {
+impl Probe {
     pub(super) async fn open(url: &RedisUrl, name: &'static str) -> Result<Self, StoreError> {
         Self::open_with(url, name, AsyncConnectionConfig::new()).await
     }
@@ -67,14 +65,14 @@ impl Line {
     }
 
     pub(super) async fn ask(&mut self, command: &Cmd) -> Result<Value, RedisError> {
-        in_time(self.connection.send_packed_command(command)).await.and_then(unwrapped)
+        self.connection.send_packed_command(command).await.and_then(unwrapped)
     }
 
     /// An answer for each command of the pipeline, refusals among them.
     pub(super) async fn ask_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         let mut pipeline = pipeline.clone();
         pipeline.ignore_errors();
-        let answers = in_time(self.connection.send_packed_commands(&pipeline, 0, pipeline.len())).await?;
+        let answers = self.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
         Ok(answers.into_iter().map(unwrapped).collect())
     }
 
@@ -91,7 +89,7 @@ impl Line {
     }
 
     pub(super) async fn subscribe(&mut self, channel: &str) -> Result<(), RedisError> {
-        in_time(self.connection.subscribe(channel)).await
+        self.connection.subscribe(channel).await
     }
 }
 
@@ -105,7 +103,7 @@ pub(in crate::store) async fn examine(
 ) {
     let names = if write.is_some() && read.is_some() { ["writing credential", "reading credential"] } else { ["connection"; 2] };
     let [name_of_writing, name_of_reading] = names;
-    let opened = async |url: Option<&RedisUrl>, name| Some(Line::open(url?, name).await);
+    let opened = async |url: Option<&RedisUrl>, name| Some(Probe::open(url?, name).await);
     let (writing, reading) = tokio::join!(opened(write, name_of_writing), opened(read, name_of_reading));
     let can_write = matches!(writing, Some(Ok(_)));
     let mut lines = Vec::new();
@@ -135,7 +133,7 @@ struct Examination<'a> {
 
 impl Examination<'_> {
     /// The first line is the one that may do more.
-    async fn run(mut self, mut lines: Vec<Line>, write: Option<&RedisUrl>) {
+    async fn run(mut self, mut lines: Vec<Probe>, write: Option<&RedisUrl>) {
         for line in &mut lines {
             let checked = async {
                 self.speed(line).await?;
@@ -152,7 +150,7 @@ impl Examination<'_> {
         }
     }
 
-    async fn all(&mut self, line: &mut Line, write: Option<&RedisUrl>) -> Result<(), RedisError> {
+    async fn all(&mut self, line: &mut Probe, write: Option<&RedisUrl>) -> Result<(), RedisError> {
         self.version(line).await?;
         match write {
             Some(url) if self.writing(line).await? => self.script(url).await,
@@ -172,7 +170,7 @@ impl Examination<'_> {
         self.findings.push(Finding::problem(Fault::Store, check, unread(error).to_string(), remedy));
     }
 
-    async fn speed(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn speed(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let check = "round trip";
         match line.round_trip(&self.keys.internal("self-test"), ROUND_TRIPS).await {
             Ok(median) => {
@@ -191,7 +189,7 @@ impl Examination<'_> {
     }
 
     /// What the server reads with, tried for real.
-    async fn reading(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn reading(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let mut commands: Vec<Cmd> = Vec::new();
         for kind in Kind::ALL {
             let document = DocumentKey::new(kind, "x");
@@ -223,7 +221,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    async fn version(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn version(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let check = "version";
         let about = match line.ask(cmd("INFO").arg("server")).await {
             Ok(about) => text(about).unwrap_or_default(),
@@ -248,7 +246,7 @@ impl Examination<'_> {
     }
 
     /// Whether the user may do all that a write does; asked where the server can be asked, else tried on a key of our own.
-    async fn writing(&mut self, line: &mut Line) -> Result<bool, RedisError> {
+    async fn writing(&mut self, line: &mut Probe) -> Result<bool, RedisError> {
         let check = format!("{}: writing", line.name);
         let remedy = "grant it, give the server another credential, or start it with --read-only; until then writes answer STORE_READ_ONLY";
         let mut eval = cmd("EVAL");
@@ -307,7 +305,7 @@ impl Examination<'_> {
         needed
     }
 
-    async fn tried(&mut self, line: &mut Line) -> Result<Vec<String>, RedisError> {
+    async fn tried(&mut self, line: &mut Probe) -> Result<Vec<String>, RedisError> {
         let key = self.keys.internal(&format!("self-test:{}", Uuid::new_v4()));
         let mut pipeline = redis::pipe();
         let tries: [&[&str]; 10] = [
@@ -357,7 +355,7 @@ impl Examination<'_> {
     }
 
     /// The store's time, or this machine's where the store's cannot be had.
-    async fn clocks(&mut self, line: &mut Line) -> Result<Timestamp, RedisError> {
+    async fn clocks(&mut self, line: &mut Probe) -> Result<Timestamp, RedisError> {
         let before = (self.clock)();
         let answer = line.ask(&cmd("TIME")).await;
         let after = (self.clock)();
@@ -376,7 +374,7 @@ impl Examination<'_> {
         Ok(now)
     }
 
-    async fn schema(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn schema(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let check = "schema version";
         let key = format!("{}meta:schema:version", self.keys.prefix);
         let finding = match line.ask(cmd("GET").arg(&key)).await.map(text) {
@@ -396,7 +394,7 @@ impl Examination<'_> {
     }
 
     /// Keys whose type is another one than the contract's.
-    async fn types(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn types(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let mut expected = vec![(self.keys.entries(), "zset"), (self.keys.stats(), "hash"), (self.keys.internal("unlabelled"), "hash")];
         for kind in Kind::ALL {
             expected.extend(["all", "published", "featured"].map(|index| (self.keys.index(index, kind), "set")));
@@ -422,7 +420,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    async fn documents(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn documents(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let stored = self.search(line).await?;
         for kind in Kind::ALL {
             let indexed = self.members(line, "all", kind).await?;
@@ -472,7 +470,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    async fn members(&mut self, line: &mut Line, index: &str, kind: Kind) -> Result<BTreeSet<String>, RedisError> {
+    async fn members(&mut self, line: &mut Probe, index: &str, kind: Kind) -> Result<BTreeSet<String>, RedisError> {
         match line.ask(cmd("SMEMBERS").arg(self.keys.index(index, kind))).await {
             Ok(members) => Ok(array(members).into_iter().filter_map(|id| text(id).ok()).collect()),
             Err(error) if error.is_io_error() => Err(error),
@@ -482,7 +480,7 @@ impl Examination<'_> {
     }
 
     /// The ids of all documents, whether an index names them or not.
-    async fn search(&mut self, line: &mut Line) -> Result<BTreeMap<Kind, BTreeSet<String>>, RedisError> {
+    async fn search(&mut self, line: &mut Probe) -> Result<BTreeMap<Kind, BTreeSet<String>>, RedisError> {
         let mut found: BTreeMap<Kind, BTreeSet<String>> = BTreeMap::new();
         let start = Instant::now();
         for kind in Kind::ALL {
@@ -524,7 +522,7 @@ impl Examination<'_> {
     /// The documents with these ids, what cannot be read as one, and the ids of those that are not there.
     async fn records(
         &mut self,
-        line: &mut Line,
+        line: &mut Probe,
         kind: Kind,
         ids: BTreeSet<String>,
     ) -> Result<(Vec<Record>, Vec<String>, BTreeSet<String>), RedisError> {
@@ -560,7 +558,7 @@ impl Examination<'_> {
         Ok((records, unreadable, absent))
     }
 
-    async fn log(&mut self, line: &mut Line, now: Timestamp) -> Result<(), RedisError> {
+    async fn log(&mut self, line: &mut Probe, now: Timestamp) -> Result<(), RedisError> {
         let check = "audit log";
         let mut pipeline = redis::pipe();
         pipeline.cmd("ZCARD").arg(self.keys.entries());
@@ -605,7 +603,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    async fn eviction(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn eviction(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
         pipeline.cmd("INFO").arg("memory");

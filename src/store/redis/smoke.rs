@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     Keys, RedisStore, array,
-    examination::{Line, circumstances, described, literal},
+    examination::{Probe, circumstances, described, literal},
     is_permission, kind_of, plain, text, unread,
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     store::{
         Committed, Purpose, RedisUrl, Repository, StoreError,
         examination::{Fault, Finding, Verdict},
+        resilient::Resilient,
     },
 };
 
@@ -84,7 +85,7 @@ impl Trial<'_> {
     async fn run(&mut self, idle: Option<Duration>) {
         let (sender, pushes) = unbounded_channel();
         let config = AsyncConnectionConfig::new().set_push_sender(sender);
-        let mut line = match Line::open_with(self.write, "writing credential", config).await {
+        let mut line = match Probe::open_with(self.write, "writing credential", config).await {
             Ok(line) => line,
             Err(error) => {
                 let remedy = "set REDIS_URL to the address and password that the store's console shows; nothing was tried";
@@ -110,7 +111,7 @@ impl Trial<'_> {
         }
     }
 
-    async fn tries(&mut self, line: &mut Line, pushes: UnboundedReceiver<PushInfo>) -> Result<(), RedisError> {
+    async fn tries(&mut self, line: &mut Probe, pushes: UnboundedReceiver<PushInfo>) -> Result<(), RedisError> {
         self.hello(line).await?;
         self.scripts(line).await?;
         self.messages(line, pushes).await?;
@@ -127,7 +128,7 @@ impl Trial<'_> {
     }
 
     /// Runs a script: `ok` if it gives the expected texts, else `otherwise`, with what follows from it.
-    async fn expect(&mut self, line: &mut Line, code: &str, expected: &[&str], otherwise: Finding) -> Result<(), RedisError> {
+    async fn expect(&mut self, line: &mut Probe, code: &str, expected: &[&str], otherwise: Finding) -> Result<(), RedisError> {
         let found = match line.ask(cmd("EVAL").arg(code).arg(1).arg(self.key("script"))).await {
             Err(error) if error.is_io_error() => return Err(error),
             Err(error) => plain(&error),
@@ -145,7 +146,7 @@ impl Trial<'_> {
         Ok(())
     }
 
-    async fn hello(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn hello(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let check = "smoke: HELLO 3";
         let protocol = match line.ask(cmd("HELLO").arg(3)).await {
             Ok(Value::Map(members)) => {
@@ -167,7 +168,7 @@ impl Trial<'_> {
     }
 
     /// What the commit script relies on, each in a script of its own.
-    async fn scripts(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn scripts(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let failed = |check: &str, consequence: &str| Finding::problem(Fault::Store, check, "", consequence);
 
         let code = "local t = redis.call('TIME') return {type(t), tostring(#t), type(t[1]), type(t[2])}";
@@ -199,7 +200,7 @@ impl Trial<'_> {
     }
 
     /// Messages of the store, which tell other servers of a write.
-    async fn messages(&mut self, line: &mut Line, mut pushes: UnboundedReceiver<PushInfo>) -> Result<(), RedisError> {
+    async fn messages(&mut self, line: &mut Probe, mut pushes: UnboundedReceiver<PushInfo>) -> Result<(), RedisError> {
         let channel = self.key("channel");
         let consequence = "nothing today; once servers tell each other of writes, they have to ask the store instead";
         let subscribed = line.subscribe(&channel).await;
@@ -232,11 +233,11 @@ impl Trial<'_> {
     }
 
     /// Another connection may reach another server, which does not know the script.
-    async fn second_connection(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn second_connection(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let check = "smoke: EVALSHA from a second connection";
         let script = Script::new(&format!("return '{}'", self.prefix));
         line.ask(cmd("EVAL").arg(format!("return '{}'", self.prefix)).arg(0)).await?;
-        let mut second = match Line::open(self.write, "second connection").await {
+        let mut second = match Probe::open(self.write, "second connection").await {
             Ok(second) => second,
             Err(error) => {
                 self.fails(check, error.to_string(), "this program needs two to four connections; see the store's limit");
@@ -254,7 +255,7 @@ impl Trial<'_> {
         Ok(())
     }
 
-    async fn latency(&mut self, line: &mut Line) -> Result<(), RedisError> {
+    async fn latency(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         const TIMES: usize = 21;
         let median = line.round_trip(&self.key("nothing"), TIMES).await?;
         self.findings.push(Finding::ok("smoke: latency", format!("{:.1} ms, the median of {TIMES}", median.as_secs_f64() * 1000.0)));
@@ -278,7 +279,7 @@ impl Trial<'_> {
     }
 
     async fn committed(&self) -> Result<Duration, String> {
-        let store = RedisStore::new(Some(self.write), None, self.prefix).map_err(|error| error.to_string())?;
+        let store = Resilient::new(RedisStore::new(Some(self.write), None, self.prefix).map_err(|error| error.to_string())?);
         let [kind, _] = Kind::ALL;
         let key = DocumentKey::new(kind, "smoke");
         let said = |step: &'static str| move |error: StoreError| format!("{step}: {error}");
@@ -341,7 +342,7 @@ impl Trial<'_> {
             self.findings.push(Finding::ok(check, "none is configured, so reads use the other one"));
             return;
         };
-        let mut line = match Line::open(url, "reading credential").await {
+        let mut line = match Probe::open(url, "reading credential").await {
             Ok(line) => line,
             Err(error) => {
                 let consequence = "leave the read-only token out, or set REDIS_URL, and reads use the other credential";
@@ -386,7 +387,7 @@ impl Trial<'_> {
         });
     }
 
-    async fn idle(&mut self, line: &mut Line, idle: Duration) {
+    async fn idle(&mut self, line: &mut Probe, idle: Duration) {
         let check = "smoke: idle connection";
         sleep(idle).await;
         self.findings.push(match line.ask(cmd("GET").arg(self.key("nothing"))).await {
@@ -423,7 +424,7 @@ async fn tidied(write: &RedisUrl, prefix: &str) -> Finding {
         if tries > 0 {
             sleep(Duration::from_secs(1)).await;
         }
-        let deleted = match Line::open(write, "writing credential").await {
+        let deleted = match Probe::open(write, "writing credential").await {
             Ok(mut line) => delete(&mut line, prefix).await,
             Err(error) => Err(error.to_string()),
         };
@@ -437,14 +438,14 @@ async fn tidied(write: &RedisUrl, prefix: &str) -> Finding {
 }
 
 /// Deletes what there is; with nothing there, it shows that something could be.
-async fn delete(line: &mut Line, prefix: &str) -> Result<(), String> {
+async fn delete(line: &mut Probe, prefix: &str) -> Result<(), String> {
     let keys = found(line, prefix).await.map_err(|error| plain(&error))?;
     line.ask(cmd("DEL").arg(format!("{prefix}nothing")).arg(&keys)).await.map_err(|error| plain(&error))?;
     let left = found(line, prefix).await.map_err(|error| plain(&error))?;
     if left.is_empty() { Ok(()) } else { Err(format!("{} were not deleted", left.len())) }
 }
 
-async fn found(line: &mut Line, prefix: &str) -> Result<Vec<String>, RedisError> {
+async fn found(line: &mut Probe, prefix: &str) -> Result<Vec<String>, RedisError> {
     let (mut cursor, mut keys) = ("0".to_owned(), Vec::new());
     loop {
         let mut scan: Cmd = cmd("SCAN");

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Database, Problem, SCHEMA_VERSION, parse, place};
 use crate::{
-    domain::{DocumentKey, Kind, Timestamp, document::excerpt},
+    domain::{DocumentKey, Kind, Timestamp, text::excerpt},
     store::examination::{Fault, Finding, documents, few, newest_entry},
 };
 

@@ -11,6 +11,7 @@ use redis::{Cmd, cmd};
 use serde_json::json;
 
 use crate::support::{
+    PATIENCE,
     content::{
         change, change_for, create, create_sound, creation, legacy_entries, object, once, project, project_key, resource, stored,
         try_update, unique, update,
@@ -24,7 +25,7 @@ use crate::support::{
 
 /// The store of somebody who comes with these credentials.
 fn store_for(write: Option<RedisUrl>, read: Option<RedisUrl>) -> Arc<dyn Repository> {
-    open(&Location::Redis { write, read, key_prefix: String::new() }).unwrap()
+    open(&Location::Redis { write, read, key_prefix: String::new() }).unwrap().repository
 }
 
 fn set(key: &str, value: impl redis::ToRedisArgs) -> Cmd {
@@ -739,9 +740,12 @@ async fn a_replica_takes_no_writes_and_answers_reads() {
 
         let result = try_update(&*on_replica, &key, json!({"title": "New"})).await;
 
-        assert!(matches!(&result, Err(StoreError::ReadOnly(reason)) if reason.contains("replica")), "{proof:?}: {result:?}");
+        assert!(matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("replica")), "{proof:?}: {result:?}");
         assert_eq!(replica.dump(), before, "{proof:?}");
-        assert_eq!(soundness::assert_sound(&*on_replica).await.seq, 1);
+        assert!(on_replica.get(&key, Purpose::Show).await.unwrap().is_some());
+        // Its own writes wait a moment now, and so does what is read for them.
+        let another = store_for(Some(replica.redis_url()), None);
+        assert_eq!(soundness::assert_sound(&*another).await.seq, 1);
     }
 }
 
@@ -753,17 +757,26 @@ async fn a_full_database_takes_no_writes_and_answers_reads() {
         create_sound(&*store.repository, &key).await;
         let line = line_to(store.server(), proof).await;
         let repository = store_for(Some(line.redis_url()), None);
+        let change = [change(&*repository, &key, json!({"title": "New"})).await];
         let before = store.server().dump();
         store.server().run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
 
-        let result = try_update(&*repository, &key, json!({"title": "New"})).await;
+        let result = repository.commit(&change, &once()).await;
 
-        assert!(matches!(&result, Err(StoreError::ReadOnly(reason)) if reason.contains("full")), "{proof:?}: {result:?}");
+        assert!(matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("full")), "{proof:?}: {result:?}");
         assert_eq!(store.server().dump(), before, "{proof:?}");
 
         store.server().run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(0));
-        update(&*repository, &key, json!({"title": "New"})).await;
-        store.assert_sound().await;
+        let waiting = repository.commit(&change, &once()).await;
+        assert!(matches!(&waiting, Err(StoreError::Paused { .. })), "it is not asked again at once: {waiting:?}");
+        tokio::time::timeout(PATIENCE, async {
+            while let Err(StoreError::Paused { retry_after, .. }) = repository.commit(&change, &once()).await {
+                tokio::time::sleep(retry_after).await;
+            }
+        })
+        .await
+        .expect("it is asked again after a while");
+        assert_eq!(store.assert_sound().await.seq, 2);
     }
 }
 

@@ -55,6 +55,19 @@ impl Mcp {
         Self::ready(home, command).await
     }
 
+    /// Calls a tool again and again until its answer is as it should be; a store that is back has to be noticed within 5 s.
+    pub(crate) async fn call_until(&self, tool: &str, arguments: Value, done: impl Fn(&Value) -> bool) -> Value {
+        let begun = std::time::Instant::now();
+        loop {
+            let answer = self.call(tool, arguments.clone()).await;
+            if done(&answer) {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{tool} goes on answering {answer}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// A server on `store` that cannot make a file longer than `blocks` blocks of 512 bytes (in some shells, 1024).
     pub(crate) async fn start_with_file_limit(store: &Store, blocks: u64) -> Self {
         let home = Home::new();

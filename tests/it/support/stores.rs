@@ -58,12 +58,12 @@ impl Store {
     }
 
     fn at(place: Place) -> Self {
-        Self { repository: open(&place.location()).unwrap(), place }
+        Self { repository: open(&place.location()).unwrap().repository, place }
     }
 
     /// One more handle on the same store, as another process has it.
     pub(crate) fn another(&self) -> Arc<dyn Repository> {
-        open(&self.place.location()).unwrap()
+        open(&self.place.location()).unwrap().repository
     }
 
     /// Lets go of the store and takes it up again, as a restarted process does.

@@ -1,0 +1,161 @@
+//! Texts of others where ours are read: in messages, on terminals, in lines.
+//!
+//! Documents pass unchanged; this is for the sentences that repeat a piece of one, and for the bytes around them.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
+
+/// Whether a character does something and shows nothing: it moves the cursor, turns the direction of writing, ends a line, or hides.
+///
+/// Control characters (C0, C1), line and paragraph separators, and Unicode's default-ignorable characters: bidi controls, zero-width
+/// characters, tags, fillers, selectors. The two selectors that choose between an emoji and a sign (U+FE0E, U+FE0F) are harmless.
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0d}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{13430}'..='\u{13455}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// A text in one line that shows all it does: what [`is_hidden`] is replaced.
+#[must_use]
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if text.contains(is_hidden) { Cow::Owned(text.replace(is_hidden, "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+/// The beginning of a text that is too long to repeat (over 80 characters), in one line that shows all it does.
+#[must_use]
+pub fn excerpt(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 80;
+    if text.chars().nth(LONGEST).is_none() {
+        return visible(text);
+    }
+    let beginning: String = text.chars().take(LONGEST - 20).collect();
+    Cow::Owned(format!("{}…", visible(&beginning)))
+}
+
+/// JSON that says the same and shows all it does: what [`is_hidden`] is written as an escape.
+///
+/// Line ends and tabs, which in JSON stand between values only, stay.
+#[must_use]
+pub fn escaped(json: String) -> String {
+    escaped_where(json, |c| is_hidden(c) && !c.is_ascii_whitespace())
+}
+
+/// JSON that says the same and is one line to every reader: Python's `splitlines` and others also end one at U+0085, U+2028 and U+2029.
+#[must_use]
+pub fn on_one_line(json: String) -> String {
+    const ENDS: [&str; 3] = ["\u{85}", "\u{2028}", "\u{2029}"];
+    // Three searches for a text are many times faster than one for a choice of characters, and nearly always find nothing.
+    if ENDS.iter().any(|end| json.contains(end)) {
+        return escaped_where(json, |c| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}'));
+    }
+    json
+}
+
+/// In JSON, such characters stand within texts alone, where an escape says the same.
+fn escaped_where(json: String, wanted: impl Fn(char) -> bool) -> String {
+    if !json.contains(&wanted) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + json.len() / 8);
+    for c in json.chars() {
+        if wanted(c) {
+            let _ = escape(c, &mut escaped);
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+fn escape(c: char, out: &mut String) -> fmt::Result {
+    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_never_repeated() {
+        assert_eq!(excerpt("short"), "short");
+        assert!(excerpt(&"é".repeat(81)).chars().count() <= 80);
+        assert_eq!(excerpt(&"\u{202e}".repeat(81)), format!("{}…", "\u{fffd}".repeat(60)));
+    }
+
+    #[test]
+    fn what_shows_nothing_is_replaced_and_what_is_read_stays() {
+        for hidden in [
+            "\0",
+            "\t",
+            "\n",
+            "\r",
+            "\u{1b}",
+            "\u{7f}",
+            "\u{85}",
+            "\u{9b}",
+            "\u{ad}",
+            "\u{34f}",
+            "\u{61c}",
+            "\u{180e}",
+            "\u{200b}",
+            "\u{200d}",
+            "\u{200e}",
+            "\u{200f}",
+            "\u{2028}",
+            "\u{2029}",
+            "\u{202a}",
+            "\u{202e}",
+            "\u{2060}",
+            "\u{2066}",
+            "\u{2069}",
+            "\u{3164}",
+            "\u{feff}",
+            "\u{fff9}",
+            "\u{1d173}",
+            "\u{e0001}",
+            "\u{e0061}",
+            "\u{e0100}",
+        ] {
+            assert_eq!(visible(&format!("a{hidden}b")), "a\u{fffd}b", "{}", hidden.escape_unicode());
+        }
+        for read in ["rdv-artisan", "Café à 29 €", "e\u{301}", "❤\u{fe0f}", "שלום", "日本", "a\u{a0}b", "\u{fffd}"] {
+            assert_eq!(visible(read), read);
+        }
+    }
+
+    #[test]
+    fn escaped_json_says_the_same_and_holds_nothing_hidden() {
+        let value = serde_json::json!({ "a\u{202e}": ["\u{1b}[31m", "\\\u{2028}", "\u{e0061}é", "\u{85}\t"] });
+
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        let (all, line) = (escaped(pretty.clone()), on_one_line(value.to_string()));
+
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&all).unwrap(), value);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
+        assert!(!all.contains(|c: char| is_hidden(c) && c != '\n'), "{all:?}");
+        assert!(!line.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']) && line.contains('\u{202e}'), "{line:?}");
+        assert_eq!(escaped("[\n1]".to_owned()), "[\n1]");
+    }
+}

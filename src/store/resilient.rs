@@ -1,0 +1,255 @@
+//! What a store across the internet needs around it: deadlines, repetition of what may be repeated, and breakers.
+//!
+//! Reads may always be repeated, and a commit may because its operation is applied once, however often it is sent. Knows the
+//! port and no backend.
+
+use std::{
+    sync::atomic::{AtomicI64, AtomicU32, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Committed, Documents, Pulse, Purpose, Repository, StoreError,
+    breaker::{Breaker, KeptOff},
+    location::REMEDY,
+};
+use crate::domain::{
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+};
+
+/// Until when a read is repeated, and a commit. Together they leave a call, which has 10 seconds, time to answer.
+const READ: Duration = Duration::from_secs(4);
+const COMMIT: Duration = Duration::from_secs(5);
+/// Reading everything takes its time over a slow line, and nobody waits for it alone.
+const LOAD: Duration = Duration::from_mins(1);
+/// The first pause is a random part of this, the next one of its double, and so on (full jitter).
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often something is repeated at most.
+const REPETITIONS: usize = 3;
+/// How long a store that does not let us in is left alone.
+const REFUSED: Duration = Duration::from_secs(10);
+
+/// A store that is asked again when that may help, and left alone when it does not.
+pub(super) struct Resilient<R> {
+    store: R,
+    reads: Breaker,
+    writes: Breaker,
+    budget: Budget,
+}
+
+impl<R: Repository> Resilient<R> {
+    pub(super) fn new(store: R) -> Self {
+        Self { store, reads: Breaker::new("reads"), writes: Breaker::new("writes"), budget: Budget::default() }
+    }
+
+    /// Asks for something that is to be shown.
+    async fn read<T, F>(&self, operation: &'static str, ask: impl Fn() -> F + Send + Sync) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        self.ask(operation, &self.reads, READ, ask).await.map_err(|failure| match failure {
+            Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
+            Failure::Store(error) => error,
+        })
+    }
+
+    /// Asks for something that a write needs, or writes what may be written twice.
+    async fn prepare<T, F>(&self, operation: &'static str, ask: impl Fn() -> F + Send + Sync) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        self.ask(operation, &self.writes, READ, ask).await.map_err(Failure::of_a_write)
+    }
+
+    async fn ask<T, F>(
+        &self,
+        operation: &'static str,
+        breaker: &Breaker,
+        within: Duration,
+        ask: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let deadline = Instant::now() + within;
+        self.budget.deposit();
+        let late = || StoreError::Unavailable(format!("it did not answer in time; {REMEDY}"));
+        let attempt = || self.attempt(operation, breaker, deadline, ask(), late);
+        attempt
+            .retry(pauses())
+            .sleep(tokio::time::sleep)
+            .when(|failure| {
+                let transient = matches!(failure, Failure::Store(StoreError::Unavailable(_)));
+                transient && Instant::now() < deadline && self.budget.withdraw()
+            })
+            .notify(|_, _| count_retry(operation))
+            .await
+    }
+
+    /// One attempt, from which the breaker learns.
+    async fn attempt<T>(
+        &self,
+        operation: &'static str,
+        breaker: &Breaker,
+        deadline: Instant,
+        answer: impl Future<Output = Result<T, StoreError>>,
+        late: impl FnOnce() -> StoreError,
+    ) -> Result<T, Failure> {
+        let leave = breaker.leave().map_err(Failure::KeptOff)?;
+        let begun = Instant::now();
+        let result = timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late()));
+        metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation).record(begun.elapsed());
+        match &result {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_))) => leave.failed(&error.to_string()),
+            Err(StoreError::Refused(reason)) => leave.turned_away(reason, REFUSED),
+            Err(StoreError::Paused { reason, retry_after }) => leave.turned_away(reason, *retry_after),
+            Ok(_)
+            | Err(
+                StoreError::Conflict | StoreError::ReadOnly(_) | StoreError::Mismatch | StoreError::Corrupt { .. } | StoreError::Failed(_),
+            ) => leave.answered(),
+        }
+        result.map_err(Failure::Store)
+    }
+}
+
+#[async_trait]
+impl<R: Repository> Repository for Resilient<R> {
+    fn name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    async fn get(&self, key: &DocumentKey, purpose: Purpose) -> Result<Option<Record>, StoreError> {
+        match purpose {
+            Purpose::Show => self.read("get", || self.store.get(key, purpose)).await,
+            Purpose::Change => self.prepare("get", || self.store.get(key, purpose)).await,
+        }
+    }
+
+    async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
+        self.read("ids", || self.store.ids(kind)).await
+    }
+
+    async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
+        let all = self.ask("all", &self.reads, LOAD, || self.store.all(kind)).await;
+        all.map_err(|failure| match failure {
+            Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
+            Failure::Store(error) => error,
+        })
+    }
+
+    async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
+        self.read("list", || self.store.list(kind, query)).await
+    }
+
+    async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
+        let deadline = Instant::now() + COMMIT;
+        self.budget.deposit();
+        // What an earlier sending may have done is told by the mark of a later one, or not at all.
+        let unsettled = AtomicU32::new(0);
+        let late = || StoreError::OutcomeUnknown("it did not answer in time".to_owned());
+        let attempt = || self.attempt("commit", &self.writes, deadline, self.store.commit(changes, operation), late);
+        let committed = attempt
+            .retry(pauses())
+            .sleep(tokio::time::sleep)
+            .when(|failure| match failure {
+                Failure::Store(StoreError::OutcomeUnknown(_)) => {
+                    // To be settled it is sent once more in any case.
+                    let first = unsettled.fetch_add(1, Ordering::Relaxed) == 0;
+                    Instant::now() < deadline && (first || self.budget.withdraw())
+                }
+                Failure::Store(StoreError::Unavailable(_)) => Instant::now() < deadline && self.budget.withdraw(),
+                Failure::Store(_) | Failure::KeptOff(_) => false,
+            })
+            .notify(|_, _| count_retry("commit"))
+            .await;
+        committed.map_err(|failure| match Failure::of_a_write(failure) {
+            // The script looks at the mark first, so these prove that no sending before was applied.
+            error @ (StoreError::Conflict | StoreError::Mismatch | StoreError::OutcomeUnknown(_)) => error,
+            error if unsettled.load(Ordering::Relaxed) > 0 => StoreError::OutcomeUnknown(error.to_string()),
+            error => error,
+        })
+    }
+
+    async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError> {
+        self.prepare("outcome", || self.store.outcome(operation)).await
+    }
+
+    async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
+        let carried = self.ask("carry", &self.writes, LOAD, || self.store.carry(entries, now)).await;
+        carried.map_err(Failure::of_a_write)
+    }
+
+    async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
+        self.read("audit_entries", || self.store.audit_entries(query)).await
+    }
+
+    async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
+        self.read("audit_stats", || self.store.audit_stats()).await
+    }
+
+    async fn pulse(&self) -> Result<Pulse, StoreError> {
+        self.read("pulse", || self.store.pulse()).await
+    }
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// The breaker is open, so the store was not asked.
+    KeptOff(KeptOff),
+    /// What the store said.
+    Store(StoreError),
+}
+
+impl Failure {
+    fn of_a_write(self) -> StoreError {
+        match self {
+            Self::KeptOff(KeptOff { reason, retry_after }) => {
+                StoreError::Paused { reason: format!("no writes are sent for the moment, because {reason}"), retry_after }
+            }
+            Self::Store(error) => error,
+        }
+    }
+}
+
+/// Random parts of growing pauses, so that callers do not return in step.
+fn pauses() -> impl BackoffBuilder {
+    let growing = ExponentialBuilder::default().with_min_delay(PAUSE).with_factor(2.0).with_max_times(REPETITIONS).build();
+    growing.map(|pause| pause.mul_f64(fastrand::f64()))
+}
+
+fn count_retry(operation: &'static str) {
+    metrics::counter!("portfolio_store_retries_total", "operation" => operation).increment(1);
+}
+
+/// Leave to repeat: each call earns a tenth of a repetition, so that in an outage repeating does not double the load.
+#[derive(Debug)]
+struct Budget {
+    tenths: AtomicI64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { tenths: AtomicI64::new(Self::MOST) }
+    }
+}
+
+impl Budget {
+    /// Ten repetitions may be saved up.
+    const MOST: i64 = 100;
+    const REPETITION: i64 = 10;
+
+    fn deposit(&self) {
+        let _ = self.tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| (tenths < Self::MOST).then_some(tenths + 1));
+    }
+
+    fn withdraw(&self) -> bool {
+        let withdrawn = self
+            .tenths
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| (tenths >= Self::REPETITION).then_some(tenths - Self::REPETITION));
+        withdrawn.is_ok()
+    }
+}

@@ -1,0 +1,297 @@
+//! No secret, no argument and no content ever comes out of the program but in answers: canaries, and everything it writes.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+};
+
+use clap::Parser;
+use portfolio_mcp::cli::Cli;
+use serde_json::{Value, json};
+
+use crate::support::{
+    content, http,
+    program::{Home, PROGRAM},
+    redis_server::RedisServer,
+    wait_until,
+};
+
+/// The password of a Redis user.
+const PASSWORD: &str = "canary-password-4f1c";
+/// What a token of an Upstash database or of a client looks like.
+const TOKEN: &str = "canary-token-8d27AbCdEfGh";
+const KEY: &str = "canary-key-77ab";
+const CONTENT: &str = "canary-content-0c3e";
+const ARGUMENT: &str = "canary-argument-91d0";
+const REASON: &str = "canary-reason-5b6a";
+
+/// None of them may be found. What is added here has to be put somewhere below.
+const CANARIES: [&str; 6] = [PASSWORD, TOKEN, KEY, CONTENT, ARGUMENT, REASON];
+
+/// Fails if something written at `place` holds a canary.
+fn assert_silent(place: &str, written: &str) {
+    let lower = written.to_lowercase();
+    for canary in CANARIES {
+        assert!(!lower.contains(&canary.to_lowercase()), "{place} tells {canary}:\n{written}");
+    }
+}
+
+/// What every line in a log at trace level, of either form, is made with.
+const LOGS: [[&str; 4]; 2] = [["--log", "trace", "--log-format", "text"], ["--log", "trace", "--log-format", "json"]];
+
+/// Runs a command to its end; nothing it writes may hold a canary, except what it answers over the protocol.
+fn run(command: &mut Command, input: &[String]) -> (i32, String) {
+    let place = format!("{:?}", command.get_args().collect::<Vec<_>>());
+    let protocol = command.get_args().any(|argument| argument == "stdio") && !place.contains("--help");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.join("\n");
+    // A program that refuses its arguments does not read it.
+    let writing = thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output().unwrap();
+    writing.join().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_silent(&format!("stderr of {place}"), &stderr);
+    if !protocol {
+        assert_silent(&format!("stdout of {place}"), &stdout);
+    }
+    for secret in [PASSWORD, TOKEN] {
+        assert!(!stdout.contains(secret), "an answer of {place} tells {secret}: {stdout}");
+    }
+    (output.status.code().unwrap(), stdout)
+}
+
+/// Right and wrong messages that hold everything a client may send.
+fn messages() -> Vec<String> {
+    let call = |tool: &str, arguments: Value| json!({ "method": "tools/call", "params": { "name": tool, "arguments": arguments } });
+    let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": ARGUMENT, "version": ARGUMENT } });
+    let update = |data: Value| json!({ "id": "kept", "data": data, "reason": REASON, "idempotencyKey": KEY });
+    let requests = [
+        json!({ "method": "initialize", "params": hello }),
+        call("get_project", json!({ "id": "kept" })),
+        call("list_projects", json!({ "query": ARGUMENT, "tag": ARGUMENT, "detail": "full" })),
+        call("update_project", update(json!({ "title": CONTENT }))),
+        call("update_project", update(json!({ "title": CONTENT }))),
+        call("update_project", update(json!({ "title": ARGUMENT }))),
+        call("update_project", json!({ "id": "kept", "data": { CONTENT: CONTENT, "metadata": { "status": CONTENT } }, "reason": REASON })),
+        call("update_project", json!({ "id": "kept", "data": { "challenge": CONTENT }, "expectedVersion": ARGUMENT, "dryRun": true })),
+        call("update_project", json!({ "id": "nobody", "data": { "title": CONTENT } })),
+        call("update_project", json!({ "id": "kept", "data": { "result": format!("{CONTENT} 2") }, "reason": REASON })),
+        call("get_audit_log", json!({ "action": ARGUMENT, "cursor": ARGUMENT, "since": ARGUMENT })),
+        call("get_audit_log", json!({ "detail": "full" })),
+        call("get_audit_stats", json!({ ARGUMENT: ARGUMENT })),
+        call(ARGUMENT, json!({})),
+        json!({ "method": ARGUMENT, "params": { "x": ARGUMENT } }),
+        json!({ "method": "tools/call", "params": ARGUMENT }),
+        json!({ "method": 5, "params": ARGUMENT }),
+    ];
+    let numbered = requests.into_iter().enumerate().map(|(id, mut request)| {
+        (request["jsonrpc"], request["id"]) = (json!("2.0"), json!(id));
+        request.to_string()
+    });
+    numbered
+        .chain([format!("not JSON: {ARGUMENT}"), format!("[\"{ARGUMENT}\"]"), format!("{{\"id\":\"{ARGUMENT}\",\"x\":\"{CONTENT}\"}}")])
+        .collect()
+}
+
+/// A folder of content that breaks no rule.
+fn folder(home: &Home, title: &str) -> String {
+    let folder = home.path().join(title);
+    fs::create_dir(&folder).unwrap();
+    let project = content::with(&content::project("kept"), json!({ "title": title, "description": CONTENT, "results": [CONTENT] }));
+    fs::write(folder.join("projects.json"), json!([project]).to_string()).unwrap();
+    fs::write(folder.join("audit.jsonl"), json!({ "id": "old", "action": "create", "changes": CONTENT }).to_string()).unwrap();
+    folder.to_string_lossy().into_owned()
+}
+
+/// The stores that a program may be given, each with its password in the address.
+struct Addresses {
+    good: String,
+    wrong: String,
+    down: String,
+    _server: RedisServer,
+}
+
+impl Addresses {
+    fn new() -> Self {
+        let server = RedisServer::start();
+        let create = ["reset", "on", &format!(">{PASSWORD}"), "~*", "&*", "+@all"];
+        server.run::<()>(redis::cmd("ACL").arg("SETUSER").arg("owner").arg(&create));
+        let port = server.port();
+        Self {
+            good: format!("redis://owner:{PASSWORD}@127.0.0.1:{port}"),
+            wrong: format!("redis://owner:{TOKEN}@127.0.0.1:{port}"),
+            down: format!("redis://owner:{PASSWORD}@127.0.0.1:1"),
+            _server: server,
+        }
+    }
+}
+
+#[test]
+fn a_server_over_stdio_logs_nothing_of_what_it_is_told() {
+    let addresses = Addresses::new();
+    for log in LOGS {
+        let home = Home::new();
+        run(home.command(PROGRAM).args(["import", &folder(&home, "first"), "--store", &addresses.good]).args(log), &[]);
+        for store in [&addresses.good, &addresses.wrong, &addresses.down] {
+            let (code, said) = run(home.command(PROGRAM).args(["stdio", "--store", store]).args(log), &messages());
+            assert_eq!((code, said.lines().count()), (0, messages().len()), "{said}");
+
+            let (code, by_variable) = run(home.command(PROGRAM).arg("stdio").env("REDIS_URL", store).args(log), &messages());
+            assert_eq!((code, by_variable.lines().count()), (0, messages().len()));
+        }
+        let rest = [("KV_REST_API_URL", "https://127.255.255.254"), ("KV_REST_API_TOKEN", TOKEN), ("KV_REST_API_READ_ONLY_TOKEN", TOKEN)];
+        let (code, _) = run(home.command(PROGRAM).arg("stdio").envs(rest).args(log), &messages());
+        assert_eq!(code, 0);
+    }
+}
+
+#[test]
+fn a_server_over_http_logs_nothing_of_what_it_is_told() {
+    let addresses = Addresses::new();
+    for (log, store) in LOGS.into_iter().flat_map(|log| [(log, &addresses.good), (log, &addresses.wrong)]) {
+        let home = Home::new();
+        let file = home.path().join("log");
+        let mut command = home.command(PROGRAM);
+        command.args(["http", "--listen", "127.0.0.1:0", "--store", store]).args(log);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&file).unwrap()).spawn().unwrap();
+        let address = wait_until("it listens", || {
+            let log = fs::read_to_string(&file).unwrap();
+            log.split_once("http://")?.1.split_once(',')?.0.parse().ok()
+        });
+
+        let bearer = format!("Bearer {TOKEN}");
+        let agent = [("User-Agent", ARGUMENT), ("Authorization", bearer.as_str()), ("Cookie", TOKEN), ("Mcp-Session-Id", TOKEN)];
+        let json = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
+        let mut stream = http::send(address, "GET", "/sse", &agent, "");
+        let opened = String::from_utf8(stream.chunk().unwrap()).unwrap();
+        let endpoint = opened.lines().find_map(|line| line.strip_prefix("data:")).unwrap().trim().to_owned();
+        for message in messages() {
+            for path in ["/mcp", &endpoint, "/messages", "/nowhere", &format!("/mcp?token={TOKEN}")] {
+                let answer = http::send(address, "POST", path, &[&json[..], &agent].concat(), &message).text();
+                assert!(!answer.contains(TOKEN) && !answer.contains(PASSWORD), "{answer}");
+            }
+        }
+        // Sent without an address that is allowed: what is logged of it is the host and the origin alone.
+        for (name, value) in [("Host", "evil.example"), ("Origin", "https://evil.example")] {
+            http::send(address, "POST", &format!("/mcp?token={TOKEN}"), &[&agent[..], &[(name, value)]].concat(), ARGUMENT).text();
+        }
+
+        drop(stream);
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let status = wait_until("the server ends", || child.try_wait().unwrap());
+        let log = fs::read_to_string(&file).unwrap();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(log.contains("content is in redis://owner:***@"), "{log}");
+        assert_silent(&format!("the log of http with {}", log.len()), &log);
+    }
+}
+
+#[test]
+fn an_import_tells_fields_and_no_values() {
+    let addresses = Addresses::new();
+    for log in LOGS {
+        let home = Home::new();
+        let (first, second) = (folder(&home, "first"), folder(&home, "second"));
+        let other = content::with(&content::project("kept"), json!({ "description": format!("another {CONTENT}") }));
+        fs::write(Path::new(&second).join("projects.json"), json!([other]).to_string()).unwrap();
+        let store = format!("sqlite:{}", home.path().join("store.db").display());
+
+        for (store, codes) in [(&store, [0, 0, 1, 0]), (&addresses.wrong, [3; 4]), (&addresses.down, [3; 4])] {
+            for (arguments, code) in [vec![&first, "--dry-run"], vec![&first], vec![&second], vec![&second, "--force"]].iter().zip(codes) {
+                let (found, said) = run(home.command(PROGRAM).arg("import").args(arguments).args(["--store", store]).args(log), &[]);
+                assert_eq!(found, code, "{arguments:?} {store}: {said}");
+            }
+        }
+        for broken in [format!("[{{\"id\":\"a\", {CONTENT}"), format!("{{\"{CONTENT}\": 1}}"), format!("[\"{CONTENT}\"]")] {
+            fs::write(Path::new(&second).join("projects.json"), broken).unwrap();
+            fs::write(Path::new(&second).join("audit.jsonl"), format!("{CONTENT}\n\"{CONTENT}\"\n")).unwrap();
+            assert_eq!(run(home.command(PROGRAM).args(["import", &second, "--store", &store]).args(log), &[]).0, 1);
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_repeats_no_address() {
+    let home = Home::new();
+    let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1");
+    let with = |text: &str| text.replace("URL", &url).replace("PASSWORD", PASSWORD);
+    for arguments in [
+        "stdio --stroe URL",
+        "stdio --stroe=URL",
+        "stdio -s URL",
+        "stdio -sURL",
+        "stdio URL",
+        "URL",
+        "URL stdio",
+        "stdio --store",
+        "stdio --store URL URL",
+        "stdio --store URL --store URL",
+        "stdio --store=URL --shout",
+        "stdio --read-only URL",
+        "stdio --read-only=URL",
+        "stdio --log URL --log-format URL",
+        "stdio --log=URL --log-format=URL",
+        "import folder --dry-run=URL",
+        "import folder --force=URL",
+        "import URL URL",
+        "http --listen URL --allowed-host URL --allowed-origin URL --store URL",
+        "http --listen=URL",
+        "stdio --store redis//owner:PASSWORD@127.0.0.1:1",
+        "stdio --store redis:/owner:PASSWORD@127.0.0.1:1",
+        "stdio --store http://owner:PASSWORD@127.0.0.1:1",
+        "stdio --store redis://owner:PASSWORD@",
+        "stdio --store redis://owner:PASSWORD@127.0.0.1:notaport",
+        "stdio --store redis://owner:1/PASSWORD@127.0.0.1:1",
+        "stdio --store redis://owner:1?PASSWORD@127.0.0.1:1",
+        "stdio --store redis://owner:1#PASSWORD@127.0.0.1:1",
+        "stdio --store :PASSWORD@127.0.0.1:1",
+        "stdio --store sqlite:URL",
+        "stdio owner:PASSWORD@127.0.0.1:1",
+        "stdio --stroe=owner:PASSWORD@127.0.0.1:1",
+        "--password PASSWORD stdio",
+    ] {
+        let arguments: Vec<String> = arguments.split(' ').map(&with).collect();
+        let (code, _) = run(home.command(PROGRAM).args(&arguments), &[]);
+        assert_eq!(code, 2, "{arguments:?}");
+    }
+    for name in ["PORTFOLIO_STORE", "REDIS_URL", "KV_REST_API_URL", "PORTFOLIO_LISTEN", "PORTFOLIO_READ_ONLY", "PORTFOLIO_LOG"] {
+        let value = format!("http//owner:{PASSWORD}@127.0.0.1:1");
+        let variables = [(name, value.as_str()), ("KV_REST_API_TOKEN", TOKEN), ("PORTFOLIO_TOKENS", TOKEN)];
+        let (code, _) = run(home.command(PROGRAM).args(["http", "--listen="]).envs(variables), &[]);
+        assert_eq!(code, 2, "{name}");
+    }
+}
+
+#[test]
+fn help_shows_no_secret_of_the_environment() {
+    let home = Home::new();
+    let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1");
+    let variables = ["PORTFOLIO_STORE", "REDIS_URL", "REDIS_REDIS_URL", "REDIS_KV_URL", "KV_URL"].map(|name| (name, url.as_str()));
+    let tokens = ["PORTFOLIO_TOKENS", "KV_REST_API_TOKEN", "UPSTASH_REDIS_REST_READ_ONLY_TOKEN"].map(|name| (name, TOKEN));
+    for arguments in [&["--help"][..], &["-h"], &["help"], &["stdio", "--help"], &["http", "--help"], &["import", "--help"], &["--version"]]
+    {
+        let (code, _) = run(home.command(PROGRAM).args(arguments).envs(variables).envs(tokens), &[]);
+        assert_eq!(code, 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn settings_in_words_hold_no_secret() {
+    let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1/0?x={PASSWORD}");
+    let (arguments, none) = (Cli::parse_from(["portfolio-mcp", "stdio", "--store", &url]), Cli::parse_from(["portfolio-mcp", "stdio"]));
+    let rest = |name: &str| match name {
+        "KV_REST_API_URL" => Some("https://a.upstash.io".to_owned()),
+        "KV_REST_API_TOKEN" | "KV_REST_API_READ_ONLY_TOKEN" => Some(TOKEN.to_owned()),
+        _ => None,
+    };
+    for (cli, environment) in [(arguments, &(|_: &str| None) as &dyn Fn(&str) -> Option<String>), (none, &rest)] {
+        let settings = cli.settings(environment).unwrap();
+
+        assert_silent("the arguments", &format!("{cli:?}"));
+        assert_silent("the settings", &format!("{settings:?} {} {:?}", settings.location, settings.location));
+    }
+}
