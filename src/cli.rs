@@ -5,6 +5,7 @@
 use std::{
     fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -21,6 +22,8 @@ const CA_FILE: &str = "--ca-file (PORTFOLIO_CA_FILE)";
 /// Where `http` listens if nothing else is said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8787";
 
+/// How many requests a second `http` serves each client if nothing else is said.
+const DEFAULT_RATE_LIMIT: &str = "50";
 /// Variables with the address of a Redis, the first one that is set wins.
 const URL_VARIABLES: [&str; 4] = ["REDIS_URL", "REDIS_REDIS_URL", "REDIS_KV_URL", "KV_URL"];
 /// Else those that begin like this: `URL`, `TOKEN` and `READ_ONLY_TOKEN` of an Upstash database.
@@ -122,6 +125,15 @@ pub struct HttpArgs {
     /// Do not turn away requests of web pages from this origin, besides those of localhost; may be repeated
     #[arg(long = "allowed-origin", value_name = "O", env = "PORTFOLIO_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
+    /// Serve only who presents a bearer token of this file; needed to listen beyond loopback
+    ///
+    /// One a line, `name:role:token`, with the role `write` or `read`; the name is what the audit log says. The file is read again on
+    /// SIGHUP. The variable `PORTFOLIO_TOKENS` holds such lines itself, and is not looked at if there is a file.
+    #[arg(long, value_name = "F")]
+    pub token_file: Option<PathBuf>,
+    /// Serve each client so many requests a second, four times as many at once; 0 for any number
+    #[arg(long, value_name = "N", env = "PORTFOLIO_RATE_LIMIT", default_value = DEFAULT_RATE_LIMIT)]
+    pub rate_limit: String,
 }
 
 /// Options of `import`.
@@ -188,6 +200,17 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Whom `http` lets in.
     pub http: http::Settings,
+    /// Where the tokens of `http` come from, if there are any.
+    pub tokens: Option<TokenSource>,
+}
+
+/// Where tokens come from.
+#[derive(Debug)]
+pub enum TokenSource {
+    /// A file, which has yet to be read.
+    File(PathBuf),
+    /// The environment.
+    Variable(http::Tokens),
 }
 
 /// How logs are written.
@@ -239,14 +262,18 @@ impl Cli {
                 false
             }
         };
-        for (name, what) in [("PORTFOLIO_MIRROR", "a mirror"), ("PORTFOLIO_TOKENS", "tokens")] {
-            if environment(name).is_some() {
-                problems.push(format!("{name}: this version has no support for {what}; unset the variable"));
-            }
+        if environment("PORTFOLIO_MIRROR").is_some() {
+            problems.push("PORTFOLIO_MIRROR: this version has no support for a mirror; unset the variable".to_owned());
         }
         let (mut listen, mut http) = (SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), http::Settings::default());
+        let mut tokens = None;
         if let Some(Command::Http(arguments)) = &self.command {
-            listen = listen_address(&arguments.listen, &mut problems);
+            let variable = environment("PORTFOLIO_TOKENS");
+            let audience =
+                if arguments.token_file.is_some() || variable.is_some() { Audience::TokenHolders } else { Audience::ThisMachine };
+            listen = listen_address(&arguments.listen, audience, &mut problems);
+            tokens = token_source(arguments.token_file.clone(), variable, &mut problems);
+            http.rate_limit = rate_limit(&arguments.rate_limit, &mut problems);
             http.allowed_hosts = parsed(&arguments.allowed_hosts, "--allowed-host (PORTFOLIO_ALLOWED_HOSTS)", &mut problems);
             http.allowed_origins = parsed(&arguments.allowed_origins, "--allowed-origin (PORTFOLIO_ALLOWED_ORIGINS)", &mut problems);
         }
@@ -265,7 +292,7 @@ impl Cli {
             Ok((location, chosen_by)) if problems.is_empty() => {
                 let read_only = location.read_only_reason().map(ToOwned::to_owned);
                 let read_only = read_only.or_else(|| asked_read_only.then(|| "--read-only (PORTFOLIO_READ_ONLY) was asked for".to_owned()));
-                Ok(Settings { location, chosen_by, read_only, log, log_format, listen, http })
+                Ok(Settings { location, chosen_by, read_only, log, log_format, listen, http, tokens })
             }
             Ok(_) => Err(UsageError(problems)),
             Err(more) => {
@@ -284,11 +311,12 @@ impl Cli {
         let ca_file = common.ca_file.as_ref().map(|path| path.display().to_string());
         let mut found = self.store_origins(settings, environment);
         let http = Self::try_parse_from(["portfolio-mcp", "http"]).ok().and_then(|cli| cli.command);
-        let (mut listen, mut hosts, mut origins) = (None, None, None);
+        let (mut listen, mut hosts, mut origins, mut rate_limit) = (None, None, None, None);
         if let Some(Command::Http(arguments)) = &http {
             listen = Some(arguments.listen.clone());
             hosts = Some(arguments.allowed_hosts.join(","));
             origins = Some(arguments.allowed_origins.join(","));
+            rate_limit = Some(arguments.rate_limit.clone());
         }
         let options = [
             ("key prefix", &common.key_prefix, "--key-prefix", "PORTFOLIO_KEY_PREFIX", "none"),
@@ -299,6 +327,7 @@ impl Cli {
             ("http: listen", &listen, "--listen", "PORTFOLIO_LISTEN", DEFAULT_LISTEN),
             ("http: allowed hosts", &hosts, "--allowed-host", "PORTFOLIO_ALLOWED_HOSTS", "localhost"),
             ("http: allowed origins", &origins, "--allowed-origin", "PORTFOLIO_ALLOWED_ORIGINS", "localhost"),
+            ("http: rate limit", &rate_limit, "--rate-limit", "PORTFOLIO_RATE_LIMIT", DEFAULT_RATE_LIMIT),
         ];
         for (name, value, option, variable, default) in options {
             let value = value.as_deref().filter(|value| !value.is_empty());
@@ -309,6 +338,11 @@ impl Cli {
             };
             found.push(Setting { name, value: value.unwrap_or(default).to_owned(), origin: origin.to_owned() });
         }
+        let (tokens, origin) = match environment("PORTFOLIO_TOKENS") {
+            Some(_) => ("set, not shown", "PORTFOLIO_TOKENS"),
+            None => ("none, unless --token-file says so", "default"),
+        };
+        found.push(Setting { name: "http: tokens", value: tokens.to_owned(), origin: origin.to_owned() });
         let as_http = Self { command: http, common: common.clone() };
         let problems = as_http.settings(environment).err().map(|error| error.0).unwrap_or_default();
         (found, problems)
@@ -371,15 +405,44 @@ fn certificate_authority(path: &Path) -> Result<Authority, String> {
     Authority::parse(&pem).map_err(|problem| format!("{CA_FILE}: `{shown}` {problem}"))
 }
 
-fn listen_address(text: &str, problems: &mut Vec<String>) -> SocketAddr {
+/// Who may reach the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    ThisMachine,
+    TokenHolders,
+}
+
+fn token_source(file: Option<PathBuf>, variable: Option<String>, problems: &mut Vec<String>) -> Option<TokenSource> {
+    if let Some(file) = file {
+        return Some(TokenSource::File(file));
+    }
+    match http::Tokens::parse(&variable?) {
+        Ok(tokens) => Some(TokenSource::Variable(tokens)),
+        Err(wrong) => {
+            problems.extend(wrong.into_iter().map(|problem| format!("PORTFOLIO_TOKENS, {problem}")));
+            None
+        }
+    }
+}
+
+fn rate_limit(text: &str, problems: &mut Vec<String>) -> Option<NonZeroU32> {
+    let text = if text.is_empty() { DEFAULT_RATE_LIMIT } else { text };
+    if let Ok(number) = text.parse() {
+        return NonZeroU32::new(number);
+    }
+    problems.push("--rate-limit (PORTFOLIO_RATE_LIMIT): expected a number of requests a second, or 0 for no limit".to_owned());
+    None
+}
+
+fn listen_address(text: &str, audience: Audience, problems: &mut Vec<String>) -> SocketAddr {
     let text = if text.is_empty() { DEFAULT_LISTEN } else { text };
     let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address: Option<SocketAddr> = local.as_deref().unwrap_or(text).parse().ok();
     match address {
-        Some(address) if address.ip().is_loopback() => return address,
+        Some(address) if audience == Audience::TokenHolders || address.ip().to_canonical().is_loopback() => return address,
         Some(_) => problems.push(
-            "--listen (PORTFOLIO_LISTEN): listening beyond loopback needs tokens, which this version does not have yet; \
-             listen on 127.0.0.1 or [::1]"
+            "--listen (PORTFOLIO_LISTEN): listening beyond loopback needs tokens, so that not everybody may write; \
+             give them with --token-file or PORTFOLIO_TOKENS, or listen on 127.0.0.1 or [::1]"
                 .to_owned(),
         ),
         None => problems.push("--listen (PORTFOLIO_LISTEN): expected an address with a port, such as 127.0.0.1:8787".to_owned()),

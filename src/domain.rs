@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod change;
+pub mod depth;
 pub mod document;
 pub mod list;
 pub mod patch;
@@ -15,6 +16,7 @@ mod timestamp;
 
 pub use audit::{AuditPage, AuditQuery, AuditStats, Origin, Source, StoredEntry};
 pub use change::{Change, Circumstances, Operation, Update};
+pub use depth::{TooDeep, check_depth};
 pub use document::{Document, DocumentKey, Kind, Record, Version, Violation};
 pub use list::{ListPage, ListQuery};
 pub use patch::{FieldChange, Patch};

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::domain::{
-    DocumentKey, Kind, StoredEntry,
+    DocumentKey, Kind, StoredEntry, check_depth,
     document::{excerpt, is_slug},
 };
 
@@ -52,6 +52,10 @@ impl Folder {
         if let Some(text) = read_text(&lines, &mut problems) {
             found_any = true;
             for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+                if let Err(too_deep) = check_depth(line.as_bytes()) {
+                    problems.push(format!("{}, line {}: {too_deep}", lines.display(), number + 1));
+                    continue;
+                }
                 match serde_json::from_str::<Map<String, Value>>(line) {
                     // The line itself, so that hashes of it stay true.
                     Ok(_) => entries.push(StoredEntry::parse(line.to_owned())),
@@ -105,6 +109,10 @@ fn keyed(kind: Kind, file: &Path, items: Vec<Value>, problems: &mut Vec<String>)
 
 fn read_array(file: &PathBuf, problems: &mut Vec<String>) -> Option<Vec<Value>> {
     let text = read_text(file, problems)?;
+    if let Err(too_deep) = check_depth(text.as_bytes()) {
+        problems.push(format!("{}: {too_deep}", file.display()));
+        return None;
+    }
     match serde_json::from_str(&text) {
         Ok(Value::Array(items)) => Some(items),
         Ok(_) => {

@@ -2,46 +2,57 @@
 //!
 //! Generic over the MCP handler; it knows neither tools nor stores.
 
-use std::{io, net::SocketAddr, pin::Pin, time::Duration};
+use std::{io, num::NonZeroU32, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::ConnectInfo,
-    http::request::Parts,
-    middleware,
-    serve::{ListenerExt as _, TapIo},
-};
+use axum::{Router, http::request::Parts, middleware};
 use rmcp::ServerHandler;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_io_timeout::TimeoutStream;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 
 use crate::mcp::Door;
 
 mod body;
+mod connection;
 mod guard;
+mod rate;
 mod sse;
 mod streamable;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use guard::{AllowedHost, AllowedOrigin, NotAHost, NotAnOrigin};
+pub use token::Tokens;
 
-/// What a deployment may add to the defaults, which serve loopback names only.
-#[derive(Debug, Clone, Default)]
+/// What a deployment decides; the defaults serve whoever calls by a loopback name.
+#[derive(Debug, Clone)]
 pub struct Settings {
-    /// Names under which the server is reached.
+    /// Names under which the server is reached, besides loopback ones.
     pub allowed_hosts: Vec<AllowedHost>,
-    /// Web pages that may call it.
+    /// Web pages that may call it, besides loopback ones.
     pub allowed_origins: Vec<AllowedOrigin>,
+    /// Bearer tokens, of which a request needs one; they may be replaced at any time. Without any, everybody may call.
+    pub tokens: Option<watch::Receiver<Tokens>>,
+    /// Requests a second that a client may make.
+    pub rate_limit: Option<NonZeroU32>,
+    /// Connections that are open at once.
+    pub connections: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { allowed_hosts: Vec::new(), allowed_origins: Vec::new(), tokens: None, rate_limit: None, connections: 4096 }
+    }
 }
 
 /// Serves `/mcp`, `/sse` and `/messages` until `stop`: then streams end at once and requests under way are answered.
 ///
 /// A clone of `server` answers each request of `/mcp` and each session of `/sse`, so it should hold handles only. It finds
-/// a [`Door`], the peer's [`SocketAddr`] and perhaps a [`ClaimedClient`](crate::mcp::ClaimedClient) in the extensions of the
-/// request's parts.
+/// a [`Door`], the peer's [`SocketAddr`](std::net::SocketAddr) and perhaps a [`Caller`](crate::mcp::Caller) and a
+/// [`ClaimedClient`](crate::mcp::ClaimedClient) in the extensions of the request's parts.
+///
+/// # Errors
+/// When the listener has no address.
 pub async fn serve<S: ServerHandler + Clone>(
     listener: TcpListener,
     server: S,
@@ -58,15 +69,27 @@ struct Limits {
     sessions: usize,
     /// How long a message waits for room in its session's queue.
     send: Duration,
+    /// How long the head of a request may take to come, from the connection's beginning or the last answer on: so long a
+    /// connection may be idle, too.
+    head: Duration,
+    /// How long the body of a request may take to come.
+    body: Duration,
     /// How long a socket may take no bytes while there are some to write.
     write: Duration,
-    /// How long requests under way may take after `stop`.
+    /// How long requests under way may take after `stop`: the process has to be gone within 10 seconds.
     grace: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 1000, send: Duration::from_secs(30), write: Duration::from_secs(30), grace: Duration::from_secs(10) }
+        Self {
+            sessions: 1000,
+            send: Duration::from_secs(30),
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            grace: Duration::from_secs(9),
+        }
     }
 }
 
@@ -81,64 +104,24 @@ async fn serve_within<S: ServerHandler + Clone>(
     let abort = CancellationToken::new();
     let _abort = abort.clone().drop_guard();
 
+    let rates = Arc::new(rate::Rates::new(settings.rate_limit));
+    tokio::spawn(Arc::clone(&rates).forget_the_silent(abort.clone()));
+    let entrance = Arc::new(token::Entrance { tokens: settings.tokens.clone(), rates: Arc::clone(&rates) });
+    let guard = guard::Guard::new(&settings);
+
+    // What is added last comes first: whom the request wants and from which page it comes, then who asks, then how often.
     let app = Router::new()
-        .merge(streamable::routes(server.clone(), stop.clone(), abort.clone()))
+        .merge(streamable::routes(server.clone(), limits, stop.clone(), abort.clone()))
         .merge(sse::routes(server, limits, stop.clone(), abort))
-        .layer(middleware::from_fn_with_state(guard::Guard::new(settings), guard::check));
-
-    let serving = axum::serve(sockets(listener, limits.write), app.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
-
-    let grace_over = async {
-        stop.cancelled().await;
-        tokio::time::sleep(limits.grace).await;
-    };
-    tokio::select! {
-        ended = serving.into_future() => ended,
-        () = grace_over => {
-            warn!("dropped the connections that were still open {:?} after the stop", limits.grace);
-            Ok(())
-        }
-    }
+        .layer(middleware::from_fn_with_state(rates, rate::check))
+        .layer(middleware::from_fn_with_state(entrance, token::check))
+        .layer(guard::cors(Arc::clone(&guard)))
+        .layer(middleware::from_fn_with_state(guard, guard::check));
+    connection::serve(listener, app, settings.connections, limits, stop).await;
+    Ok(())
 }
 
-/// Tells the handler through which door and from which address a request comes.
+/// Tells the handler through which door a request comes.
 fn introduce(parts: &mut Parts, door: Door) {
     parts.extensions.insert(door);
-    if let Some(ConnectInfo(address)) = parts.extensions.get::<ConnectInfo<SocketAddr>>().copied() {
-        parts.extensions.insert(address); // bare, so that the handler need not know axum
-    }
-}
-
-type Socket = Pin<Box<TimeoutStream<TcpStream>>>;
-
-fn sockets(listener: TcpListener, limit: Duration) -> TapIo<WriteTimeout, fn(&mut Socket)> {
-    WriteTimeout { listener, limit }.tap_io(|socket| {
-        // Otherwise every streamed answer waits for the client's delayed acknowledgement, 40 ms.
-        if let Err(error) = socket.get_ref().set_nodelay(true) {
-            debug!("cannot set TCP_NODELAY: {error}");
-        }
-    })
-}
-
-/// A listener whose sockets fail when the other side takes no bytes, so that a client that stops reading is dropped on every route.
-struct WriteTimeout {
-    listener: TcpListener,
-    limit: Duration,
-}
-
-impl axum::serve::Listener for WriteTimeout {
-    type Io = Socket;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (socket, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        let mut socket = TimeoutStream::new(socket);
-        socket.set_write_timeout(Some(self.limit));
-        (Box::pin(socket), address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
 }

@@ -47,7 +47,7 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
     start_logs(&settings);
     info!("content is in {} ({})", settings.location, settings.chosen_by);
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(async {
         if let Some(Command::Doctor(arguments)) = &cli.command {
             // It looks at the store by itself, before anything that serves has touched it.
@@ -66,6 +66,12 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
     runtime.shutdown_background();
     let _ = std::io::stderr().flush();
     result
+}
+
+/// One worker for every two processors: calls mostly wait, and passing them between workers costs more than it gains while the
+/// store or the client runs on the same machine. With two workers on two processors an update took a fifth more time of the processor.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 /// The clock of the process, the only one.

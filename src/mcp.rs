@@ -14,13 +14,15 @@ use rmcp::{
         tool::{IntoCallToolResult, ToolCallContext},
     },
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, Implementation, JsonObject,
-        ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+        CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, DiscoverResult, ErrorCode, Implementation,
+        InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig,
+        Tool,
     },
     service::RequestContext,
     tool_handler,
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tracing::{error, info};
 
 use crate::{
@@ -41,11 +43,17 @@ mod projects;
 mod resources;
 pub mod stdio;
 
-pub use caller::{ClaimedClient, Door};
+pub use caller::{Caller, ClaimedClient, Door, Role};
 pub use error::ToolError;
 
 /// Every call is answered within this time, whatever the store does.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// So many calls are under way at once in a process, whoever makes them; more wait for a place.
+const MOST_CALLS: usize = 256;
+
+/// How long a call waits for a place: with the time that a write may take before it commits, within the deadline.
+const PLACE: Duration = Duration::from_secs(2);
 
 /// Longest message that any transport reads, in bytes: a document has at most 256 KiB.
 pub const LONGEST_MESSAGE: usize = 1024 * 1024;
@@ -81,6 +89,7 @@ pub struct ContentServer {
     content: Arc<ContentService>,
     actor: Option<Arc<str>>,
     read_only: Option<Arc<str>>,
+    places: Arc<Semaphore>,
 }
 
 impl ContentServer {
@@ -88,7 +97,7 @@ impl ContentServer {
     /// writing tools.
     #[must_use]
     pub fn new(content: Arc<ContentService>, actor: Option<&str>, read_only: Option<&str>) -> Self {
-        Self { content, actor: actor.map(Into::into), read_only: read_only.map(Into::into) }
+        Self { content, actor: actor.map(Into::into), read_only: read_only.map(Into::into), places: Arc::new(Semaphore::new(MOST_CALLS)) }
     }
 
     /// Every tool there is, as published where writing is possible.
@@ -99,6 +108,22 @@ impl ContentServer {
 
     fn origin(&self, context: &RequestContext<RoleServer>) -> Origin {
         origin::of(context, self.actor.as_deref())
+    }
+
+    /// Why whoever calls cannot write, if so.
+    fn read_only(&self, context: &RequestContext<RoleServer>) -> Option<String> {
+        match (&self.read_only, origin::caller(context)) {
+            (Some(reason), _) => Some(reason.to_string()),
+            (None, Some(Caller { name, role: Role::Read })) => {
+                Some(format!("the token `{name}` has the role `read`; writing takes one with the role `write`"))
+            }
+            (None, Some(Caller { role: Role::Write, .. }) | None) => None,
+        }
+    }
+
+    /// What this server is to whoever calls.
+    fn instructed(&self, server: ServerConfig, context: &RequestContext<RoleServer>) -> ServerConfig {
+        server.with_instructions(if self.read_only(context).is_some() { READ_ONLY_INSTRUCTIONS } else { INSTRUCTIONS })
     }
 
     /// Arguments that break rules: the answer of the first time, if this is a repetition of what was right then, else
@@ -141,10 +166,33 @@ impl ServerHandler for ContentServer {
             .with_instructions(if self.read_only.is_some() { READ_ONLY_INSTRUCTIONS } else { INSTRUCTIONS })
     }
 
-    async fn list_tools(&self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>) -> Result<ListToolsResult, ErrorData> {
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        let server = self.negotiate_initialize(&request)?;
+        context.peer.set_peer_info(request);
+        Ok(self.instructed(server, &context))
+    }
+
+    async fn discover(&self, context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let versions = self.supported_protocol_versions().into_owned();
+        Ok(DiscoverResult::from_server_info(versions, self.instructed(self.get_info(), &context)))
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
         let mut tools = ROUTER.list_all();
-        tools.retain(|tool| self.read_only.is_none() || writes(&tool.name).is_none());
-        Ok(ListToolsResult::with_all_items(tools).with_ttl_ms(300_000).with_cache_scope(CacheScope::Public))
+        if self.read_only(&context).is_some() {
+            tools.retain(|tool| writes(&tool.name).is_none());
+        }
+        // Where there are tokens, the list depends on whose it is.
+        let scope = if origin::caller(&context).is_some() { CacheScope::Private } else { CacheScope::Public };
+        Ok(ListToolsResult::with_all_items(tools).with_ttl_ms(300_000).with_cache_scope(scope))
     }
 
     /// Messages of a known method but of the wrong form come here too.
@@ -160,12 +208,19 @@ impl ServerHandler for ContentServer {
         })
     }
 
-    /// One place for what every call needs: known names, checked arguments, an answer in time and after a panic.
-    async fn call_tool(
+    // Boxed, because rmcp moves this future about: that saves a dozen copies of some kilobytes in each call.
+    fn call_tool(
         &self,
-        mut request: CallToolRequestParams,
+        request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
+    ) -> impl Future<Output = Result<CallToolResponse, ErrorData>> + Send {
+        Box::pin(self.answer(request, context))
+    }
+}
+
+impl ContentServer {
+    /// One place for what every call needs: known names, checked arguments, an answer in time and after a panic.
+    async fn answer(&self, mut request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
         let name = request.name.clone();
         let Some(check) = CHECKS.get(&*name) else {
             let names: Vec<String> = ROUTER.list_all().into_iter().map(|tool| tool.name.into_owned()).collect();
@@ -173,23 +228,27 @@ impl ServerHandler for ContentServer {
             let message = format!("{}; the tools are {}", violation.message, names.join(", "));
             return Err(ErrorData::invalid_params(message, None));
         };
-        if let (Some(kind), Some(reason)) = (writes(&name), &self.read_only) {
-            let refused = StoreError::ReadOnly(reason.to_string()).into();
+        if let (Some(kind), Some(reason)) = (writes(&name), self.read_only(&context)) {
+            let refused = StoreError::ReadOnly(reason).into();
             return Err::<(), _>(ToolError::new("UPDATE", kind, refused, self.content.now())).into_call_tool_result();
         }
+        let started = tokio::time::Instant::now();
+        let Ok(Ok(_place)) = tokio::time::timeout(PLACE, self.places.acquire()).await else {
+            return Err::<(), _>(ToolError::busy(&name, MOST_CALLS, self.content.now())).into_call_tool_result();
+        };
         let mut arguments = tidied(&name, request.arguments.take().unwrap_or_default());
         let violations = broken(&name, check, &mut arguments);
 
-        let started = tokio::time::Instant::now();
         let answer = async {
             if violations.is_empty() {
                 request.arguments = Some(arguments);
                 ROUTER.call(ToolCallContext::new(self, request, context)).await
             } else {
-                self.refuse(&name, &arguments, violations).await
+                // Boxed, so that the rare case does not make the common one larger.
+                Box::pin(self.refuse(&name, &arguments, violations)).await
             }
         };
-        let answer = tokio::time::timeout(DEADLINE, AssertUnwindSafe(answer).catch_unwind()).await;
+        let answer = tokio::time::timeout_at(started + DEADLINE, AssertUnwindSafe(answer).catch_unwind()).await;
         let duration_ms = started.elapsed().as_millis();
         match answer {
             Ok(Ok(answer)) => {

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::{Map, Value};
 
-use super::document::Document;
+use super::{depth::check_depth, document::Document};
 
 /// A part of a document of type `D`, to be merged into a stored one.
 #[derive(Debug, Clone)]
@@ -52,9 +52,10 @@ impl<D: Document> JsonSchema for Patch<D> {
     }
 }
 
-/// Replaces a text that holds a JSON object by that object.
+/// Replaces a text that holds a JSON object by that object, unless it is nested too deep.
 pub fn unwrap_text(value: &mut Value) {
     if let Value::String(text) = value
+        && check_depth(text.as_bytes()).is_ok()
         && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)
     {
         *value = object;

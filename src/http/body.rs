@@ -1,5 +1,7 @@
 //! Bodies of POST requests: how much of them is read, and what is said of those that are no message.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, Bytes, HttpBody as _},
     http::{HeaderMap, StatusCode, header},
@@ -7,7 +9,9 @@ use axum::{
 };
 use futures::StreamExt as _;
 use serde::de::IgnoredAny;
+use tokio::time::timeout;
 
+use crate::domain::check_depth;
 pub(super) use crate::mcp::LONGEST_MESSAGE as LONGEST;
 
 /// So much of a body that is too long is read and thrown away, because most clients look for an answer only after they sent everything.
@@ -22,8 +26,20 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// The whole body, or the answer that refuses it.
-pub(super) async fn read(body: Body) -> Result<Bytes, Response> {
+/// The whole body, or the answer that refuses it. What it gives may be parsed: it is neither too long nor nested too deep.
+pub(super) async fn read(body: Body, limit: Duration) -> Result<Bytes, Response> {
+    let Ok(read) = timeout(limit, read_whole(body)).await else {
+        let text = format!("the body did not come within {limit:?}; send it without a pause");
+        return Err((StatusCode::REQUEST_TIMEOUT, [(header::CONNECTION, "close")], text).into_response());
+    };
+    let body = read?;
+    match check_depth(&body) {
+        Ok(()) => Ok(body),
+        Err(too_deep) => Err(refuse(-32600, &format!("the message was not read: {too_deep}"))),
+    }
+}
+
+async fn read_whole(body: Body) -> Result<Bytes, Response> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > DISCARDED {
         return Err(too_long());
@@ -75,17 +91,19 @@ fn refuse(code: i32, message: &str) -> Response {
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_mins(1);
+
     #[tokio::test]
     async fn a_body_up_to_the_limit_is_read_whole() {
         let text = "x".repeat(LONGEST);
 
-        assert_eq!(read(Body::from(text.clone())).await.unwrap(), text.as_bytes());
+        assert_eq!(read(Body::from(text.clone()), LIMIT).await.unwrap(), text.as_bytes());
     }
 
     #[tokio::test]
     async fn a_longer_body_is_refused() {
         for length in [LONGEST + 1, DISCARDED, DISCARDED + 1] {
-            let refused = read(Body::from("x".repeat(length))).await.unwrap_err();
+            let refused = read(Body::from("x".repeat(length)), LIMIT).await.unwrap_err();
 
             assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE, "{length}");
         }
@@ -95,9 +113,19 @@ mod tests {
     async fn a_longer_body_without_announced_length_is_refused() {
         let chunks = futures::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; LONGEST / 2]))));
 
-        let refused = read(Body::from_stream(chunks)).await.unwrap_err();
+        let refused = read(Body::from_stream(chunks), LIMIT).await.unwrap_err();
 
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let first = Ok::<_, std::io::Error>(Bytes::from_static(b"{"));
+        let stuck = futures::stream::iter([first]).chain(futures::stream::pending());
+
+        let refused = read(Body::from_stream(stuck), Duration::from_millis(10)).await.unwrap_err();
+
+        assert_eq!((refused.status(), refused.headers()[header::CONNECTION].as_bytes()), (StatusCode::REQUEST_TIMEOUT, &b"close"[..]));
     }
 
     async fn code(body: &[u8]) -> i64 {

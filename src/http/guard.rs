@@ -3,17 +3,21 @@
 //! A page can make a browser call loopback addresses, under a host name of the page's own choosing (DNS rebinding).
 //! `Host` and `Origin` give that away. This is no protection from programs, which send what they like.
 
-use std::{str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, Uri, header, uri::Authority},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::warn;
 
 use crate::{domain::document::excerpt, http::Settings};
+
+/// How long a browser need not ask again whether it may call.
+const PREFLIGHT: Duration = Duration::from_hours(1);
 
 /// A name under which the server may be reached: `example.com`, on any port, or `example.com:8443`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +120,8 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(settings: Settings) -> Arc<Self> {
-        Arc::new(Self { hosts: settings.allowed_hosts, origins: settings.allowed_origins })
+    pub(super) fn new(settings: &Settings) -> Arc<Self> {
+        Arc::new(Self { hosts: settings.allowed_hosts.clone(), origins: settings.allowed_origins.clone() })
     }
 
     fn examine(&self, target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -132,8 +136,7 @@ impl Guard {
         }
 
         for value in headers.get_all(header::ORIGIN) {
-            let origin = value.to_str().ok().and_then(Origin::parse);
-            if !origin.is_some_and(|origin| self.allows_origin(&origin)) {
+            if !self.allows_origin(value) {
                 return Err(Refusal::ForeignOrigin(String::from_utf8_lossy(value.as_bytes()).into_owned()));
             }
         }
@@ -148,9 +151,32 @@ impl Guard {
                 .any(|AllowedHost(allowed)| allowed.host == place.host && (allowed.port.is_none() || allowed.port == place.port))
     }
 
-    fn allows_origin(&self, origin: &Origin) -> bool {
-        origin.is_loopback() || self.origins.iter().any(|AllowedOrigin(allowed)| allowed == origin)
+    fn allows_origin(&self, value: &HeaderValue) -> bool {
+        let origin = value.to_str().ok().and_then(Origin::parse);
+        origin.is_some_and(|origin| origin.is_loopback() || self.origins.iter().any(|AllowedOrigin(allowed)| *allowed == origin))
     }
+}
+
+/// Tells browsers that the pages that may call may also read the answers, and answers what they ask before they call.
+pub(super) fn cors(guard: Arc<Guard>) -> CorsLayer {
+    let own = HeaderName::from_static;
+    let session_id = own("mcp-session-id");
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _| guard.allows_origin(origin)))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE, Method::OPTIONS])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::ACCEPT,
+            header::IF_NONE_MATCH,
+            own("last-event-id"),
+            own("mcp-protocol-version"),
+            own("mcp-method"),
+            own("mcp-name"),
+            session_id.clone(),
+        ])
+        .expose_headers([session_id, header::ETAG, header::RETRY_AFTER, header::WWW_AUTHENTICATE])
+        .max_age(PREFLIGHT)
 }
 
 /// Lets a request through or answers why not.
@@ -200,11 +226,12 @@ mod tests {
     use Verdict::{Bad, Forbidden, Passes};
 
     fn guard() -> Arc<Guard> {
-        Guard::new(Settings {
+        Guard::new(&Settings {
             allowed_hosts: vec!["example.com".parse().unwrap(), "Cms.Example.org:8443".parse().unwrap()],
             allowed_origins: ["https://app.example.com", "http://example.com:8080", "https://tls.example.com:443", "vscode-webview://abc"]
                 .map(|origin| origin.parse().unwrap())
                 .to_vec(),
+            ..Settings::default()
         })
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Query, Request, State, rejection::QueryRejection},
     http::{HeaderName, StatusCode, header},
     response::{
@@ -39,7 +39,7 @@ use uuid::Uuid;
 use crate::{
     domain::text::on_one_line,
     http::{Limits, body, introduce},
-    mcp::Door,
+    mcp::{Caller, Door},
 };
 
 /// Messages that wait for one another, in each direction of a session.
@@ -51,7 +51,7 @@ const RETRY_AFTER: &str = "5";
 
 /// Sessions end with `stop`, after the answers to what was asked before, and with `abort`, before them.
 pub(super) fn routes<S: ServerHandler + Clone>(server: S, limits: Limits, stop: CancellationToken, abort: CancellationToken) -> Router {
-    let sessions = Arc::new(Sessions { server, limits, stop, abort, inboxes: Mutex::default() });
+    let sessions = Arc::new(Sessions { server, limits, stop, abort, open: Mutex::default() });
     Router::new()
         .route("/sse", get(open::<S>)) // POST is 405, by which clients find out that this is no Streamable HTTP
         .route("/messages", post(accept::<S>))
@@ -61,26 +61,33 @@ pub(super) fn routes<S: ServerHandler + Clone>(server: S, limits: Limits, stop: 
 
 type Inbox = mpsc::Sender<ClientJsonRpcMessage>;
 
+/// Where a session takes its messages, and whose they are.
+struct Session {
+    inbox: Inbox,
+    owner: Option<Caller>,
+}
+
 struct Sessions<S> {
     server: S,
     limits: Limits,
     stop: CancellationToken,
     abort: CancellationToken,
-    inboxes: Mutex<HashMap<Uuid, Inbox>>,
+    open: Mutex<HashMap<Uuid, Session>>,
 }
 
 impl<S: ServerHandler + Clone> Sessions<S> {
     /// A new session and the messages for its client, or `None` if there are too many already.
-    fn start(self: &Arc<Self>) -> Option<(Uuid, impl Stream<Item = ServerJsonRpcMessage> + use<S>)> {
+    fn start(self: &Arc<Self>, owner: Option<Caller>) -> Option<(Uuid, impl Stream<Item = ServerJsonRpcMessage> + use<S>)> {
         let id = Uuid::new_v4();
         let (inbox, incoming) = mpsc::channel(QUEUE);
         let (outgoing, outbox) = mpsc::channel(QUEUE);
         {
-            let mut inboxes = self.inboxes();
-            if inboxes.len() >= self.limits.sessions {
+            let mut open = self.open();
+            if open.len() >= self.limits.sessions {
                 return None;
             }
-            inboxes.insert(id, inbox);
+            open.insert(id, Session { inbox, owner });
+            debug!("a session of /sse began; {} are open", open.len());
         }
 
         let gone = self.abort.child_token();
@@ -94,7 +101,9 @@ impl<S: ServerHandler + Clone> Sessions<S> {
             if running.waiting().await.is_err() {
                 warn!("a session of /sse broke; its client has to open another");
             }
-            sessions.inboxes().remove(&id);
+            let mut open = sessions.open();
+            open.remove(&id);
+            debug!("a session of /sse ended; {} are open", open.len());
         });
 
         let hang_up = gone.clone().drop_guard();
@@ -107,12 +116,15 @@ impl<S: ServerHandler + Clone> Sessions<S> {
 }
 
 impl<S> Sessions<S> {
-    fn inbox(&self, id: &Uuid) -> Option<Inbox> {
-        self.inboxes().get(id).cloned()
+    /// Where `caller` sends messages of a session. To another caller than its owner there is no such session.
+    fn inbox(&self, id: &Uuid, caller: Option<&Caller>) -> Option<Inbox> {
+        let open = self.open();
+        let session = open.get(id).filter(|session| session.owner.as_ref() == caller)?;
+        (!session.inbox.is_closed()).then(|| session.inbox.clone())
     }
 
-    fn inboxes(&self) -> MutexGuard<'_, HashMap<Uuid, Inbox>> {
-        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> MutexGuard<'_, HashMap<Uuid, Session>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,8 +181,8 @@ fn give_up(gone: &CancellationToken) {
     gone.cancel();
 }
 
-async fn open<S: ServerHandler + Clone>(State(sessions): State<Arc<Sessions<S>>>) -> Response {
-    let Some((id, messages)) = sessions.start() else {
+async fn open<S: ServerHandler + Clone>(State(sessions): State<Arc<Sessions<S>>>, caller: Option<Extension<Caller>>) -> Response {
+    let Some((id, messages)) = sessions.start(caller.map(|Extension(caller)| caller)) else {
         let text = format!("{} streams are open, and no more are served; close one or try again later", sessions.limits.sessions);
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], text).into_response();
     };
@@ -204,10 +216,10 @@ async fn accept<S>(
     if !body::is_json(request.headers()) {
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be `application/json`").into_response();
     }
-    let Some(inbox) = sessions.inbox(&id).filter(|inbox| !inbox.is_closed()) else { return UNKNOWN.into_response() };
+    let Some(inbox) = sessions.inbox(&id, request.extensions().get()) else { return UNKNOWN.into_response() };
 
     let (mut parts, body) = request.into_parts();
-    let body = match body::read(body).await {
+    let body = match body::read(body, sessions.limits.body).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };

@@ -21,14 +21,14 @@ use serde::{Deserialize, de::IgnoredAny};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::{body, introduce},
+    http::{Limits, body, introduce},
     mcp::{ClaimedClient, Door},
 };
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Streams end with `stop`; requests under way are given up with `abort`.
-pub(super) fn routes<S: ServerHandler + Clone>(server: S, stop: CancellationToken, abort: CancellationToken) -> Router {
+pub(super) fn routes<S: ServerHandler + Clone>(server: S, limits: Limits, stop: CancellationToken, abort: CancellationToken) -> Router {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
@@ -36,11 +36,12 @@ pub(super) fn routes<S: ServerHandler + Clone>(server: S, stop: CancellationToke
         .disable_allowed_hosts() // our guard stands before every route
         .with_cancellation_token(abort);
     let service = StreamableHttpService::new(move || Ok(server.clone()), Arc::new(NeverSessionManager::default()), config);
-    Router::new().route("/mcp", any(answer::<S>)).with_state(Arc::new(Endpoint { service, stop }))
+    Router::new().route("/mcp", any(answer::<S>)).with_state(Arc::new(Endpoint { service, limits, stop }))
 }
 
 struct Endpoint<S> {
     service: StreamableHttpService<S, NeverSessionManager>,
+    limits: Limits,
     stop: CancellationToken,
 }
 
@@ -67,7 +68,7 @@ async fn answer<S: ServerHandler>(State(endpoint): State<Arc<Endpoint<S>>>, requ
     }
 
     let (mut parts, body) = request.into_parts();
-    let body = match body::read(body).await {
+    let body = match body::read(body, endpoint.limits.body).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{http::request::Parts, serve::Listener as _};
+use axum::http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -24,16 +25,19 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Limits, Settings, serve_within, sockets};
-use crate::mcp::{ClaimedClient, Door};
+use super::{Limits, Settings, Tokens, connection::prepared, serve_within};
+use crate::mcp::{Caller, ClaimedClient, Door};
 
 const FOREVER: Duration = Duration::from_hours(1);
 const MODERN: &str = "2026-07-28";
+const TOKENS: &str = "marie:write:marie-0123456789abcdef\nsite:read:site-0123456789abcdef";
+const MARIE: &str = "authorization: Bearer marie-0123456789abcdef";
+const SITE: &str = "authorization: Bearer site-0123456789abcdef";
 
 /// A handler whose tools show what reaches it: `whoami`, `fill` (an answer of so many bytes), `wait` (until the gate opens).
 #[derive(Clone)]
@@ -78,6 +82,7 @@ fn whoami(context: &RequestContext<RoleServer>) -> Value {
         "door": parts.extensions.get::<Door>().unwrap().as_str(),
         "address": parts.extensions.get::<SocketAddr>().unwrap().ip().to_string(),
         "claimed": parts.extensions.get::<ClaimedClient>().map(|client| format!("{}/{}", client.name, client.version)),
+        "caller": parts.extensions.get::<Caller>().map(|caller| caller.name.to_string()),
         "peer": context.client_info().map(|client| client.name),
         "user_agent": parts.headers.get("user-agent").map(|value| value.to_str().unwrap()),
     })
@@ -97,12 +102,22 @@ impl Server {
     }
 
     async fn start_within(limits: Limits) -> Self {
+        Self::start_with(limits, Settings::default()).await
+    }
+
+    /// A server that knows the tokens of `marie` and of `site`, and who may replace them.
+    async fn start_guarded() -> (Self, watch::Sender<Tokens>) {
+        let (sender, tokens) = watch::channel(Tokens::parse(TOKENS).unwrap());
+        (Self::start_with(Limits::default(), Settings { tokens: Some(tokens), ..Settings::default() }).await, sender)
+    }
+
+    async fn start_with(limits: Limits, settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let probe = Probe { gate: Arc::new(Semaphore::new(0)), waiting: Arc::default() };
         let (gate, waiting) = (Arc::clone(&probe.gate), Arc::clone(&probe.waiting));
-        let task = tokio::spawn(serve_within(limits, listener, probe, Settings::default(), stop.clone()));
+        let task = tokio::spawn(serve_within(limits, listener, probe, settings, stop.clone()));
         Self { address, stop, gate, waiting, task }
     }
 
@@ -387,7 +402,8 @@ async fn a_session_answers_on_its_stream() {
         let accepted = server.ask(&line, &["user-agent: test"], call("whoami", &json!({})).to_string()).await;
 
         assert_eq!(accepted.status, 202, "{line}");
-        let expected = json!({ "door": "sse", "address": "127.0.0.1", "claimed": null, "peer": null, "user_agent": "test" });
+        let expected =
+            json!({ "door": "sse", "address": "127.0.0.1", "claimed": null, "caller": null, "peer": null, "user_agent": "test" });
         assert_eq!(said(&stream.message().await), expected);
     }
 
@@ -507,7 +523,195 @@ async fn answers_are_sent_without_delay() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
 
-    let (socket, _) = sockets(listener, FOREVER).accept().await;
+    let (socket, _) = listener.accept().await.unwrap();
 
-    assert!(socket.get_ref().nodelay().unwrap());
+    assert!(prepared(socket, FOREVER).get_ref().nodelay().unwrap());
+}
+
+#[tokio::test]
+async fn where_there_are_tokens_every_route_needs_one_but_those_that_are_open() {
+    const WRONG: [&str; 3] = ["authorization: Bearer marie-0123456789abcdeF", "authorization: Basic abc", "authorization: Bearer"];
+    let (server, _tokens) = Server::start_guarded().await;
+
+    for line in ["POST /mcp", "GET /mcp", "GET /sse", "POST /messages", "GET /", "PUT /no", "GET /mcp?access_token=marie-0123456789abcdef"]
+    {
+        let answer = server.ask(line, &[], "{}").await;
+        assert_eq!((answer.status, answer.headers["www-authenticate"].as_str()), (401, r#"Bearer realm="portfolio-mcp""#), "{line}");
+        assert!(answer.body.contains("Authorization: Bearer"), "{answer:?}");
+        for header in WRONG {
+            let answer = server.ask(line, &[header], "{}").await;
+            let challenge = r#"Bearer realm="portfolio-mcp", error="invalid_token""#;
+            assert_eq!((answer.status, answer.headers["www-authenticate"].as_str()), (401, challenge), "{line} {header}");
+        }
+        let mut connection = BufReader::new(server.send(line, &[MARIE], "{}").await);
+        let mut status = String::new();
+        soon(connection.read_line(&mut status)).await.unwrap();
+        assert!(!status.contains("401") && status.starts_with("HTTP/1.1"), "{line}: {status}");
+        assert_eq!(server.ask(line, &[MARIE, "host: evil.example"], "{}").await.status, 403, "{line}");
+    }
+    for line in
+        ["GET /healthz", "GET /readyz", "GET /.well-known/oauth-protected-resource", "GET /.well-known/oauth-authorization-server/mcp"]
+    {
+        assert_eq!(server.ask(line, &[], "").await.status, 404, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_handler_learns_whose_token_it_is_until_the_tokens_are_replaced() {
+    let (server, tokens) = Server::start_guarded().await;
+    let whoami = call("whoami", &json!({}));
+
+    assert_eq!(said(&server.mcp(&[MARIE], &whoami).await.json())["caller"], "marie");
+    assert_eq!(said(&server.mcp(&[SITE], &whoami).await.json())["caller"], "site");
+    tokens.send_replace(Tokens::parse("other:read:marie-0123456789abcdef").unwrap());
+
+    assert_eq!(said(&server.mcp(&[MARIE], &whoami).await.json())["caller"], "other");
+    assert_eq!(server.mcp(&[SITE], &whoami).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_the_token_that_opened_it() {
+    let (server, _tokens) = Server::start_guarded().await;
+    let mut stream = Stream::of(server.send("GET /sse", &[MARIE], "").await).await;
+    let line = format!("POST {}", stream.next().await.unwrap());
+    let whoami = call("whoami", &json!({})).to_string();
+
+    let foreign = server.ask(&line, &[SITE], &whoami).await;
+    let unknown = server.ask("POST /messages?sessionId=0f2f7ac6-7d4c-4b1c-9a53-ab7f3a1b2c3d", &[SITE], &whoami).await;
+    let own = server.ask(&line, &[MARIE], &whoami).await;
+
+    assert_eq!((foreign.status, &foreign.body), (404, &unknown.body));
+    assert_eq!(own.status, 202);
+    assert_eq!(said(&stream.message().await)["caller"], "marie");
+}
+
+#[tokio::test]
+async fn pages_that_may_call_may_read_every_answer() {
+    let (server, _tokens) = Server::start_guarded().await;
+    let origin = "origin: http://localhost:5173";
+
+    for (line, headers, status) in [
+        ("POST /mcp", &[origin, MARIE][..], 400),
+        ("POST /mcp", &[origin], 401),
+        ("GET /sse", &[origin], 401),
+        ("GET /no", &[origin, MARIE], 404),
+    ] {
+        let answer = server.ask(line, headers, "{}").await;
+
+        assert_eq!((answer.status, answer.headers["access-control-allow-origin"].as_str()), (status, "http://localhost:5173"), "{line}");
+        assert!(answer.headers["vary"].to_lowercase().contains("origin"), "{answer:?}");
+        let exposed = &answer.headers["access-control-expose-headers"];
+        assert!(["mcp-session-id", "etag"].iter().all(|name| exposed.contains(name)), "{exposed}");
+    }
+    assert!(server.mcp(&[MARIE], &json!({})).await.headers["vary"].to_lowercase().contains("origin"), "also for who sent no origin");
+}
+
+#[tokio::test]
+async fn a_page_that_asks_before_it_calls_needs_no_token() {
+    let (server, _tokens) = Server::start_guarded().await;
+    let asks = ["access-control-request-method: POST", "access-control-request-headers: authorization"];
+
+    for path in ["/mcp", "/sse", "/messages"] {
+        let line = format!("OPTIONS {path}");
+        let answer = server.ask(&line, &[&asks[..], &["origin: http://localhost:5173"]].concat(), "").await;
+        let foreign = server.ask(&line, &[&asks[..], &["origin: https://evil.example"]].concat(), "").await;
+
+        assert_eq!((answer.status, answer.headers["access-control-allow-origin"].as_str()), (200, "http://localhost:5173"), "{path}");
+        let allowed = &answer.headers["access-control-allow-headers"];
+        for name in ["authorization", "content-type", "mcp-protocol-version", "mcp-session-id", "accept", "last-event-id"] {
+            assert!(allowed.contains(name), "{name}: {allowed}");
+        }
+        assert!(answer.headers["access-control-allow-methods"].contains("POST"));
+        assert_eq!((foreign.status, foreign.headers.get("access-control-allow-origin")), (403, None), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_nested_too_deep_is_not_parsed() {
+    let server = Server::start().await;
+    let mut stream = server.open().await;
+    let messages = format!("POST {}", stream.next().await.unwrap());
+    let nested = |depth: usize| {
+        let value = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{value}}}"#)
+    };
+
+    for line in ["POST /mcp", &messages] {
+        for depth in [64, 500_000] {
+            let answer = server.ask(line, &[], nested(depth)).await;
+
+            assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!(-32600)), "{line} {depth}");
+            let message = answer.json()["error"]["message"].to_string();
+            assert!(message.contains(&(depth + 1).to_string()) && message.contains("64"), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_no_request_comes_whole_is_closed() {
+    let server = Server::start_within(Limits { head: Duration::from_millis(100), ..Limits::default() }).await;
+
+    for beginning in ["", "G", "GET /no HTTP/1.1\r\nhost: local", "GET /no HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
+        let mut connection = TcpStream::connect(server.address).await.unwrap();
+        connection.write_all(beginning.as_bytes()).await.unwrap();
+
+        let mut received = Vec::new();
+        soon(connection.read_to_end(&mut received)).await.unwrap();
+
+        assert_eq!(received.starts_with(b"HTTP/1.1 404"), beginning.ends_with("\r\n\r\n"), "{beginning:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let server = Server::start_within(Limits { body: Duration::from_millis(100), ..Limits::default() }).await;
+    let mut connection = TcpStream::connect(server.address).await.unwrap();
+    let beginning = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    connection.write_all(beginning.as_bytes()).await.unwrap();
+
+    let mut received = String::new();
+    soon(connection.read_to_string(&mut received)).await.unwrap();
+
+    assert_eq!(Answer::parse(&received).status, 408);
+}
+
+#[tokio::test]
+async fn no_more_connections_are_served_than_allowed_until_one_is_closed() {
+    let server = Server::start_with(Limits::default(), Settings { connections: 2, ..Settings::default() }).await;
+    let (first, second) = (server.open().await, server.open().await);
+
+    let mut third = TcpStream::connect(server.address).await.unwrap();
+    let mut received = String::new();
+    soon(third.read_to_string(&mut received)).await.unwrap();
+    let refused = Answer::parse(&received);
+    drop((first, second));
+
+    assert_eq!((refused.status, refused.headers["content-length"].parse()), (503, Ok(refused.body.len())));
+    assert!(refused.headers.contains_key("retry-after"));
+    until(async || {
+        let mut connection = server.send("GET /no", &[], "").await;
+        let mut answer = String::new();
+        soon(connection.read_to_string(&mut answer)).await.is_ok() && answer.starts_with("HTTP/1.1 404")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_told_when_to_try_again() {
+    let (_sender, tokens) = watch::channel(Tokens::parse(TOKENS).unwrap());
+    let settings = Settings { tokens: Some(tokens), rate_limit: Some(NonZeroU32::MIN), ..Settings::default() };
+    let server = Server::start_with(Limits::default(), settings).await;
+
+    let refused = soon(async {
+        loop {
+            let answer = server.ask("GET /no", &[MARIE], "").await;
+            if answer.status != 404 {
+                return answer;
+            }
+        }
+    })
+    .await;
+
+    assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (429, "1"));
+    assert_eq!(server.ask("GET /no", &[SITE], "").await.status, 404, "the others do not notice");
 }

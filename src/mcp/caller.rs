@@ -1,6 +1,8 @@
 //! Who is calling, as far as HTTP tells: what the transport puts into the extensions of a request's parts.
 //!
-//! Knows no framework. None of it is authority: a client says what it likes.
+//! Knows no framework. Only [`Caller`] is authority; of the rest a client says what it likes.
+
+use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,24 @@ impl Door {
             Self::Sse => "sse",
         }
     }
+}
+
+/// Whose bearer token a request carries; there is none where no tokens are configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Of the token, not the client.
+    pub name: Arc<str>,
+    /// What its owner may do.
+    pub role: Role,
+}
+
+/// What a bearer token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The reading tools.
+    Read,
+    /// Every tool.
+    Write,
 }
 
 /// What a client of `/mcp` called itself in its `initialize`, as its `Mcp-Session-Id` repeats it.

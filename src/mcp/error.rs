@@ -68,6 +68,14 @@ impl ToolError {
         Self::of(tool, kind, error.into(), timestamp)
     }
 
+    /// A call that found no place among those under way.
+    pub(super) fn busy(tool: &str, calls: usize, timestamp: Timestamp) -> Self {
+        warn!("{tool} was turned away: {calls} calls are under way");
+        let message =
+            format!("the server is busy with {calls} other calls, so {tool} was not begun and nothing was changed; try again in a moment");
+        Self { code: "STORE_UNAVAILABLE".to_owned(), message, details: None, timestamp }
+    }
+
     fn invalid(headline: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
         let count = violations.len();
         let mut message = format!("{headline}, {count} problem{}:", if count == 1 { "" } else { "s" });
@@ -118,15 +126,13 @@ impl ToolError {
                     let message = format!("nothing was changed: {reason}; try again after {millis} ms");
                     ("STORE_READ_ONLY".to_owned(), message, Some(json!({ "retryAfterMs": millis })))
                 }
+                // These two are logged by the store, once for each outage and not for each call.
+                StoreError::Unavailable(problem) => (
+                    "STORE_UNAVAILABLE".to_owned(),
+                    format!("the store cannot be reached: {problem}; nothing was written, try again in a moment"),
+                    None,
+                ),
                 error @ StoreError::Refused(_) => ("STORE_UNAVAILABLE".to_owned(), format!("{error}; nothing was written"), None),
-                StoreError::Unavailable(problem) => {
-                    warn!("the store is unavailable: {problem}");
-                    (
-                        "STORE_UNAVAILABLE".to_owned(),
-                        format!("the store cannot be reached: {problem}; nothing was written, try again in a moment"),
-                        None,
-                    )
-                }
                 StoreError::OutcomeUnknown(problem) => {
                     warn!("the outcome of a commit is unknown: {problem}");
                     let message = format!(

@@ -7,11 +7,16 @@ use std::net::SocketAddr;
 use http::{header, request::Parts};
 use rmcp::{RoleServer, model::Implementation, service::RequestContext};
 
-use super::{ClaimedClient, Door};
+use super::{Caller, ClaimedClient, Door};
 use crate::domain::{Origin, Source};
 
 /// Longer texts of clients are cut, so that nobody fills the audit log with a header.
 const LONGEST: usize = 200;
+
+/// Whose token a call carries.
+pub(super) fn caller(context: &RequestContext<RoleServer>) -> Option<&Caller> {
+    context.extensions.get::<Parts>()?.extensions.get()
+}
 
 /// The origin of a call; `actor` is the operating system's user, where that is who calls.
 pub(super) fn of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> Origin {
@@ -28,7 +33,7 @@ pub(super) fn of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> O
     let client_id = request.or(connection).or_else(claimed).or_else(|| user_agent.map(ToOwned::to_owned));
     Origin {
         client_id: client_id.as_deref().map(cut),
-        actor: actor.map(ToOwned::to_owned),
+        actor: caller(context).map(|caller| &*caller.name).or(actor).map(ToOwned::to_owned),
         transport: Some(door.as_str()),
         user_agent: user_agent.map(cut),
         ip_address: parts.and_then(|parts| parts.extensions.get::<SocketAddr>()).map(|address| address.ip().to_string()),

@@ -19,14 +19,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{ContentServer, LONGEST_MESSAGE};
+use crate::domain::check_depth;
 use crate::domain::text::on_one_line;
 
 /// Longest line that is read, in bytes, its end included.
 const LONGEST_LINE: u64 = LONGEST_MESSAGE as u64 + 1;
 /// How long the end of input waits for answers: longer than a call may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(12);
+/// How long a stop waits for them: the process has to be gone within 10 seconds.
+const GRACE: Duration = Duration::from_secs(9);
 
-/// Serves the client at the other end of this process's standard streams until it ends, or until `stop`.
+/// Serves the client at the other end of this process's standard streams until it ends, or until `stop` and the answers to what
+/// is under way.
 ///
 /// # Errors
 /// When the task that serves it fails.
@@ -45,7 +49,18 @@ pub async fn serve_on(
     output: impl AsyncWrite + Send + Unpin + 'static,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let quit = serve_directly_with_ct(server, Lines::new(input, output), None, stop).waiting().await;
+    // rmcp does not get `stop`, because it gives up what is under way when its token is cancelled.
+    let abort = CancellationToken::new();
+    let (_ended, aborting, stopped) = (abort.clone().drop_guard(), abort.clone(), stop.clone());
+    tokio::spawn(async move {
+        let grace_over = async {
+            stopped.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        aborting.run_until_cancelled(grace_over).await;
+        aborting.cancel();
+    });
+    let quit = serve_directly_with_ct(server, Lines::new(input, output, stop), None, abort.child_token()).waiting().await;
     match quit {
         Ok(QuitReason::JoinError(error)) | Err(error) => Err(io::Error::other(error)),
         Ok(_) => Ok(()),
@@ -60,14 +75,15 @@ struct Lines<W> {
     messages: mpsc::Receiver<ClientJsonRpcMessage>,
     output: Arc<Mutex<W>>,
     due: Due,
+    stop: CancellationToken,
 }
 
 impl<W: AsyncWrite + Send + Unpin + 'static> Lines<W> {
-    fn new(input: impl AsyncRead + Send + Unpin + 'static, output: W) -> Self {
+    fn new(input: impl AsyncRead + Send + Unpin + 'static, output: W, stop: CancellationToken) -> Self {
         let (output, due) = (Arc::new(Mutex::new(output)), Due::default());
         let (sender, messages) = mpsc::channel(64);
         tokio::spawn(read(input, Arc::clone(&output), Arc::clone(&due), sender));
-        Self { messages, output, due }
+        Self { messages, output, due, stop }
     }
 }
 
@@ -93,7 +109,13 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
-        let message = self.messages.recv().await;
+        let message = tokio::select! {
+            message = self.messages.recv() => message,
+            () = self.stop.cancelled() => {
+                self.messages.close();
+                self.messages.recv().await // what was read before the stop, then the end
+            }
+        };
         if message.is_none() {
             let _ = tokio::time::timeout(LAST_ANSWERS, self.due.subscribe().wait_for(HashSet::is_empty)).await;
         }
@@ -135,22 +157,35 @@ async fn read<W: AsyncWrite + Send + Unpin>(
         if content.is_empty() {
             continue;
         }
+        if let Err(too_deep) = check_depth(content) {
+            let problem = format!("the message was not read: {too_deep}");
+            // Reading the id alone is not recursive.
+            let id = serde_json::from_slice::<Envelope>(content).ok().and_then(|envelope| envelope.id);
+            if refuse(&output, id, ErrorCode::INVALID_REQUEST, problem).await.is_err() {
+                return;
+            }
+            continue;
+        }
         let refused = match serde_json::from_slice::<ClientJsonRpcMessage>(content) {
-            Ok(message) => match expect_answer(&due, &message) {
-                Ok(()) => match messages.send(message).await {
-                    Ok(()) => continue,
-                    Err(_) => return,
-                },
-                Err(id) => {
-                    refuse(
-                        &output,
-                        Some(id),
-                        ErrorCode::INVALID_REQUEST,
-                        "another request with this id is under way; use a new id".to_owned(),
-                    )
-                    .await
+            Ok(message) => {
+                // Before the answer is expected: to what comes after a stop there is none.
+                let Ok(room) = messages.reserve().await else { return };
+                match expect_answer(&due, &message) {
+                    Ok(()) => {
+                        room.send(message);
+                        continue;
+                    }
+                    Err(id) => {
+                        refuse(
+                            &output,
+                            Some(id),
+                            ErrorCode::INVALID_REQUEST,
+                            "another request with this id is under way; use a new id".to_owned(),
+                        )
+                        .await
+                    }
                 }
-            },
+            }
             Err(error) => match serde_json::from_slice::<Envelope>(content) {
                 Ok(envelope) => {
                     let problem = format!("the line is JSON, but no JSON-RPC 2.0 message that can be read: {error}");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::debug;
 
 /// Failures in a row that open it.
 const FAILURES: u32 = 5;
@@ -63,6 +63,11 @@ impl Breaker {
         Self { name, state: Mutex::new(State::Closed { failures: 0 }) }
     }
 
+    /// What it holds back: `reads` or `writes`.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Leave for an attempt, or why there is none.
     pub(super) fn leave(&self) -> Result<Leave<'_>, KeptOff> {
         let mut state = self.lock();
@@ -87,7 +92,7 @@ impl Breaker {
     /// Opens it at once, for `pause`, whatever went before.
     fn open(&self, state: &mut State, reason: &str, pause: Duration) {
         if matches!(state, State::Closed { .. }) {
-            warn!("{} are held back: {reason}", self.name);
+            debug!("{} are held back", self.name);
             metrics::gauge!("portfolio_breaker_open", "breaker" => self.name).set(1.0);
             metrics::counter!("portfolio_breaker_opened_total", "breaker" => self.name).increment(1);
         }
@@ -107,7 +112,7 @@ impl Leave<'_> {
         let mut state = self.breaker.lock();
         // An attempt from before it opened proves nothing about now.
         if self.probe {
-            info!("{} go on", self.breaker.name);
+            debug!("{} go on", self.breaker.name);
             metrics::gauge!("portfolio_breaker_open", "breaker" => self.breaker.name).set(0.0);
             *state = State::Closed { failures: 0 };
         } else if let State::Closed { failures } = &mut *state {

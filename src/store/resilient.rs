@@ -4,13 +4,18 @@
 //! port and no backend.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU32, Ordering},
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
 
 use super::{
     Committed, Documents, Pulse, Purpose, Repository, StoreError,
@@ -22,7 +27,7 @@ use crate::domain::{
 };
 
 /// Until when a read is repeated, and a commit. Together they leave a call, which has 10 seconds, time to answer.
-const READ: Duration = Duration::from_secs(4);
+const READ: Duration = Duration::from_millis(4500);
 const COMMIT: Duration = Duration::from_secs(5);
 /// Reading everything takes its time over a slow line, and nobody waits for it alone.
 const LOAD: Duration = Duration::from_mins(1);
@@ -39,11 +44,13 @@ pub(super) struct Resilient<R> {
     reads: Breaker,
     writes: Breaker,
     budget: Budget,
+    /// What was logged and is not over, with the name of the breaker that met it.
+    said: Mutex<BTreeMap<String, &'static str>>,
 }
 
 impl<R: Repository> Resilient<R> {
     pub(super) fn new(store: R) -> Self {
-        Self { store, reads: Breaker::new("reads"), writes: Breaker::new("writes"), budget: Budget::default() }
+        Self { store, reads: Breaker::new("reads"), writes: Breaker::new("writes"), budget: Budget::default(), said: Mutex::default() }
     }
 
     /// Asks for something that is to be shown.
@@ -75,7 +82,8 @@ impl<R: Repository> Resilient<R> {
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        let deadline = Instant::now() + within;
+        // One that begins in the second half might be cut off, and what it met would not be known.
+        let (last, deadline) = (Instant::now() + within / 2, Instant::now() + within);
         self.budget.deposit();
         let late = || StoreError::Unavailable(format!("it did not answer in time; {REMEDY}"));
         let attempt = || self.attempt(operation, breaker, deadline, ask(), late);
@@ -84,7 +92,7 @@ impl<R: Repository> Resilient<R> {
             .sleep(tokio::time::sleep)
             .when(|failure| {
                 let transient = matches!(failure, Failure::Store(StoreError::Unavailable(_)));
-                transient && Instant::now() < deadline && self.budget.withdraw()
+                transient && Instant::now() < last && self.budget.withdraw()
             })
             .notify(|_, _| count_retry(operation))
             .await
@@ -104,15 +112,45 @@ impl<R: Repository> Resilient<R> {
         let result = timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late()));
         metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation).record(begun.elapsed());
         match &result {
-            Err(error @ (StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_))) => leave.failed(&error.to_string()),
-            Err(StoreError::Refused(reason)) => leave.turned_away(reason, REFUSED),
-            Err(StoreError::Paused { reason, retry_after }) => leave.turned_away(reason, *retry_after),
+            Err(StoreError::Unavailable(reason) | StoreError::OutcomeUnknown(reason)) => {
+                self.say(breaker, reason);
+                leave.failed(reason);
+            }
+            Err(error @ StoreError::Refused(_)) => {
+                self.say(breaker, &error.to_string());
+                leave.turned_away(&error.to_string(), REFUSED);
+            }
+            Err(StoreError::Paused { reason, retry_after }) => {
+                self.say(breaker, reason);
+                leave.turned_away(reason, *retry_after);
+            }
             Ok(_)
             | Err(
                 StoreError::Conflict | StoreError::ReadOnly(_) | StoreError::Mismatch | StoreError::Corrupt { .. } | StoreError::Failed(_),
-            ) => leave.answered(),
+            ) => {
+                leave.answered();
+                self.recover(breaker);
+            }
         }
         result.map_err(Failure::Store)
+    }
+
+    /// Logs what is wrong, once until it is over: an outage is met by every call.
+    fn say(&self, breaker: &Breaker, reason: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if !said.contains_key(reason) {
+            warn!("the store does not serve {}: {reason}", breaker.name());
+            said.insert(reason.to_owned(), breaker.name());
+        }
+    }
+
+    fn recover(&self, breaker: &Breaker) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = said.len();
+        said.retain(|_, name| *name != breaker.name());
+        if said.len() < before {
+            info!("the store serves {} again", breaker.name());
+        }
     }
 }
 
@@ -146,7 +184,7 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
-        let deadline = Instant::now() + COMMIT;
+        let (last, deadline) = (Instant::now() + COMMIT / 2, Instant::now() + COMMIT);
         self.budget.deposit();
         // What an earlier sending may have done is told by the mark of a later one, or not at all.
         let unsettled = AtomicU32::new(0);
@@ -159,9 +197,9 @@ impl<R: Repository> Repository for Resilient<R> {
                 Failure::Store(StoreError::OutcomeUnknown(_)) => {
                     // To be settled it is sent once more in any case.
                     let first = unsettled.fetch_add(1, Ordering::Relaxed) == 0;
-                    Instant::now() < deadline && (first || self.budget.withdraw())
+                    Instant::now() < last && (first || self.budget.withdraw())
                 }
-                Failure::Store(StoreError::Unavailable(_)) => Instant::now() < deadline && self.budget.withdraw(),
+                Failure::Store(StoreError::Unavailable(_)) => Instant::now() < last && self.budget.withdraw(),
                 Failure::Store(_) | Failure::KeptOff(_) => false,
             })
             .notify(|_, _| count_retry("commit"))

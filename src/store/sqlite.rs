@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params, params_from_iter, types::Value};
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 use super::{Committed, Documents, Pulse, Purpose, Repository, StoreError};
 use crate::domain::{
@@ -343,7 +344,7 @@ impl Database {
             Problem::Answer(answer) => return answer,
             Problem::Sqlite(error) | Problem::Commit(error) => error,
         };
-        match error.sqlite_error_code() {
+        let answer = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
                 let seconds = PATIENCE.as_secs();
                 StoreError::Unavailable(format!("`{path}` is busy: others were writing it for {seconds} s; try again"))
@@ -361,7 +362,9 @@ impl Database {
                 StoreError::Unavailable(format!("`{path}` cannot be read: {}; {remedy}", plain(&error)))
             }
             _ => StoreError::Failed(format!("SQLite answered, for `{path}`: {}", plain(&error))),
-        }
+        };
+        warn!("{answer}");
+        answer
     }
 }
 

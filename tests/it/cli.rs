@@ -119,6 +119,24 @@ fn a_folder_with_wrong_ids_is_refused_whole_with_every_reason() {
     }
 }
 
+#[test]
+fn files_that_are_nested_too_deep_are_refused() {
+    let home = Home::new();
+    let folder = home.path().join("deep");
+    fs::create_dir(&folder).unwrap();
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    fs::write(folder.join("projects.json"), format!("[{deep}]")).unwrap();
+    fs::write(folder.join("audit.jsonl"), format!("{{}}\n{{\"id\":{deep}}}\n")).unwrap();
+
+    let (code, stdout, _) = run(&home, &["import", &folder.to_string_lossy(), "--store", &store(&home)]);
+
+    assert_eq!(code, 1);
+    for file in ["projects.json", "audit.jsonl, line 2"] {
+        let told = stdout.lines().any(|line| line.contains(file) && line.contains("10001 levels deep, and at most 64"));
+        assert!(told, "{file}: {stdout}");
+    }
+}
+
 #[tokio::test]
 async fn audit_entries_of_older_programs_are_carried_over_once_and_unchanged() {
     let home = Home::new();

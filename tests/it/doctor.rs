@@ -135,6 +135,7 @@ fn every_setting_is_told_with_its_origin_and_without_its_secret() {
     let home = Home::new();
     let mut command = command(&home, &["--key-prefix", "site:", "--log=info"]);
     command.env("KV_REST_API_URL", "https://127.0.0.1").env("KV_REST_API_TOKEN", PASSWORD).env("KV_REST_API_READ_ONLY_TOKEN", PASSWORD);
+    command.env("PORTFOLIO_TOKENS", format!("site:write:{PASSWORD}-of-at-least-thirty-two-characters"));
     command.env("UPSTASH_REDIS_REST_URL", "https://other").env("PORTFOLIO_LISTEN", "everywhere").env("PORTFOLIO_READ_ONLY", "false");
 
     let report = Report::of(&command.output().unwrap());
@@ -146,6 +147,7 @@ fn every_setting_is_told_with_its_origin_and_without_its_secret() {
     report.assert_says("ok", &["key prefix: site: (--key-prefix)"]);
     report.assert_says("ok", &["read-only: false (PORTFOLIO_READ_ONLY)"]);
     report.assert_says("ok", &["log format: text (default)"]);
+    report.assert_says("ok", &["http: tokens: set, not shown (PORTFOLIO_TOKENS)"]);
     report.assert_says("problem", &["http", "PORTFOLIO_LISTEN", "127.0.0.1:8787"]);
 }
 

@@ -12,6 +12,7 @@
 )]
 
 mod cli;
+mod clients;
 mod credentials;
 mod doctor;
 mod hostile;

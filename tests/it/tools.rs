@@ -362,6 +362,16 @@ async fn a_read_only_server_hides_the_writing_tools_and_answers_calls_to_them() 
     assert!(refused["message"].as_str().unwrap().contains("--read-only"));
 }
 
+#[tokio::test]
+async fn a_patch_that_hides_a_deep_nesting_in_a_text_is_refused() {
+    let (_store, mut client) = stocked();
+    let deep = format!("{{\"challenge\":{}{}}}", "[".repeat(64), "]".repeat(64));
+
+    let refused = client.refused("update_project", json!({ "id": "rdv-artisan", "data": deep })).await;
+
+    assert_eq!((refused["code"].as_str(), paths(&refused)), (Some("VALIDATION_FAILED"), vec!["data"]));
+}
+
 /// A store that fails as no real one can be made to: it panics, or never answers.
 enum Faulty {
     Panics,
@@ -477,15 +487,16 @@ async fn a_call_of_the_wrong_form_and_an_unknown_method_are_told_apart() {
 #[tokio::test]
 async fn a_message_that_cannot_be_served_is_refused_under_its_own_id() {
     let (_store, mut client) = stocked();
-    let deep = format!("{}1{}", "[".repeat(140), "]".repeat(140));
+    let deep = format!("{}1{}", "[".repeat(62), "]".repeat(62));
 
     let too_deep = client
-        .line(&format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"x","arguments":{{"a":{deep}}}}}}}"#))
+        .line(&format!(r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{"name":"x","arguments":{{"id":1,"a":{deep}}}}},"id":7}}"#))
         .await;
     let too_long = client.line(&format!(r#"{{"jsonrpc":"2.0","id":"long","method":"{}"}}"#, "x".repeat(2 << 20))).await;
     let no_method = client.line(r#"{"jsonrpc":"2.0","id":78,"method":5}"#).await;
 
     assert_eq!((&too_deep["id"], &too_deep["error"]["code"]), (&json!(7), &json!(-32600)));
+    assert!(too_deep["error"]["message"].as_str().unwrap().contains("65 levels deep, and at most 64"), "{too_deep}");
     assert_eq!((&too_long["id"], &too_long["error"]["code"]), (&json!("long"), &json!(-32600)));
     assert_eq!((&no_method["id"], &no_method["error"]["code"]), (&json!(78), &json!(-32600)));
 }
@@ -499,6 +510,26 @@ async fn a_second_request_with_an_id_that_is_in_use_is_refused_and_not_carried_o
     let refused = client.line(&format!("{call}\n{call}")).await;
 
     assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(500), &json!(-32600)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_too_many_others_under_way_is_told_so_and_not_begun() {
+    const PLACES: usize = 256;
+    let mut client = Client::of(Arc::new(Faulty::Hangs), None);
+    let calls: Vec<String> = (0..=PLACES)
+        .map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "get_audit_stats" } }).to_string())
+        .collect();
+
+    let first = said(&client.line(&calls.join("\n")).await["result"]);
+    let mut others = Vec::new();
+    while others.len() < PLACES {
+        let line = client.output.next_line().await.unwrap().unwrap();
+        others.push(said(&serde_json::from_str::<Value>(&line).unwrap()["result"]));
+    }
+
+    assert_eq!(first["error"]["code"], "STORE_UNAVAILABLE");
+    assert!(first["error"]["message"].as_str().unwrap().contains("was not begun"), "{first}");
+    assert!(others.iter().all(|other| other["error"]["message"].as_str().unwrap().contains("10 seconds")));
 }
 
 #[tokio::test]
