@@ -567,11 +567,15 @@ mod tests {
             "--read-only=perhaps",
             "--allowed-origin",
             "x",
+            "--rate-limit",
+            "many",
         ];
 
         let problems = chosen(&[], &arguments).unwrap_err();
+        let with_tokens = chosen(&[("PORTFOLIO_TOKENS", "s3cret\nme:write:s3cret")], &arguments).unwrap_err();
 
-        assert_eq!(problems.lines().count(), 5, "{problems}");
-        assert!(!problems.contains("s3cret"));
+        assert_eq!(problems.lines().count(), 6, "{problems}");
+        assert_eq!(with_tokens.lines().count(), 5 + 2, "with tokens it may listen anywhere: {with_tokens}");
+        assert!(!problems.contains("s3cret") && !with_tokens.contains("s3cret"));
     }
 }

@@ -106,7 +106,7 @@ pub struct Committed {
 }
 
 /// Why a store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// A stored document is not the one a change was made from; nothing was written.
     #[error("the document was changed by somebody else in the meantime")]

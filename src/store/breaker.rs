@@ -68,6 +68,11 @@ impl Breaker {
         self.name
     }
 
+    /// Whether everything is let through.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(*self.lock(), State::Closed { .. })
+    }
+
     /// Leave for an attempt, or why there is none.
     pub(super) fn leave(&self) -> Result<Leave<'_>, KeptOff> {
         let mut state = self.lock();

@@ -87,15 +87,22 @@ impl<R: Repository> Resilient<R> {
         self.budget.deposit();
         let late = || StoreError::Unavailable(format!("it did not answer in time; {REMEDY}"));
         let attempt = || self.attempt(operation, breaker, deadline, ask(), late);
-        attempt
+        let mut met = None;
+        let answer = attempt
             .retry(pauses())
             .sleep(tokio::time::sleep)
             .when(|failure| {
-                let transient = matches!(failure, Failure::Store(StoreError::Unavailable(_)));
-                transient && Instant::now() < last && self.budget.withdraw()
+                let Failure::Store(error @ StoreError::Unavailable(_)) = failure else { return false };
+                met = Some(error.clone());
+                Instant::now() < last && breaker.is_closed() && self.budget.withdraw()
             })
             .notify(|_, _| count_retry(operation))
-            .await
+            .await;
+        match (answer, met) {
+            // What it met itself says more than that others met the same.
+            (Err(Failure::KeptOff(_)), Some(error)) => Err(Failure::Store(error)),
+            (answer, _) => answer,
+        }
     }
 
     /// One attempt, from which the breaker learns.
@@ -197,9 +204,9 @@ impl<R: Repository> Repository for Resilient<R> {
                 Failure::Store(StoreError::OutcomeUnknown(_)) => {
                     // To be settled it is sent once more in any case.
                     let first = unsettled.fetch_add(1, Ordering::Relaxed) == 0;
-                    Instant::now() < last && (first || self.budget.withdraw())
+                    Instant::now() < last && self.writes.is_closed() && (first || self.budget.withdraw())
                 }
-                Failure::Store(StoreError::Unavailable(_)) => Instant::now() < last && self.budget.withdraw(),
+                Failure::Store(StoreError::Unavailable(_)) => Instant::now() < last && self.writes.is_closed() && self.budget.withdraw(),
                 Failure::Store(_) | Failure::KeptOff(_) => false,
             })
             .notify(|_, _| count_retry("commit"))
