@@ -31,9 +31,11 @@ pub async fn run(
     let location = as_served(settings);
     tokio::select! {
         found = examine(&location, clock) => findings.extend(found),
-        () = stop.cancelled() => {}
+        () = stop.cancelled() => {
+            findings.push(Finding::problem(Fault::Store, "doctor", "broken off: it was told to stop", "run it again"));
+        }
     }
-    if arguments.smoke {
+    if arguments.smoke && !stop.is_cancelled() {
         let idle = arguments.idle.map(|seconds| Duration::from_secs(seconds.into()));
         let tried = smoke(&settings.location, clock, idle, stop).await;
         findings.extend(tried.map_err(|problem| UsageError(vec![format!("--smoke {problem}")]))?);
