@@ -34,7 +34,7 @@ use crate::{
 mod answer;
 mod audit;
 mod caller;
-mod cursor;
+pub mod cursor;
 mod documents;
 mod error;
 mod origin;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Timestamp,
     audit::{Action, AuditEntry, EntryMetadata, Origin, entry_prefix},
-    document::{DocumentKey, MAX_BYTES, Record, Violation, sha256_hex},
+    document::{DocumentKey, MAX_BYTES, Record, Violation, printed, sha256_hex},
     patch::{self, FieldChange, canonical},
     rules::is_owned,
 };
@@ -29,7 +29,7 @@ impl Operation {
     #[must_use]
     pub fn once(key: &str, request: &Value) -> Self {
         let key = sha256_hex(key.as_bytes());
-        let fingerprint = sha256_hex(format!("{key} {}", canonical(request)).as_bytes());
+        let fingerprint = sha256_hex(format!("{key} {}", printed(&canonical(request))).as_bytes());
         Self { key, fingerprint, lasting: false }
     }
 

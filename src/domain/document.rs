@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
 
 pub use super::text::excerpt;
@@ -155,7 +155,12 @@ impl fmt::Display for Version {
 pub fn sha256_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-    Sha256::digest(bytes).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut digits = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        digits.push(digit(byte >> 4));
+        digits.push(digit(byte & 15));
+    }
+    digits
 }
 
 /// A document as it is stored: the bytes, and the JSON object that they say. Cheap to clone.
@@ -288,8 +293,11 @@ impl Record {
 }
 
 /// Compact JSON; half the cost of `Value::to_string`, which checks every piece of text again.
-fn printed(document: &Value) -> String {
-    serde_json::to_string(document).unwrap_or_else(|error| unreachable!("a JSON value is JSON: {error}"))
+pub(super) fn printed(json: &Value) -> String {
+    // Room for most documents from the start: growing to it copies as much again.
+    let mut text = Vec::with_capacity(4096);
+    serde_json::to_writer(&mut text, json).unwrap_or_else(|error| unreachable!("a JSON value is JSON: {error}"));
+    String::from_utf8(text).unwrap_or_else(|error| unreachable!("JSON is UTF-8: {error}"))
 }
 
 /// A broken rule: where, which, and what to do about it.
@@ -377,11 +385,33 @@ fn violations(key: &DocumentKey, document: &Value, bytes: usize) -> Vec<Violatio
             found.push(Violation::new(format!("metadata.{name}"), "date-time", message));
         }
     }
-    large_integers(document, &mut String::new(), &mut found);
+    // Looked for without paths first, which is a fifth of the cost.
+    if holds_large_integer(document) {
+        large_integers(document, &mut String::new(), &mut found);
+    }
     if bytes > MAX_BYTES {
         found.push(Violation::new("", "size", format!("expected at most {MAX_BYTES} bytes of JSON, found {bytes}")));
     }
     found
+}
+
+/// Whether JavaScript readers would change this number.
+fn is_large_integer(number: &Number) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "2^53 is exact")]
+    match number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64()) {
+        Some(magnitude) => magnitude > MAX_INTEGER,
+        // Integers of more than 64 bits are read as floats.
+        None => number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() > MAX_INTEGER as f64),
+    }
+}
+
+fn holds_large_integer(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => is_large_integer(number),
+        Value::Array(items) => items.iter().any(holds_large_integer),
+        Value::Object(members) => members.values().any(holds_large_integer),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
 }
 
 /// Finds integers that JavaScript readers would change.
@@ -389,13 +419,7 @@ fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) 
     let length = path.len();
     match value {
         Value::Number(number) => {
-            #[expect(clippy::cast_precision_loss, reason = "2^53 is exact")]
-            let large = match number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64()) {
-                Some(magnitude) => magnitude > MAX_INTEGER,
-                // Integers of more than 64 bits are read as floats.
-                None => number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() > MAX_INTEGER as f64),
-            };
-            if large {
+            if is_large_integer(number) {
                 let message = format!("expected an integer within ±2^53, which every reader keeps, found `{number}`");
                 found.push(Violation::new(path.clone(), "integer", message));
             }

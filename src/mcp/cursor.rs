@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::domain::{Violation, document::sha256_hex};
 
 /// The cursor for `place` in the answers to `query`.
-pub(super) fn encode(query: &Value, place: &impl Serialize) -> String {
+#[must_use]
+pub fn encode(query: &Value, place: &impl Serialize) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&(fingerprint(query), place)).unwrap_or_default())
 }
 
@@ -15,7 +16,7 @@ pub(super) fn encode(query: &Value, place: &impl Serialize) -> String {
 ///
 /// # Errors
 /// The violation to answer with.
-pub(super) fn decode<P: DeserializeOwned>(query: &Value, cursor: &str) -> Result<P, Violation> {
+pub fn decode<P: DeserializeOwned>(query: &Value, cursor: &str) -> Result<P, Violation> {
     let (of, place) = decode_any(cursor)?;
     if of != fingerprint(query) {
         return Err(wrong("a cursor of another query: all filters have to stay the same"));
@@ -27,7 +28,7 @@ pub(super) fn decode<P: DeserializeOwned>(query: &Value, cursor: &str) -> Result
 ///
 /// # Errors
 /// The violation to answer with.
-pub(super) fn decode_any(cursor: &str) -> Result<(String, Value), Violation> {
+pub fn decode_any(cursor: &str) -> Result<(String, Value), Violation> {
     let json = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok();
     json.and_then(|json| serde_json::from_slice(&json).ok()).ok_or_else(|| wrong("not a cursor of this server"))
 }

@@ -186,21 +186,26 @@ async fn read<W: AsyncWrite + Send + Unpin>(
                     }
                 }
             }
-            Err(error) => match serde_json::from_slice::<Envelope>(content) {
-                Ok(envelope) => {
+            Err(error) => match parsed::<Envelope>(content) {
+                Some(envelope) => {
                     let problem = format!("the line is JSON, but no JSON-RPC 2.0 message that can be read: {error}");
                     refuse(&output, envelope.id, ErrorCode::INVALID_REQUEST, problem).await
                 }
-                Err(_) if serde_json::from_slice::<IgnoredAny>(content).is_ok() => {
+                None if parsed::<IgnoredAny>(content).is_some() => {
                     refuse(&output, None, ErrorCode::INVALID_REQUEST, "the line is JSON, but no JSON-RPC 2.0 message".to_owned()).await
                 }
-                Err(_) => refuse(&output, None, ErrorCode::PARSE_ERROR, format!("the line is not JSON: {error}")).await,
+                None => refuse(&output, None, ErrorCode::PARSE_ERROR, format!("the line is not JSON: {error}")).await,
             },
         };
         if refused.is_err() {
             return;
         }
     }
+}
+
+/// Reads JSON. A text is made first, because bytes that are skipped are not checked to be UTF-8.
+fn parsed<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Option<T> {
+    serde_json::from_str(std::str::from_utf8(content).ok()?).ok()
 }
 
 /// As much of a message as an answer needs.

@@ -11,10 +11,10 @@
 --       then 10 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
 --       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
 -- reply {'OK' | 'REPLAY', milliseconds, seq of the first entry, n}   {'CONFLICT'}   {'MISMATCH'}   {'NOPERM', command}
+local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
 local MARK, ENTRIES, STATS, SCRATCH = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local n = tonumber(ARGV[4])
-local function key(i, j) return KEYS[4 + (i - 1) * 7 + j] end
-local function arg(i, j) return ARGV[4 + (i - 1) * 10 + j] end
+local function offsets(i) return 4 + (i - 1) * 7, 4 + (i - 1) * 10 end -- of document i in KEYS and ARGV
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
 -- As JavaScript's toISOString; days to civil date after Howard Hinnant.
@@ -34,7 +34,7 @@ local function iso(ms)
 end
 
 -- The same operation again?
-local mark = redis.call('GET', MARK)
+local mark = call('GET', MARK)
 if mark then
   local fingerprint, ms, seq, count = string.match(mark, '^(%x+)|(%d+)|(%d+)|(%d+)$')
   if fingerprint ~= ARGV[1] then return {'MISMATCH'} end
@@ -42,26 +42,28 @@ if mark then
 end
 
 -- Is everything as it was when the changes were made? A key of the wrong type raises here.
-local indexed, wanted, added, fields, seen = {}, {}, {}, {}, {}
+local moves, added, fields, seen = {}, {}, {}, {} -- moves: what the indexes lack
 for i = 1, n do
-  if seen[key(i, 1)] then return {'CONFLICT'} end -- the second change was not made from what the first one stores
-  seen[key(i, 1)] = true
-  local text, latest = redis.call('GET', key(i, 1)), redis.call('GET', key(i, 2))
-  local expected = arg(i, 1)
+  local k, a = offsets(i)
+  local document, id = KEYS[k + 1], ARGV[a + 4]
+  if seen[document] then return {'CONFLICT'} end -- the second change was not made from what the first one stores
+  seen[document] = true
+  local text, latest = call('GET', document), call('GET', KEYS[k + 2])
+  local expected, beginning = ARGV[a + 1], ARGV[a + 2]
   if (text or '') ~= expected or (text and expected == '') then return {'CONFLICT'} end
-  local beginning = arg(i, 2)
   if expected ~= '' and (beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning) then return {'CONFLICT'} end
-  indexed[i] = {}
-  wanted[i] = {[3] = 1, [4] = tonumber(arg(i, 5)), [5] = tonumber(arg(i, 6))}
-  for j = 3, 5 do indexed[i][j] = redis.call('SISMEMBER', key(i, j), arg(i, 4)) end
-  for _, field in ipairs({'action:' .. arg(i, 7), 'entityType:' .. arg(i, 8), 'source:' .. arg(i, 9)}) do
+  local wanted = {[3] = true, [4] = ARGV[a + 5] == '1', [5] = ARGV[a + 6] == '1'}
+  for j = 3, 5 do
+    if (call('SISMEMBER', KEYS[k + j], id) == 1) ~= wanted[j] then moves[#moves + 1] = {wanted[j] and 'SADD' or 'SREM', KEYS[k + j], id} end
+  end
+  for _, field in ipairs({'action:' .. ARGV[a + 7], 'entityType:' .. ARGV[a + 8], 'source:' .. ARGV[a + 9]}) do
     if not added[field] then added[field] = 0; fields[#fields + 1] = field end
     added[field] = added[field] + 1
   end
 end
-local newest = redis.call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES')
+local newest = call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES')
 fields[#fields + 1] = 'seq'
-local counted = redis.call('HMGET', STATS, unpack(fields))
+local counted = call('HMGET', STATS, unpack(fields))
 -- A lost counter must not start again at 1: the newest entry has a say, and without a counter the newest one with a number.
 local function numbered(entry)
   local number = tonumber(string.match(entry or '', '^{"seq":%s*(%d+)'))
@@ -70,7 +72,7 @@ end
 local counter, found = tonumber(counted[#fields] or nil), numbered(newest[1])
 local rank = -2
 while not counter and not found do
-  local older = redis.call('ZRANGE', ENTRIES, rank - 99, rank)
+  local older = call('ZRANGE', ENTRIES, rank - 99, rank)
   if #older == 0 then break end
   for i = #older, 1, -1 do found = found or numbered(older[i]) end
   rank = rank - 100
@@ -90,20 +92,25 @@ if newest[2] and tonumber(newest[2]) > ms then ms = math.floor(tonumber(newest[2
 
 -- May this user do all that follows? A command that is refused half-way would leave an entry without its document.
 if redis.acl_check_cmd then
-  -- SADD and SREM in any case: who lacks one is told so with the first write, not with the first that needs it.
-  local needed = {{'ZADD', ENTRIES, '0', ''}, {'HSET', STATS, 'f', '0'}, {'SET', MARK, '', 'EX', '1'}}
-  if n > 0 then needed[4], needed[5] = {'SADD', key(1, 3), ''}, {'SREM', key(1, 3), ''} end
+  local refused
+  local function need(command, key, ...)
+    if not refused and not redis.acl_check_cmd(command, key, ...) then refused = command .. ' ' .. key end
+  end
+  need('ZADD', ENTRIES, '0', '')
+  need('HSET', STATS, 'f', '0')
+  need('SET', MARK, '', 'EX', '1')
   for i = 1, n do
-    needed[#needed + 1] = {'SET', key(i, 1), ''}
-    needed[#needed + 1] = {'SET', key(i, 2), ''}
-    needed[#needed + 1] = {'DEL', key(i, 6), key(i, 7)}
-    for j = 3, 5 do
-      if wanted[i][j] ~= indexed[i][j] then needed[#needed + 1] = {wanted[i][j] == 1 and 'SADD' or 'SREM', key(i, j), ''} end
+    local k = offsets(i)
+    if i == 1 then -- in any case: who lacks one is told so with the first write, not with the first that needs it
+      need('SADD', KEYS[k + 3], '')
+      need('SREM', KEYS[k + 3], '')
     end
+    need('SET', KEYS[k + 1], '')
+    need('SET', KEYS[k + 2], '')
+    need('DEL', KEYS[k + 6], KEYS[k + 7])
   end
-  for _, command in ipairs(needed) do
-    if not redis.acl_check_cmd(unpack(command)) then return {'NOPERM', command[1] .. ' ' .. command[2]} end
-  end
+  for _, move in ipairs(moves) do need(move[1], move[2], '') end
+  if refused then return {'NOPERM', refused} end
 else
   -- An older server cannot be asked, so each command is tried on a key of our own; that all keys are in reach, the
   -- server has checked before it ran this script. SET XX comes first: it writes nothing, but meets a full memory,
@@ -126,23 +133,24 @@ else
 end
 
 -- From here on only writes, none of which can fail: a full memory refuses the first one only.
+local score, first, timestamp = digits(ms), digits(seq + 1), iso(ms)
 local entries = {}
 local zadd = {'ZADD', ENTRIES}
 for i = 1, n do
+  local _, a = offsets(i)
   -- Blanks before the number make the order of bytes the order of writing, and keep it a JSON number.
-  entries[i] = '{"seq":' .. string.format('%16.0f', seq + i) .. ',"timestamp":"' .. iso(ms) .. '",' .. arg(i, 10)
-  zadd[#zadd + 1] = digits(ms)
+  entries[i] = string.format('{"seq":%16.0f,"timestamp":"', seq + i) .. timestamp .. '",' .. ARGV[a + 10]
+  zadd[#zadd + 1] = score
   zadd[#zadd + 1] = entries[i]
 end
-redis.call(unpack(zadd))
-redis.call(unpack(hset))
+call(unpack(zadd))
+call(unpack(hset))
 for i = 1, n do
-  redis.call('SET', key(i, 1), arg(i, 3))
-  redis.call('SET', key(i, 2), entries[i])
-  for j = 3, 5 do
-    if wanted[i][j] ~= indexed[i][j] then redis.call(wanted[i][j] == 1 and 'SADD' or 'SREM', key(i, j), arg(i, 4)) end
-  end
-  redis.call('DEL', key(i, 6), key(i, 7))
+  local k, a = offsets(i)
+  call('SET', KEYS[k + 1], ARGV[a + 3])
+  call('SET', KEYS[k + 2], entries[i])
+  call('DEL', KEYS[k + 6], KEYS[k + 7])
 end
-redis.call('SET', MARK, ARGV[1] .. '|' .. digits(ms) .. '|' .. digits(seq + 1) .. '|' .. digits(n), 'EX', ARGV[2])
-return {'OK', digits(ms), digits(seq + 1), digits(n)}
+for _, move in ipairs(moves) do call(unpack(move)) end
+call('SET', MARK, ARGV[1] .. '|' .. score .. '|' .. first .. '|' .. ARGV[4], 'EX', ARGV[2])
+return {'OK', score, first, ARGV[4]}

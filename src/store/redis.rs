@@ -134,7 +134,7 @@ impl RedisStore {
             for index in ["all", "published", "featured"] {
                 command.arg(self.keys.index(index, key.kind));
             }
-            command.arg(self.keys.cache(key.kind)).arg(format!("{}:{}", self.keys.cache(key.kind), key.id));
+            command.arg(self.keys.cache(key.kind)).arg(self.keys.cache_of(key));
         }
         command.arg(operation.fingerprint()).arg(operation.seconds()).arg(now.millis()).arg(changes.len());
         for (change, rest) in changes.iter().zip(rests) {
@@ -164,10 +164,12 @@ impl RedisStore {
             let by_text = self.commit_command("EVAL", include_str!("commit.lua"), changes, rests, operation);
             result = line.send(&by_text).await;
         }
-        result.map_err(|error| {
-            // Who does not trust the other side has sent it nothing.
-            let unsent = error.is_connection_refusal() || matches!(tls_error(&error), Some(rustls::Error::InvalidCertificate(_)));
-            if error.is_io_error() && !unsent { StoreError::OutcomeUnknown(plain(&error)) } else { refused(&error) }
+        result.map_err(|error| match refused(&error) {
+            // A connection that was not made has carried nothing; trouble with TLS other than distrust may come in the middle of one.
+            refused @ StoreError::Refused(_) if !error.is_io_error() || is_distrust(&error) => refused,
+            refused if is_reply(&error) || error.is_connection_refusal() => refused,
+            // Lost, late or garbled: it may have been applied all the same.
+            _ => StoreError::OutcomeUnknown(plain(&error)),
         })
     }
 
@@ -186,7 +188,9 @@ impl RedisStore {
     }
 
     async fn replayed(&self, ms: &str, first: &str, count: &str) -> Result<Committed, StoreError> {
-        let number = |text: &str| text.parse::<u64>().map_err(|_| StoreError::Failed(format!("the operation's mark is damaged: `{text}`")));
+        let number = |text: &str| {
+            text.parse::<u64>().map_err(|_| StoreError::Failed(format!("the operation's mark is damaged: `{}`", excerpt(text))))
+        };
         let score = i64::try_from(number(ms)?).unwrap_or(i64::MAX);
         Ok(Committed { entries: self.entries_at(score, number(first)?, number(count)?).await?, replayed: true })
     }
@@ -485,36 +489,49 @@ struct Keys {
 }
 
 impl Keys {
+    /// Joined in one piece: a commit names eleven keys, and `format!` takes five times as long.
+    fn named(&self, parts: &[&str]) -> String {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut key = String::with_capacity(self.prefix.len() + length);
+        key.push_str(&self.prefix);
+        parts.iter().for_each(|part| key.push_str(part));
+        key
+    }
+
     fn document(&self, key: &DocumentKey) -> String {
-        format!("{}data:{}:{}", self.prefix, key.kind.plural(), key.id)
+        self.named(&["data:", key.kind.plural(), ":", &key.id])
     }
 
     fn index(&self, name: &str, kind: Kind) -> String {
-        format!("{}index:{name}:{}", self.prefix, kind.plural())
+        self.named(&["index:", name, ":", kind.plural()])
     }
 
     fn cache(&self, kind: Kind) -> String {
-        format!("{}cache:api:{}", self.prefix, kind.plural())
+        self.named(&["cache:api:", kind.plural()])
+    }
+
+    fn cache_of(&self, key: &DocumentKey) -> String {
+        self.named(&["cache:api:", key.kind.plural(), ":", &key.id])
     }
 
     fn entries(&self) -> String {
-        format!("{}audit:entries", self.prefix)
+        self.named(&["audit:entries"])
     }
 
     fn stats(&self) -> String {
-        format!("{}audit:stats", self.prefix)
+        self.named(&["audit:stats"])
     }
 
     fn internal(&self, name: &str) -> String {
-        format!("{}internal:{name}", self.prefix)
+        self.named(&["internal:", name])
     }
 
     fn latest(&self, key: &DocumentKey) -> String {
-        self.internal(&format!("latest:{}:{}", key.kind.plural(), key.id))
+        self.named(&["internal:latest:", key.kind.plural(), ":", &key.id])
     }
 
     fn mark(&self, operation: &Operation) -> String {
-        self.internal(&format!("operation:{}", operation.key()))
+        self.named(&["internal:operation:", operation.key()])
     }
 }
 
@@ -536,6 +553,11 @@ fn client(url: &RedisUrl) -> anyhow::Result<Client> {
         Some(authority) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(authority.pem()) })?,
         None => Client::open(info)?,
     })
+}
+
+/// Whether the server itself said it.
+fn is_reply(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }
 
 /// Whether sending it again may help.
@@ -616,6 +638,11 @@ fn not_let_in(error: &RedisError) -> Option<String> {
     };
     let shown: String = error.to_string().chars().take(200).collect();
     Some(format!("the certificate of Redis is refused ({shown}): {remedy}"))
+}
+
+/// Whether the server's certificate was refused, which is before anything is sent.
+fn is_distrust(error: &RedisError) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// What is wrong with TLS; redis-rs wraps it in an IO error, and that in an `Arc`.

@@ -283,8 +283,8 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Ten repetitions may be saved up.
-    const MOST: i64 = 100;
+    /// So many tenths may be saved up: a short fault meets many calls at once.
+    const MOST: i64 = 300;
     const REPETITION: i64 = 10;
 
     fn deposit(&self) {
@@ -296,5 +296,120 @@ impl Budget {
             .tenths
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| (tenths >= Self::REPETITION).then_some(tenths - Self::REPETITION));
         withdrawn.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// A store of which every so many-th asking fails, and which counts them.
+    struct Flaky {
+        every: usize,
+        asked: AtomicUsize,
+    }
+
+    impl Flaky {
+        fn ask<T: Default>(&self) -> Result<T, StoreError> {
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            if asked % self.every == 0 { Err(StoreError::Unavailable("it is away".to_owned())) } else { Ok(T::default()) }
+        }
+    }
+
+    #[async_trait]
+    impl Repository for Flaky {
+        fn name(&self) -> &'static str {
+            "flaky"
+        }
+        async fn get(&self, _: &DocumentKey, _: Purpose) -> Result<Option<Record>, StoreError> {
+            self.ask()
+        }
+        async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
+            self.ask()
+        }
+        async fn all(&self, _: Kind) -> Result<Documents, StoreError> {
+            self.ask()
+        }
+        async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
+            self.ask()
+        }
+        async fn commit(&self, _: &[Change], _: &Operation) -> Result<Committed, StoreError> {
+            Err(StoreError::Conflict)
+        }
+        async fn outcome(&self, _: &Operation) -> Result<Option<Committed>, StoreError> {
+            self.ask()
+        }
+        async fn carry(&self, _: &[StoredEntry], _: Timestamp) -> Result<usize, StoreError> {
+            self.ask()
+        }
+        async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {
+            self.ask()
+        }
+        async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
+            self.ask()
+        }
+        async fn pulse(&self) -> Result<Pulse, StoreError> {
+            self.ask::<()>()?;
+            Ok(Pulse { seq: 0, entries: 0, documents: [0; 2] })
+        }
+    }
+
+    fn failing_every(every: usize) -> Resilient<Flaky> {
+        Resilient::new(Flaky { every, asked: AtomicUsize::new(0) })
+    }
+
+    fn asked(store: &Resilient<Flaky>) -> f64 {
+        f64::from(u32::try_from(store.store.asked.load(Ordering::Relaxed)).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_now_and_then_is_not_seen_and_costs_less_than_a_tenth() {
+        let store = failing_every(50);
+
+        for _ in 0..5000 {
+            store.ids(Kind::ALL[0]).await.unwrap();
+        }
+
+        assert!(asked(&store) < 5000.0 * 1.1, "{} askings for 5000 calls", asked(&store));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_does_not_double_the_load() {
+        let store = failing_every(1);
+
+        // Calls that come in whenever the breaker lets one through, which is the most that it ever lets through.
+        for _ in 0..1000 {
+            store.ids(Kind::ALL[0]).await.unwrap_err();
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+
+        assert!(asked(&store) < 2.0 * 1000.0, "{} askings for 1000 calls", asked(&store));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_is_put_off_without_asking_while_the_store_is_away() {
+        let store = failing_every(1);
+        let key = DocumentKey::new(Kind::ALL[0], "a");
+        while !matches!(store.get(&key, Purpose::Change).await, Err(StoreError::Paused { .. })) {}
+        let before = asked(&store);
+
+        let put_off = store.get(&key, Purpose::Change).await;
+
+        assert!(matches!(&put_off, Err(StoreError::Paused { retry_after, .. }) if !retry_after.is_zero()), "{put_off:?}");
+        assert!((asked(&store) - before).abs() < f64::EPSILON, "the store was asked");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_of_the_callers_making_open_nothing() {
+        let store = failing_every(usize::MAX);
+
+        for _ in 0..50 {
+            let operation = Operation::once("key", &serde_json::Value::Null);
+            assert!(matches!(store.commit(&[], &operation).await, Err(StoreError::Conflict)));
+        }
+
+        assert!(store.writes.is_closed());
     }
 }

@@ -385,6 +385,20 @@ async fn what_is_no_document_is_told_and_nothing_else_suffers() {
     }
 }
 
+#[tokio::test]
+async fn ids_near_the_one_that_was_asked_for_are_shown_and_can_be_used() {
+    let store = Store::sqlite();
+    let id = "rdv\u{202e}-artisan\u{200b}";
+    content::create_sound(&*store.repository, &content::project_key(id)).await;
+    let mut door = Door::Stdio(Mcp::start(&store).await);
+
+    let error = &door.call("get_project", json!({ "id": "rdv-artisan" })).await["error"];
+
+    assert_eq!(error["details"]["similar"], json!([id]));
+    assert!(error["message"].as_str().unwrap().contains("did you mean `rdv\u{fffd}-artisan\u{fffd}`?"), "{error}");
+    assert_eq!(door.call("get_project", json!({ "id": error["details"]["similar"][0] })).await["success"], json!(true));
+}
+
 /// Runs the program, which must not write what a terminal obeys, and gives its exit code and all it wrote.
 fn run(home: &Home, arguments: &[&str]) -> (i32, String) {
     check_output(&home.command(PROGRAM).args(arguments).output().unwrap())

@@ -206,6 +206,9 @@ fn an_import_tells_fields_and_no_values() {
                 assert_eq!(found, code, "{arguments:?} {store}: {said}");
             }
         }
+        // Such a server repeats what it was sent.
+        let crippled = RedisServer::start_with(&["--rename-command", "ZADD", "", "--save", ""]);
+        assert_eq!(run(home.command(PROGRAM).args(["import", &first, "--store", &crippled.url()]).args(log), &[]).0, 3);
         for broken in [format!("[{{\"id\":\"a\", {CONTENT}"), format!("{{\"{CONTENT}\": 1}}"), format!("[\"{CONTENT}\"]")] {
             fs::write(Path::new(&second).join("projects.json"), broken).unwrap();
             fs::write(Path::new(&second).join("audit.jsonl"), format!("{CONTENT}\n\"{CONTENT}\"\n")).unwrap();

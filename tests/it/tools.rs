@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, 
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
+    content,
     mcp::said,
     program::{Home, PROGRAM},
     stores::Store,
@@ -540,4 +541,173 @@ async fn a_panicking_tool_gives_a_clean_error_and_the_server_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn a_hanging_tool_gives_a_clean_error_in_time() {
     every_tool_fails_cleanly(Faulty::Hangs).await;
+}
+
+#[tokio::test]
+async fn messages_that_nest_without_end_are_refused_in_every_place() {
+    let (_store, mut client) = stocked();
+    let bomb = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+
+    for depth in [200, 100_000] {
+        let bare = client.line(&bomb(depth)).await;
+        let params = format!(r#"{{"name":"get_project","arguments":{{"id":{}}}}}"#, bomb(depth));
+        let inside = client.line(&format!(r#"{{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{params}}}"#)).await;
+        // Some clients send their objects as texts, and a text is not parsed as deep as its sender likes either.
+        let arguments = json!({ "id": "rdv-artisan", "data": format!(r#"{{"title":{}}}"#, bomb(depth)) });
+        let as_text = client.refused("update_project", arguments).await;
+
+        assert!(bare["error"]["code"].is_i64() && bare["id"].is_null(), "{bare}");
+        assert!(inside["error"]["code"].is_i64() && inside["id"] == json!(5), "{inside}");
+        assert_eq!((&as_text["code"], paths(&as_text)), (&json!("VALIDATION_FAILED"), vec!["data"]));
+    }
+    assert_eq!(client.call("get_project", json!({ "id": "rdv-artisan" })).await["success"], json!(true));
+}
+
+#[tokio::test]
+async fn a_line_of_ten_megabytes_is_refused_and_the_next_one_is_served() {
+    let (_store, mut client) = stocked();
+    let call = |data: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{{"name":"update_project","arguments":{{"id":"rdv-artisan","data":{{"title":"{data}"}}}}}}}}"#
+        )
+    };
+
+    let refused = client.line(&call(&"x".repeat(10 << 20))).await;
+    let served = client.line(&call("x")).await;
+
+    assert_eq!((&refused["error"]["code"], &refused["id"]), (&json!(-32600), &json!(6)));
+    assert_eq!(said(&served["result"])["data"]["title"], "x");
+}
+
+#[tokio::test]
+async fn of_a_member_that_is_there_twice_the_last_one_counts_and_is_recorded() {
+    let (_store, mut client) = stocked();
+
+    let arguments =
+        r#"{"id":"nobody","id":"rdv-artisan","data":{"title":"First","title":"Last","client":{"size":"1"},"client":{"size":"2"}}}"#;
+    let params = format!(r#"{{"name":"update_project","arguments":{arguments}}}"#);
+    let answer = client.line(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)).await;
+
+    let updated = said(&answer["result"]);
+    assert_eq!((&updated["data"]["title"], &updated["data"]["client"]["size"]), (&json!("Last"), &json!("2")));
+    let fields: Vec<&Value> = updated["meta"]["changes"].as_array().unwrap().iter().map(|change| &change["field"]).collect();
+    assert_eq!(fields, ["title", "client.size", "metadata.updatedAt"]);
+}
+
+#[tokio::test]
+async fn numbers_that_no_reader_keeps_are_refused() {
+    let (_store, mut client) = stocked();
+    let id = client.call("list_resources", json!({ "limit": 1 })).await["data"][0]["id"].clone();
+
+    for number in ["1e400", "-1e400", "1e309"] {
+        for params in [
+            format!(r#"{{"name":"list_projects","arguments":{{"limit":{number}}}}}"#),
+            format!(r#"{{"name":"update_resource","arguments":{{"id":{id},"data":{{"metadata":{{"downloadCount":{number}}}}}}}}}"#),
+        ] {
+            let answer = client.line(&format!(r#"{{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{params}}}"#)).await;
+            assert!(answer["error"]["code"].is_i64() && answer["id"] == json!(3), "{number}: {answer}");
+        }
+    }
+    for number in ["-1", "1.5", "1e300", "9007199254740993", "-9007199254740993", "123456789012345678901234567890", "\"1\""] {
+        let count: Value = serde_json::from_str(number).unwrap();
+        let refused = client.refused("update_resource", json!({ "id": id, "data": { "metadata": { "downloadCount": count } } })).await;
+        assert!(paths(&refused).iter().all(|path| *path == "metadata.downloadCount"), "{number}: {refused}");
+    }
+    for (number, stored) in [("-0", json!(-0.0)), ("7.0", json!(7.0)), ("9007199254740992", json!(9_007_199_254_740_992_u64))] {
+        let count: Value = serde_json::from_str(number).unwrap();
+        let updated = client.call("update_resource", json!({ "id": id, "data": { "metadata": { "downloadCount": count } } })).await;
+        assert_eq!(updated["data"]["metadata"]["downloadCount"], stored, "{number}: {updated}");
+    }
+}
+
+#[tokio::test]
+async fn names_that_mean_something_to_other_programs_are_unknown_like_any_other() {
+    let (_store, mut client) = stocked();
+    let before = client.call("get_audit_stats", json!({})).await;
+
+    for name in ["__proto__", "constructor", "toString", "$ref", "$schema", "", ".", "metadata.status", "client.size", "title\0", "TITLE"] {
+        let data = client.refused("update_project", json!({ "id": "rdv-artisan", "data": { name: { "polluted": true } } })).await;
+        let argument = client.refused("get_project", json!({ "id": "rdv-artisan", name: "x" })).await;
+        let below = client.refused("update_project", json!({ "id": "rdv-artisan", "data": { "client": { name: "x" } } })).await;
+
+        for (refused, count) in [(&data, 1), (&argument, 1), (&below, 1)] {
+            assert_eq!((&refused["code"], paths(refused).len()), (&json!("VALIDATION_FAILED"), count), "{name:?}: {refused}");
+        }
+    }
+    assert_eq!(client.call("get_audit_stats", json!({})).await["data"], before["data"]);
+}
+
+#[tokio::test]
+async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
+    let longest = "é".repeat(500);
+    let ids = [
+        "a",
+        "A",
+        "a ",
+        "a\0",
+        "a\0b",
+        "a\nb",
+        "a\r\nb",
+        "a:b",
+        "a*",
+        "[a-z]",
+        "{slot}",
+        "../a",
+        "a%00",
+        "caf\u{e9}",
+        "cafe\u{301}",
+        "null",
+        "0",
+        "-0",
+        "\u{202e}a",
+        "a\u{200b}",
+        "\u{1f600}",
+        longest.as_str(),
+    ];
+    for store in [Store::sqlite(), Store::redis()] {
+        for id in ids {
+            content::create(&*store.repository, &content::project_key(id), content::project(id)).await;
+        }
+        let mut client = Client::of(store.another(), None);
+
+        for (number, id) in ids.iter().enumerate() {
+            let updated = client.call("update_project", json!({ "id": id, "data": { "title": format!("Title {number}") } })).await;
+            assert_eq!(updated["success"], json!(true), "{id:?} {updated}");
+        }
+
+        assert_eq!(client.call("list_projects", json!({ "limit": 100 })).await["meta"]["total"], json!(ids.len()));
+        for (number, id) in ids.iter().enumerate() {
+            let read = client.call("get_project", json!({ "id": id })).await;
+            assert_eq!((&read["data"]["id"], &read["data"]["title"]), (&json!(id), &json!(format!("Title {number}"))), "{id:?}");
+            let log = client.call("get_audit_log", json!({ "entityId": id })).await;
+            assert_eq!(log["data"].as_array().unwrap().len(), 2, "{id:?}");
+        }
+        for near in ["a\0\0", "\0", "caf\u{e9}\u{301}", "A\n"] {
+            assert_eq!(client.refused("get_project", json!({ "id": near })).await["code"], "PROJECT_NOT_FOUND", "{near:?}");
+        }
+        for wrong in ["", &"é".repeat(501)] {
+            assert_eq!(client.refused("get_project", json!({ "id": wrong })).await["code"], "VALIDATION_FAILED");
+        }
+        store.assert_sound().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reason_is_kept_to_the_byte_and_keys_and_cursors_take_no_controls() {
+    for store in [Store::sqlite(), Store::redis()] {
+        content::create_sound(&*store.repository, &content::project_key("a")).await;
+        let mut client = Client::of(store.another(), None);
+        let reason = "why\0\u{1b}[31m\n\u{202e}\u{2028}";
+
+        let updated = client.call("update_project", json!({ "id": "a", "data": { "title": "x\0y" }, "reason": reason })).await;
+        let log = client.call("get_audit_log", json!({ "limit": 1, "entityId": "a" })).await;
+        let key = client.refused("update_project", json!({ "id": "a", "data": { "title": "z" }, "idempotencyKey": "k\0" })).await;
+        let cursor = client.refused("list_projects", json!({ "cursor": "\0" })).await;
+        let none = client.call("get_audit_log", json!({ "entityId": "a\0", "action": "update\0", "source": "\0mcp" })).await;
+
+        assert_eq!((&updated["data"]["title"], &log["data"][0]["metadata"]["reason"]), (&json!("x\0y"), &json!(reason)));
+        assert_eq!((paths(&key), paths(&cursor)), (vec!["idempotencyKey"], vec!["cursor"]));
+        assert_eq!(none["data"], json!([]));
+        store.assert_sound().await;
+    }
 }

@@ -198,9 +198,11 @@ impl Examination<'_> {
             }
             commands.push(cmd("GET").arg(self.keys.latest(&document)).clone());
             commands.push(cmd("SMEMBERS").arg(self.keys.index("all", kind)).clone());
+            commands.push(cmd("SCARD").arg(self.keys.index("all", kind)).clone());
         }
         commands.push(cmd("ZRANGE").arg(self.keys.entries()).arg(0).arg(0).clone());
         commands.push(cmd("ZCARD").arg(self.keys.entries()).clone());
+        commands.push(cmd("HGET").arg(self.keys.stats()).arg("seq").clone());
         commands.push(cmd("HGETALL").arg(self.keys.stats()).clone());
         commands.push(cmd("HGETALL").arg(self.keys.internal("unlabelled")).clone());
         let mut pipeline = redis::pipe();

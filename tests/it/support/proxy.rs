@@ -3,9 +3,12 @@
 //! It never holds bytes back to pass them on later, which a real line cannot do either: what it swallows ends with the
 //! connection.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use portfolio_mcp::store::RedisUrl;
@@ -17,6 +20,7 @@ use tokio::{
     },
     sync::watch,
     task::JoinHandle,
+    time::sleep,
 };
 
 use super::redis_server::{PASSWORD, free_port};
@@ -31,11 +35,29 @@ pub(crate) enum Mode {
     CutReply,
     /// Cuts the line instead of passing the next commit to the server. Then passes everything again.
     CutRequest,
+    /// Cuts the line instead of passing the next request, of whatever kind. Then passes everything again.
+    CutAnyRequest,
+    /// Passes the next request, of whatever kind, and cuts the line instead of passing its answer on. Then passes everything again.
+    CutAnyReply,
+    /// Passes half of what the server answers next and cuts the line. Then passes everything again.
+    CutMidReply,
+    /// Takes some time for everything that passes, in each direction.
+    Slow,
+    /// Passes what the server answers byte by byte.
+    Trickle,
+    /// Takes connections and bytes and passes nothing on. A connection that met this stays silent for ever, as behind a router that
+    /// forgot it.
+    Swallow,
     /// Passes everything, but the server seems to be an older one, whose scripts cannot ask what their user may do.
     Older,
     /// Has cut every connection, and takes no new one.
     Refuse,
 }
+
+/// How long everything takes on a slow line, in each direction.
+const SLOW: Duration = Duration::from_millis(150);
+/// How long each byte takes when they trickle: a document of some thousand takes longer than anybody waits.
+const TRICKLE: Duration = Duration::from_millis(5);
 
 /// A line to a server on this machine.
 #[derive(Debug)]
@@ -84,7 +106,12 @@ impl Proxy {
 
     /// The address of the server through this line.
     pub(crate) fn redis_url(&self) -> RedisUrl {
-        RedisUrl::parse(&format!("redis://127.0.0.1:{}", self.port)).unwrap()
+        RedisUrl::parse(&self.url()).unwrap()
+    }
+
+    /// The same as an argument of the program.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// The same for a user that [`RedisServer::user`](super::redis_server::RedisServer::user) made.
@@ -156,6 +183,13 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let bytes = &mut buffer[..count];
+        if state.is(Mode::Swallow) {
+            return swallow(from).await;
+        }
+        if state.take(Mode::CutAnyRequest) {
+            state.cuts.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
         if is_commit(bytes) {
             if state.take(Mode::CutRequest) {
                 state.cuts.fetch_add(1, Ordering::SeqCst);
@@ -166,10 +200,19 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State
                 state.aged.fetch_add(age(bytes), Ordering::SeqCst);
             }
         }
+        if state.is(Mode::Slow) {
+            sleep(SLOW).await;
+        }
         if to.write_all(bytes).await.is_err() {
             return;
         }
     }
+}
+
+/// Reads on, so that the other side believes in its connection.
+async fn swallow(mut from: OwnedReadHalf) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(1..) = from.read(&mut buffer).await {}
 }
 
 async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, commit_sent: &AtomicBool) {
@@ -178,12 +221,25 @@ async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
         let bytes = &buffer[..count];
         // A server that does not know the script yet has not run it: the client sends it whole then.
         let ran = commit_sent.load(Ordering::SeqCst) && !bytes.starts_with(b"-NOSCRIPT");
-        if ran && state.take(Mode::CutReply) {
+        if ran && state.take(Mode::CutReply) || state.take(Mode::CutAnyReply) {
             state.cuts.fetch_add(1, Ordering::SeqCst);
             return;
         }
-        if to.write_all(bytes).await.is_err() {
+        if state.take(Mode::CutMidReply) {
+            state.cuts.fetch_add(1, Ordering::SeqCst);
+            let _ = to.write_all(&bytes[..count / 2]).await;
             return;
+        }
+        if state.is(Mode::Slow) {
+            sleep(SLOW).await;
+        }
+        for piece in bytes.chunks(if state.is(Mode::Trickle) { 1 } else { count }) {
+            if state.is(Mode::Trickle) {
+                sleep(TRICKLE).await;
+            }
+            if to.write_all(piece).await.is_err() {
+                return;
+            }
         }
     }
 }

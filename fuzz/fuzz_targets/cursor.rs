@@ -1,0 +1,4 @@
+//! Cursors of strangers.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| portfolio_mcp_fuzz::cursor(input));

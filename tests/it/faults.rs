@@ -1,0 +1,206 @@
+//! Every fault of the line to the store, met by every kind of call over every transport: an answer in time, of the right kind, and
+//! a store that is sound afterwards.
+
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    support::{
+        PATIENCE,
+        content::{create_sound, project_key},
+        mcp::{Mcp, said},
+        program::Home,
+        proxy::{Mode, Proxy},
+        stores::Store,
+    },
+    transport::{HttpServer, Session},
+};
+
+/// A call is answered within 10 seconds; the rest is for a machine that has much else to do.
+const ANSWERED: Duration = Duration::from_secs(20);
+
+/// Faults that pass by themselves, so that every call has to succeed.
+const PASSING: [Mode; 3] = [Mode::CutAnyRequest, Mode::CutAnyReply, Mode::CutMidReply];
+/// Faults that stay.
+const LASTING: [Mode; 4] = [Mode::Slow, Mode::Trickle, Mode::Swallow, Mode::Refuse];
+
+/// What is asked: a read, a list, the log, an update.
+const TOOLS: [&str; 4] = ["get_project", "list_projects", "get_audit_log", "update_project"];
+
+/// A client over one of the transports.
+enum Client {
+    Stdio(Box<Mcp>),
+    Http(HttpServer),
+    Sse(HttpServer, BTreeMap<&'static str, Mutex<Session>>),
+}
+
+impl Client {
+    async fn over(transport: &str, proxy: &Proxy) -> Self {
+        let arguments = ["--store".to_owned(), proxy.url()];
+        match transport {
+            "stdio" => Self::Stdio(Box::new(Mcp::start_with(&arguments).await)),
+            "http" => Self::Http(HttpServer::start_with(Home::new(), &arguments)),
+            _ => {
+                let server = HttpServer::start_with(Home::new(), &arguments);
+                let sessions = TOOLS.into_iter().map(|tool| (tool, Mutex::new(Session::open(server.address)))).collect();
+                Self::Sse(server, sessions)
+            }
+        }
+    }
+
+    /// Calls a tool; fails when the answer takes too long.
+    async fn call(self: &std::sync::Arc<Self>, tool: &'static str, arguments: Value) -> Value {
+        let begun = Instant::now();
+        let answer = match &**self {
+            Self::Stdio(client) => client.call(tool, arguments).await,
+            Self::Http(_) | Self::Sse(..) => {
+                let client = std::sync::Arc::clone(self);
+                let asked = spawn_blocking(move || match &*client {
+                    Self::Http(server) => said(&server.call(tool, &arguments)),
+                    Self::Sse(_, sessions) => {
+                        let call = json!({ "name": tool, "arguments": arguments });
+                        said(&sessions[tool].lock().unwrap().request("tools/call", &call)["result"])
+                    }
+                    Self::Stdio(_) => unreachable!(),
+                });
+                asked.await.unwrap()
+            }
+        };
+        assert!(begun.elapsed() < ANSWERED, "{tool} was answered after {:?}: {answer}", begun.elapsed());
+        answer
+    }
+}
+
+/// What became of the updates.
+#[derive(Default)]
+struct Updates {
+    number: usize,
+    applied: Vec<String>,
+    not_applied: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Updates {
+    /// The arguments of a call; an update has a value of its own.
+    fn arguments(&mut self, tool: &str) -> Value {
+        match tool {
+            "get_project" => json!({ "id": "a" }),
+            "update_project" => {
+                self.number += 1;
+                json!({ "id": "a", "data": { "title": format!("update {}", self.number) } })
+            }
+            _ => json!({}),
+        }
+    }
+
+    /// Checks that an answer is of the right kind: `may_fail` when the fault stays.
+    fn check(&mut self, fault: Mode, tool: &str, arguments: &Value, answer: &Value) {
+        let (code, place) = (answer["error"]["code"].as_str(), format!("{fault:?} x {tool}: {answer}"));
+        if let Some(title) = arguments["data"]["title"].as_str() {
+            match code {
+                None => self.applied.push(title.to_owned()),
+                Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY") => self.not_applied.push(title.to_owned()),
+                Some("OUTCOME_UNKNOWN") => self.unknown.push(title.to_owned()),
+                Some(_) => panic!("{place}"),
+            }
+            if code == Some("STORE_READ_ONLY") {
+                assert!(answer["error"]["details"]["retryAfterMs"].as_u64().is_some_and(|millis| millis > 0), "{place}");
+            }
+        }
+        match fault {
+            Mode::Slow | Mode::CutAnyRequest | Mode::CutAnyReply | Mode::CutMidReply => assert_eq!(code, None, "{place}"),
+            Mode::Refuse | Mode::Swallow if tool == "update_project" => {
+                assert!(matches!(code, Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY")), "{place}");
+            }
+            // There is a saved copy, so that every read is answered.
+            _ if tool != "update_project" => assert_eq!(code, None, "{place}"),
+            _ => {}
+        }
+        if matches!(fault, Mode::Refuse | Mode::Swallow) && tool != "update_project" {
+            let meta = &answer["meta"];
+            assert_eq!((&meta["source"], &meta["stale"]), (&json!("snapshot"), &json!(true)), "{place}");
+            assert!(meta["ageMs"].is_u64(), "{place}");
+        }
+    }
+}
+
+async fn every_fault_is_survived_over(transport: &str) {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let mut proxy = Proxy::start(store.server().port()).await;
+    let client = std::sync::Arc::new(Client::over(transport, &proxy).await);
+    let mut updates = Updates::default();
+    // A list fills the saved copy.
+    assert_eq!(client.call("list_projects", json!({})).await["meta"]["source"], "redis");
+
+    for fault in PASSING {
+        for tool in TOOLS {
+            let arguments = updates.arguments(tool);
+            proxy.set(fault).await;
+            let answer = client.call(tool, arguments.clone()).await;
+            updates.check(fault, tool, &arguments, &answer);
+        }
+    }
+    for fault in LASTING {
+        proxy.set(fault).await;
+        let calls: Vec<_> = TOOLS.iter().map(|tool| (*tool, updates.arguments(tool))).collect();
+        let answers = join_all(calls.iter().map(|(tool, arguments)| client.call(tool, arguments.clone()))).await;
+        for ((tool, arguments), answer) in calls.iter().zip(&answers) {
+            updates.check(fault, tool, arguments, answer);
+        }
+
+        proxy.set(Mode::Pass).await;
+        let healed = Instant::now();
+        loop {
+            let arguments = updates.arguments("update_project");
+            let answer = client.call("update_project", arguments.clone()).await;
+            updates.check(Mode::Trickle, "update_project", &arguments, &answer);
+            if answer["success"] == true {
+                break;
+            }
+            assert!(healed.elapsed() < PATIENCE, "{fault:?}: {answer}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!("{transport}: the first write {:?} after {fault:?} was over", healed.elapsed());
+        let fresh = loop {
+            let answer = client.call("list_projects", json!({})).await;
+            if answer["meta"]["source"] == "redis" {
+                break answer;
+            }
+            assert!(healed.elapsed() < PATIENCE, "{fault:?}: {answer}");
+        };
+        assert_eq!(fresh["data"][0]["title"].as_str(), updates.applied.last().map(String::as_str));
+    }
+
+    let titles = store.assert_sound().await.values_of("title");
+    for title in &updates.applied {
+        assert_eq!(titles.get(title), Some(&1), "{title} was acknowledged");
+    }
+    for title in &updates.not_applied {
+        assert_eq!(titles.get(title), None, "{title} was said not to be written");
+    }
+    assert!(updates.unknown.iter().all(|title| titles.get(title).is_none_or(|times| *times == 1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_the_line_is_survived_over_stdio() {
+    every_fault_is_survived_over("stdio").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_the_line_is_survived_over_streamable_http() {
+    every_fault_is_survived_over("http").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_the_line_is_survived_over_http_with_sse() {
+    every_fault_is_survived_over("sse").await;
+}
