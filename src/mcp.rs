@@ -172,11 +172,7 @@ impl ServerHandler for ContentServer {
 
 impl ContentServer {
     /// One place for what every call needs: known names, checked arguments, an answer in time and after a panic.
-    async fn answer(
-        &self,
-        mut request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
+    async fn answer(&self, mut request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
         let name = request.name.clone();
         let Some(check) = CHECKS.get(&*name) else {
             let names: Vec<String> = ROUTER.list_all().into_iter().map(|tool| tool.name.into_owned()).collect();
