@@ -489,14 +489,11 @@ struct Keys {
 }
 
 impl Keys {
-    /// Joined in one piece: a commit names eleven keys, and `format!` takes five times as long.
+    /// Joined without `format!`, which takes twice as long: a commit names eleven keys.
     fn named(&self, parts: &[&str]) -> String {
-        let length = parts.iter().map(|part| part.len()).sum::<usize>();
-        let mut key = String::with_capacity(self.prefix.len() + length);
+        let mut key = String::with_capacity(100);
         key.push_str(&self.prefix);
-        for part in parts {
-            key.push_str(part);
-        }
+        key.extend(parts.iter().copied());
         key
     }
 
