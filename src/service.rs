@@ -211,7 +211,15 @@ impl ContentService {
     pub async fn list(&self, kind: Kind, query: &ListQuery) -> Result<Fetched<ListPage>, Error> {
         self.used.store(true, Ordering::Relaxed);
         let page = match &self.snapshot {
-            Some(snapshot) => snapshot.current().await.map(|copy| copy.list(kind, query)),
+            Some(snapshot) => match snapshot.current().await {
+                Ok(copy) => {
+                    // Thousands of documents take longer to look through than other calls should wait.
+                    let query = query.clone();
+                    let page = tokio::task::spawn_blocking(move || copy.list(kind, &query));
+                    page.await.map_err(|_| StoreError::ended())
+                }
+                Err(error) => Err(error),
+            },
             None => self.store.list(kind, query).await,
         };
         match page {
