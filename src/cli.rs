@@ -10,7 +10,7 @@ use std::{
     str::FromStr,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     http,
@@ -24,6 +24,10 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:8787";
 
 /// How many requests a second `http` serves each client if nothing else is said.
 const DEFAULT_RATE_LIMIT: &str = "50";
+/// Variables with the address of a Redis, the first one that is set wins.
+const URL_VARIABLES: [&str; 4] = ["REDIS_URL", "REDIS_REDIS_URL", "REDIS_KV_URL", "KV_URL"];
+/// Else those that begin like this: `URL`, `TOKEN` and `READ_ONLY_TOKEN` of an Upstash database.
+const REST_PREFIXES: [&str; 3] = ["REDIS_KV_REST_API_", "KV_REST_API_", "UPSTASH_REDIS_REST_"];
 
 /// Reads a variable of the environment; an empty one counts as absent.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -53,10 +57,14 @@ pub enum Command {
     ///
     /// Documents are kept as they are. Those that the store has with another content are left and listed, unless --force is given.
     Import(ImportArgs),
+    /// Examine configuration and store: what is wrong, and what to do about it
+    ///
+    /// Changes nothing. Exits with 0 if the server would serve, 1 if configuration or content are at fault, 3 if the store is.
+    Doctor(DoctorArgs),
 }
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
     /// Where the content is: `redis://…`, `rediss://…` (with TLS) or `sqlite:PATH`
     ///
@@ -149,6 +157,40 @@ pub struct ImportArgs {
     /// Replace documents that differ
     #[arg(long)]
     pub force: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Also try what this program relies on, on a Redis, in keys of its own under `internal:smoke:`, which are deleted again
+    #[arg(long)]
+    pub smoke: bool,
+    /// With --smoke, see whether the store closes a connection that says nothing for so long
+    #[arg(long, value_name = "SECONDS", requires = "smoke", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub idle: Option<u32>,
+    /// Report as text or as JSON
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ReportFormat,
+}
+
+/// How `doctor` reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// One line a check.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// A setting, what it is, and what said so.
+#[derive(Debug)]
+pub struct Setting {
+    /// What is set.
+    pub name: &'static str,
+    /// To what, without secrets.
+    pub value: String,
+    /// By which option or variable, or that nothing did.
+    pub origin: String,
 }
 
 /// What all commands need to know, made of arguments and environment.
@@ -265,6 +307,81 @@ impl Cli {
     }
 }
 
+impl Cli {
+    /// What `settings` are and where they come from, those of `http` included; and what is wrong with the latter.
+    #[must_use]
+    pub fn origins(&self, settings: &Settings, environment: Environment<'_>) -> (Vec<Setting>, Vec<String>) {
+        let common = &self.common;
+        let ca_file = common.ca_file.as_ref().map(|path| path.display().to_string());
+        let mut found = self.store_origins(settings, environment);
+        let http = Self::try_parse_from(["portfolio-mcp", "http"]).ok().and_then(|cli| cli.command);
+        let (mut listen, mut hosts, mut origins, mut rate_limit) = (None, None, None, None);
+        if let Some(Command::Http(arguments)) = &http {
+            listen = Some(arguments.listen.clone());
+            hosts = Some(arguments.allowed_hosts.join(","));
+            origins = Some(arguments.allowed_origins.join(","));
+            rate_limit = Some(arguments.rate_limit.clone());
+        }
+        let options = [
+            ("key prefix", &common.key_prefix, "--key-prefix", "PORTFOLIO_KEY_PREFIX", "none"),
+            ("certificate authority", &ca_file, "--ca-file", "PORTFOLIO_CA_FILE", "the public ones"),
+            ("read-only", &common.read_only, "--read-only", "PORTFOLIO_READ_ONLY", "false"),
+            ("log", &common.log, "--log", "PORTFOLIO_LOG", "info"),
+            ("log format", &common.log_format, "--log-format", "PORTFOLIO_LOG_FORMAT", "text"),
+            ("http: listen", &listen, "--listen", "PORTFOLIO_LISTEN", DEFAULT_LISTEN),
+            ("http: allowed hosts", &hosts, "--allowed-host", "PORTFOLIO_ALLOWED_HOSTS", "localhost"),
+            ("http: allowed origins", &origins, "--allowed-origin", "PORTFOLIO_ALLOWED_ORIGINS", "localhost"),
+            ("http: rate limit", &rate_limit, "--rate-limit", "PORTFOLIO_RATE_LIMIT", DEFAULT_RATE_LIMIT),
+        ];
+        for (name, value, option, variable, default) in options {
+            let value = value.as_deref().filter(|value| !value.is_empty());
+            let origin = match (value, environment(variable)) {
+                (Some(value), Some(said)) if value == said => variable,
+                (Some(value), _) if value != default => option,
+                _ => "default",
+            };
+            found.push(Setting { name, value: value.unwrap_or(default).to_owned(), origin: origin.to_owned() });
+        }
+        let (tokens, origin) = match environment("PORTFOLIO_TOKENS") {
+            Some(_) => ("set, not shown", "PORTFOLIO_TOKENS"),
+            None => ("none, unless --token-file says so", "default"),
+        };
+        found.push(Setting { name: "http: tokens", value: tokens.to_owned(), origin: origin.to_owned() });
+        let as_http = Self { command: http, common: common.clone() };
+        let problems = as_http.settings(environment).err().map(|error| error.0).unwrap_or_default();
+        (found, problems)
+    }
+
+    fn store_origins(&self, settings: &Settings, environment: Environment<'_>) -> Vec<Setting> {
+        let chosen_by = match self.common.store.as_ref().map(|Secret(store)| store) {
+            Some(store) if !store.is_empty() && environment("PORTFOLIO_STORE").as_ref() == Some(store) => "PORTFOLIO_STORE",
+            Some(store) if !store.is_empty() => "--store",
+            _ => &settings.chosen_by,
+        };
+        let setting = |name, value: String, origin: String| Setting { name, value, origin };
+        let mut found = Vec::new();
+        match &settings.location {
+            Location::Redis { write, read, .. } => {
+                // The token's variable stands beside that of the REST address.
+                let token = |name: &str| {
+                    chosen_by.strip_suffix("URL").filter(|prefix| prefix.contains("REST_")).map(|prefix| format!("{prefix}{name}"))
+                };
+                let origin = |name: &str| token(name).map_or_else(|| chosen_by.to_owned(), |token| format!("{chosen_by} and {token}"));
+                found.extend(write.as_ref().map(|url| setting("store", url.to_string(), origin("TOKEN"))));
+                let name = if write.is_some() { "store, for reading" } else { "store" };
+                found.extend(read.as_ref().map(|url| setting(name, url.to_string(), origin("READ_ONLY_TOKEN"))));
+            }
+            Location::Sqlite(_) => found.push(setting("store", settings.location.to_string(), chosen_by.to_owned())),
+        }
+        let names = URL_VARIABLES.into_iter().map(ToOwned::to_owned).chain(REST_PREFIXES.map(|prefix| format!("{prefix}URL")));
+        let unused: Vec<String> = names.filter(|name| *name != chosen_by && environment(name).is_some()).collect();
+        if !unused.is_empty() {
+            found.push(setting("store, not used", unused.join(", "), format!("set, but {chosen_by} comes first")));
+        }
+        found
+    }
+}
+
 /// What the parser of arguments says, without the URLs in it: it repeats what it does not understand, and a URL in the wrong place may
 /// hold a password.
 #[must_use]
@@ -363,12 +480,12 @@ fn locate(store: Option<&str>, key_prefix: &str, environment: Environment<'_>) -
             None => Err(vec![format!("{name}: expected `redis://…`, `rediss://…` or `sqlite:PATH`")]),
         };
     }
-    for name in ["REDIS_URL", "REDIS_REDIS_URL", "REDIS_KV_URL", "KV_URL"] {
+    for name in URL_VARIABLES {
         if let Some(url) = environment(name) {
             return redis(&url, name);
         }
     }
-    for prefix in ["REDIS_KV_REST_API_", "KV_REST_API_", "UPSTASH_REDIS_REST_"] {
+    for prefix in REST_PREFIXES {
         let names = ["URL", "TOKEN", "READ_ONLY_TOKEN"].map(|name| format!("{prefix}{name}"));
         let [url, token, read_only_token] = names.each_ref().map(|name| environment(name));
         let [url_name, token_name, read_only_token_name] = &names;

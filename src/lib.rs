@@ -5,6 +5,7 @@
 pub mod cli;
 /// One file per subcommand: what each does with the parts below, and its exit code.
 pub mod commands {
+    pub mod doctor;
     pub mod http;
     pub mod import;
     pub mod stdio;
@@ -48,10 +49,15 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(async {
+        if let Some(Command::Doctor(arguments)) = &cli.command {
+            // It looks at the store by itself, before anything that serves has touched it.
+            let origins = cli.origins(&settings, environment);
+            return commands::doctor::run(&settings, origins, arguments, stop_on_signals(), &mut std::io::stdout().lock()).await;
+        }
         let content = Arc::new(ContentService::new(store::open(&settings.location)?, clock));
         let stop = stop_on_signals();
         match &cli.command {
-            None | Some(Command::Stdio) => commands::stdio::run(content, &settings, stop).await,
+            None | Some(Command::Stdio | Command::Doctor(_)) => commands::stdio::run(content, &settings, stop).await,
             Some(Command::Http(_)) => commands::http::run(content, &settings, stop).await,
             Some(Command::Import(arguments)) => commands::import::run(&content, &settings, arguments, &mut std::io::stdout().lock()).await,
         }

@@ -13,6 +13,7 @@ use crate::domain::{
 
 mod breaker;
 mod cache;
+pub mod examination;
 mod line;
 mod location;
 mod redis;

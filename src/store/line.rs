@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use tracing::info;
 
 /// How long a connection may take to be made: name, TCP, TLS and password.
-const CONNECT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How long a command may take.
-const RESPONSE: Duration = Duration::from_secs(2);
+pub(super) const RESPONSE: Duration = Duration::from_secs(2);
 /// So many answers in a row that did not come replace the connection.
 const SILENT: u32 = 2;
 
@@ -76,30 +76,34 @@ impl Line {
         let answer = timeout(CONNECT + RESPONSE, send(manager)).await.unwrap_or_else(|_| Err(late()));
         match &answer {
             Err(error) if error.is_timeout() => {
-                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT {
-                    self.replace(number);
+                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT && self.replace(number) {
+                    info!("the connection to Redis fell silent and is replaced");
                 }
             }
             // One that was closed is the manager's to replace.
             Err(error) if error.is_io_error() => {}
-            Ok(_) | Err(_) => self.unanswered.store(0, Ordering::Relaxed),
+            Ok(_) => self.unanswered.store(0, Ordering::Relaxed),
+            // What the server says to a command is an answer, so it was the connection that it refused, such as with a wrong password. The
+            // manager would repeat that for ever, also when it is not true any more.
+            Err(_) => {
+                self.replace(number);
+            }
         }
         answer
     }
 
-    /// Replaces the connection `number`, unless somebody did so already.
-    fn replace(&self, number: u64) {
+    /// Replaces the connection `number`, and says whether; somebody else may have done so already.
+    fn replace(&self, number: u64) -> bool {
         let mut current = self.lock();
         if current.number != number {
-            return;
+            return false;
         }
         // The old one goes with its last user.
-        if let Ok(manager) = ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) {
-            info!("the connection to Redis fell silent and is replaced");
-            metrics::counter!("portfolio_store_reconnects_total").increment(1);
-            *current = Current { manager, number: number + 1 };
-            self.unanswered.store(0, Ordering::Relaxed);
-        }
+        let Ok(manager) = ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) else { return false };
+        metrics::counter!("portfolio_store_reconnects_total").increment(1);
+        *current = Current { manager, number: number + 1 };
+        self.unanswered.store(0, Ordering::Relaxed);
+        true
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Current> {

@@ -8,6 +8,9 @@ use rustls::{
 };
 use url::Url;
 
+/// What to ask oneself about an address where nobody answers. A port that speaks TLS and one that does not wait for each other in silence.
+pub(super) const REMEDY: &str = "is the address right (`rediss://` where the port speaks TLS, `redis://` where not), and is Redis running?";
+
 /// Where documents and the audit log live.
 #[derive(Debug, Clone)]
 pub enum Location {
@@ -68,7 +71,7 @@ impl fmt::Display for Location {
 /// The address and credential of a Redis database; `Debug` and `Display` hide the password.
 #[derive(Clone)]
 pub struct RedisUrl {
-    url: Url,
+    url: Box<Url>,
     authority: Option<Authority>,
 }
 
@@ -132,7 +135,7 @@ impl RedisUrl {
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
             let _ = url.set_scheme("rediss");
         }
-        Ok(Self { url, authority: None })
+        Ok(Self { url: Box::new(url), authority: None })
     }
 
     /// The TCP address of an Upstash database, from its REST address and token: same host, port 6379, TLS, the token
@@ -147,7 +150,7 @@ impl RedisUrl {
         if url.set_username(user).is_err() || url.set_password(Some(token)).is_err() {
             return Err("takes no credential".to_owned());
         }
-        Ok(Self { url, authority: None })
+        Ok(Self { url: Box::new(url), authority: None })
     }
 
     /// The URL with its password, for the connection alone.

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use super::{
     Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError,
     breaker::{Breaker, KeptOff},
+    location::REMEDY,
 };
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
@@ -87,7 +88,7 @@ impl<R: Repository> Resilient<R> {
         // One that begins in the second half might be cut off, and what it met would not be known.
         let (last, deadline) = (Instant::now() + within / 2, Instant::now() + within);
         self.budget.deposit();
-        let late = || StoreError::Unavailable("it did not answer in time".to_owned());
+        let late = || StoreError::Unavailable(format!("it did not answer in time; {REMEDY}"));
         let attempt = || self.attempt(operation, breaker, deadline, ask(), late);
         let mut met = None;
         let answer = attempt

@@ -27,6 +27,10 @@ use crate::domain::{
     list::Listing,
 };
 
+mod examination;
+
+pub(super) use examination::examine;
+
 /// How long a call waits for other writers, in this process and in others: half of the time that it has.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many read at once.

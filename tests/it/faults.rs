@@ -1,6 +1,8 @@
 //! Every fault of the line to the store, met by every kind of call over every transport: an answer in time, of the right kind, and
 //! a store that is sound afterwards.
 
+#![expect(clippy::print_stdout, reason = "how soon the store is served again is worth seeing with --nocapture")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

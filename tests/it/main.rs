@@ -14,6 +14,7 @@
 mod cli;
 mod clients;
 mod credentials;
+mod doctor;
 mod faults;
 mod hostile;
 mod house;

@@ -1,6 +1,11 @@
 //! TLS: a real Redis behind a certificate of a private authority, and everything that can be wrong between the two.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use portfolio_mcp::store::{Authority, Location, Purpose, RedisUrl, Repository, StoreError, open};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -9,6 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
+    PATIENCE,
     content::{change, create_sound, once, project_key},
     mcp::Mcp,
     program::{Home, PROGRAM},
@@ -170,6 +176,21 @@ async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
     assert!(secured.server.dump().is_empty());
 }
 
+#[tokio::test]
+async fn doctor_is_let_in_by_the_right_authority_and_names_the_option_for_a_private_one() {
+    let secured = Secured::start();
+    let (url, ca, home) = (secured.url(), secured.file("ca.pem"), Home::new());
+    let doctor = |authority: &[&str]| home.command(PROGRAM).args(["doctor", "--smoke", "--store", &url]).args(authority).output().unwrap();
+
+    let trusted = doctor(&["--ca-file", ca.to_str().unwrap()]);
+    let unknown = doctor(&[]);
+
+    let said = String::from_utf8(unknown.stdout).unwrap();
+    assert_eq!((trusted.status.code(), unknown.status.code()), (Some(0), Some(3)), "{said}");
+    assert!(said.contains("--ca-file") && !said.contains(PASSWORD), "{said}");
+    assert!(secured.server.dump().is_empty());
+}
+
 #[test]
 fn a_file_that_is_no_authority_is_refused_at_the_start() {
     let home = Home::new();
@@ -205,4 +226,23 @@ fn a_file_that_is_no_authority_is_refused_at_the_start() {
         assert!(stderr.contains("--ca-file (PORTFOLIO_CA_FILE)") && stderr.contains(problem), "{file}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
+}
+
+#[tokio::test]
+async fn a_password_that_was_put_right_lets_the_running_server_in() {
+    let secured = Secured::start();
+    let url = format!("redis://site:other@127.0.0.1:{}", secured.server.port());
+    let client = Mcp::start_with(&["--store", &url]).await;
+    let refused = client.call("list_projects", json!({})).await;
+    assert_eq!(refused["error"]["code"], "STORE_UNAVAILABLE", "{refused}");
+
+    secured.server.run::<()>(cmd("ACL").arg(&["SETUSER", "site", ">other"]));
+    let start = Instant::now();
+    let mut served = client.call("list_projects", json!({})).await;
+    while served["success"] != true && start.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        served = client.call("list_projects", json!({})).await;
+    }
+
+    assert_eq!(served["success"], true, "{served}");
 }
