@@ -315,11 +315,12 @@ impl Cli {
         let ca_file = common.ca_file.as_ref().map(|path| path.display().to_string());
         let mut found = self.store_origins(settings, environment);
         let http = Self::try_parse_from(["portfolio-mcp", "http"]).ok().and_then(|cli| cli.command);
-        let (mut listen, mut hosts, mut origins, mut rate_limit) = (None, None, None, None);
+        let (mut listen, mut hosts, mut origins, mut public_api, mut rate_limit) = (None, None, None, None, None);
         if let Some(Command::Http(arguments)) = &http {
             listen = Some(arguments.listen.clone());
             hosts = Some(arguments.allowed_hosts.join(","));
             origins = Some(arguments.allowed_origins.join(","));
+            public_api.clone_from(&arguments.public_api);
             rate_limit = Some(arguments.rate_limit.clone());
         }
         let options = [
@@ -331,6 +332,7 @@ impl Cli {
             ("http: listen", &listen, "--listen", "PORTFOLIO_LISTEN", DEFAULT_LISTEN),
             ("http: allowed hosts", &hosts, "--allowed-host", "PORTFOLIO_ALLOWED_HOSTS", "localhost"),
             ("http: allowed origins", &origins, "--allowed-origin", "PORTFOLIO_ALLOWED_ORIGINS", "localhost"),
+            ("http: public API", &public_api, "--public-api", "PORTFOLIO_PUBLIC_API", "false"),
             ("http: rate limit", &rate_limit, "--rate-limit", "PORTFOLIO_RATE_LIMIT", DEFAULT_RATE_LIMIT),
         ];
         for (name, value, option, variable, default) in options {
