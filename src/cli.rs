@@ -131,6 +131,16 @@ pub struct HttpArgs {
     /// SIGHUP. The variable `PORTFOLIO_TOKENS` holds such lines itself, and is not looked at if there is a file.
     #[arg(long, value_name = "F")]
     pub token_file: Option<PathBuf>,
+    /// Let everybody read what is published, at /api, without a token
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "PORTFOLIO_PUBLIC_API",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true
+    )]
+    pub public_api: Option<String>,
     /// Serve each client so many requests a second, four times as many at once; 0 for any number
     #[arg(long, value_name = "N", env = "PORTFOLIO_RATE_LIMIT", default_value = DEFAULT_RATE_LIMIT)]
     pub rate_limit: String,
@@ -254,14 +264,7 @@ impl Cli {
                 LogFormat::Text
             }
         };
-        let asked_read_only = match common.read_only.as_deref().unwrap_or_default().to_lowercase().as_str() {
-            "true" | "1" | "yes" | "on" => true,
-            "" | "false" | "0" | "no" | "off" => false,
-            _ => {
-                problems.push("--read-only (PORTFOLIO_READ_ONLY): expected true or false".to_owned());
-                false
-            }
-        };
+        let asked_read_only = is_true(common.read_only.as_deref(), "--read-only (PORTFOLIO_READ_ONLY)", &mut problems);
         if environment("PORTFOLIO_MIRROR").is_some() {
             problems.push("PORTFOLIO_MIRROR: this version has no support for a mirror; unset the variable".to_owned());
         }
@@ -273,6 +276,7 @@ impl Cli {
                 if arguments.token_file.is_some() || variable.is_some() { Audience::TokenHolders } else { Audience::ThisMachine };
             listen = listen_address(&arguments.listen, audience, &mut problems);
             tokens = token_source(arguments.token_file.clone(), variable, &mut problems);
+            http.public_api = is_true(arguments.public_api.as_deref(), "--public-api (PORTFOLIO_PUBLIC_API)", &mut problems);
             http.rate_limit = rate_limit(&arguments.rate_limit, &mut problems);
             http.allowed_hosts = parsed(&arguments.allowed_hosts, "--allowed-host (PORTFOLIO_ALLOWED_HOSTS)", &mut problems);
             http.allowed_origins = parsed(&arguments.allowed_origins, "--allowed-origin (PORTFOLIO_ALLOWED_ORIGINS)", &mut problems);
@@ -311,11 +315,12 @@ impl Cli {
         let ca_file = common.ca_file.as_ref().map(|path| path.display().to_string());
         let mut found = self.store_origins(settings, environment);
         let http = Self::try_parse_from(["portfolio-mcp", "http"]).ok().and_then(|cli| cli.command);
-        let (mut listen, mut hosts, mut origins, mut rate_limit) = (None, None, None, None);
+        let (mut listen, mut hosts, mut origins, mut public_api, mut rate_limit) = (None, None, None, None, None);
         if let Some(Command::Http(arguments)) = &http {
             listen = Some(arguments.listen.clone());
             hosts = Some(arguments.allowed_hosts.join(","));
             origins = Some(arguments.allowed_origins.join(","));
+            public_api.clone_from(&arguments.public_api);
             rate_limit = Some(arguments.rate_limit.clone());
         }
         let options = [
@@ -327,6 +332,7 @@ impl Cli {
             ("http: listen", &listen, "--listen", "PORTFOLIO_LISTEN", DEFAULT_LISTEN),
             ("http: allowed hosts", &hosts, "--allowed-host", "PORTFOLIO_ALLOWED_HOSTS", "localhost"),
             ("http: allowed origins", &origins, "--allowed-origin", "PORTFOLIO_ALLOWED_ORIGINS", "localhost"),
+            ("http: public API", &public_api, "--public-api", "PORTFOLIO_PUBLIC_API", "false"),
             ("http: rate limit", &rate_limit, "--rate-limit", "PORTFOLIO_RATE_LIMIT", DEFAULT_RATE_LIMIT),
         ];
         for (name, value, option, variable, default) in options {
@@ -386,6 +392,17 @@ pub fn without_urls(message: &str, arguments: &[String]) -> String {
     let wholes = arguments.iter().map(String::as_str);
     let urls = wholes.chain(values).filter(|text| text.contains("://") || text.contains('@'));
     urls.fold(message.to_owned(), |message, url| message.replace(url, "(a URL)"))
+}
+
+fn is_true(text: Option<&str>, name: &str, problems: &mut Vec<String>) -> bool {
+    match text.unwrap_or_default().to_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => true,
+        "" | "false" | "0" | "no" | "off" => false,
+        _ => {
+            problems.push(format!("{name}: expected true or false"));
+            false
+        }
+    }
 }
 
 fn parsed<T: FromStr<Err: fmt::Display>>(texts: &[String], name: &str, problems: &mut Vec<String>) -> Vec<T> {

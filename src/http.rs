@@ -1,20 +1,23 @@
 //! The HTTP side: who is mounted where, the limits that every route shares, and the graceful end.
 //!
-//! Generic over the MCP handler; it knows neither tools nor stores.
+//! Generic over the MCP handler; it knows neither tools nor stores, and the website's content through the service alone.
 
 use std::{io, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{Router, http::request::Parts, middleware};
+use metrics_exporter_prometheus::PrometheusHandle;
 use rmcp::ServerHandler;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::mcp::Door;
+use crate::{mcp::Door, service::ContentService};
 
 mod body;
 mod connection;
 mod guard;
+mod health;
 mod rate;
+mod rest;
 mod sse;
 mod streamable;
 #[cfg(test)]
@@ -33,6 +36,8 @@ pub struct Settings {
     pub allowed_origins: Vec<AllowedOrigin>,
     /// Bearer tokens, of which a request needs one; they may be replaced at any time. Without any, everybody may call.
     pub tokens: Option<watch::Receiver<Tokens>>,
+    /// Whether what is published may be read without a token.
+    pub public_api: bool,
     /// Requests a second that a client may make.
     pub rate_limit: Option<NonZeroU32>,
     /// Connections that are open at once.
@@ -41,11 +46,37 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { allowed_hosts: Vec::new(), allowed_origins: Vec::new(), tokens: None, rate_limit: None, connections: 4096 }
+        Self {
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            tokens: None,
+            public_api: false,
+            rate_limit: None,
+            connections: 4096,
+        }
     }
 }
 
-/// Serves `/mcp`, `/sse` and `/messages` until `stop`: then streams end at once and requests under way are answered.
+/// What is shown besides MCP.
+#[derive(Clone)]
+pub struct Site {
+    /// What is published, and how its store is.
+    pub content: Arc<ContentService>,
+    /// What was counted, if it was.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+impl Site {
+    fn routes(self, settings: &Settings, stop: CancellationToken) -> Router {
+        let audience = match settings.tokens {
+            Some(_) if !settings.public_api => rest::Audience::TokenHolders,
+            _ => rest::Audience::Everybody,
+        };
+        rest::routes(Arc::clone(&self.content), audience).merge(health::routes(self.content, self.metrics, stop))
+    }
+}
+
+/// Serves `/mcp`, `/sse` and `/messages`, and the `site` beside them, until `stop`: then streams end at once and requests under way are answered.
 ///
 /// A clone of `server` answers each request of `/mcp` and each session of `/sse`, so it should hold handles only. It finds
 /// a [`Door`], the peer's [`SocketAddr`](std::net::SocketAddr) and perhaps a [`Caller`](crate::mcp::Caller) and a
@@ -56,10 +87,12 @@ impl Default for Settings {
 pub async fn serve<S: ServerHandler + Clone>(
     listener: TcpListener,
     server: S,
+    site: Site,
     settings: Settings,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    serve_within(Limits::default(), listener, server, settings, stop).await
+    let site = site.routes(&settings, stop.clone());
+    serve_within(Limits::default(), listener, server, site, settings, stop).await
 }
 
 /// How much and how long; tests make them smaller.
@@ -97,6 +130,7 @@ async fn serve_within<S: ServerHandler + Clone>(
     limits: Limits,
     listener: TcpListener,
     server: S,
+    site: Router,
     settings: Settings,
     stop: CancellationToken,
 ) -> io::Result<()> {
@@ -106,13 +140,15 @@ async fn serve_within<S: ServerHandler + Clone>(
 
     let rates = Arc::new(rate::Rates::new(settings.rate_limit));
     tokio::spawn(Arc::clone(&rates).forget_the_silent(abort.clone()));
-    let entrance = Arc::new(token::Entrance { tokens: settings.tokens.clone(), rates: Arc::clone(&rates) });
+    let entrance =
+        Arc::new(token::Entrance { tokens: settings.tokens.clone(), public_api: settings.public_api, rates: Arc::clone(&rates) });
     let guard = guard::Guard::new(&settings);
 
     // What is added last comes first: whom the request wants and from which page it comes, then who asks, then how often.
     let app = Router::new()
         .merge(streamable::routes(server.clone(), limits, stop.clone(), abort.clone()))
         .merge(sse::routes(server, limits, stop.clone(), abort))
+        .merge(site)
         .layer(middleware::from_fn_with_state(rates, rate::check))
         .layer(middleware::from_fn_with_state(entrance, token::check))
         .layer(guard::cors(Arc::clone(&guard)))

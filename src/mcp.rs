@@ -3,7 +3,7 @@
 //! Knows the service and rmcp; neither Redis nor files nor HTTP. The handler is made anew for each connection or
 //! request, so it holds handles, never state.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, sync::LazyLock, time::Duration};
+use std::{borrow::Cow, collections::HashMap, panic::AssertUnwindSafe, sync::Arc, sync::LazyLock, time::Duration};
 
 use futures::FutureExt;
 use jsonschema::Validator;
@@ -214,7 +214,12 @@ impl ServerHandler for ContentServer {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> impl Future<Output = Result<CallToolResponse, ErrorData>> + Send {
-        Box::pin(self.answer(request, context))
+        let (name, started) = (request.name.clone(), tokio::time::Instant::now());
+        Box::pin(async move {
+            let answer = self.answer(request, context).await;
+            count(&name, &answer, started.elapsed());
+            answer
+        })
     }
 }
 
@@ -265,6 +270,17 @@ impl ContentServer {
             }
         }
     }
+}
+
+/// Counts a call. Its labels are names of ours, never what a client sent.
+fn count(name: &str, answer: &Result<CallToolResponse, ErrorData>, duration: Duration) {
+    let tool = CHECKS.get_key_value(name).map_or("unknown", |(tool, _)| tool.as_str());
+    let outcome = match answer {
+        Ok(answer) => error::code(answer).map_or(Cow::Borrowed("ok"), Cow::Owned),
+        Err(_) => Cow::Borrowed("refused"),
+    };
+    metrics::counter!("portfolio_tool_calls_total", "tool" => tool, "outcome" => outcome).increment(1);
+    metrics::histogram!("portfolio_tool_duration_seconds", "tool" => tool).record(duration);
 }
 
 /// The kind of document that a tool writes, if it writes.

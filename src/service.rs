@@ -17,15 +17,15 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout_at},
 };
-use tracing::info;
+use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::{
     domain::{
-        AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage, ListQuery, Operation, Origin, Record,
-        StoredEntry, Timestamp, Update, Version, Violation,
+        AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage, ListQuery, Operation, Origin, Publication,
+        Record, StoredEntry, Timestamp, Update, Version, Violation,
     },
-    store::{Committed, Purpose, Repository, SavedCopy, Snapshot, Store, StoreError},
+    store::{Cached, Committed, Purpose, Repository, SavedCopy, Snapshot, Store, StoreError},
 };
 
 /// How long an update may try to win a race; a call is answered within 10 seconds.
@@ -35,6 +35,8 @@ const CONFIRM: Duration = Duration::from_mins(1);
 const IDLE: u32 = 5;
 /// The first call goes first.
 const FIRST_COPY: Duration = Duration::from_millis(250);
+/// How long the website's answers are kept where another program may change documents without a trace.
+const KEPT: Duration = Duration::from_mins(1);
 /// How soon that is tried again when it failed.
 const CONFIRM_AGAIN: Duration = Duration::from_secs(5);
 /// Queues for documents; two documents in one queue only wait a little.
@@ -65,6 +67,14 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Error {
+    /// Whether this is because the store could not be asked.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_away())
+    }
 }
 
 /// What was read, and how old it is.
@@ -228,6 +238,31 @@ impl ContentService {
         }
     }
 
+    /// Every published document of a kind, in the list's order.
+    pub async fn published(&self, kind: Kind) -> Result<Fetched<Vec<Record>>, Error> {
+        let query = ListQuery { status: Some("published".to_owned()), limit: usize::MAX, ..ListQuery::default() };
+        self.list(kind, &query).await.map(|Fetched { value, saved }| Fetched { value: value.records, saved })
+    }
+
+    /// The website's answer that was kept, with the number of the newest write; `None` where none are, or when it cannot be had at once.
+    pub async fn cached(&self, publication: &Publication) -> Option<Cached> {
+        self.used.store(true, Ordering::Relaxed);
+        self.store.cached(publication).await.unwrap_or_else(|error| {
+            debug!("no kept answer was looked for: {error}");
+            None
+        })
+    }
+
+    /// Keeps the website's answer, read after the newest write had the number `seq`; nobody waits for it.
+    pub fn cache(&self, publication: Publication, seq: u64, answer: String) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            if let Err(error) = store.cache(&publication, seq, &answer, KEPT).await {
+                debug!("an answer was not kept: {error}");
+            }
+        });
+    }
+
     /// A page of the audit log.
     pub async fn audit_entries(&self, query: &AuditQuery) -> Result<Fetched<AuditPage>, Error> {
         match self.store.audit_entries(query).await {
@@ -247,8 +282,7 @@ impl ContentService {
 
     /// What the saved copy says instead of a store that is away.
     fn saved<T>(&self, error: StoreError, answer: impl FnOnce(&SavedCopy) -> Option<T>) -> Result<Fetched<T>, Error> {
-        let away = matches!(error, StoreError::Unavailable(_) | StoreError::Refused(_));
-        let copy = self.snapshot.as_ref().and_then(|snapshot| snapshot.last()).filter(|_| away);
+        let copy = self.snapshot.as_ref().and_then(|snapshot| snapshot.last()).filter(|_| error.is_away());
         let value = copy.as_ref().and_then(answer);
         match (copy, value) {
             (Some(copy), Some(value)) => Ok(Fetched { value, saved: Some(copy.age()) }),

@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
+    Timestamp,
 };
 
 mod breaker;
@@ -62,6 +63,12 @@ pub trait Repository: Send + Sync {
 
     /// What changes with every write, to be asked often.
     async fn pulse(&self) -> Result<Pulse, StoreError>;
+
+    /// The website's answer that was kept, whoever did it, with the number of the newest write, asked after it; `None` where none are.
+    async fn cached(&self, publication: &Publication) -> Result<Option<Cached>, StoreError>;
+
+    /// Keeps the website's answer, of when `seq` was the number of the newest write, for `lasting`; does nothing if it is not that any more.
+    async fn cache(&self, publication: &Publication, seq: u64, answer: &str, lasting: Duration) -> Result<(), StoreError>;
 }
 
 /// All documents of a kind, as far as they can be read.
@@ -85,6 +92,15 @@ pub struct Pulse {
     pub entries: u64,
     /// How many documents there are of each of [`Kind::ALL`].
     pub documents: [u64; 2],
+}
+
+/// An answer that may have been kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    /// What was kept, if anything. It may be another program's, or of an earlier state.
+    pub answer: Option<String>,
+    /// The number of the newest write.
+    pub seq: u64,
 }
 
 /// What a document is read for.
@@ -149,6 +165,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the store could not be asked, which a saved copy may make up for.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Refused(_))
+    }
+
     /// A task of the store panicked. What it said stays where the panic is logged: it may repeat a document.
     pub(crate) fn ended() -> Self {
         Self::Failed("the work ended unexpectedly, and the server's log says where".to_owned())

@@ -193,13 +193,20 @@ impl Entrances {
     fn new() -> Self {
         let folder = TempDir::new().expect("a temporary directory");
         let runtime = Runtime::new().expect("a runtime");
-        let (server, listener) = runtime.block_on(async {
+        let (content, server, listener) = runtime.block_on(async {
             let store = open(&Location::Sqlite(folder.path().join("content.db"))).expect("a store");
-            let server = ContentServer::new(Arc::new(ContentService::new(store, clock)), None, None);
-            (server, TcpListener::bind("127.0.0.1:0").await.expect("a port"))
+            let content = Arc::new(ContentService::new(store, clock));
+            let server = ContentServer::new(Arc::clone(&content), None, None);
+            (content, server, TcpListener::bind("127.0.0.1:0").await.expect("a port"))
         });
         let address = listener.local_addr().expect("an address");
-        runtime.spawn(http::serve(listener, server.clone(), http::Settings::default(), CancellationToken::new()));
+        runtime.spawn(http::serve(
+            listener,
+            server.clone(),
+            http::Site { content, metrics: None },
+            http::Settings::default(),
+            CancellationToken::new(),
+        ));
         let (endpoint, answers) = session(address);
         Self { runtime, server, address, connection: connect(address), endpoint, answers, _folder: folder }
     }

@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::sleep,
 };
 use tokio_io_timeout::TimeoutStream;
@@ -37,11 +37,11 @@ pub(super) async fn serve(listener: TcpListener, app: Router, connections: usize
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(BUFFER);
     let (app, graceful) = (TowerToHyperService::new(app), GracefulShutdown::new());
-    let rooms = Arc::new(Semaphore::new(connections));
+    let places = Arc::new(Semaphore::new(connections));
     let mut full = false;
 
     while let Some((socket, address)) = stop.run_until_cancelled(accept(&listener)).await {
-        let Ok(room) = Arc::clone(&rooms).try_acquire_owned() else {
+        let Some(place) = Place::take(&places) else {
             if !std::mem::replace(&mut full, true) {
                 warn!("{connections} connections are open; more are turned away until one is closed");
             }
@@ -59,7 +59,7 @@ pub(super) async fn serve(listener: TcpListener, app: Router, connections: usize
             if let Err(error) = connection.await {
                 debug!("a connection broke: {error}");
             }
-            drop(room);
+            drop(place);
         });
     }
 
@@ -67,6 +67,23 @@ pub(super) async fn serve(listener: TcpListener, app: Router, connections: usize
     tokio::select! {
         () = graceful.shutdown() => {}
         () = sleep(limits.grace) => warn!("dropped the connections that were still open {:?} after the stop", limits.grace),
+    }
+}
+
+/// A connection's place, counted while it is held.
+struct Place(#[expect(dead_code, reason = "gives the place back when dropped")] OwnedSemaphorePermit);
+
+impl Place {
+    fn take(places: &Arc<Semaphore>) -> Option<Self> {
+        let place = Arc::clone(places).try_acquire_owned().ok()?;
+        metrics::gauge!("portfolio_http_connections").increment(1.0);
+        Some(Self(place))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        metrics::gauge!("portfolio_http_connections").decrement(1.0);
     }
 }
 

@@ -175,7 +175,7 @@ pub(super) fn cors(guard: Arc<Guard>) -> CorsLayer {
             own("mcp-name"),
             session_id.clone(),
         ])
-        .expose_headers([session_id, header::ETAG, header::RETRY_AFTER, header::WWW_AUTHENTICATE])
+        .expose_headers([session_id, header::ETAG, header::RETRY_AFTER, header::WWW_AUTHENTICATE, own("x-request-id")])
         .max_age(PREFLIGHT)
 }
 

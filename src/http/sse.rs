@@ -87,6 +87,7 @@ impl<S: ServerHandler + Clone> Sessions<S> {
                 return None;
             }
             open.insert(id, Session { inbox, owner });
+            metrics::gauge!("portfolio_sse_sessions").increment(1.0);
             debug!("a session of /sse began; {} are open", open.len());
         }
 
@@ -103,6 +104,7 @@ impl<S: ServerHandler + Clone> Sessions<S> {
             }
             let mut open = sessions.open();
             open.remove(&id);
+            metrics::gauge!("portfolio_sse_sessions").decrement(1.0);
             debug!("a session of /sse ended; {} are open", open.len());
         });
 

@@ -117,7 +117,7 @@ impl Server {
         let stop = CancellationToken::new();
         let probe = Probe { gate: Arc::new(Semaphore::new(0)), waiting: Arc::default() };
         let (gate, waiting) = (Arc::clone(&probe.gate), Arc::clone(&probe.waiting));
-        let task = tokio::spawn(serve_within(limits, listener, probe, settings, stop.clone()));
+        let task = tokio::spawn(serve_within(limits, listener, probe, axum::Router::new(), settings, stop.clone()));
         Self { address, stop, gate, waiting, task }
     }
 

@@ -23,6 +23,8 @@ use crate::{
 
 /// Paths that need no token, because those who ask have none: whatever watches over the process.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+/// Needs none where the website may be anybody.
+const API: &str = "/api/";
 /// Nothing is there, and clients that look for an authorization server have to learn that, not be told to authorize.
 const WELL_KNOWN: &str = "/.well-known/";
 
@@ -146,6 +148,7 @@ fn presented(headers: &HeaderMap) -> Presented<'_> {
 /// What the check of a request needs.
 pub(super) struct Entrance {
     pub(super) tokens: Option<watch::Receiver<Tokens>>,
+    pub(super) public_api: bool,
     pub(super) rates: Arc<Rates>,
 }
 
@@ -153,7 +156,8 @@ pub(super) struct Entrance {
 pub(super) async fn check(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let Some(tokens) = &entrance.tokens else { return next.run(request).await };
     let path = request.uri().path();
-    if OPEN_PATHS.contains(&path) || path.starts_with(WELL_KNOWN) {
+    let open = OPEN_PATHS.contains(&path) || path.starts_with(WELL_KNOWN) || (entrance.public_api && path.starts_with(API));
+    if open {
         return next.run(request).await;
     }
     let presented = presented(request.headers());

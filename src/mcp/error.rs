@@ -2,7 +2,7 @@
 //!
 //! A failed tool answers with text alone: strict clients check structured content against the output schema even then.
 
-use rmcp::model::{ContentBlock, IntoContents};
+use rmcp::model::{CallToolResponse, ContentBlock, IntoContents};
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -157,6 +157,14 @@ impl ToolError {
         };
         Self { code, message, details, timestamp }
     }
+}
+
+/// The code of a failed tool's answer. It is read from the answer, so that what is counted is what the client was told.
+pub(super) fn code(answer: &CallToolResponse) -> Option<String> {
+    let CallToolResponse::Complete(result) = answer else { return None };
+    let text = &result.content.first().filter(|_| result.is_error == Some(true))?.as_text()?.text;
+    let said: Value = serde_json::from_str(text).ok()?;
+    said.pointer("/error/code")?.as_str().map(ToOwned::to_owned)
 }
 
 impl IntoContents for ToolError {

@@ -20,13 +20,14 @@ use rustls::CertificateError;
 use tracing::warn;
 
 use super::{
-    Committed, Documents, Pulse, Purpose, Repository, StoreError,
+    Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError,
     cache::RecordCache,
     line::Line,
     location::{REMEDY, RedisUrl},
 };
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
+    Timestamp,
     audit::{AuditPosition, Category, entry_text},
     document::sha256_hex,
     text::{excerpt, visible},
@@ -481,6 +482,30 @@ impl Repository for RedisStore {
             <[u64; 4]>::try_from(numbers).map_err(|_| StoreError::Failed("Redis gave fewer answers than it was asked for".to_owned()))?;
         Ok(Pulse { seq, entries, documents: [projects, resources] })
     }
+
+    async fn cached(&self, publication: &Publication) -> Result<Option<Cached>, StoreError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("GET").arg(self.keys.cached(publication)).cmd("HGET").arg(self.keys.stats()).arg("seq").ignore_errors();
+        let mut answers = self.read_all(Purpose::Show, &pipeline, 2).await.map_err(|error| unread(&error))?.into_iter();
+        // Whatever another program left there is no answer.
+        let answer = answers.next().and_then(|value| text(value).ok());
+        let seq = match unwrapped(answers.next().unwrap_or_default()).map_err(|error| unread(&error))? {
+            Value::Nil => 0,
+            value => {
+                text(value).ok().and_then(|text| text.parse().ok()).ok_or_else(|| StoreError::Failed("`seq` is no number".to_owned()))?
+            }
+        };
+        Ok(Some(Cached { answer, seq }))
+    }
+
+    async fn cache(&self, publication: &Publication, seq: u64, answer: &str, lasting: Duration) -> Result<(), StoreError> {
+        let Some(line) = &self.write else { return Ok(()) };
+        // Nothing comes between the two commands of a script, so what a commit has made old is not put back after it.
+        let keep = "if (redis.call('HGET', KEYS[2], 'seq') or '0') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end";
+        let mut command = cmd("EVAL");
+        command.arg(keep).arg(2).arg(self.keys.cached(publication)).arg(self.keys.stats()).arg(seq).arg(answer).arg(lasting.as_secs());
+        line.send(&command).await.map(drop).map_err(|error| refused(&error))
+    }
 }
 
 /// The keys of CONTRACT.md, section 4, and those of our own under `internal:`.
@@ -511,6 +536,13 @@ impl Keys {
 
     fn cache_of(&self, key: &DocumentKey) -> String {
         self.named(&["cache:api:", key.kind.plural(), ":", &key.id])
+    }
+
+    fn cached(&self, publication: &Publication) -> String {
+        match publication {
+            Publication::All(kind) => self.cache(*kind),
+            Publication::One(key) => self.cache_of(key),
+        }
     }
 
     fn entries(&self) -> String {

@@ -18,17 +18,20 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::{
-    Committed, Documents, Pulse, Purpose, Repository, StoreError,
+    Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError,
     breaker::{Breaker, KeptOff},
     location::REMEDY,
 };
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
+    Timestamp,
 };
 
 /// Until when a read is repeated, and a commit. Together they leave a call, which has 10 seconds, time to answer.
 const READ: Duration = Duration::from_millis(4500);
 const COMMIT: Duration = Duration::from_secs(5);
+/// A cache that is slower than this saves no time.
+const CACHE: Duration = Duration::from_secs(1);
 /// Reading everything takes its time over a slow line, and nobody waits for it alone.
 const LOAD: Duration = Duration::from_mins(1);
 /// The first pause is a random part of this, the next one of its double, and so on (full jitter).
@@ -103,6 +106,23 @@ impl<R: Repository> Resilient<R> {
             (Err(Failure::KeptOff(_)), Some(error)) => Err(Failure::Store(error)),
             (answer, _) => answer,
         }
+    }
+
+    /// Asks for something that is not worth a wait: once, briefly, and not at all while `breaker` holds back what is. It learns nothing.
+    async fn once<T: Default>(
+        &self,
+        operation: &'static str,
+        breaker: &Breaker,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        if !breaker.is_closed() {
+            return Ok(T::default());
+        }
+        let begun = Instant::now();
+        let late = || StoreError::Unavailable("it did not answer in time".to_owned());
+        let result = timeout_at(begun + CACHE, answer).await.unwrap_or_else(|_| Err(late()));
+        metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation).record(begun.elapsed());
+        result
     }
 
     /// One attempt, from which the breaker learns.
@@ -239,6 +259,14 @@ impl<R: Repository> Repository for Resilient<R> {
     async fn pulse(&self) -> Result<Pulse, StoreError> {
         self.read("pulse", || self.store.pulse()).await
     }
+
+    async fn cached(&self, publication: &Publication) -> Result<Option<Cached>, StoreError> {
+        self.once("cached", &self.reads, self.store.cached(publication)).await
+    }
+
+    async fn cache(&self, publication: &Publication, seq: u64, answer: &str, lasting: Duration) -> Result<(), StoreError> {
+        self.once("cache", &self.writes, self.store.cache(publication, seq, answer, lasting)).await
+    }
 }
 
 /// Why there is no answer.
@@ -353,6 +381,12 @@ mod tests {
         async fn pulse(&self) -> Result<Pulse, StoreError> {
             self.ask::<()>()?;
             Ok(Pulse { seq: 0, entries: 0, documents: [0; 2] })
+        }
+        async fn cached(&self, _: &Publication) -> Result<Option<Cached>, StoreError> {
+            self.ask()
+        }
+        async fn cache(&self, _: &Publication, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
+            self.ask()
         }
     }
 

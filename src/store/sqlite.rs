@@ -18,9 +18,10 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::{Committed, Documents, Pulse, Purpose, Repository, StoreError};
+use super::{Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError};
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
+    Timestamp,
     audit::{AuditPosition, Category, entry_text},
     document::{excerpt, sha256_hex},
     list::Listing,
@@ -186,6 +187,15 @@ impl Repository for SqliteStore {
 
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
         self.read(audit_stats).await
+    }
+
+    /// The file is as near as a cache would be.
+    async fn cached(&self, _: &Publication) -> Result<Option<Cached>, StoreError> {
+        Ok(None)
+    }
+
+    async fn cache(&self, _: &Publication, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn pulse(&self) -> Result<Pulse, StoreError> {

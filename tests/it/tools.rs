@@ -1,16 +1,17 @@
 //! Each tool through the protocol: one good call, each refusal, and what surrounds every call.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+        AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
+        Timestamp,
     },
     mcp::{ContentServer, stdio},
     service::ContentService,
-    store::{Committed, Documents, Pulse, Purpose, Repository, StoreError},
+    store::{Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex, split};
@@ -421,6 +422,12 @@ impl Repository for Faulty {
         self.fail().await
     }
     async fn pulse(&self) -> Result<Pulse, StoreError> {
+        self.fail().await
+    }
+    async fn cached(&self, _: &Publication) -> Result<Option<Cached>, StoreError> {
+        self.fail().await
+    }
+    async fn cache(&self, _: &Publication, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
         self.fail().await
     }
 }

@@ -66,7 +66,7 @@ impl HttpServer {
         http::send(self.address, "POST", "/mcp", &[&usual, headers].concat(), body)
     }
 
-    fn request(&self, method: &str, params: &Value) -> Value {
+    pub(crate) fn request(&self, method: &str, params: &Value) -> Value {
         self.post(&[], &message(1, method, params)).json()
     }
 
