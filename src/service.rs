@@ -30,6 +30,8 @@ use crate::{
 
 /// How long an update may try to win a race; a call is answered within 10 seconds.
 const RACE: Duration = Duration::from_secs(7);
+/// How long the store may take for what the saved copy could answer, too.
+const READING: Duration = Duration::from_secs(7);
 /// How often the saved copy is compared with the store while calls come in, and how often while none do.
 const CONFIRM: Duration = Duration::from_mins(1);
 const IDLE: u32 = 5;
@@ -209,7 +211,7 @@ impl ContentService {
     /// One document.
     pub async fn get(&self, key: DocumentKey) -> Result<Fetched<Record>, Error> {
         self.used.store(true, Ordering::Relaxed);
-        match self.store.get(&key, Purpose::Show).await {
+        match before(Instant::now() + READING, self.store.get(&key, Purpose::Show)).await {
             Ok(Some(record)) => Ok(Fetched { value: record, saved: None }),
             Ok(None) => Err(self.not_found(key).await),
             // That it is not in the copy does not prove that it is not there.
@@ -220,19 +222,13 @@ impl ContentService {
     /// A page of the documents of a kind.
     pub async fn list(&self, kind: Kind, query: &ListQuery) -> Result<Fetched<ListPage>, Error> {
         self.used.store(true, Ordering::Relaxed);
-        let page = match &self.snapshot {
-            Some(snapshot) => match snapshot.current().await {
-                Ok(copy) => {
-                    // Thousands of documents take longer to look through than other calls should wait.
-                    let query = query.clone();
-                    let page = tokio::task::spawn_blocking(move || copy.list(kind, &query));
-                    page.await.map_err(|_| StoreError::ended())
-                }
-                Err(error) => Err(error),
-            },
-            None => self.store.list(kind, query).await,
+        let page = async {
+            let Some(snapshot) = &self.snapshot else { return self.store.list(kind, query).await };
+            let (copy, query) = (snapshot.current().await?, query.clone());
+            // Thousands of documents take longer to look through than other calls should wait.
+            tokio::task::spawn_blocking(move || copy.list(kind, &query)).await.map_err(|_| StoreError::ended())
         };
-        match page {
+        match before(Instant::now() + READING, page).await {
             Ok(page) => Ok(Fetched { value: page, saved: None }),
             Err(error) => self.saved(error, |copy| Some(copy.list(kind, query))),
         }
@@ -436,7 +432,7 @@ impl ContentService {
     }
 }
 
-/// What a store answers before `deadline`: a call that runs out of time here has written nothing, and can say so.
+/// What a store answers before `deadline`: what runs out of time here has written nothing, and can say so.
 async fn before<T>(deadline: Instant, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = || StoreError::Unavailable("it did not answer in time".to_owned());
     timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late()))

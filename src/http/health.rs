@@ -68,3 +68,25 @@ fn numbers(content: &ContentService, metrics: &PrometheusHandle) -> Response {
 fn said(status: StatusCode, what: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, JSON), (header::CACHE_CONTROL, NO_COPY)], what.to_string()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock,
+        store::{Location, open},
+    };
+
+    #[tokio::test]
+    async fn a_server_that_was_told_to_stop_is_not_ready() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let content = Arc::new(ContentService::new(open(&Location::Sqlite(folder.path().join("content.db"))).unwrap(), clock));
+        let stop = CancellationToken::new();
+
+        let before = ready(State((Arc::clone(&content), stop.clone()))).await;
+        stop.cancel();
+        let after = ready(State((content, stop))).await;
+
+        assert_eq!((before.status(), after.status()), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+    }
+}

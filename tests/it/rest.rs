@@ -419,6 +419,10 @@ async fn the_website_goes_on_through(fault: Mode) {
 
     proxy.set(fault).await;
 
+    // The first one to ask waits, but not for long.
+    let asked = Instant::now();
+    assert_eq!(get(&server, "/readyz").status, 503);
+    assert!(asked.elapsed() < Duration::from_secs(3) + ANSWERED / 4, "/readyz was answered after {:?}", asked.elapsed());
     let list = shown(&server, "/api/projects");
     let one = shown(&server, "/api/projects/old");
     assert_eq!(list["data"], before["data"]);
@@ -473,6 +477,29 @@ async fn the_website_goes_on_reading_from_the_saved_copy_while_the_store_refuses
 #[tokio::test(flavor = "multi_thread")]
 async fn the_website_goes_on_reading_from_the_saved_copy_while_the_store_is_silent() {
     the_website_goes_on_through(Mode::Swallow).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_website_is_answered_over_every_bad_line() {
+    let store = Store::redis();
+    publish(&*store.repository).await;
+    let (mut proxy, server) = serve_through(&store).await;
+    for fault in [Mode::CutAnyRequest, Mode::CutAnyReply, Mode::CutMidReply, Mode::Slow, Mode::Trickle] {
+        for path in ["/api/projects", "/api/projects/new", "/api/resources"] {
+            // A write elsewhere, so that the copy has something to ask for.
+            update(&*store.repository, &project_key("new"), json!({ "title": format!("{fault:?} before {path}") })).await;
+            proxy.set(fault).await;
+            let answer = shown(&server, path);
+            let fresh = answer["meta"].get("source").is_none();
+            assert!(fresh || answer["meta"]["stale"] == json!(true), "{fault:?}: {answer}");
+            assert!(
+                !fresh || path == "/api/resources" || answer.to_string().contains(&format!("{fault:?} before {path}")),
+                "{fault:?}: {answer}"
+            );
+        }
+        proxy.set(Mode::Pass).await;
+        wait_until("the server is ready", || (get(&server, "/readyz").status == 200).then_some(()));
+    }
 }
 
 #[test]

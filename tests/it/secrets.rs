@@ -175,6 +175,13 @@ fn a_server_over_http_logs_nothing_of_what_it_is_told() {
                 assert!(!answer.contains(TOKEN) && !answer.contains(PASSWORD), "{answer}");
             }
         }
+        for path in
+            ["/metrics", "/readyz", "/healthz", &format!("/api/projects/{KEY}"), &format!("/api/resources/{ARGUMENT}"), "/api/projects"]
+        {
+            let answer = http::send(address, "GET", path, &agent, "").text();
+            assert!(!answer.contains(TOKEN) && !answer.contains(PASSWORD) && !answer.contains(REASON), "{answer}");
+            assert!(path.starts_with("/api/") || !answer.contains("canary"), "{answer}");
+        }
         // Sent without an address that is allowed: what is logged of it is the host and the origin alone.
         for (name, value) in [("Host", "evil.example"), ("Origin", "https://evil.example")] {
             http::send(address, "POST", &format!("/mcp?token={TOKEN}"), &[&agent[..], &[(name, value)]].concat(), ARGUMENT).text();
@@ -243,6 +250,8 @@ fn wrong_usage_repeats_no_address() {
         "import URL URL",
         "http --listen URL --allowed-host URL --allowed-origin URL --store URL",
         "http --listen=URL",
+        "http --public-api URL",
+        "http --public-api=URL",
         "stdio --store redis//owner:PASSWORD@127.0.0.1:1",
         "stdio --store redis:/owner:PASSWORD@127.0.0.1:1",
         "stdio --store http://owner:PASSWORD@127.0.0.1:1",
