@@ -125,7 +125,9 @@ impl Snapshot {
         let loaded = Instant::now();
         let newest = AuditQuery { limit: ENTRIES, ..AuditQuery::default() };
         let all = try_join_all(Kind::ALL.map(|kind| self.store.all(kind)));
-        let (all, page, stats) = tokio::try_join!(all, self.store.audit_entries(&newest), self.store.audit_stats())?;
+        let (all, mut page, stats) = tokio::try_join!(all, self.store.audit_entries(&newest), self.store.audit_stats())?;
+        // What was written since the pulse is told by the next one.
+        page.entries.retain(|entry| entry.seq().is_none_or(|seq| seq <= pulse.seq));
         let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
         for (kind, found) in Kind::ALL.into_iter().zip(all) {
             documents.extend(found.records.iter().map(kept));
@@ -144,27 +146,27 @@ impl Snapshot {
         if writes > FOLLOWED || added != writes {
             return Ok(None); // entries without a number, such as older programs add, need not be the newest ones
         }
-        let query = AuditQuery { limit: usize::try_from(added).unwrap_or(ENTRIES), ..AuditQuery::default() };
-        let mut entries = self.store.audit_entries(&query).await?.entries;
-        if entries.last().and_then(StoredEntry::seq).is_none_or(|seq| seq > last.pulse.seq + 1) {
-            return Ok(None); // more was written while this was read
+        // Some more, because others go on writing meanwhile; what they write is told by the next pulse.
+        let limit = usize::try_from(writes + FOLLOWED).unwrap_or(ENTRIES);
+        let query = AuditQuery { limit, ..AuditQuery::default() };
+        let (page, stats) = tokio::try_join!(self.store.audit_entries(&query), self.store.audit_stats())?;
+        let told = |entry: &StoredEntry| entry.seq().is_some_and(|seq| seq > last.pulse.seq && seq <= pulse.seq);
+        let entries: Vec<StoredEntry> = page.entries.into_iter().filter(told).collect();
+        if entries.len() as u64 != writes {
+            return Ok(None);
         }
-        entries.retain(|entry| entry.seq().is_some_and(|seq| seq > last.pulse.seq));
         let changed: BTreeSet<DocumentKey> = entries.iter().filter_map(StoredEntry::key).collect();
         let records = match try_join_all(changed.iter().map(async |key| self.store.get(key, Purpose::Show).await)).await {
             // It has a place among the documents that cannot be read.
             Err(StoreError::Corrupt { .. }) => return Ok(None),
             records => records?,
         };
-        let mut held = Held { pulse, ..last.clone() };
+        let mut held = Held { pulse, stats, ..last.clone() };
         for (key, record) in changed.into_iter().zip(records) {
             match record {
                 Some(record) => held.documents.extend([kept(&record)]),
                 None => drop(held.documents.remove(&key)),
             }
-        }
-        for entry in &entries {
-            held.stats.count(entry);
         }
         held.entries.splice(0..0, entries);
         held.entries.truncate(ENTRIES);

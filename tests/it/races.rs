@@ -605,3 +605,48 @@ async fn a_full_disk_loses_nothing_and_the_same_server_goes_on_when_there_is_roo
     })
     .await;
 }
+
+/// Lists come from a copy in each process; none may be older than what was acknowledged before it was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_never_older_than_an_acknowledged_write_of_any_process() {
+    const NOISE: usize = 4;
+    let store = Store::redis();
+    let key = project_key("watched");
+    create_sound(&*store.repository, &key).await;
+    for number in 0..NOISE {
+        create_sound(&*store.repository, &project_key(&format!("noise-{number}"))).await;
+    }
+    let (writer, reader) = (Mcp::start(&store).await, Mcp::start(&store).await);
+    let over = AtomicBool::new(false);
+    let noise = join_all((0..NOISE).map(async |number| {
+        let mut updates = 0;
+        while !over.load(Ordering::SeqCst) {
+            updates += 1;
+            let arguments = json!({ "id": format!("noise-{number}"), "data": { "title": format!("noise {updates}") } });
+            assert_eq!(writer.call("update_project", arguments).await["success"], true);
+        }
+    }));
+    let watch = async {
+        for round in 0..40 {
+            let title = format!("round {round}");
+            let arguments = json!({ "id": key.id, "data": { "title": title } });
+            assert_eq!(writer.call("update_project", arguments).await["success"], true);
+
+            let listed = reader.call("list_projects", json!({ "query": "watched" })).await;
+
+            assert_eq!((&listed["data"][0]["title"], &listed["meta"]["total"]), (&json!(title), &json!(1)), "{listed}");
+        }
+        over.store(true, Ordering::SeqCst);
+    };
+    join(noise, watch).await;
+
+    // The copy's log is the store's, each entry once, when the store is gone.
+    let expected = store.assert_sound().await.seq;
+    reader.call("list_projects", json!({})).await;
+    store.server().stop();
+    let (stats, log) = (reader.call("get_audit_stats", json!({})).await, reader.call("get_audit_log", json!({ "limit": 500 })).await);
+    store.server().cont();
+    assert_eq!((&stats["meta"]["source"], &stats["data"]["totalEntries"]), (&json!("snapshot"), &json!(expected)), "{stats}");
+    let numbers: Vec<u64> = log["data"].as_array().unwrap().iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..numbers.len() as u64).map(|older| expected - older).collect::<Vec<_>>());
+}
