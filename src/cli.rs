@@ -322,6 +322,7 @@ impl Cli {
             origins = Some(arguments.allowed_origins.join(","));
             public_api.clone_from(&arguments.public_api);
             rate_limit = Some(arguments.rate_limit.clone());
+            public_api.clone_from(&arguments.public_api);
         }
         let options = [
             ("key prefix", &common.key_prefix, "--key-prefix", "PORTFOLIO_KEY_PREFIX", "none"),
@@ -334,6 +335,7 @@ impl Cli {
             ("http: allowed origins", &origins, "--allowed-origin", "PORTFOLIO_ALLOWED_ORIGINS", "localhost"),
             ("http: public API", &public_api, "--public-api", "PORTFOLIO_PUBLIC_API", "false"),
             ("http: rate limit", &rate_limit, "--rate-limit", "PORTFOLIO_RATE_LIMIT", DEFAULT_RATE_LIMIT),
+            ("http: public API", &public_api, "--public-api", "PORTFOLIO_PUBLIC_API", "false"),
         ];
         for (name, value, option, variable, default) in options {
             let value = value.as_deref().filter(|value| !value.is_empty());
