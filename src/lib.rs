@@ -59,7 +59,13 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
         match &cli.command {
             None | Some(Command::Stdio | Command::Doctor(_)) => commands::stdio::run(content, &settings, stop).await,
             Some(Command::Http(_)) => commands::http::run(content, &settings, stop).await,
-            Some(Command::Import(arguments)) => commands::import::run(&content, &settings, arguments, &mut std::io::stdout().lock()).await,
+            Some(Command::Import(arguments)) => {
+                let mut out = std::io::stdout();
+                tokio::select! {
+                    done = commands::import::run(&content, &settings, arguments, &mut out) => done,
+                    () = stop.cancelled() => anyhow::bail!("interrupted: what was imported so far is kept; run it again for the rest"),
+                }
+            }
         }
     });
     // A read of standard input that nobody answers any more must not keep the process.
@@ -103,17 +109,23 @@ fn start_logs(settings: &Settings) {
 fn stop_on_signals() -> CancellationToken {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
-    tokio::spawn(async move {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // Before anything is begun that a signal must not break off.
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+            return stop;
+        };
+        tokio::spawn(async move {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-        }
-        #[cfg(not(unix))]
+            stopping.cancel();
+        });
+    }
+    #[cfg(not(unix))]
+    tokio::spawn(async move {
         let _ = tokio::signal::ctrl_c().await;
         stopping.cancel();
     });

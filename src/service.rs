@@ -224,7 +224,13 @@ impl ContentService {
         self.used.store(true, Ordering::Relaxed);
         let page = async {
             match &self.snapshot {
-                Some(snapshot) => snapshot.current().await.map(|copy| copy.list(kind, query)),
+                Some(snapshot) => {
+                    let copy = snapshot.current().await?;
+                    // Thousands of documents take longer to look through than other calls should wait.
+                    let query = query.clone();
+                    let page = tokio::task::spawn_blocking(move || copy.list(kind, &query));
+                    page.await.map_err(|_| StoreError::ended())
+                }
                 None => self.store.list(kind, query).await,
             }
         };

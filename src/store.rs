@@ -172,7 +172,7 @@ impl StoreError {
     }
 
     /// A task of the store panicked. What it said stays where the panic is logged: it may repeat a document.
-    fn ended() -> Self {
+    pub(crate) fn ended() -> Self {
         Self::Failed("the work ended unexpectedly, and the server's log says where".to_owned())
     }
 }

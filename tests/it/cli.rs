@@ -1,6 +1,11 @@
 //! The command line: exit codes, what is said where, and the one command that writes, `import`.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use serde_json::{Value, json};
 
@@ -168,4 +173,20 @@ fn a_store_that_cannot_be_reached_is_the_systems_fault() {
     assert!(stderr.contains("cannot be reached"), "{stderr}");
     assert_eq!(nowhere, 1);
     assert!(said.contains("holds none of projects.json"), "{said}");
+}
+
+#[test]
+fn an_import_can_be_interrupted() {
+    let (home, silent) = (Home::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let mut command = home.command(PROGRAM);
+    command.args(["import", &folder("examples/content"), "--store", &url]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _connection = silent.accept().unwrap();
+
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+
+    let (code, _, stderr) = said(&child.wait_with_output().unwrap());
+    assert!(stderr.contains("interrupted: what was imported so far is kept"), "{stderr}");
+    assert_eq!(code, 3);
 }
