@@ -223,16 +223,10 @@ impl ContentService {
     pub async fn list(&self, kind: Kind, query: &ListQuery) -> Result<Fetched<ListPage>, Error> {
         self.used.store(true, Ordering::Relaxed);
         let page = async {
-            match &self.snapshot {
-                Some(snapshot) => {
-                    let copy = snapshot.current().await?;
-                    // Thousands of documents take longer to look through than other calls should wait.
-                    let query = query.clone();
-                    let page = tokio::task::spawn_blocking(move || copy.list(kind, &query));
-                    page.await.map_err(|_| StoreError::ended())
-                }
-                None => self.store.list(kind, query).await,
-            }
+            let Some(snapshot) = &self.snapshot else { return self.store.list(kind, query).await };
+            let (copy, query) = (snapshot.current().await?, query.clone());
+            // Thousands of documents take longer to look through than other calls should wait.
+            tokio::task::spawn_blocking(move || copy.list(kind, &query)).await.map_err(|_| StoreError::ended())
         };
         match before(Instant::now() + READING, page).await {
             Ok(page) => Ok(Fetched { value: page, saved: None }),
