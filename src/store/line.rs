@@ -16,7 +16,7 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::timeout;
-use tracing::info;
+use tracing::debug;
 
 /// How long a connection may take to be made: name, TCP, TLS and password.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -77,7 +77,7 @@ impl Line {
         match &answer {
             Err(error) if error.is_timeout() => {
                 if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT && self.replace(number) {
-                    info!("the connection to Redis fell silent and is replaced");
+                    debug!("the connection to Redis fell silent and is replaced");
                 }
             }
             // One that was closed is the manager's to replace.
