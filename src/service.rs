@@ -261,6 +261,7 @@ impl ContentService {
 
     /// A page of the audit log.
     pub async fn audit_entries(&self, query: &AuditQuery) -> Result<Fetched<AuditPage>, Error> {
+        self.used.store(true, Ordering::Relaxed);
         match self.store.audit_entries(query).await {
             Ok(page) => Ok(Fetched { value: page, saved: None }),
             Err(error) => self.saved(error, |copy| Some(copy.audit_entries(query))),
@@ -269,6 +270,7 @@ impl ContentService {
 
     /// The audit log in numbers, with its newest entries.
     pub async fn audit_stats(&self) -> Result<Fetched<(AuditStats, Vec<StoredEntry>)>, Error> {
+        self.used.store(true, Ordering::Relaxed);
         let newest = AuditQuery { limit: 10, ..AuditQuery::default() };
         match tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest)) {
             Ok((stats, page)) => Ok(Fetched { value: (stats, page.entries), saved: None }),
@@ -291,6 +293,7 @@ impl ContentService {
     /// Without an expected version a write that lost a race is computed again; the caller's patch says what to change,
     /// not what the document was.
     pub async fn update(&self, request: UpdateRequest) -> Result<Updated, Error> {
+        self.used.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + RACE;
         let operation = match &request.idempotency_key {
             Some(key) => Operation::keyed(key, &identity(&request)),
