@@ -35,6 +35,8 @@ const READING: Duration = Duration::from_secs(7);
 /// How often the saved copy is compared with the store while calls come in, and how often while none do.
 const CONFIRM: Duration = Duration::from_mins(1);
 const IDLE: u32 = 5;
+/// How soon after a write of ours the copy has it, at most once in that time.
+const FOLLOW: Duration = Duration::from_secs(3);
 /// The first call goes first.
 const FIRST_COPY: Duration = Duration::from_millis(250);
 /// How long the website's answers are kept where another program may change documents without a trace.
@@ -153,6 +155,7 @@ pub struct ContentService {
     clock: fn() -> Timestamp,
     queues: Vec<Mutex<()>>,
     used: AtomicBool,
+    following: Arc<AtomicBool>,
 }
 
 impl ContentService {
@@ -161,7 +164,7 @@ impl ContentService {
     pub fn new(store: impl Into<Store>, clock: fn() -> Timestamp) -> Self {
         let Store { repository: store, snapshot } = store.into();
         let queues = std::iter::repeat_with(Mutex::default).take(QUEUES).collect();
-        Self { store, snapshot, clock, queues, used: AtomicBool::new(false) }
+        Self { store, snapshot, clock, queues, used: AtomicBool::new(false), following: Arc::default() }
     }
 
     /// Keeps the saved copy ready for the time when the store is away; never ends.
@@ -373,7 +376,23 @@ impl ContentService {
             committed
         });
         // What a panic says may repeat a document.
-        commit.await.unwrap_or_else(|_| Err(StoreError::OutcomeUnknown("the commit ended unexpectedly".to_owned())))
+        let committed = commit.await;
+        self.follow();
+        committed.unwrap_or_else(|_| Err(StoreError::OutcomeUnknown("the commit ended unexpectedly".to_owned())))
+    }
+
+    /// Brings the saved copy up to a write of ours, soon, so that an outage does not undo it for the reader.
+    fn follow(&self) {
+        let Some(snapshot) = self.snapshot.clone() else { return };
+        if self.following.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let following = Arc::clone(&self.following);
+        tokio::spawn(async move {
+            sleep(FOLLOW).await;
+            following.store(false, Ordering::Relaxed);
+            let _ = snapshot.current().await; // a store that is away is met by others too
+        });
     }
 
     /// What a write of now is recorded with.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     domain::{Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Record, Timestamp, document::excerpt, list::ListPosition},
     service::{Error, Mode, UpdateRequest, Updated},
+    store::StoreError,
 };
 
 /// A page of whole documents stops growing here, in bytes, so that it does not flood a model's context.
@@ -82,7 +83,7 @@ impl ContentServer {
             idempotency_key: params.idempotency_key,
             origin,
         };
-        let nothing_named = request.patch.is_empty();
+        let (nothing_named, keyed) = (request.patch.is_empty(), request.idempotency_key.is_some());
         match self.content.update(request).await {
             Ok(updated) => {
                 let mut answer = self.updated(updated, mode);
@@ -92,7 +93,13 @@ impl ContentServer {
                 Ok(answer)
             }
             Err(Error::Invalid(violations)) => Err(ToolError::invalid_change(&key, &violations, self.content.now())),
-            Err(error) => Err(self.failed("UPDATE", D::KIND, error)),
+            Err(error) => {
+                // True of this call, but the key is there for calls whose outcome nobody knows.
+                let repeatable = keyed && matches!(&error, Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. }));
+                let failed = self.failed("UPDATE", D::KIND, error);
+                let hint = ". If an earlier call with this idempotencyKey had no clear answer, it may have been carried out: repeat it";
+                Err(if repeatable { failed.with_hint(hint) } else { failed })
+            }
         }
     }
 

@@ -76,6 +76,12 @@ impl ToolError {
         Self { code: "STORE_UNAVAILABLE".to_owned(), message, details: None, timestamp }
     }
 
+    /// The same with something more to say.
+    pub(super) fn with_hint(mut self, hint: &str) -> Self {
+        self.message.push_str(hint);
+        self
+    }
+
     fn invalid(headline: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
         let count = violations.len();
         let mut message = format!("{headline}, {count} problem{}:", if count == 1 { "" } else { "s" });

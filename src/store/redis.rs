@@ -11,7 +11,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream};
 use redis::{
     Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, Script, ServerErrorKind, TlsCertificates, Value,
     cmd, io::tcp::TcpSettings,
@@ -41,8 +40,10 @@ pub(super) use smoke::smoke;
 
 /// Documents are fetched so many at a time, and entries at first.
 const CHUNK: usize = 100;
-/// So many requests for documents are on their way together.
-const AT_ONCE: usize = 4;
+/// The first documents are fetched so many at a time, and then as many as make up these bytes: on a slow line an answer must still
+/// come in time, and other answers between two of them.
+const FIRST: usize = 8;
+const PIECE: usize = 512 * 1024;
 /// When to ask again for a write that the server does not take at the moment.
 const FULL: Duration = Duration::from_secs(3);
 /// After a write of ours, reads go where the write went: a replica may be behind.
@@ -305,15 +306,20 @@ impl Repository for RedisStore {
 
     async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
         let keys: Vec<DocumentKey> = self.ids(kind).await?.into_iter().map(|id| DocumentKey::new(kind, id)).collect();
-        let chunk = async |chunk: &[DocumentKey]| {
+        let (mut texts, mut bytes, mut size) = (Vec::with_capacity(keys.len()), 0, FIRST);
+        while let Some(chunk) = keys.get(texts.len()..keys.len().min(texts.len() + size)).filter(|chunk| !chunk.is_empty()) {
             let mut command = cmd("MGET");
             for key in chunk {
                 command.arg(self.keys.document(key));
             }
-            self.read(Purpose::Show, &command).await.map(array).map_err(|error| unread(&error))
-        };
-        let chunks: Vec<Vec<Value>> = stream::iter(keys.chunks(CHUNK).map(chunk)).buffered(AT_ONCE).try_collect().await?;
-        let texts = chunks.into_iter().flatten();
+            let values = array(self.read(Purpose::Show, &command).await.map_err(|error| unread(&error))?);
+            if values.len() != chunk.len() {
+                return Err(StoreError::Failed("Redis gave fewer documents than it was asked for".to_owned()));
+            }
+            bytes += values.iter().map(|value| if let Value::BulkString(text) = value { text.len() } else { 0 }).sum::<usize>();
+            texts.extend(values);
+            size = (PIECE / (bytes / texts.len()).max(1)).clamp(1, 10 * CHUNK);
+        }
         let (mut present, mut absent) = (Vec::with_capacity(keys.len()), Vec::new());
         for (key, text) in keys.into_iter().zip(texts) {
             match text {
@@ -606,6 +612,9 @@ fn refused(error: &RedisError) -> StoreError {
         (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
             paused("this Redis is a read-only replica; give the server the address of the primary".to_owned())
         }
+        _ if plain(error).to_lowercase().contains("capacity quota exceeded") => {
+            paused("the database has used up its quota of space; make room or raise the plan's limit, then try again".to_owned())
+        }
         (_, Some("OOM")) => paused("the Redis database is full; make room or enlarge it, then try again".to_owned()),
         (_, Some("WRONGTYPE")) => StoreError::Failed(
             "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; the site's developer has to \
@@ -625,6 +634,15 @@ fn paused(reason: String) -> StoreError {
 fn unread(error: &RedisError) -> StoreError {
     if let Some(reason) = not_let_in(error) {
         return StoreError::Refused(reason);
+    }
+    // What Upstash says with no code of its own.
+    let said = plain(error).to_lowercase();
+    if said.contains("max requests limit exceeded") {
+        let remedy = "wait for the next period or raise the plan's limit";
+        return StoreError::Refused(format!("the database's quota of requests is used up; {remedy}"));
+    }
+    if said.contains("max concurrent connections") || error.code() == Some("BUSY") {
+        return StoreError::Unavailable(plain(error));
     }
     if is_transient(error) || error.is_unrecoverable_error() || error.kind() == ErrorKind::InvalidClientConfig {
         return StoreError::Unavailable(format!("{}; {REMEDY}", plain(error)));
@@ -766,4 +784,29 @@ fn pairs(value: Value) -> HashMap<String, String> {
         }
     };
     pairs.into_iter().filter_map(|(name, value)| Some((text(name).ok()?, text(value).ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> RedisError {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        unwrapped(value).unwrap_err()
+    }
+
+    /// What Upstash says has no code of its own, and each calls for something else.
+    #[test]
+    fn a_used_up_quota_and_a_busy_server_are_told_apart() {
+        let quota = said("ERR max requests limit exceeded. Limit: 500000, Usage: 500000");
+        let connections = said("ERR max concurrent connections exceeded");
+        let space = said("ERR DB capacity quota exceeded. Limit: 268435456");
+        let busy = said("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
+
+        assert!(matches!(unread(&quota), StoreError::Refused(reason) if reason.contains("quota of requests")));
+        assert!(matches!(refused(&quota), StoreError::Refused(_)));
+        assert!(matches!(unread(&connections), StoreError::Unavailable(_)));
+        assert!(matches!(unread(&busy), StoreError::Unavailable(_)));
+        assert!(matches!(refused(&space), StoreError::Paused { reason, .. } if reason.contains("quota of space")));
+    }
 }

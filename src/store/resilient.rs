@@ -61,7 +61,7 @@ impl<R: Repository> Resilient<R> {
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        self.ask(operation, &self.reads, READ, ask).await.map_err(|failure| match failure {
+        self.ask(operation, &self.reads, Proves::ItServes, READ, ask).await.map_err(|failure| match failure {
             Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
             Failure::Store(error) => error,
         })
@@ -72,13 +72,14 @@ impl<R: Repository> Resilient<R> {
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        self.ask(operation, &self.writes, READ, ask).await.map_err(Failure::of_a_write)
+        self.ask(operation, &self.writes, Proves::Nothing, READ, ask).await.map_err(Failure::of_a_write)
     }
 
     async fn ask<T, F>(
         &self,
         operation: &'static str,
         breaker: &Breaker,
+        proves: Proves,
         within: Duration,
         ask: impl Fn() -> F + Send + Sync,
     ) -> Result<T, Failure>
@@ -89,7 +90,7 @@ impl<R: Repository> Resilient<R> {
         let (last, deadline) = (Instant::now() + within / 2, Instant::now() + within);
         self.budget.deposit();
         let late = || StoreError::Unavailable(format!("it did not answer in time; {REMEDY}"));
-        let attempt = || self.attempt(operation, breaker, deadline, ask(), late);
+        let attempt = || self.attempt(operation, breaker, proves, deadline, ask(), late);
         let mut met = None;
         let answer = attempt
             .retry(pauses())
@@ -130,6 +131,7 @@ impl<R: Repository> Resilient<R> {
         &self,
         operation: &'static str,
         breaker: &Breaker,
+        proves: Proves,
         deadline: Instant,
         answer: impl Future<Output = Result<T, StoreError>>,
         late: impl FnOnce() -> StoreError,
@@ -155,8 +157,10 @@ impl<R: Repository> Resilient<R> {
             | Err(
                 StoreError::Conflict | StoreError::ReadOnly(_) | StoreError::Mismatch | StoreError::Corrupt { .. } | StoreError::Failed(_),
             ) => {
-                leave.answered();
-                self.recover(breaker);
+                if proves == Proves::ItServes {
+                    leave.answered();
+                    self.recover(breaker);
+                }
             }
         }
         result.map_err(Failure::Store)
@@ -199,7 +203,7 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
-        let all = self.ask("all", &self.reads, LOAD, || self.store.all(kind)).await;
+        let all = self.ask("all", &self.reads, Proves::ItServes, LOAD, || self.store.all(kind)).await;
         all.map_err(|failure| match failure {
             Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
             Failure::Store(error) => error,
@@ -216,7 +220,7 @@ impl<R: Repository> Repository for Resilient<R> {
         // What an earlier sending may have done is told by the mark of a later one, or not at all.
         let unsettled = AtomicU32::new(0);
         let late = || StoreError::OutcomeUnknown("it did not answer in time".to_owned());
-        let attempt = || self.attempt("commit", &self.writes, deadline, self.store.commit(changes, operation), late);
+        let attempt = || self.attempt("commit", &self.writes, Proves::ItServes, deadline, self.store.commit(changes, operation), late);
         let committed = attempt
             .retry(pauses())
             .sleep(tokio::time::sleep)
@@ -244,7 +248,7 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
-        let carried = self.ask("carry", &self.writes, LOAD, || self.store.carry(entries, now)).await;
+        let carried = self.ask("carry", &self.writes, Proves::ItServes, LOAD, || self.store.carry(entries, now)).await;
         carried.map_err(Failure::of_a_write)
     }
 
@@ -267,6 +271,15 @@ impl<R: Repository> Repository for Resilient<R> {
     async fn cache(&self, publication: &Publication, seq: u64, answer: &str, lasting: Duration) -> Result<(), StoreError> {
         self.once("cache", &self.writes, self.store.cache(publication, seq, answer, lasting)).await
     }
+}
+
+/// What an answer says of the things that a breaker lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proves {
+    /// The store does them.
+    ItServes,
+    /// Nothing: a store that is full answers what is read for a write.
+    Nothing,
 }
 
 /// Why there is no answer.

@@ -23,6 +23,8 @@ use crate::domain::{AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPa
 const ENTRIES: usize = 1000;
 /// More writes than these are not followed one by one: everything is read again.
 const FOLLOWED: u64 = 100;
+/// So many entries may come in while the log is read.
+const SLACK: u64 = 10;
 /// Everything is read again after this time and one more second for each 100 kB of it, because some changes leave no trace in the log.
 const LEAST_AGE: Duration = Duration::from_secs(5);
 const BYTES_PER_SECOND: usize = 100_000;
@@ -71,9 +73,13 @@ impl Snapshot {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A copy of what the store holds now.
+    /// A copy of what the store holds now. What was begun for it is finished, even if the caller has no time to wait.
     pub async fn current(self: &Arc<Self>) -> Result<SavedCopy, StoreError> {
-        let asked = Instant::now();
+        let (snapshot, asked) = (Arc::clone(self), Instant::now());
+        tokio::spawn(async move { snapshot.since(asked).await }).await.unwrap_or_else(|_| Err(StoreError::ended()))
+    }
+
+    async fn since(self: &Arc<Self>, asked: Instant) -> Result<SavedCopy, StoreError> {
         let _turn = self.asking.lock().await;
         let last = self.last();
         if let Some(copy) = &last
@@ -98,8 +104,13 @@ impl Snapshot {
         Ok(self.keep(SavedCopy { held, confirmed }))
     }
 
-    fn keep(&self, copy: SavedCopy) -> SavedCopy {
-        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy.clone());
+    fn keep(&self, mut copy: SavedCopy) -> SavedCopy {
+        let mut kept = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        // Everything may have been read anew in the meantime.
+        if let Some(other) = kept.as_ref().filter(|other| other.held.pulse == copy.held.pulse && other.held.loaded > copy.held.loaded) {
+            copy.held = Arc::clone(&other.held);
+        }
+        *kept = Some(copy.clone());
         copy
     }
 
@@ -147,7 +158,7 @@ impl Snapshot {
             return Ok(None); // entries without a number, such as older programs add, need not be the newest ones
         }
         // Some more, because others go on writing meanwhile; what they write is told by the next pulse.
-        let limit = usize::try_from(writes + FOLLOWED).unwrap_or(ENTRIES);
+        let limit = usize::try_from(writes + SLACK).unwrap_or(ENTRIES);
         let query = AuditQuery { limit, ..AuditQuery::default() };
         let (page, stats) = tokio::try_join!(self.store.audit_entries(&query), self.store.audit_stats())?;
         let told = |entry: &StoredEntry| entry.seq().is_some_and(|seq| seq > last.pulse.seq && seq <= pulse.seq);

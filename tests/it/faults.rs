@@ -21,6 +21,7 @@ use crate::{
         program::Home,
         proxy::{Mode, Proxy},
         stores::Store,
+        wait_until,
     },
     transport::{HttpServer, Session},
 };
@@ -205,4 +206,69 @@ async fn every_fault_of_the_line_is_survived_over_streamable_http() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_fault_of_the_line_is_survived_over_http_with_sse() {
     every_fault_is_survived_over("sse").await;
+}
+
+/// How often Redis was sent a command.
+fn times(store: &Store, command: &str) -> u64 {
+    let info: String = store.server().run(redis::cmd("INFO").arg("commandstats"));
+    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or_default()
+}
+
+/// A line that is only narrow is no outage: documents come in pieces that pass in time, and other answers between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_documents_are_listed_over_a_narrow_line() {
+    let store = Store::redis();
+    for number in 0..300 {
+        let document = json!({ "id": format!("p{number}"), "title": "x".repeat(10_000) }).to_string();
+        store.server().run::<()>(redis::cmd("SET").arg(format!("data:projects:p{number}")).arg(document));
+        store.server().run::<()>(redis::cmd("SADD").arg("index:all:projects").arg(format!("p{number}")));
+    }
+    let mut proxy = Proxy::start(store.server().port()).await;
+    proxy.set(Mode::Narrow).await;
+    let client = Mcp::start_with(&["--store".to_owned(), proxy.url()]).await;
+
+    let listed = client.call_until("list_projects", json!({}), |answer| answer["success"] == true).await;
+    let one = client.call("get_project", json!({ "id": "p7" })).await;
+
+    assert_eq!((&listed["meta"]["source"], &listed["meta"]["total"]), (&json!("redis"), &json!(300)), "{listed}");
+    assert_eq!(one["meta"]["source"], "redis", "{}", one["meta"]);
+    assert!(!client.stderr().contains("does not serve"), "{}", client.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_saved_copy_has_the_servers_own_writes() {
+    let store = Store::redis();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let client = Mcp::start(&store).await;
+    client.call("list_projects", json!({})).await;
+    assert_eq!(client.call("update_project", json!({ "id": "a", "data": { "title": "Mine" } })).await["success"], true);
+
+    let before = times(&store, "get");
+    wait_until("the document is read again for the copy", || (times(&store, "get") > before).then_some(()));
+    store.server().stop();
+    let copied = client.call("get_project", json!({ "id": "a" })).await;
+    store.server().cont();
+
+    assert_eq!((&copied["meta"]["stale"], &copied["data"]["title"]), (&json!(true), &json!("Mine")), "{copied}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_database_is_said_once_however_often_it_is_written_to() {
+    let store = Store::redis();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let client = Mcp::start(&store).await;
+    let scripts = || times(&store, "evalsha") + times(&store, "eval");
+    let before = scripts();
+    store.server().run::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
+
+    while scripts() < before + 3 {
+        let full = client.call("update_project", json!({ "id": "a", "data": { "title": "New" } })).await;
+        assert_eq!(full["error"]["code"], "STORE_READ_ONLY", "{full}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    let log = client.stderr();
+    assert_eq!(log.matches("is full").count(), 1, "{log}");
+    assert!(!log.contains("serves writes again"), "{log}");
 }

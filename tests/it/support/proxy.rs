@@ -45,6 +45,8 @@ pub(crate) enum Mode {
     Slow,
     /// Passes what the server answers byte by byte.
     Trickle,
+    /// Passes what the server answers at a megabyte a second.
+    Narrow,
     /// Takes connections and bytes and passes nothing on. A connection that met this stays silent for ever, as behind a router that
     /// forgot it.
     Swallow,
@@ -232,6 +234,9 @@ async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
         }
         if state.is(Mode::Slow) {
             sleep(SLOW).await;
+        }
+        if state.is(Mode::Narrow) {
+            sleep(Duration::from_micros(count as u64)).await;
         }
         for piece in bytes.chunks(if state.is(Mode::Trickle) { 1 } else { count }) {
             if state.is(Mode::Trickle) {
