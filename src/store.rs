@@ -33,6 +33,14 @@ pub trait Repository: Send + Sync {
     /// `None` if there is no such document; absence is not an error.
     async fn get(&self, key: &DocumentKey, purpose: Purpose) -> Result<Option<Record>, StoreError>;
 
+    /// The document with its newest entry as this process remembers it, if reading it takes a round trip and the store answered a write
+    /// just now.
+    ///
+    /// Good for making a change from, because the commit compares: one that is not so any more costs a try and nothing else.
+    fn recall(&self, _key: &DocumentKey) -> Option<Record> {
+        None
+    }
+
     /// The ids of every document of a kind, sorted.
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError>;
 

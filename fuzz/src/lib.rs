@@ -374,7 +374,7 @@ fn printed(object: &Object) -> String {
 }
 
 fn circumstances() -> Circumstances {
-    let operation = Operation::once("key", &json!({}));
+    let operation = Operation::once("key", json!({}));
     Circumstances { origin: Origin::new(Source::Mcp), operation, entry_id: "entry".to_owned(), now: Timestamp::from_millis(1) }
 }
 

@@ -136,7 +136,7 @@ async fn import(
     let mut tries = 0;
     loop {
         let ids: Vec<&str> = documents.iter().map(|(key, _)| key.id.as_str()).collect();
-        let operation = Operation::once(&Uuid::new_v4().to_string(), &json!({ "import": ids }));
+        let operation = Operation::once(&Uuid::new_v4().to_string(), json!({ "import": ids }));
         let origin = Origin { actor: whoami::username().ok(), transport: Some("cli"), ..Origin::new(Source::Admin) };
         let stored = join_all(documents.iter().map(|(key, _)| content.stored(key))).await;
         let (mut report, mut changes) = (Report::default(), Vec::new());

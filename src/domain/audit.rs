@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{
     Timestamp,
     document::{DocumentKey, Kind, Version, sha256_hex},
-    patch::{FieldChange, canonical},
+    patch::FieldChange,
 };
 
 /// What a write did.
@@ -259,7 +259,11 @@ impl StoredEntry {
     pub fn identity(&self) -> String {
         match self.text_of("id") {
             Some(id) => id.to_owned(),
-            None => canonical(&Value::Object(self.json().clone())).to_string(),
+            None => {
+                let mut json = Value::Object(self.json().clone());
+                json.sort_all_objects();
+                json.to_string()
+            }
         }
     }
 

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::{
     Timestamp,
     audit::{Action, AuditEntry, EntryMetadata, Origin, entry_prefix},
-    document::{DocumentKey, MAX_BYTES, Record, Violation, printed, sha256_hex},
-    patch::{self, FieldChange, canonical},
+    document::{DocumentKey, MAX_BYTES, Record, Violation, sha256_hex},
+    patch::{self, FieldChange},
     rules::is_owned,
 };
 
@@ -21,15 +21,16 @@ pub struct Operation {
 impl Operation {
     /// A write that the caller may repeat under `key`, for 24 hours and from anywhere; `request` is compared as JSON.
     #[must_use]
-    pub fn keyed(key: &str, request: &Value) -> Self {
+    pub fn keyed(key: &str, request: Value) -> Self {
         Self { lasting: true, ..Self::once(key, request) }
     }
 
     /// A write that only this call repeats, under a key that nobody else has.
     #[must_use]
-    pub fn once(key: &str, request: &Value) -> Self {
+    pub fn once(key: &str, mut request: Value) -> Self {
         let key = sha256_hex(key.as_bytes());
-        let fingerprint = sha256_hex(format!("{key} {}", printed(&canonical(request))).as_bytes());
+        request.sort_all_objects(); // so that equal requests have equal texts
+        let fingerprint = sha256_hex(format!("{key} {request}").as_bytes());
         Self { key, fingerprint, lasting: false }
     }
 
@@ -253,7 +254,7 @@ mod tests {
     use crate::domain::{Kind, Source};
 
     fn circumstances() -> Circumstances {
-        let operation = Operation::once("key", &json!({}));
+        let operation = Operation::once("key", json!({}));
         Circumstances { origin: Origin::new(Source::Mcp), operation, entry_id: "entry".to_owned(), now: Timestamp::from_millis(1) }
     }
 

@@ -166,13 +166,13 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// A document as it is stored: the bytes, and the JSON object that they say. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Record {
-    key: DocumentKey,
     content: Arc<Content>,
-    latest_entry: Option<String>,
+    latest_entry: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
 struct Content {
+    key: DocumentKey,
     text: String,
     document: Value,
     checksum: String,
@@ -206,21 +206,21 @@ impl Record {
     fn new(key: DocumentKey, text: String, document: Value, compact: OnceLock<Option<String>>) -> Self {
         let checksum = sha256_hex(text.as_bytes());
         let version = Version::of_checksum(&checksum);
-        let content = Content { text, document, checksum, version, compact, violations: OnceLock::new(), listing: OnceLock::new() };
-        Self { key, content: Arc::new(content), latest_entry: None }
+        let content = Content { key, text, document, checksum, version, compact, violations: OnceLock::new(), listing: OnceLock::new() };
+        Self { content: Arc::new(content), latest_entry: None }
     }
 
     /// Adds this document's newest audit entry, whose hash the next entry carries.
     #[must_use]
     pub fn with_latest_entry(mut self, latest_entry: Option<String>) -> Self {
-        self.latest_entry = latest_entry;
+        self.latest_entry = latest_entry.map(Arc::from);
         self
     }
 
     /// Where it is stored; the id in here is the one that finds it again.
     #[must_use]
     pub fn key(&self) -> &DocumentKey {
-        &self.key
+        &self.content.key
     }
 
     /// The stored text, byte for byte.
@@ -270,7 +270,7 @@ impl Record {
     /// The rules that this document breaks.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
-        self.content.violations.get_or_init(|| violations(&self.key, &self.content.document, self.content.text.len()))
+        self.content.violations.get_or_init(|| violations(&self.content.key, &self.content.document, self.content.text.len()))
     }
 
     /// Whether the website shows this document.
@@ -288,7 +288,7 @@ impl Record {
     /// What lists need of this document.
     #[must_use]
     pub fn listing(&self) -> &Listing {
-        self.content.listing.get_or_init(|| Listing::of(&self.key, self.document()))
+        self.content.listing.get_or_init(|| Listing::of(&self.content.key, self.document()))
     }
 }
 

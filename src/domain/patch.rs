@@ -62,20 +62,6 @@ pub fn unwrap_text(value: &mut Value) {
     }
 }
 
-/// JSON with sorted members, so that equal values have equal texts.
-#[must_use]
-pub fn canonical(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let mut sorted: Vec<_> = members.iter().collect();
-            sorted.sort_unstable_by_key(|(name, _)| *name);
-            sorted.into_iter().map(|(name, member)| (name.clone(), canonical(member))).collect::<Map<_, _>>().into()
-        }
-        Value::Array(items) => items.iter().map(canonical).collect(),
-        other => other.clone(),
-    }
-}
-
 /// `target` with `patch` merged into it (RFC 7396), order kept.
 #[must_use]
 pub fn merge(target: &Map<String, Value>, patch: &Map<String, Value>) -> Map<String, Value> {

@@ -63,7 +63,8 @@ pub(super) trait Content {
 impl<T: Content, M: Serialize> IntoCallToolResult for Answer<T, M> {
     fn into_call_tool_result(self) -> Result<CallToolResponse, ErrorData> {
         let meta = json!(self.meta);
-        let text = format!("{{\"success\":{},\"data\":{},\"meta\":{}}}", self.success, self.data.text(), printed(&meta));
+        let (data, about) = (self.data.text(), printed(&meta));
+        let text = ["{\"success\":", if self.success { "true" } else { "false" }, ",\"data\":", &data, ",\"meta\":", &about, "}"].concat();
         let mut answer = Map::with_capacity(3);
         answer.insert("success".to_owned(), Value::Bool(self.success));
         answer.insert("data".to_owned(), self.data.into_json());

@@ -1,6 +1,7 @@
 //! Records that were read before, so that the same bytes are not parsed, hashed and checked again.
 //!
-//! Never stale: the store is always asked, and a record is used again only for the very bytes that it was made from.
+//! What is shown is never stale: the store is asked, and a record is used again only for the very bytes that it was made from. A change may
+//! be tried on a record as it is remembered, because its commit compares.
 
 use std::{
     collections::HashMap,
@@ -33,6 +34,11 @@ impl RecordCache {
         let record = Record::parse(key, text)?;
         self.remember(record.clone());
         Ok(record)
+    }
+
+    /// What was last written at `key`, with its audit entry, if nothing else was read there since.
+    pub(super) fn recall(&self, key: &DocumentKey) -> Option<Record> {
+        self.lock().records.get(key).filter(|record| record.latest_entry().is_some()).cloned()
     }
 
     /// Keeps a record for the next time its text is read.

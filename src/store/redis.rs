@@ -48,6 +48,9 @@ const PIECE: usize = 512 * 1024;
 const FULL: Duration = Duration::from_secs(3);
 /// After a write of ours, reads go where the write went: a replica may be behind.
 const OWN_WRITE: Duration = Duration::from_secs(5);
+/// So soon after the answer to a write the line is taken to be there still. Who commits without reading first finds out later that it is
+/// not, and may not know what became of the commit.
+const BURST: Duration = Duration::from_millis(20);
 
 /// Documents and the audit log in a Redis database.
 pub(super) struct RedisStore {
@@ -85,16 +88,16 @@ impl RedisStore {
 
     /// The line for a read: that of our own recent write, or the one for reading.
     fn reading(&self, purpose: Purpose) -> &Line {
-        let own = purpose == Purpose::Change || self.wrote_lately();
+        let own = purpose == Purpose::Change || self.wrote_within(OWN_WRITE);
         match &self.write {
             Some(write) if own => write,
             _ => &self.read,
         }
     }
 
-    fn wrote_lately(&self) -> bool {
+    fn wrote_within(&self, time: Duration) -> bool {
         let last_write = *self.last_write.lock().unwrap_or_else(PoisonError::into_inner);
-        last_write.is_some_and(|instant| instant.elapsed() < OWN_WRITE)
+        last_write.is_some_and(|instant| instant.elapsed() < time)
     }
 
     async fn read(&self, purpose: Purpose, command: &Cmd) -> Result<Value, RedisError> {
@@ -293,6 +296,10 @@ impl Repository for RedisStore {
         }
     }
 
+    fn recall(&self, key: &DocumentKey) -> Option<Record> {
+        self.wrote_within(BURST).then(|| self.cache.recall(key)).flatten()
+    }
+
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
         let mut command = cmd("SMEMBERS");
         command.arg(self.keys.index("all", kind));
@@ -370,7 +377,7 @@ impl Repository for RedisStore {
                 let mut entries = Vec::with_capacity(changes.len());
                 for ((change, rest), seq) in changes.iter().zip(&rests).zip(first.parse::<u64>().unwrap_or_default()..) {
                     let text = entry_text(seq, timestamp, rest);
-                    self.cache.remember(change.next().clone());
+                    self.cache.remember(change.next().clone().with_latest_entry(Some(text.clone())));
                     entries.push(StoredEntry::parse(text));
                 }
                 Ok(Committed { entries, replayed: false })

@@ -198,6 +198,10 @@ impl<R: Repository> Repository for Resilient<R> {
         }
     }
 
+    fn recall(&self, key: &DocumentKey) -> Option<Record> {
+        self.writes.is_closed().then(|| self.store.recall(key)).flatten()
+    }
+
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
         self.read("ids", || self.store.ids(kind)).await
     }
@@ -453,7 +457,7 @@ mod tests {
         let store = failing_every(usize::MAX);
 
         for _ in 0..50 {
-            let operation = Operation::once("key", &serde_json::Value::Null);
+            let operation = Operation::once("key", serde_json::Value::Null);
             assert!(matches!(store.commit(&[], &operation).await, Err(StoreError::Conflict)));
         }
 

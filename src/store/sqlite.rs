@@ -685,7 +685,7 @@ mod tests {
     use crate::domain::{Circumstances, Origin, Source};
 
     fn operation(key: &str) -> Operation {
-        Operation::once(key, &json!({}))
+        Operation::once(key, json!({}))
     }
 
     fn creation(id: &str, title: &str) -> Change {
@@ -854,7 +854,7 @@ mod tests {
         let (_folder, path) = file();
         let store = SqliteStore::new(&path);
         create(&store, "a").await.unwrap();
-        let other_request = Operation::once("a", &json!("another request"));
+        let other_request = Operation::once("a", json!("another request"));
         assert!(matches!(store.outcome(&other_request).await, Err(StoreError::Mismatch)));
 
         by_hand(&path, "UPDATE operations SET expires = unixepoch() - 1");

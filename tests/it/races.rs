@@ -18,7 +18,7 @@ use std::{
 
 use futures::future::{join, join_all, join3};
 use portfolio_mcp::{
-    domain::{DocumentKey, Operation, Origin, Source},
+    domain::{DocumentKey, Operation, Origin, Source, Version},
     service::{ContentService, Error, Mode as UpdateMode, UpdateRequest, Updated},
     store::{Location, Purpose, Repository, StoreError, open},
 };
@@ -202,6 +202,76 @@ impl Line {
     }
 }
 
+/// A service among whose writers an update is first tried on what the process remembers, and another that changes the same documents.
+struct Burst {
+    store: Store,
+    busy: Arc<ContentService>,
+    other: Arc<ContentService>,
+    key: DocumentKey,
+    stop: Arc<AtomicBool>,
+    writers: JoinSet<()>,
+}
+
+impl Burst {
+    async fn begin() -> Self {
+        let store = Store::redis();
+        let (busy, other) = (service_on(store.another()), service_on(store.another()));
+        let (key, stop) = (project_key("a"), Arc::new(AtomicBool::new(false)));
+        create_sound(&*store.repository, &key).await;
+        let mut writers = JoinSet::new();
+        for writer in 0..4 {
+            let own = project_key(&format!("writer-{writer}"));
+            create_sound(&*store.repository, &own).await;
+            let (busy, stop) = (Arc::clone(&busy), Arc::clone(&stop));
+            writers.spawn(async move {
+                for number in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    retitle(&busy, &own, &title_of(writer, number)).await.unwrap();
+                }
+            });
+        }
+        Self { store, busy, other, key, stop, writers }
+    }
+
+    async fn end(self) -> Log {
+        self.stop.store(true, Ordering::SeqCst);
+        self.writers.join_all().await;
+        self.store.assert_sound().await
+    }
+}
+
+/// Whatever follows from a remembered document that is not so any more is found out again from the stored one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
+    let burst = Burst::begin().await;
+    let result = |text: &str| UpdateRequest { patch: object(json!({ "result": text })), ..titled(&burst.key, "") };
+    for round in 0..ROUNDS {
+        let (first, elsewhere) = (format!("first {round}"), format!("elsewhere {round}"));
+        burst.busy.update(result(&first)).await.unwrap();
+        let seen = burst.other.update(result(&elsewhere)).await.unwrap();
+
+        // It is the same as what is remembered, and a change of what is stored.
+        let changed = burst.busy.update(result(&first)).await.unwrap();
+        assert_eq!(changed.changes[0]["oldValue"], json!(elsewhere));
+
+        // A version that is not the remembered one is the stored one, and the other way round.
+        let known = burst.other.update(result(&elsewhere)).await.unwrap().version;
+        let expecting = |version: &Version| UpdateRequest { expected_version: Some(version.to_string()), ..result("expected") };
+        let conflict = burst.busy.update(expecting(&changed.version)).await.unwrap_err();
+        assert!(matches!(&conflict, Error::Conflict { current: Some(current), .. } if *current == known), "{conflict:?}");
+        assert_ne!(seen.version, known);
+        burst.busy.update(expecting(&known)).await.unwrap();
+
+        // What is remembered would be changed, and what is stored is so already.
+        burst.other.update(result(&first)).await.unwrap();
+        let already = burst.busy.update(result(&first)).await.unwrap();
+        assert_eq!((already.audit_id, already.changes), (None, json!([])));
+    }
+    burst.end().await;
+}
+
 /// Breaks the line at each of `ROUNDS` updates: each is applied and recorded once, and its caller learns so.
 async fn check_cuts(mode: Mode) {
     let mut line = Line::new().await;
@@ -266,7 +336,7 @@ async fn a_line_that_is_down_writes_nothing_and_works_when_it_is_back() {
 #[tokio::test]
 async fn an_outcome_that_is_unknown_is_settled_by_sending_the_same_again() {
     let store = Store::redis();
-    let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), &json!({})));
+    let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), json!({})));
     create_sound(&*store.repository, &key).await;
     let change = [change_for(&*store.repository, &key, json!({ "title": "New" }), &operation).await];
     store.server().stop();

@@ -340,7 +340,7 @@ impl Examination<'_> {
             let prefix = self.keys.internal(&format!("doctor:{}:", Uuid::new_v4()));
             let store = RedisStore::new(Some(url), None, &prefix).map_err(|error| StoreError::Unavailable(error.to_string()))?;
             let current = Record::parse(DocumentKey::new(kind, "doctor"), "{}".to_owned()).map_err(StoreError::Failed)?;
-            let operation = Operation::once(&Uuid::new_v4().to_string(), &json!({}));
+            let operation = Operation::once(&Uuid::new_v4().to_string(), json!({}));
             let change =
                 Change::replace(&current, &Map::from_iter([("id".to_owned(), json!("doctor"))]), circumstances(&operation, (self.clock)()));
             let changes: Vec<Change> = change.into_iter().collect();

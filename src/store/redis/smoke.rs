@@ -460,7 +460,7 @@ fn document_key() -> DocumentKey {
 
 /// The writes of a trial. Those of another request have the same keys.
 fn operations(prefix: &str, request: u8) -> [Operation; 3] {
-    [1, 2, 3].map(|number| Operation::once(&format!("{prefix}{number}"), &json!({ "smoke": request })))
+    [1, 2, 3].map(|number| Operation::once(&format!("{prefix}{number}"), json!({ "smoke": request })))
 }
 
 /// Every key that a trial writes.

@@ -288,7 +288,7 @@ async fn a_commit_that_is_sent_again_after_other_writes_is_answered_with_its_own
 #[tokio::test]
 async fn the_outcome_of_an_operation_is_known_after_it_and_not_before() {
     on_each_store(async |store| {
-        let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), &json!({"title": "New"})));
+        let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), json!({"title": "New"})));
         create_sound(&*store.repository, &key).await;
         let change = change_for(&*store.repository, &key, json!({"title": "New"}), &operation).await;
         assert!(store.repository.outcome(&operation).await.unwrap().is_none());
@@ -308,7 +308,7 @@ async fn the_outcome_of_an_operation_is_known_after_it_and_not_before() {
 async fn a_key_that_was_used_for_another_request_is_a_mismatch() {
     on_each_store(async |store| {
         let (key, name) = (project_key("a"), unique("key"));
-        let (first, other) = (Operation::keyed(&name, &json!({"title": "1"})), Operation::keyed(&name, &json!({"title": "2"})));
+        let (first, other) = (Operation::keyed(&name, json!({"title": "1"})), Operation::keyed(&name, json!({"title": "2"})));
         create_sound(&*store.repository, &key).await;
         let done = change_for(&*store.repository, &key, json!({"title": "1"}), &first).await;
         store.repository.commit(&[done], &first).await.unwrap();
@@ -330,8 +330,8 @@ async fn a_key_that_was_used_for_another_request_is_a_mismatch() {
 async fn one_request_is_the_same_however_its_members_are_ordered() {
     on_each_store(async |store| {
         let (key, name) = (project_key("a"), unique("key"));
-        let first = Operation::keyed(&name, &json!({"data": {"title": "1", "result": "2"}, "id": "a"}));
-        let same = Operation::keyed(&name, &json!({"id": "a", "data": {"result": "2", "title": "1"}}));
+        let first = Operation::keyed(&name, json!({"data": {"title": "1", "result": "2"}, "id": "a"}));
+        let same = Operation::keyed(&name, json!({"id": "a", "data": {"result": "2", "title": "1"}}));
         create_sound(&*store.repository, &key).await;
         let change = change_for(&*store.repository, &key, json!({"title": "1", "result": "2"}), &first).await;
 
@@ -345,7 +345,7 @@ async fn one_request_is_the_same_however_its_members_are_ordered() {
 #[tokio::test]
 async fn an_operation_that_conflicted_may_be_tried_again() {
     on_each_store(async |store| {
-        let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), &json!({})));
+        let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), json!({})));
         create_sound(&*store.repository, &key).await;
         let stale = change_for(&*store.repository, &key, json!({"title": "Mine"}), &operation).await;
         update(&*store.repository, &key, json!({"title": "Yours"})).await;

@@ -204,7 +204,7 @@ async fn check_wrong_type(key: &str, plant: &[&str]) {
     let store = Store::redis();
     let document = project_key("a");
     create_sound(&*store.repository, &document).await;
-    let operation = Operation::keyed("one", &json!({}));
+    let operation = Operation::keyed("one", json!({}));
     let mut before = store.server().dump();
     let change = [change_for(
         &*store.repository,
@@ -376,7 +376,7 @@ async fn a_mark_stays_a_day_for_a_callers_key_and_less_for_a_call_of_our_own() {
     let store = Store::redis();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
-    let cases = [(Operation::keyed(&unique("key"), &json!({})), 86_400), (once(), 900)];
+    let cases = [(Operation::keyed(&unique("key"), json!({})), 86_400), (once(), 900)];
 
     for (operation, seconds) in cases {
         let change = change_for(&*store.repository, &key, json!({"title": unique("title")}), &operation).await;

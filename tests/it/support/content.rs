@@ -119,7 +119,7 @@ pub(crate) fn legacy_entries() -> Vec<StoredEntry> {
 
 /// An operation that nothing else repeats.
 pub(crate) fn once() -> Operation {
-    Operation::once(&unique("operation"), &json!({}))
+    Operation::once(&unique("operation"), json!({}))
 }
 
 /// What a write of now is recorded with.
