@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage, ListQuery, Operation, Origin, Publication,
-        Record, StoredEntry, Timestamp, Update, Version, Violation,
+        Record, StoredEntry, Timestamp, Update, Version, Violation, patch,
     },
     store::{Cached, Committed, Purpose, Repository, SavedCopy, Snapshot, Store, StoreError},
 };
@@ -130,6 +130,8 @@ pub enum Mode {
 pub struct Updated {
     /// The document as it is now; in a dry run, as it would be.
     pub record: Record,
+    /// The same document, if there is a tree of it to give away.
+    pub document: Option<Map<String, Value>>,
     /// Its stored version; in a dry run, the one before.
     pub version: Version,
     /// The changes, as they were recorded.
@@ -339,10 +341,12 @@ impl ContentService {
                 Ok(Update::Nothing) => return Ok(unchanged(current)),
                 Err(violations) => return Err(Error::Invalid(violations)),
             };
+            let fields = change.entry().changes.clone();
             let updated = Updated {
                 record: change.next().clone(),
+                document: None,
                 version: change.next().version().clone(),
-                changes: json!(change.entry().changes),
+                changes: json!(fields),
                 audit_id: None,
                 replayed: false,
                 warnings,
@@ -355,7 +359,12 @@ impl ContentService {
                     return self.replay(&request.key, done).await;
                 }
                 Err(StoreError::Conflict | StoreError::Failed(_)) if from_memory => {}
-                Ok(_) => return Ok(Updated { audit_id: Some(entry_id), ..updated }),
+                Ok(_) => {
+                    // The old tree becomes the new one by the changes, which is a twentieth of copying it.
+                    let document = current.into_document().map(|old| patch::applied(old, &fields));
+                    debug_assert!(document.as_ref().is_none_or(|document| document == updated.record.document()));
+                    return Ok(Updated { document, audit_id: Some(entry_id), ..updated });
+                }
                 Err(StoreError::Conflict) if request.expected_version.is_some() || Instant::now() + pause > deadline => {
                     let current = self.store.get(&request.key, Purpose::Change).await.ok().flatten();
                     return Err(Error::Conflict { key: request.key, current: current.map(|record| record.version().clone()) });
@@ -492,6 +501,7 @@ fn unchanged(record: Record) -> Updated {
     Updated {
         version: record.version().clone(),
         changes: json!([]),
+        document: None,
         audit_id: None,
         replayed: false,
         warnings: record.violations().to_vec(),

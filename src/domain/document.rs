@@ -249,6 +249,15 @@ impl Record {
         self.content.document.as_object().unwrap_or_else(|| unreachable!("a record's document is an object"))
     }
 
+    /// The document, given away; `None` if this is not the last handle on it.
+    #[must_use]
+    pub fn into_document(self) -> Option<Map<String, Value>> {
+        match Arc::into_inner(self.content)?.document {
+            Value::Object(document) => Some(document),
+            _ => None,
+        }
+    }
+
     /// What `expectedVersion` is compared with.
     #[must_use]
     pub fn version(&self) -> &Version {

@@ -169,11 +169,16 @@ pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
 /// The document that an update's `changes` lead to; new fields come last, as [`merge`] puts them.
 #[must_use]
 pub fn apply(document: &Map<String, Value>, changes: &[FieldChange]) -> Map<String, Value> {
-    let mut result = document.clone();
+    applied(document.clone(), changes)
+}
+
+/// As [`apply`], with a document that nobody else needs.
+#[must_use]
+pub fn applied(mut document: Map<String, Value>, changes: &[FieldChange]) -> Map<String, Value> {
     for change in changes {
-        set(&mut result, &change.field, change.new_value.as_ref());
+        set(&mut document, &change.field, change.new_value.as_ref());
     }
-    result
+    document
 }
 
 /// The document that an update's `changes` came from.

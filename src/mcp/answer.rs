@@ -80,21 +80,30 @@ fn printed(value: &Value) -> String {
 }
 
 /// A whole document of type `D`, with its compact text, which is mostly at hand: printing it again costs as much as all else.
-pub(super) struct Whole<D>(Record, PhantomData<fn() -> D>);
+pub(super) struct Whole<D> {
+    record: Record,
+    document: Option<Map<String, Value>>,
+    kind: PhantomData<fn() -> D>,
+}
 
 impl<D> Whole<D> {
     pub(super) fn new(record: &Record) -> Self {
-        Self(record.clone(), PhantomData)
+        Self::with_document(record, None)
+    }
+
+    /// With the document once more, if somebody has it to give away.
+    pub(super) fn with_document(record: &Record, document: Option<Map<String, Value>>) -> Self {
+        Self { record: record.clone(), document, kind: PhantomData }
     }
 }
 
 impl<D> Content for Whole<D> {
     fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(self.0.compact())
+        Cow::Borrowed(self.record.compact())
     }
 
     fn into_json(self) -> Value {
-        self.0.json().clone()
+        self.document.map_or_else(|| self.record.json().clone(), Value::Object)
     }
 }
 

@@ -115,7 +115,7 @@ impl ContentServer {
             replayed: updated.replayed,
             warnings: warnings(&updated.warnings),
         };
-        Answer::new(Whole::new(&updated.record), meta)
+        Answer::new(Whole::with_document(&updated.record, updated.document), meta)
     }
 
     /// Where an answer comes from that is so old, if it is from the saved copy.
