@@ -312,8 +312,8 @@ impl ContentService {
             return Err(StoreError::Unavailable(problem).into());
         };
         let mut pause = Duration::from_millis(5);
-        // Among other writers, what this process remembers saves a round trip. Whatever else than a commit comes of it is found out again from
-        // what is stored. A lone writer always reads: that tells a lost line before anything is sent that may change something.
+        // Among other writers, what this process remembers saves a round trip. A refusal that comes of it, or a conflict, is found out again
+        // from what is stored. A lone writer always reads: that tells a lost line before anything is sent that may change something.
         let among_others = Arc::strong_count(&writing) > 2; // this call and the service itself
         let plain = request.mode == Mode::Commit && request.idempotency_key.is_none();
         let mut remembered = if plain && among_others { self.store.recall(&request.key) } else { None };

@@ -37,9 +37,7 @@ pub trait Repository: Send + Sync {
     /// just now.
     ///
     /// Good for making a change from, because the commit compares: one that is not so any more costs a try and nothing else.
-    fn recall(&self, _key: &DocumentKey) -> Option<Record> {
-        None
-    }
+    fn recall(&self, key: &DocumentKey) -> Option<Record>;
 
     /// The ids of every document of a kind, sorted.
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError>;

@@ -147,10 +147,8 @@ pub struct AuditEntry {
 }
 
 /// How a stored entry begins: its number, padded with blanks so that the log's byte order is the order of writing.
-///
-/// It is short and unique, so it also tells which entry of a document is the newest.
 #[must_use]
-pub fn entry_prefix(seq: u64) -> String {
+fn entry_prefix(seq: u64) -> String {
     format!("{{\"seq\":{seq:>16},")
 }
 
@@ -257,14 +255,14 @@ impl StoredEntry {
     /// What makes two entries the same one, however they are printed: the id, or all they say.
     #[must_use]
     pub fn identity(&self) -> String {
-        match self.text_of("id") {
-            Some(id) => id.to_owned(),
-            None => {
+        self.text_of("id").map_or_else(
+            || {
                 let mut json = Value::Object(self.json().clone());
                 json.sort_all_objects();
                 json.to_string()
-            }
-        }
+            },
+            ToOwned::to_owned,
+        )
     }
 
     /// The time to put it at in the log of another store, in milliseconds since 1970: its own, but never later than `now`, because a log

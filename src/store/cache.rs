@@ -10,7 +10,7 @@ use std::{
 
 use crate::domain::{DocumentKey, Record};
 
-/// So many bytes of stored text are remembered; parsed they take a few times as much memory.
+/// So many bytes of stored text are remembered, entries among them; parsed they take a few times as much memory.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The records that were read last, roughly.
@@ -44,15 +44,15 @@ impl RecordCache {
     /// Keeps a record for the next time its text is read.
     pub(super) fn remember(&self, record: Record) {
         let mut remembered = self.lock();
-        remembered.bytes += record.text().len();
+        remembered.bytes += size(&record);
         if let Some(old) = remembered.records.insert(record.key().clone(), record) {
-            remembered.bytes -= old.text().len();
+            remembered.bytes -= size(&old);
         }
         while remembered.bytes > MOST_BYTES {
             // Whichever comes first: a list reads all documents in turn, so the oldest would be the next one needed.
             let Some(key) = remembered.records.keys().next().cloned() else { return };
             if let Some(forgotten) = remembered.records.remove(&key) {
-                remembered.bytes -= forgotten.text().len();
+                remembered.bytes -= size(&forgotten);
             }
         }
     }
@@ -60,4 +60,8 @@ impl RecordCache {
     fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn size(record: &Record) -> usize {
+    record.text().len() + record.latest_entry().map_or(0, str::len)
 }

@@ -371,6 +371,9 @@ mod tests {
         async fn get(&self, _: &DocumentKey, _: Purpose) -> Result<Option<Record>, StoreError> {
             self.ask()
         }
+        fn recall(&self, _: &DocumentKey) -> Option<Record> {
+            None
+        }
         async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
             self.ask()
         }

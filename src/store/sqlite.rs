@@ -131,6 +131,10 @@ impl Repository for SqliteStore {
         self.read(move |snapshot| get(snapshot, &key, purpose)).await
     }
 
+    fn recall(&self, _: &DocumentKey) -> Option<Record> {
+        None
+    }
+
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
         self.read(move |snapshot| {
             let mut statement = snapshot.prepare_cached("SELECT id FROM documents WHERE kind = ? ORDER BY id")?;

@@ -397,6 +397,9 @@ impl Repository for Faulty {
     async fn get(&self, _: &DocumentKey, _: Purpose) -> Result<Option<Record>, StoreError> {
         self.fail().await
     }
+    fn recall(&self, _: &DocumentKey) -> Option<Record> {
+        None
+    }
     async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
         self.fail().await
     }
