@@ -269,6 +269,14 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
         let already = burst.busy.update(result(&first)).await.unwrap();
         assert_eq!((already.audit_id, already.changes), (None, json!([])));
     }
+
+    // A commit asks for three values, and reading before it for two more.
+    let calls: String = burst.store.server().run(redis::cmd("INFO").arg("commandstats"));
+    let count = |command: &str| {
+        let line = calls.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls="))).unwrap();
+        line.split(',').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(count("get") < 5 * count("evalsha"), "every update was read for:\n{calls}");
     burst.end().await;
 }
 

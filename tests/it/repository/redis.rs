@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use portfolio_mcp::{
     clock,
-    domain::{AuditQuery, DocumentKey, Kind, ListQuery, Operation, Timestamp},
+    domain::{AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Record, Timestamp, Update},
     store::{Location, Purpose, RedisUrl, Repository, StoreError, open},
 };
 use redis::{Cmd, cmd};
@@ -13,8 +13,8 @@ use serde_json::json;
 use crate::support::{
     PATIENCE,
     content::{
-        change, change_for, create, create_sound, creation, legacy_entries, object, once, project, project_key, resource, stored,
-        try_update, unique, update,
+        change, change_for, circumstances, create, create_sound, creation, legacy_entries, object, once, project, project_key, resource,
+        stored, try_update, unique, update,
     },
     proxy::{Mode, Proxy},
     redis_server::RedisServer,
@@ -32,6 +32,49 @@ fn set(key: &str, value: impl redis::ToRedisArgs) -> Cmd {
     let mut set = cmd("SET");
     set.arg(key).arg(value);
     set
+}
+
+/// The document as the store remembers it just after a write of ours.
+async fn remembered(store: &Store, key: &DocumentKey) -> Record {
+    for number in 0..100 {
+        update(&*store.repository, key, json!({ "title": format!("title {number}") })).await;
+        if let Some(record) = store.repository.recall(key) {
+            return record;
+        }
+    }
+    panic!("the store never remembers")
+}
+
+#[tokio::test]
+async fn what_is_remembered_after_a_write_is_what_is_stored() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+
+    let remembered = remembered(&store, &key).await;
+
+    let read = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+    assert_eq!((remembered.text(), remembered.latest_entry()), (read.text(), read.latest_entry()));
+    assert!(store.another().recall(&key).is_none(), "another process remembers nothing");
+}
+
+/// The next entry carries the hash of this one, so a text that was only thought to be stored must not be taken for it.
+#[tokio::test]
+async fn an_entry_that_is_stored_otherwise_than_it_is_remembered_is_a_conflict() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    // Scored in microseconds by another program: all that follows is of a year that the entries' format does not have.
+    store.server().run::<()>(cmd("ZADD").arg("audit:entries").arg("1770000000000000").arg(r#"{"id":"foreign"}"#));
+    let remembered = remembered(&store, &key).await;
+    let stored = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+    assert_ne!(remembered.latest_entry(), stored.latest_entry());
+
+    let operation = once();
+    let Ok(Update::Change(change, _)) = Change::update(&remembered, &object(json!({ "title": "New" })), circumstances(&operation)) else {
+        panic!("no change")
+    };
+    let conflict = store.repository.commit(&[*change], &operation).await.unwrap_err();
+
+    assert!(matches!(conflict, StoreError::Conflict), "{conflict:?}");
 }
 
 /// What a stored value that is no document is called, by each way of reading one document.
