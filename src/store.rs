@@ -36,7 +36,8 @@ pub trait Repository: Send + Sync {
     /// The document with its newest entry as this process remembers it, if reading it takes a round trip and the store answered a write
     /// just now.
     ///
-    /// Good for making a change from, because the commit compares: one that is not so any more costs a try and nothing else.
+    /// Good for making a change from, because the commit compares: one that is not so any more costs a try. But who does not read first may
+    /// send a commit to a store that is gone, and not know what became of it.
     fn recall(&self, key: &DocumentKey) -> Option<Record>;
 
     /// The ids of every document of a kind, sorted.

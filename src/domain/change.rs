@@ -265,6 +265,10 @@ mod tests {
         Record::parse(DocumentKey::new(Kind::Project, "a"), document.to_string()).unwrap()
     }
 
+    fn object(value: &Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
     fn update(document: &Value, patch: &Value) -> Result<Update, Vec<Violation>> {
         Change::update(&record(document), patch.as_object().unwrap(), circumstances())
     }
@@ -296,6 +300,21 @@ mod tests {
         let mut paths: Vec<&str> = refused.iter().map(|violation| violation.path.as_str()).collect();
         paths.sort_unstable();
         assert_eq!(paths, ["client.objective", "client.type", "tags[0]", "tags[1]"]);
+    }
+
+    #[test]
+    fn the_beginning_that_is_compared_ends_with_the_id_of_the_entry() {
+        let entry_id = "0".repeat(36);
+        let circumstances = Circumstances { entry_id: entry_id.clone(), ..circumstances() };
+        let document = object(&json!({"id":"a"}));
+        let created = Change::create(DocumentKey::new(Kind::Project, "a"), document, circumstances.clone());
+        let entry = crate::domain::audit::entry_text(u64::MAX >> 11, circumstances.now, &created.entry_rest());
+        let stored = created.next().clone().with_latest_entry(Some(entry));
+
+        let Some(changed) = Change::replace(&stored, &object(&json!({"id":"b"})), circumstances) else { panic!("no change") };
+
+        let beginning = changed.expected_entry_prefix().unwrap();
+        assert!(beginning.ends_with(&format!("\"id\":\"{entry_id}\"")), "{beginning}");
     }
 
     #[test]

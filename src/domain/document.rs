@@ -212,8 +212,8 @@ impl Record {
 
     /// Adds this document's newest audit entry, whose hash the next entry carries.
     #[must_use]
-    pub fn with_latest_entry(mut self, latest_entry: Option<String>) -> Self {
-        self.latest_entry = latest_entry.map(Arc::from);
+    pub fn with_latest_entry(mut self, latest_entry: Option<impl Into<Arc<str>>>) -> Self {
+        self.latest_entry = latest_entry.map(Into::into);
         self
     }
 

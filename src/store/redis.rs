@@ -48,8 +48,7 @@ const PIECE: usize = 512 * 1024;
 const FULL: Duration = Duration::from_secs(3);
 /// After a write of ours, reads go where the write went: a replica may be behind.
 const OWN_WRITE: Duration = Duration::from_secs(5);
-/// So soon after the answer to a write the line is taken to be there still. Who commits without reading first finds out later that it is
-/// not, and may not know what became of the commit.
+/// So soon after the answer to a write the line is taken to be there still.
 const BURST: Duration = Duration::from_millis(20);
 
 /// Documents and the audit log in a Redis database.
@@ -377,7 +376,7 @@ impl Repository for RedisStore {
                 let mut entries = Vec::with_capacity(changes.len());
                 for ((change, rest), seq) in changes.iter().zip(&rests).zip(first.parse::<u64>().unwrap_or_default()..) {
                     let text = entry_text(seq, timestamp, rest);
-                    self.cache.remember(change.next().clone().with_latest_entry(Some(text.clone())));
+                    self.cache.remember(change.next().clone().with_latest_entry(Some(text.as_str())));
                     entries.push(StoredEntry::parse(text));
                 }
                 Ok(Committed { entries, replayed: false })

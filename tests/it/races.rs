@@ -14,6 +14,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use futures::future::{join, join_all, join3};
@@ -24,7 +25,10 @@ use portfolio_mcp::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::{JoinSet, yield_now};
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::sleep,
+};
 
 use crate::support::{
     content::{change_for, create_sound, now, object, project_key, unique},
@@ -202,6 +206,9 @@ impl Line {
     }
 }
 
+/// So many write at once in a burst.
+const BURST: usize = 4;
+
 /// A service among whose writers an update is first tried on what the process remembers, and another that changes the same documents.
 struct Burst {
     store: Store,
@@ -219,7 +226,7 @@ impl Burst {
         let (key, stop) = (project_key("a"), Arc::new(AtomicBool::new(false)));
         create_sound(&*store.repository, &key).await;
         let mut writers = JoinSet::new();
-        for writer in 0..4 {
+        for writer in 0..BURST {
             let own = project_key(&format!("writer-{writer}"));
             create_sound(&*store.repository, &own).await;
             let (busy, stop) = (Arc::clone(&busy), Arc::clone(&stop));
@@ -270,13 +277,25 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
         assert_eq!((already.audit_id, already.changes), (None, json!([])));
     }
 
-    // A commit asks for three values, and reading before it for two more.
-    let calls: String = burst.store.server().run(redis::cmd("INFO").arg("commandstats"));
-    let count = |command: &str| {
-        let line = calls.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls="))).unwrap();
-        line.split(',').next().unwrap().parse::<u64>().unwrap()
-    };
-    assert!(count("get") < 5 * count("evalsha"), "every update was read for:\n{calls}");
+    burst.end().await;
+}
+
+/// A commit asks Redis for three values, and reading before it for two more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_among_others_do_not_read_before_they_write() {
+    let burst = Burst::begin().await;
+    burst.store.server().run::<()>(redis::cmd("CONFIG").arg("RESETSTAT"));
+
+    wait_until("a commit was made from what is remembered", || {
+        let calls: String = burst.store.server().run(redis::cmd("INFO").arg("commandstats"));
+        let count = |command: &str| {
+            let line = calls.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))?;
+            line.split(',').next()?.parse::<usize>().ok()
+        };
+        // Each of the writers may have read before the counting began.
+        (count("get")? + 2 * BURST < 5 * count("evalsha")?).then_some(())
+    });
+
     burst.end().await;
 }
 
@@ -307,6 +326,54 @@ async fn a_reply_that_is_cut_off_after_the_commit_doubles_nothing() {
 #[tokio::test]
 async fn a_request_that_is_cut_off_before_the_commit_loses_nothing() {
     check_cuts(Mode::CutRequest).await;
+}
+
+/// The line is cut again and again under writers who commit from what is remembered: what each of them was told is what is in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
+    let mut line = Line::new().await;
+    let (done, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut writers = JoinSet::new();
+    for writer in 0..BURST {
+        let (service, own) = (Arc::clone(&line.service), project_key(&format!("writer-{writer}")));
+        create_sound(&*line.store.repository, &own).await;
+        let (done, stop) = (Arc::clone(&done), Arc::clone(&stop));
+        writers.spawn(async move {
+            let mut told = Vec::new();
+            while !stop.load(Ordering::SeqCst) {
+                let title = title_of(writer, told.len());
+                let outcome = retitle(&service, &own, &title).await;
+                match &outcome {
+                    Ok(_) => drop(done.fetch_add(1, Ordering::SeqCst)),
+                    Err(_) => sleep(Duration::from_millis(20)).await,
+                }
+                told.push((title, outcome));
+            }
+            told
+        });
+    }
+    for (round, mode) in [Mode::CutReply, Mode::CutRequest].into_iter().cycle().take(ROUNDS).enumerate() {
+        line.proxy.set(mode).await;
+        wait_until("the line was cut", || (line.proxy.cuts() > round).then_some(()));
+        let before = done.load(Ordering::SeqCst);
+        wait_until("the writers write again", || (done.load(Ordering::SeqCst) > before + 2 * BURST).then_some(()));
+    }
+    stop.store(true, Ordering::SeqCst);
+    let told: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
+
+    let log = line.store.assert_sound().await;
+    let titles = log.values_of("title");
+    let unknown = told.iter().filter(|(_, outcome)| matches!(outcome, Err(Error::Store(StoreError::OutcomeUnknown(_))))).count();
+    println!("{} cuts under {} updates, {unknown} of unknown outcome", line.proxy.cuts(), told.len());
+    for (title, outcome) in &told {
+        let times = titles.get(title).copied().unwrap_or_default();
+        match outcome {
+            Ok(updated) => assert_eq!((times, updated.replayed), (1, false), "{title}"),
+            Err(Error::Store(StoreError::OutcomeUnknown(_))) => assert!(times <= 1, "{title} was applied {times} times"),
+            Err(Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. })) => assert_eq!(times, 0, "{title}"),
+            Err(other) => panic!("{title}: {other:?}"),
+        }
+    }
 }
 
 /// The caller hears of the entry that was written, not of one that was prepared for a second try.
