@@ -140,19 +140,20 @@ async fn serve_within<S: ServerHandler + Clone>(
 
     let rates = Arc::new(rate::Rates::new(settings.rate_limit));
     tokio::spawn(Arc::clone(&rates).forget_the_silent(abort.clone()));
-    let entrance =
-        Arc::new(token::Entrance { tokens: settings.tokens.clone(), public_api: settings.public_api, rates: Arc::clone(&rates) });
+    let entrance = Arc::new(token::Entrance { tokens: settings.tokens.clone(), public_api: settings.public_api, rates });
     let guard = guard::Guard::new(&settings);
 
-    // What is added last comes first: whom the request wants and from which page it comes, then who asks, then how often.
     let app = Router::new()
         .merge(streamable::routes(server.clone(), limits, stop.clone(), abort.clone()))
         .merge(sse::routes(server, limits, stop.clone(), abort))
         .merge(site)
-        .layer(middleware::from_fn_with_state(rates, rate::check))
-        .layer(middleware::from_fn_with_state(entrance, token::check))
-        .layer(guard::cors(Arc::clone(&guard)))
-        .layer(middleware::from_fn_with_state(guard, guard::check));
+        // In this order: whom the request wants and from which page it comes; then who asks, and how often. One layer, because every
+        // layer copies for each request what is below it.
+        .layer((
+            middleware::from_fn_with_state(Arc::clone(&guard), guard::check),
+            guard::cors(guard),
+            middleware::from_fn_with_state(entrance, token::check),
+        ));
     connection::serve(listener, app, settings.connections, limits, stop).await;
     Ok(())
 }

@@ -4,16 +4,14 @@
 //! programs and not counted. Forwarded addresses are not believed: anyone can send them.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
 use axum::{
-    extract::{Request, State},
     http::{StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use governor::{
@@ -74,17 +72,17 @@ impl Rates {
 
     /// Counts a request without a good token; the answer when there were too many from its address.
     pub(super) fn count_failure(&self, address: IpAddr) -> Option<Response> {
-        take(&self.failures, Client::at(address), "too many requests without a good token come from this address")
+        take(&self.failures, Client::at(address), || "too many requests without a good token come from this address".to_owned())
     }
 
     /// Counts a request; the answer when there were too many from its client.
-    fn count(&self, caller: Option<&Caller>, address: Option<IpAddr>) -> Option<Response> {
+    pub(super) fn count(&self, caller: Option<&Caller>, address: Option<IpAddr>) -> Option<Response> {
         let (limit, buckets) = self.requests.as_ref()?;
         let client = match caller {
             Some(caller) => Some(Client::Token(Arc::clone(&caller.name))),
             None => address.and_then(Client::at),
         };
-        take(buckets, client, &format!("more than {limit} requests a second come from this client (`--rate-limit`)"))
+        take(buckets, client, || format!("more than {limit} requests a second come from this client (`--rate-limit`)"))
     }
 
     /// Forgets those that have been silent, from time to time until `stop`.
@@ -97,22 +95,14 @@ impl Rates {
     }
 }
 
-fn take(buckets: &Buckets, client: Option<Client>, problem: &str) -> Option<Response> {
+fn take(buckets: &Buckets, client: Option<Client>, problem: impl FnOnce() -> String) -> Option<Response> {
     let until = buckets.check_key(&client?).err()?;
+    let problem = problem();
     let wait = until.wait_time_from(DefaultClock::default().now());
     let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
     debug!("turned a request away: {problem}");
     let text = format!("{problem}; try again in {seconds} s");
     Some((StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, seconds.to_string())], text).into_response())
-}
-
-/// Lets a request through or answers when to try again.
-pub(super) async fn check(State(rates): State<Arc<Rates>>, request: Request, next: Next) -> Response {
-    let extensions = request.extensions();
-    match rates.count(extensions.get(), extensions.get::<SocketAddr>().map(SocketAddr::ip)) {
-        None => next.run(request).await,
-        Some(refused) => refused,
-    }
 }
 
 #[cfg(test)]

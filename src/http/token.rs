@@ -3,7 +3,12 @@
 //! Knows the tokens' text but not where it comes from. Kept are hashes alone, and all of them are compared each time, so
 //! that the time an answer takes tells nothing about any.
 
-use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Request, State},
@@ -152,37 +157,68 @@ pub(super) struct Entrance {
     pub(super) rates: Arc<Rates>,
 }
 
-/// Lets a request through and notes whose token it carries, or answers that it needs one. Without tokens everybody may call.
+/// Why a request carries nobody's token: what tells programs, and what tells people.
+struct Stranger {
+    challenge: &'static str,
+    problem: &'static str,
+}
+
+impl Entrance {
+    /// Notes whose token a request carries, and counts it; the answer when it needs a good token or is one too many.
+    fn refusal(&self, request: &mut Request) -> Option<Response> {
+        let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
+        let caller = match &self.tokens {
+            Some(tokens) if !self.is_open(request.uri().path()) => match identify(tokens, request.headers()) {
+                Ok(caller) => Some(caller),
+                Err(stranger) => return Some(self.turned_away(&stranger, address)),
+            },
+            // Without tokens everybody may call.
+            _ => None,
+        };
+        let refused = self.rates.count(caller.as_ref(), address);
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        refused
+    }
+
+    fn is_open(&self, path: &str) -> bool {
+        OPEN_PATHS.contains(&path) || path.starts_with(WELL_KNOWN) || (self.public_api && path.starts_with(API))
+    }
+
+    fn turned_away(&self, Stranger { challenge, problem }: &Stranger, address: Option<IpAddr>) -> Response {
+        if let Some(refused) = address.and_then(|address| self.rates.count_failure(address)) {
+            return refused;
+        }
+        warn!("refused a request from {}: {problem}", address.map_or_else(|| "nowhere".to_owned(), |address| address.to_string()));
+        let text = format!(
+            "{problem}; send one as `Authorization: Bearer TOKEN`, which the client's configuration has to say, and ask who runs the \
+             server for it"
+        );
+        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, *challenge)], text).into_response()
+    }
+}
+
+fn identify(tokens: &watch::Receiver<Tokens>, headers: &HeaderMap) -> Result<Caller, Stranger> {
+    const NEEDED: &str = r#"Bearer realm="portfolio-mcp""#;
+    const INVALID: &str = r#"Bearer realm="portfolio-mcp", error="invalid_token""#;
+    let (challenge, problem) = match presented(headers) {
+        Presented::Token(token) => match tokens.borrow().caller(token) {
+            Some(caller) => return Ok(caller.clone()),
+            None => (INVALID, "the token is not one of this server's"),
+        },
+        Presented::Nothing => (NEEDED, "this server needs a token"),
+        Presented::Wrong => (INVALID, "the `Authorization` header holds no bearer token"),
+    };
+    Err(Stranger { challenge, problem })
+}
+
+/// Lets a request through, or answers why not.
 pub(super) async fn check(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
-    let Some(tokens) = &entrance.tokens else { return next.run(request).await };
-    let path = request.uri().path();
-    let open = OPEN_PATHS.contains(&path) || path.starts_with(WELL_KNOWN) || (entrance.public_api && path.starts_with(API));
-    if open {
-        return next.run(request).await;
+    match entrance.refusal(&mut request) {
+        None => next.run(request).await,
+        Some(refused) => refused,
     }
-    let presented = presented(request.headers());
-    let caller = match presented {
-        Presented::Token(token) => tokens.borrow().caller(token).cloned(),
-        Presented::Nothing | Presented::Wrong => None,
-    };
-    if let Some(caller) = caller {
-        request.extensions_mut().insert(caller);
-        return next.run(request).await;
-    }
-    let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
-    if let Some(refused) = address.and_then(|address| entrance.rates.count_failure(address)) {
-        return refused;
-    }
-    let (challenge, problem) = match presented {
-        Presented::Nothing => (r#"Bearer realm="portfolio-mcp""#, "this server needs a token"),
-        Presented::Token(_) => (r#"Bearer realm="portfolio-mcp", error="invalid_token""#, "the token is not one of this server's"),
-        Presented::Wrong => (r#"Bearer realm="portfolio-mcp", error="invalid_token""#, "the `Authorization` header holds no bearer token"),
-    };
-    warn!("refused a request from {}: {problem}", address.map_or_else(|| "nowhere".to_owned(), |address| address.to_string()));
-    let text = format!(
-        "{problem}; send one as `Authorization: Bearer TOKEN`, which the client's configuration has to say, and ask who runs the server for it"
-    );
-    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)], text).into_response()
 }
 
 #[cfg(test)]
