@@ -10,7 +10,7 @@
 -- ARGV  1 fingerprint   2 seconds that the mark stays   3 milliseconds since 1970, if the server has no clock for scripts   4 n
 --       then 10 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
 --       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
--- reply {'OK' | 'REPLAY', milliseconds, seq of the first entry, n}   {'CONFLICT'}   {'MISMATCH'}   {'NOPERM', command}
+-- reply one text: 'OK' or 'REPLAY' with milliseconds, seq of the first entry and n; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
 local MARK, ENTRIES, STATS, SCRATCH = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local n = tonumber(ARGV[4])
@@ -37,8 +37,8 @@ end
 local mark = call('GET', MARK)
 if mark then
   local fingerprint, ms, seq, count = string.match(mark, '^(%x+)|(%d+)|(%d+)|(%d+)$')
-  if fingerprint ~= ARGV[1] then return {'MISMATCH'} end
-  return {'REPLAY', ms, seq, count}
+  if fingerprint ~= ARGV[1] then return 'MISMATCH' end
+  return 'REPLAY ' .. ms .. ' ' .. seq .. ' ' .. count
 end
 
 -- Is everything as it was when the changes were made? A key of the wrong type raises here.
@@ -46,12 +46,12 @@ local moves, added, fields, seen = {}, {}, {}, {} -- moves: what the indexes lac
 for i = 1, n do
   local k, a = offsets(i)
   local document, id = KEYS[k + 1], ARGV[a + 4]
-  if seen[document] then return {'CONFLICT'} end -- the second change was not made from what the first one stores
+  if seen[document] then return 'CONFLICT' end -- the second change was not made from what the first one stores
   seen[document] = true
   local text, latest = call('GET', document), call('GET', KEYS[k + 2])
   local expected, beginning = ARGV[a + 1], ARGV[a + 2]
-  if (text or '') ~= expected or (text and expected == '') then return {'CONFLICT'} end
-  if expected ~= '' and (beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning) then return {'CONFLICT'} end
+  if (text or '') ~= expected or (text and expected == '') then return 'CONFLICT' end
+  if expected ~= '' and (beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning) then return 'CONFLICT' end
   local wanted = {[3] = true, [4] = ARGV[a + 5] == '1', [5] = ARGV[a + 6] == '1'}
   for j = 3, 5 do
     if (call('SISMEMBER', KEYS[k + j], id) == 1) ~= wanted[j] then moves[#moves + 1] = {wanted[j] and 'SADD' or 'SREM', KEYS[k + j], id} end
@@ -110,7 +110,7 @@ if redis.acl_check_cmd then
     need('DEL', KEYS[k + 6], KEYS[k + 7])
   end
   for _, move in ipairs(moves) do need(move[1], move[2], '') end
-  if refused then return {'NOPERM', refused} end
+  if refused then return 'NOPERM ' .. refused end
 else
   -- An older server cannot be asked, so each command is tried on a key of our own; that all keys are in reach, the
   -- server has checked before it ran this script. SET XX comes first: it writes nothing, but meets a full memory,
@@ -125,7 +125,7 @@ else
       redis.pcall('DEL', SCRATCH)
       if string.find(result.err, 'can\'t run this command', 1, true) or string.find(string.upper(result.err), 'NOPERM', 1, true)
         or string.find(result.err, 'no permissions', 1, true) then
-        return {'NOPERM', command[1]}
+        return 'NOPERM ' .. command[1]
       end
       return redis.error_reply(string.match(result.err, '%-(%u+ .*)$') or result.err) -- without the place in this script
     end
@@ -153,4 +153,4 @@ for i = 1, n do
 end
 for _, move in ipairs(moves) do call(unpack(move)) end
 call('SET', MARK, ARGV[1] .. '|' .. score .. '|' .. first .. '|' .. ARGV[4], 'EX', ARGV[2])
-return {'OK', score, first, ARGV[4]}
+return 'OK ' .. score .. ' ' .. first .. ' ' .. ARGV[4]

@@ -366,10 +366,8 @@ impl Repository for RedisStore {
 
     async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
         let rests: Vec<String> = changes.iter().map(Change::entry_rest).collect();
-        let reply: Vec<String> =
-            array(self.send_commit(changes, &rests, operation).await?).into_iter().filter_map(|part| text(part).ok()).collect();
-        let parts: Vec<&str> = reply.iter().map(String::as_str).collect();
-        match parts.as_slice() {
+        let reply = text(self.send_commit(changes, &rests, operation).await?).unwrap_or_default();
+        match reply.split(' ').collect::<Vec<_>>().as_slice() {
             ["OK", ms, first, _] => {
                 *self.last_write.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 let timestamp = Timestamp::from_millis(ms.parse().unwrap_or_default());
@@ -384,8 +382,9 @@ impl Repository for RedisStore {
             ["REPLAY", ms, first, count] => self.replayed(ms, first, count).await,
             ["CONFLICT"] => Err(StoreError::Conflict),
             ["MISMATCH"] => Err(StoreError::Mismatch),
-            ["NOPERM", command] => Err(StoreError::ReadOnly(format!(
-                "the Redis user may not run `{command}`, so nothing was written; grant it, or give the server a credential that may write"
+            ["NOPERM", command @ ..] => Err(StoreError::ReadOnly(format!(
+                "the Redis user may not run `{}`, so nothing was written; grant it, or give the server a credential that may write",
+                command.join(" ")
             ))),
             _ => Err(StoreError::Failed("the commit script gave an unknown answer".to_owned())),
         }
