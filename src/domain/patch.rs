@@ -123,8 +123,14 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 /// A member whose name holds a dot, or is empty, has no path of its own, so its parent is compared whole.
 #[must_use]
 pub fn diff(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<FieldChange> {
+    diff_among(old, new, |_| true)
+}
+
+/// As [`diff`], where all top-level members are known to be equal but those of which `may_differ` says otherwise.
+#[must_use]
+pub fn diff_among(old: &Map<String, Value>, new: &Map<String, Value>, may_differ: impl Fn(&str) -> bool) -> Vec<FieldChange> {
     let mut changes = Vec::new();
-    diff_members(old, new, "", &mut changes);
+    diff_members(old, new, "", &may_differ, &mut changes);
     changes
 }
 
@@ -133,7 +139,13 @@ fn unnameable(name: &str) -> bool {
     name.is_empty() || name.contains('.')
 }
 
-fn diff_members(old: &Map<String, Value>, new: &Map<String, Value>, path: &str, changes: &mut Vec<FieldChange>) {
+fn diff_members(
+    old: &Map<String, Value>,
+    new: &Map<String, Value>,
+    path: &str,
+    may_differ: &dyn Fn(&str) -> bool,
+    changes: &mut Vec<FieldChange>,
+) {
     if old.keys().chain(new.keys()).any(|name| unnameable(name) && old.get(name) != new.get(name)) {
         changes.push(FieldChange {
             field: path.to_owned(),
@@ -143,10 +155,10 @@ fn diff_members(old: &Map<String, Value>, new: &Map<String, Value>, path: &str, 
         return;
     }
     let at = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    for (name, before) in old {
+    for (name, before) in old.iter().filter(|(name, _)| may_differ(name)) {
         match (before, new.get(name)) {
             (_, Some(after)) if before == after => {}
-            (Value::Object(before), Some(Value::Object(after))) => diff_members(before, after, &at(name), changes),
+            (Value::Object(before), Some(Value::Object(after))) => diff_members(before, after, &at(name), &|_| true, changes),
             (_, after) => changes.push(FieldChange { field: at(name), old_value: Some(before.clone()), new_value: after.cloned() }),
         }
     }
