@@ -40,7 +40,8 @@ pub fn is_hidden(c: char) -> bool {
 /// A text in one line that shows all it does: what [`is_hidden`] is replaced.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if text.contains(is_hidden) { Cow::Owned(text.replace(is_hidden, "\u{fffd}")) } else { Cow::Borrowed(text) }
+    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !plain && text.contains(is_hidden) { Cow::Owned(text.replace(is_hidden, "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
 /// The beginning of a text that is too long to repeat (over 80 characters), in one line that shows all it does.

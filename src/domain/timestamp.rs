@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// An instant, in microseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,21 +63,22 @@ impl Timestamp {
 /// As JavaScript's `toISOString` writes it: `2026-11-22T10:15:30.123Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.millis();
-        let instant =
-            OffsetDateTime::from_unix_timestamp(millis.div_euclid(1000)).unwrap_or(OffsetDateTime::UNIX_EPOCH).to_offset(UtcOffset::UTC);
+        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let (date, time) = (instant.date(), instant.time());
-        write!(
-            formatter,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            date.year(),
-            u8::from(date.month()),
-            date.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            millis.rem_euclid(1000)
-        )
+        let mut text = String::with_capacity(24);
+        for (number, places, after) in [
+            (date.year().unsigned_abs(), 4, '-'),
+            (u8::from(date.month()).into(), 2, '-'),
+            (date.day().into(), 2, 'T'),
+            (time.hour().into(), 2, ':'),
+            (time.minute().into(), 2, ':'),
+            (time.second().into(), 2, '.'),
+            (instant.millisecond().into(), 3, 'Z'),
+        ] {
+            text.extend((0..places).rev().filter_map(|place| char::from_digit(number / 10_u32.pow(place) % 10, 10)));
+            text.push(after);
+        }
+        formatter.write_str(&text)
     }
 }
 
