@@ -25,6 +25,10 @@ pub(super) const RESPONSE: Duration = Duration::from_secs(2);
 /// So many answers in a row that did not come replace the connection.
 const SILENT: u32 = 2;
 
+/// What callers send at the same time goes out in one piece of about so many bytes: a commit alone is larger than the usual 8 KiB, and
+/// would be a piece, and a system call, of its own.
+const TOGETHER: usize = 128 * 1024;
+
 /// One connection, shared by all callers, and what it takes to make another.
 pub(super) struct Line {
     client: Client,
@@ -45,7 +49,8 @@ impl Line {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(RESPONSE))
-            .set_number_of_retries(0);
+            .set_number_of_retries(0)
+            .set_write_backpressure_boundary(TOGETHER);
         let manager = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
         Ok(Self { client, config, current: Mutex::new(Current { manager, number: 0 }), unanswered: AtomicU32::new(0) })
     }
