@@ -106,10 +106,6 @@ impl ContentServer {
         ROUTER.list_all()
     }
 
-    fn origin(&self, context: &RequestContext<RoleServer>) -> Origin {
-        origin::of(context, self.actor.as_deref())
-    }
-
     /// Why whoever calls cannot write, if so.
     fn read_only(&self, context: &RequestContext<RoleServer>) -> Option<String> {
         match (&self.read_only, origin::caller(context)) {

@@ -5,9 +5,14 @@
 use std::net::SocketAddr;
 
 use http::{header, request::Parts};
-use rmcp::{RoleServer, model::Implementation, service::RequestContext};
+use rmcp::{
+    ErrorData, RoleServer,
+    handler::server::{common::FromContextPart, tool::ToolCallContext},
+    model::Implementation,
+    service::RequestContext,
+};
 
-use super::{Caller, ClaimedClient, Door};
+use super::{Caller, ClaimedClient, ContentServer, Door};
 use crate::domain::{Origin, Source};
 
 /// Longer texts of clients are cut, so that nobody fills the audit log with a header.
@@ -18,8 +23,15 @@ pub(super) fn caller(context: &RequestContext<RoleServer>) -> Option<&Caller> {
     context.extensions.get::<Parts>()?.extensions.get()
 }
 
+/// Tools take it as an argument: rmcp gives them a whole context as a copy only, headers and all.
+impl FromContextPart<ToolCallContext<'_, ContentServer>> for Origin {
+    fn from_context_part(call: &mut ToolCallContext<'_, ContentServer>) -> Result<Self, ErrorData> {
+        Ok(of(&call.request_context, call.service.actor.as_deref()))
+    }
+}
+
 /// The origin of a call; `actor` is the operating system's user, where that is who calls.
-pub(super) fn of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> Origin {
+fn of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> Origin {
     let parts = context.extensions.get::<Parts>();
     let door = parts.and_then(|parts| parts.extensions.get::<Door>().copied()).unwrap_or(Door::Stdio);
     let user_agent = parts.and_then(|parts| parts.headers.get(header::USER_AGENT)?.to_str().ok());

@@ -1,13 +1,13 @@
 //! The three tools for projects.
 
-use rmcp::{RoleServer, handler::server::wrapper::Parameters, service::RequestContext, tool, tool_router};
+use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 
 use super::{
     ContentServer, ToolError,
     answer::{self, Answer, DocumentMeta, ListMeta, Rows, UpdateMeta, Whole},
     params::{self, GetParams, ListParams, UpdateParams},
 };
-use crate::domain::Project;
+use crate::domain::{Origin, Project};
 
 #[tool_router(router = project_tools, vis = "pub(super)")]
 impl ContentServer {
@@ -47,8 +47,8 @@ impl ContentServer {
     async fn update_project(
         &self,
         Parameters(params): Parameters<UpdateParams<Project>>,
-        context: RequestContext<RoleServer>,
+        origin: Origin,
     ) -> Result<Answer<Whole<Project>, UpdateMeta>, ToolError> {
-        self.update(params, self.origin(&context)).await
+        self.update(params, origin).await
     }
 }

@@ -1,13 +1,13 @@
 //! The three tools for resources.
 
-use rmcp::{RoleServer, handler::server::wrapper::Parameters, service::RequestContext, tool, tool_router};
+use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 
 use super::{
     ContentServer, ToolError,
     answer::{self, Answer, DocumentMeta, ListMeta, Rows, UpdateMeta, Whole},
     params::{self, GetParams, ListParams, UpdateParams},
 };
-use crate::domain::Resource;
+use crate::domain::{Origin, Resource};
 
 #[tool_router(router = resource_tools, vis = "pub(super)")]
 impl ContentServer {
@@ -47,8 +47,8 @@ impl ContentServer {
     async fn update_resource(
         &self,
         Parameters(params): Parameters<UpdateParams<Resource>>,
-        context: RequestContext<RoleServer>,
+        origin: Origin,
     ) -> Result<Answer<Whole<Resource>, UpdateMeta>, ToolError> {
-        self.update(params, self.origin(&context)).await
+        self.update(params, origin).await
     }
 }
