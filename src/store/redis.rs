@@ -436,7 +436,7 @@ impl Repository for RedisStore {
             (None, before) => before,
         };
         let mut passed = query.after.is_none();
-        let (mut page, mut last) = (AuditPage::default(), None);
+        let (mut page, mut last_score) = (AuditPage::default(), 0);
         self.scan(start, query.since.map(Timestamp::millis_ceil), |score, member| {
             if let Some(after) = query.after.as_ref().filter(|_| !passed) {
                 if score == after.score {
@@ -449,10 +449,11 @@ impl Repository for RedisStore {
             let entry = StoredEntry::parse(member);
             if query.matches(&entry) {
                 if page.entries.len() == query.limit {
-                    page.next = last.take();
+                    let place = |last: &StoredEntry| AuditPosition { score: last_score, digest: last.digest() };
+                    page.next = page.entries.last().map(place);
                     return false;
                 }
-                last = Some(AuditPosition { score, digest: entry.digest() });
+                last_score = score;
                 page.entries.push(entry);
             }
             true

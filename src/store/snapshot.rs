@@ -137,19 +137,19 @@ impl Snapshot {
         let newest = AuditQuery { limit: ENTRIES, ..AuditQuery::default() };
         let all = try_join_all(Kind::ALL.map(|kind| self.store.all(kind)));
         let (all, mut page, stats) = tokio::try_join!(all, self.store.audit_entries(&newest), self.store.audit_stats())?;
-        // What was written since the pulse is told by the next one.
-        page.entries.retain(|entry| entry.seq().is_none_or(|seq| seq <= pulse.seq));
         // Thousands of documents take longer to prepare for lists than other calls should wait.
         let sorted = tokio::task::spawn_blocking(move || {
+            // What was written since the pulse is told by the next one.
+            page.entries.retain(|entry| entry.seq().is_none_or(|seq| seq <= pulse.seq));
             let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
             for (kind, found) in Kind::ALL.into_iter().zip(all) {
                 documents.extend(found.records.iter().map(kept));
                 unreadable.extend(found.unreadable.into_iter().map(|problem| (kind, problem)));
             }
-            (documents, unreadable)
+            (documents, unreadable, page.entries)
         });
-        let (documents, unreadable) = sorted.await.map_err(|_| StoreError::ended())?;
-        let mut held = Held { pulse, documents, unreadable, absent: 0, entries: page.entries, stats, loaded };
+        let (documents, unreadable, entries) = sorted.await.map_err(|_| StoreError::ended())?;
+        let mut held = Held { pulse, documents, unreadable, absent: 0, entries, stats, loaded };
         held.absent = held.indexed().saturating_sub(held.counted());
         Ok(held)
     }
