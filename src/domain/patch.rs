@@ -162,7 +162,7 @@ fn diff_members(
             (_, after) => changes.push(FieldChange { field: at(name), old_value: Some(before.clone()), new_value: after.cloned() }),
         }
     }
-    for (name, after) in new {
+    for (name, after) in new.iter().filter(|(name, _)| may_differ(name)) {
         if !old.contains_key(name) {
             changes.push(FieldChange { field: at(name), old_value: None, new_value: Some(after.clone()) });
         }

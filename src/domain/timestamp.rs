@@ -97,6 +97,19 @@ mod tests {
     }
 
     #[test]
+    fn an_instant_is_written_in_milliseconds_and_read_again() {
+        for micros in [0, 999, -1, 1_009_008_007_006_005, 253_402_300_799_999_999, -62_135_596_800_000_000] {
+            let instant = Timestamp::from_micros(micros);
+            let text = instant.to_string();
+
+            assert_eq!(text.len(), "2026-11-22T10:15:30.123Z".len(), "{text}");
+            assert_eq!(Timestamp::parse(&text), Some(Timestamp::from_millis(instant.millis())), "{text}");
+        }
+        assert_eq!(Timestamp::from_micros(1_009_008_007_006_005).to_string(), "2001-12-22T08:00:07.006Z");
+        assert_eq!(Timestamp::from_micros(-1).to_string(), "1969-12-31T23:59:59.999Z");
+    }
+
+    #[test]
     fn a_replaced_time_is_always_exceeded_by_a_millisecond() {
         let now = Timestamp::from_millis(1_000);
 
