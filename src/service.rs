@@ -360,7 +360,7 @@ impl ContentService {
                 }
                 Ok(_) => {
                     // The old tree becomes the new one by the changes, which costs less than a copy.
-                    let document = current.into_document().map(|old| patch::applied(old, &fields));
+                    let document = current.into_document().map(|old| patch::apply(old, &fields));
                     debug_assert!(
                         document.as_ref().is_none_or(|tree| serde_json::to_string(tree).is_ok_and(|text| text == updated.record.text()))
                     );

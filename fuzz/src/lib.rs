@@ -50,20 +50,20 @@ pub fn patch(input: &[u8]) {
     assert!(untouched(&old, &new, &patch), "the merge touches what the patch does not name");
     assert_eq!(merge(&new, &patch), new, "a second merge changes something");
     let changes = diff(&old, &new);
-    assert_eq!(printed(&apply(&old, &changes)), printed(&new), "the changes do not lead to the new document");
+    assert_eq!(printed(&apply(old.clone(), &changes)), printed(&new), "the changes do not lead to the new document");
     assert_eq!(revert(&new, &changes), old, "the changes do not lead back");
     // Any two documents, not only one and what a patch makes of it.
     let changes = diff(&new, &patch);
-    assert_eq!(apply(&new, &changes), patch);
+    assert_eq!(apply(new.clone(), &changes), patch);
     assert_eq!(revert(&patch, &changes), new);
-    assert_eq!(apply(&Map::new(), &creation(&old)), old);
+    assert_eq!(apply(Map::new(), &creation(&old)), old);
 
     for kind in Kind::ALL {
         let current = Record::of(DocumentKey::new(kind, "a"), old.clone());
         match Change::update(&current, &patch, circumstances()) {
             Ok(Update::Change(change, left)) => {
                 let changes = &change.entry().changes;
-                assert_eq!(printed(&apply(&old, changes)), change.text(), "the log does not tell what is stored");
+                assert_eq!(printed(&apply(old.clone(), changes)), change.text(), "the log does not tell what is stored");
                 assert_eq!(revert(change.next().document(), changes), old, "the log does not tell what was stored");
                 assert!(!changes.is_empty(), "a change without changes");
                 assert!(left.iter().all(|violation| shows_all(&violation.to_string())));
@@ -310,7 +310,7 @@ pub fn folder(input: &[u8]) {
     for (key, document) in &folder.documents {
         assert!(is_slug(&key.id) && document.get("id") == Some(&json!(key.id)));
         let change = Change::create(key.clone(), document.clone(), circumstances());
-        assert_eq!(printed(&apply(&Map::new(), &change.entry().changes)), change.text());
+        assert_eq!(printed(&apply(Map::new(), &change.entry().changes)), change.text());
         assert!(change.next().violations().iter().all(|violation| shows_all(&violation.to_string())));
         let _ = (change.next().listing(), change.next().is_published(), change.next().is_featured());
     }

@@ -159,7 +159,7 @@ impl Change {
         if changes.is_empty() {
             return None;
         }
-        let next = Record::of(current.key().clone(), patch::apply(current.document(), &changes));
+        let next = Record::of(current.key().clone(), patch::apply(current.document().clone(), &changes));
         Some(Self::new(Some(current), next, changes, circumstances))
     }
 

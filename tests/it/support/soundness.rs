@@ -96,7 +96,7 @@ async fn replay(documents: &mut BTreeMap<DocumentKey, State>, entry: &StoredEntr
         ("create", None) => {
             assert_eq!(metadata.get("versionBefore"), None, "nothing was before a creation");
             assert!(changes.iter().all(|change| change.old_value.is_none()), "nothing was before a creation");
-            (apply(&Document::new(), &changes), true)
+            (apply(Document::new(), &changes), true)
         }
         ("update", Some(before)) => {
             assert!(!changes.is_empty(), "an entry without changes: {}", entry.text());
@@ -104,7 +104,7 @@ async fn replay(documents: &mut BTreeMap<DocumentKey, State>, entry: &StoredEntr
                 let after = &before.newest.json()["metadata"]["versionAfter"];
                 assert_eq!(&metadata["versionBefore"], after, "the versions of {key} are a chain");
             }
-            (apply(&before.document, &changes), before.whole)
+            (apply(before.document.clone(), &changes), before.whole)
         }
         // The document is older than the log: what is stored now leads back to what it was.
         ("update", None) => {
@@ -113,7 +113,7 @@ async fn replay(documents: &mut BTreeMap<DocumentKey, State>, entry: &StoredEntr
             let later = entries(repository, &newest).await;
             let ours = later.iter().filter(|entry| entry.seq().is_some()).rev();
             let origin = ours.fold(stored.document().clone(), |document, entry| revert(&document, &entry.changes()));
-            (apply(&origin, &changes), false)
+            (apply(origin.clone(), &changes), false)
         }
         (action, before) => panic!("a {action} of {key}, which {} there", if before.is_some() { "was" } else { "was not" }),
     };
