@@ -14,6 +14,7 @@ use crate::{mcp::Door, service::ContentService};
 
 mod body;
 mod connection;
+mod entrance;
 mod guard;
 mod health;
 mod rate;
@@ -140,7 +141,7 @@ async fn serve_within<S: ServerHandler + Clone>(
 
     let rates = Arc::new(rate::Rates::new(settings.rate_limit));
     tokio::spawn(Arc::clone(&rates).forget_the_silent(abort.clone()));
-    let entrance = Arc::new(token::Entrance { tokens: settings.tokens.clone(), public_api: settings.public_api, rates });
+    let entrance = Arc::new(entrance::Entrance { tokens: settings.tokens.clone(), public_api: settings.public_api, rates });
     let guard = guard::Guard::new(&settings);
 
     let app = Router::new()
@@ -152,7 +153,7 @@ async fn serve_within<S: ServerHandler + Clone>(
         .layer((
             middleware::from_fn_with_state(Arc::clone(&guard), guard::check),
             guard::cors(guard),
-            middleware::from_fn_with_state(entrance, token::check),
+            middleware::from_fn_with_state(entrance, entrance::check),
         ));
     connection::serve(listener, app, settings.connections, limits, stop).await;
     Ok(())
