@@ -13,8 +13,8 @@ use super::{
 /// So many bytes of an entry tell it from every other: its number, its time and its id.
 const ENTRY_BEGINNING: usize = 106;
 
-/// What every update of a document may change, whatever it was asked to; see [`touch`].
-const TOUCHED: [&str; 4] = ["metadata", "published", "createdAt", "updatedAt"];
+/// What older programs derived from `metadata`, at the top level.
+const DERIVED: [&str; 3] = ["published", "createdAt", "updatedAt"];
 
 /// Names a write, so that it is applied and recorded once, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Change {
     /// # Errors
     /// Every rule that the change breaks, not what was broken before.
     pub fn update(current: &Record, patch: &Map<String, Value>, circumstances: Circumstances) -> Result<Update, Vec<Violation>> {
-        let bytes = serde_json::to_string(patch).map_or(0, |text| text.len());
+        let bytes = printed(patch).len();
         if bytes > MAX_BYTES {
             let message = format!("expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}");
             return Err(vec![Violation::new("data", "size", message)]);
@@ -117,8 +117,9 @@ impl Change {
             return Ok(Update::Nothing);
         }
         touch(&mut document, circumstances.now);
-        // Comparing the rest costs more than all that is compared here.
-        let changes = patch::diff_among(current.document(), &document, |name| patch.contains_key(name) || TOUCHED.contains(&name));
+        // Comparing the rest would cost more than all that is compared here.
+        let may_differ = |name: &str| patch.contains_key(name) || name == "metadata" || DERIVED.contains(&name);
+        let changes = patch::diff_among(current.document(), &document, may_differ);
         debug_assert_eq!(changes, patch::diff(current.document(), &document));
         let next = Record::of(current.key().clone(), document);
 
@@ -229,7 +230,7 @@ impl Change {
     /// The stored text of the entry without its beginning, which the store's transaction puts before it.
     #[must_use]
     pub fn entry_rest(&self) -> String {
-        let text = serde_json::to_string(&self.entry).unwrap_or_else(|error| unreachable!("an entry is plain JSON: {error}"));
+        let text = printed(&self.entry);
         text.strip_prefix('{').unwrap_or(&text).to_owned()
     }
 }
@@ -240,11 +241,8 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     let previous = metadata.get("updatedAt").and_then(Value::as_str).and_then(Timestamp::parse);
     metadata.insert("updatedAt".to_owned(), json!(now.after(previous).to_string()));
 
-    let derived = [
-        ("published", Some(json!(metadata.get("status") == Some(&json!("published"))))),
-        ("createdAt", metadata.get("createdAt").cloned()),
-        ("updatedAt", metadata.get("updatedAt").cloned()),
-    ];
+    let published = json!(metadata.get("status").and_then(Value::as_str) == Some("published"));
+    let derived = DERIVED.map(|name| (name, if name == "published" { Some(published.clone()) } else { metadata.get(name).cloned() }));
     for (name, value) in derived {
         if let (Some(member), Some(value)) = (document.get_mut(name), value) {
             *member = value;
@@ -331,12 +329,16 @@ mod tests {
 
     #[test]
     fn the_fields_of_older_programs_stay_in_step() {
-        let document = json!({"published":false,"updatedAt":"old","createdAt":"2020-01-01T00:00:00Z","metadata":{"status":"draft","createdAt":"2020-01-01T00:00:00Z","updatedAt":"2020-01-01T00:00:00Z","featured":false}});
+        let document = json!({"published":false,"updatedAt":"old","createdAt":"another","metadata":{"status":"draft","createdAt":"2020-01-01T00:00:00Z","updatedAt":"2020-01-01T00:00:00Z","featured":false}});
 
         let Ok(Update::Change(change, _)) = update(&document, &json!({"metadata":{"status":"published"}})) else { panic!("refused") };
 
         let next = change.next().document();
         assert_eq!(next.get("published"), Some(&json!(true)));
-        assert_eq!(next.get("updatedAt"), next.get("metadata").and_then(|metadata| metadata.get("updatedAt")));
+        for time in ["createdAt", "updatedAt"] {
+            assert_eq!(next.get(time), next.get("metadata").and_then(|metadata| metadata.get(time)));
+        }
+        let recorded: Vec<&str> = change.entry().changes.iter().map(|change| change.field.as_str()).collect();
+        assert_eq!(recorded, ["published", "updatedAt", "createdAt", "metadata.status", "metadata.updatedAt"]);
     }
 }
