@@ -291,13 +291,13 @@ async fn no_answer_reaches_another_client() {
                 let answer = loop {
                     let answer = connection.ask(&call(id, "get_project", &json!({ "id": own })).to_string()).await;
                     let answer: Value = serde_json::from_str(&answer).unwrap();
-                    // A slow machine may have too many calls under way; it says so, and is asked again.
-                    if !said(&answer["result"])["error"]["message"].as_str().is_some_and(|message| message.contains("was not begun")) {
+                    // On a slow machine too many calls are under way, or a read takes too long; the server says so, and is asked again.
+                    if said(&answer["result"])["error"]["code"] != "STORE_UNAVAILABLE" {
                         break answer;
                     }
                     assert_eq!(answer["id"], json!(id));
                 };
-                assert_eq!((&answer["id"], &answer["result"]["structuredContent"]["data"]["id"]), (&json!(id), &json!(own)));
+                assert_eq!((&answer["id"], &answer["result"]["structuredContent"]["data"]["id"]), (&json!(id), &json!(own)), "{answer}");
             }
         });
     }
