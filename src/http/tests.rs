@@ -704,7 +704,7 @@ async fn a_client_that_asks_too_often_is_told_when_to_try_again() {
 
     let refused = soon(async {
         loop {
-            let answer = server.ask("GET /no", &[MARIE], "").await;
+            let answer = server.ask("GET /no", &[MARIE, "origin: http://localhost:5173"], "").await;
             if answer.status != 404 {
                 return answer;
             }
@@ -713,5 +713,6 @@ async fn a_client_that_asks_too_often_is_told_when_to_try_again() {
     .await;
 
     assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (429, "1"));
+    assert_eq!(refused.headers["access-control-allow-origin"], "http://localhost:5173", "a page can read it");
     assert_eq!(server.ask("GET /no", &[SITE], "").await.status, 404, "the others do not notice");
 }

@@ -606,6 +606,18 @@ async fn a_user_who_lacks_any_of_the_writing_commands_writes_nothing_and_is_told
 }
 
 #[tokio::test]
+async fn a_key_prefix_with_blanks_is_named_whole_when_a_command_is_refused() {
+    let store = Store::redis();
+    let user = store.server().user("limited", &["~*", "+@all", "-zadd"]);
+    let location = Location::Redis { write: Some(user), read: None, key_prefix: "my  site :".to_owned() };
+
+    let result = open(&location).unwrap().repository.commit(&[creation(&project_key("a"), project("a"))], &once()).await;
+
+    let Err(StoreError::ReadOnly(reason)) = result else { panic!("{result:?}") };
+    assert!(reason.contains("`ZADD my  site :audit:entries`"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_user_who_may_run_no_scripts_writes_nothing_and_is_told_so() {
     for commands in [["-evalsha", "-eval"].as_slice(), &["-evalsha"], &["-eval"], &["-@scripting"]] {
         check_refused(&[["~*", "+@all"].as_slice(), commands].concat(), Proof::Asked).await;
