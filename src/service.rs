@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage, ListQuery, Operation, Origin, Publication,
-        Record, StoredEntry, Timestamp, Update, Version, Violation, patch,
+        Record, StoredEntry, Timestamp, Update, Version, Violation, document::printed, patch,
     },
     store::{Cached, Committed, Purpose, Repository, SavedCopy, Snapshot, Store, StoreError},
 };
@@ -361,9 +361,7 @@ impl ContentService {
                 Ok(_) => {
                     // The old tree becomes the new one by the changes, which costs less than a copy.
                     let document = current.into_document().map(|old| patch::apply(old, &fields));
-                    debug_assert!(
-                        document.as_ref().is_none_or(|tree| serde_json::to_string(tree).is_ok_and(|text| text == updated.record.text()))
-                    );
+                    debug_assert!(document.as_ref().is_none_or(|tree| printed(tree) == updated.record.text()));
                     return Ok(Updated { document, audit_id: Some(entry_id), ..updated });
                 }
                 Err(StoreError::Conflict | StoreError::Failed(_)) if from_memory && Instant::now() < deadline => {}

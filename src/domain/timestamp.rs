@@ -67,7 +67,7 @@ impl fmt::Display for Timestamp {
         let (date, time) = (instant.date(), instant.time());
         let mut text = String::with_capacity(24);
         for (number, places, after) in [
-            (date.year().unsigned_abs(), 4, '-'),
+            (date.year().max(0).unsigned_abs(), 4, '-'), // RFC 3339 has no year before 0
             (u8::from(date.month()).into(), 2, '-'),
             (date.day().into(), 2, 'T'),
             (time.hour().into(), 2, ':'),

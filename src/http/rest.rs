@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    domain::{DocumentKey, Kind, Publication, Record, document::is_slug, document::sha256_hex},
+    domain::{DocumentKey, Kind, Publication, Record, document::is_slug, document::printed, document::sha256_hex},
     service::{ContentService, Error, Fetched},
 };
 
@@ -302,10 +302,6 @@ fn has(headers: &HeaderMap, etag: &str) -> bool {
 
 fn with_meta(data: &str, meta: &impl Serialize) -> String {
     format!("{BEGIN}{data}{META}{}}}", printed(meta))
-}
-
-fn printed(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_else(|error| unreachable!("these have texts for names: {error}"))
 }
 
 fn header_value(text: &str) -> HeaderValue {

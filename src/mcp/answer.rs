@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{Document, Record, Version, Violation, rules};
+use crate::domain::{Document, Record, Version, Violation, document::printed, rules};
 
 /// A list carries so many warnings at most; the rest is counted.
 const MOST_WARNINGS: usize = 20;
@@ -73,10 +73,6 @@ impl<T: Content, M: Serialize> IntoCallToolResult for Answer<T, M> {
         result.structured_content = Some(Value::Object(answer));
         Ok(result.into())
     }
-}
-
-fn printed(value: &Value) -> String {
-    serde_json::to_string(value).unwrap_or_else(|error| unreachable!("a JSON value is JSON: {error}"))
 }
 
 /// A whole document of type `D`, with its compact text, which is mostly at hand: printing it again costs as much as all else.

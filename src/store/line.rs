@@ -26,7 +26,7 @@ pub(super) const RESPONSE: Duration = Duration::from_secs(2);
 const SILENT: u32 = 2;
 
 /// What callers send at the same time goes out in one piece of about so many bytes: a commit alone is larger than the usual 8 KiB, and
-/// would be a piece, and a system call, of its own.
+/// would be a piece, and a system call, of its own. The price: so much is sent although its callers gave up in the meantime.
 const TOGETHER: usize = 128 * 1024;
 
 /// One connection, shared by all callers, and what it takes to make another.
