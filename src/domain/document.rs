@@ -282,16 +282,20 @@ impl Record {
         self.content.violations.get_or_init(|| violations(&self.content.key, &self.content.document, self.content.text.len()))
     }
 
+    fn metadata(&self, name: &str) -> Option<&Value> {
+        self.document().get("metadata")?.get(name)
+    }
+
     /// Whether the website shows this document.
     #[must_use]
     pub fn is_published(&self) -> bool {
-        self.json().pointer("/metadata/status").and_then(Value::as_str) == Some("published")
+        self.metadata("status").and_then(Value::as_str) == Some("published")
     }
 
     /// Whether this document is featured.
     #[must_use]
     pub fn is_featured(&self) -> bool {
-        self.json().pointer("/metadata/featured") == Some(&Value::Bool(true))
+        self.metadata("featured") == Some(&Value::Bool(true))
     }
 
     /// What lists need of this document.
