@@ -449,8 +449,7 @@ impl Repository for RedisStore {
             let entry = StoredEntry::parse(member);
             if query.matches(&entry) {
                 if page.entries.len() == query.limit {
-                    let place = |last: &StoredEntry| AuditPosition { score: last_score, digest: last.digest() };
-                    page.next = page.entries.last().map(place);
+                    page.next = page.entries.last().map(|last| AuditPosition { score: last_score, digest: last.digest() });
                     return false;
                 }
                 last_score = score;

@@ -292,7 +292,11 @@ async fn no_answer_reaches_another_client() {
                     let answer = connection.ask(&call(id, "get_project", &json!({ "id": own })).to_string()).await;
                     let answer: Value = serde_json::from_str(&answer).unwrap();
                     // On a slow machine too many calls are under way, or a read takes too long; the server says so, and is asked again.
-                    if said(&answer["result"])["error"]["code"] != "STORE_UNAVAILABLE" {
+                    // Any other failure of the store is one here, too.
+                    let slow = |message: &str| {
+                        ["was not begun", "did not answer in time", "no answer within"].iter().any(|said| message.contains(said))
+                    };
+                    if !said(&answer["result"])["error"]["message"].as_str().is_some_and(slow) {
                         break answer;
                     }
                     assert_eq!(answer["id"], json!(id));
