@@ -2,7 +2,10 @@
 //!
 //! `cargo run --release --example tour` needs no Redis and leaves nothing behind.
 #![expect(clippy::print_stdout, reason = "a tour is there to be looked at")]
-#![expect(clippy::indexing_slicing, reason = "indexing a JSON value gives null where there is nothing")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indexing a JSON value gives null where there is nothing"
+)]
 
 use std::{
     env,
@@ -23,7 +26,11 @@ fn main() -> Result<()> {
 
     step("1. Import the sample content into a temporary store");
     let content = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/content");
-    let imported = command(&binary, &["import", &content.to_string_lossy(), "--store", &store]).output()?;
+    let imported = command(
+        &binary,
+        &["import", &content.to_string_lossy(), "--store", &store],
+    )
+    .output()?;
     print!("{}", String::from_utf8_lossy(&imported.stdout));
     if !imported.status.success() {
         return Err(String::from_utf8_lossy(&imported.stderr).into());
@@ -32,12 +39,27 @@ fn main() -> Result<()> {
 
     step("2. list_projects and list_resources: short rows, newest first");
     for (tool, last) in [("list_projects", "result"), ("list_resources", "price")] {
-        for row in client.call(tool, &json!({}))?["data"].as_array().into_iter().flatten() {
-            println!("  {:<30} {:<10} {}", text(&row["id"]), text(&row["status"]), text(&row[last]));
+        for row in client.call(tool, &json!({}))?["data"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            println!(
+                "  {:<30} {:<10} {}",
+                text(&row["id"]),
+                text(&row["status"]),
+                text(&row[last])
+            );
         }
     }
-    let found = client.call("list_projects", &json!({ "query": "BATIMENT artisans", "tag": "sms" }))?;
-    println!("  searched for `BATIMENT artisans`, tag `sms`, whatever case and accents: {} found", found["meta"]["total"]);
+    let found = client.call(
+        "list_projects",
+        &json!({ "query": "BATIMENT artisans", "tag": "sms" }),
+    )?;
+    println!(
+        "  searched for `BATIMENT artisans`, tag `sms`, whatever case and accents: {} found",
+        found["meta"]["total"]
+    );
 
     step("3. get_project: one document and its version");
     let project = client.call("get_project", &json!({ "id": "rdv-artisan" }))?;
@@ -52,7 +74,10 @@ fn main() -> Result<()> {
 
     step("4. update_project with dryRun: what would change");
     let patch = json!({ "client": { "size": "40 entreprises, 118 salariés" }, "metadata": { "featured": false } });
-    let preview = client.call("update_project", &json!({ "id": "rdv-artisan", "data": patch, "dryRun": true }))?;
+    let preview = client.call(
+        "update_project",
+        &json!({ "id": "rdv-artisan", "data": patch, "dryRun": true }),
+    )?;
     show_changes(&preview);
 
     step("5. update_project: the edit, guarded by the version, with a reason for the record");
@@ -63,16 +88,27 @@ fn main() -> Result<()> {
 
     step("6. update_project with mistakes: refused, every reason at once, nothing written");
     let mistakes = json!({ "titel": "Artisans", "metadata": { "status": "live" }, "testimonial": null, "image": "javascript:alert(1)" });
-    let refused = client.call("update_project", &json!({ "id": "rdv-artisan", "data": mistakes }))?;
+    let refused = client.call(
+        "update_project",
+        &json!({ "id": "rdv-artisan", "data": mistakes }),
+    )?;
     show_error(&refused);
 
     step("7. update_project with an old version: a conflict, nobody's work is overwritten");
-    let stale = json!({ "id": "rdv-artisan", "data": { "title": "Artisans" }, "expectedVersion": version });
+    let stale =
+        json!({ "id": "rdv-artisan", "data": { "title": "Artisans" }, "expectedVersion": version });
     show_error(&client.call("update_project", &stale)?);
 
     step("8. get_resource and update_resource, sent twice with one idempotencyKey: applied once");
-    let resource = client.call("get_resource", &json!({ "id": "calculateur-tarif-freelance" }))?;
-    println!("  {} costs {}", text(&resource["data"]["title"]), text(&resource["data"]["price"]));
+    let resource = client.call(
+        "get_resource",
+        &json!({ "id": "calculateur-tarif-freelance" }),
+    )?;
+    println!(
+        "  {} costs {}",
+        text(&resource["data"]["title"]),
+        text(&resource["data"]["price"])
+    );
     for attempt in ["first ", "second"] {
         let arguments = json!({ "id": "calculateur-tarif-freelance", "data": { "price": "Gratuit" }, "idempotencyKey": "tour-free" });
         let answer = client.call("update_resource", &arguments)?;
@@ -84,7 +120,11 @@ fn main() -> Result<()> {
     }
 
     step("9. get_audit_log: who changed what, before and after");
-    for entry in client.call("get_audit_log", &json!({ "action": "update" }))?["data"].as_array().into_iter().flatten() {
+    for entry in client.call("get_audit_log", &json!({ "action": "update" }))?["data"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         let metadata = &entry["metadata"];
         println!(
             "  #{} {} {} {} `{}` by {} through {} over {}, reason: {}",
@@ -105,11 +145,16 @@ fn main() -> Result<()> {
     let stats = client.call("get_audit_stats", &json!({}))?["data"].clone();
     println!(
         "  {} entries, by action {}, by kind {}, by source {}",
-        stats["totalEntries"], stats["entriesByAction"], stats["entriesByEntityType"], stats["entriesBySource"]
+        stats["totalEntries"],
+        stats["entriesByAction"],
+        stats["entriesByEntityType"],
+        stats["entriesBySource"]
     );
 
     client.end()?;
-    println!("\nThe temporary store is deleted. README.md says how to point a client at your own content.");
+    println!(
+        "\nThe temporary store is deleted. README.md says how to point a client at your own content."
+    );
     Ok(())
 }
 
@@ -117,7 +162,13 @@ fn main() -> Result<()> {
 fn build() -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--release", "--bin", "portfolio-mcp", "--message-format=json-render-diagnostics"])
+        .args([
+            "build",
+            "--release",
+            "--bin",
+            "portfolio-mcp",
+            "--message-format=json-render-diagnostics",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())
         .output()?;
@@ -125,16 +176,23 @@ fn build() -> Result<PathBuf> {
         return Err("the server could not be built".into());
     }
     let messages = String::from_utf8(built.stdout)?;
-    let executables = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut found = executables.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    found.next_back().ok_or_else(|| "cargo did not say where the server is".into())
+    let executables = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut found =
+        executables.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    found
+        .next_back()
+        .ok_or_else(|| "cargo did not say where the server is".into())
 }
 
 /// The server with nothing of this process's environment that chooses a store.
 fn command(binary: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
     command.args(arguments).env("PORTFOLIO_LOG", "warn");
-    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("PORTFOLIO_") && name != "PORTFOLIO_LOG") {
+    for (name, _) in
+        env::vars().filter(|(name, _)| name.starts_with("PORTFOLIO_") && name != "PORTFOLIO_LOG")
+    {
         command.env_remove(name);
     }
     command
@@ -150,9 +208,20 @@ struct Client {
 
 impl Client {
     fn start(binary: &Path, store: &str) -> Result<Self> {
-        let mut server = command(binary, &["stdio", "--store", store]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let (input, output) = (server.stdin.take(), server.stdout.take().ok_or("the server has no output")?);
-        let mut client = Self { server, input, output: BufReader::new(output), requests: 0 };
+        let mut server = command(binary, &["stdio", "--store", store])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (input, output) = (
+            server.stdin.take(),
+            server.stdout.take().ok_or("the server has no output")?,
+        );
+        let mut client = Self {
+            server,
+            input,
+            output: BufReader::new(output),
+            requests: 0,
+        };
         let client_info = json!({ "name": "tour", "version": env!("CARGO_PKG_VERSION") });
         client.request("initialize", &json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info }))?;
         client.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))?;
@@ -161,13 +230,22 @@ impl Client {
 
     /// What a tool answers, as JSON; a refusal is an answer too.
     fn call(&mut self, tool: &str, arguments: &Value) -> Result<Value> {
-        let result = self.request("tools/call", &json!({ "name": tool, "arguments": arguments }))?;
-        Ok(serde_json::from_str(result["content"][0]["text"].as_str().ok_or("the answer has no text")?)?)
+        let result = self.request(
+            "tools/call",
+            &json!({ "name": tool, "arguments": arguments }),
+        )?;
+        Ok(serde_json::from_str(
+            result["content"][0]["text"]
+                .as_str()
+                .ok_or("the answer has no text")?,
+        )?)
     }
 
     fn request(&mut self, method: &str, params: &Value) -> Result<Value> {
         self.requests += 1;
-        self.send(&json!({ "jsonrpc": "2.0", "id": self.requests, "method": method, "params": params }))?;
+        self.send(
+            &json!({ "jsonrpc": "2.0", "id": self.requests, "method": method, "params": params }),
+        )?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         let answer: Value = serde_json::from_str(&line)?;
@@ -187,7 +265,11 @@ impl Client {
     fn end(&mut self) -> Result<()> {
         drop(self.input.take());
         let status = self.server.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("the server ended with {status}").into()) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("the server ended with {status}").into())
+        }
     }
 }
 

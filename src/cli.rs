@@ -70,7 +70,13 @@ pub struct CommonArgs {
     ///
     /// Else `REDIS_URL`, `REDIS_REDIS_URL`, `REDIS_KV_URL`, `KV_URL`, or the `…_REST_API_…` variables of an Upstash database; else a SQLite
     /// file in the user's data directory.
-    #[arg(long, value_name = "URL", env = "PORTFOLIO_STORE", hide_env_values = true, global = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PORTFOLIO_STORE",
+        hide_env_values = true,
+        global = true
+    )]
     pub store: Option<Secret>,
     /// Put this before every Redis key; `{site}:` keeps one site in one Redis Cluster slot
     #[arg(long, value_name = "P", env = "PORTFOLIO_KEY_PREFIX", global = true)]
@@ -93,7 +99,12 @@ pub struct CommonArgs {
     #[arg(long, value_name = "LEVEL", env = "PORTFOLIO_LOG", global = true)]
     pub log: Option<String>,
     /// Log as text or as JSON lines [default: text]
-    #[arg(long, value_name = "FORMAT", env = "PORTFOLIO_LOG_FORMAT", global = true)]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "PORTFOLIO_LOG_FORMAT",
+        global = true
+    )]
     pub log_format: Option<String>,
 }
 
@@ -120,10 +131,20 @@ pub struct HttpArgs {
     #[arg(long, value_name = "ADDR", env = "PORTFOLIO_LISTEN", default_value = DEFAULT_LISTEN)]
     pub listen: String,
     /// Accept requests for this host name too, besides localhost; may be repeated
-    #[arg(long = "allowed-host", value_name = "H", env = "PORTFOLIO_ALLOWED_HOSTS", value_delimiter = ',')]
+    #[arg(
+        long = "allowed-host",
+        value_name = "H",
+        env = "PORTFOLIO_ALLOWED_HOSTS",
+        value_delimiter = ','
+    )]
     pub allowed_hosts: Vec<String>,
     /// Do not turn away requests of web pages from this origin, besides those of localhost; may be repeated
-    #[arg(long = "allowed-origin", value_name = "O", env = "PORTFOLIO_ALLOWED_ORIGINS", value_delimiter = ',')]
+    #[arg(
+        long = "allowed-origin",
+        value_name = "O",
+        env = "PORTFOLIO_ALLOWED_ORIGINS",
+        value_delimiter = ','
+    )]
     pub allowed_origins: Vec<String>,
     /// Serve only who presents a bearer token of this file; needed to listen beyond loopback
     ///
@@ -252,51 +273,109 @@ impl Cli {
     pub fn settings(&self, environment: Environment<'_>) -> Result<Settings, UsageError> {
         let mut problems = Vec::new();
         let common = &self.common;
-        let log = common.log.clone().filter(|level| !level.is_empty()).unwrap_or_else(|| "info".to_owned()).to_lowercase();
+        let log = common
+            .log
+            .clone()
+            .filter(|level| !level.is_empty())
+            .unwrap_or_else(|| "info".to_owned())
+            .to_lowercase();
         if !["error", "warn", "info", "debug", "trace"].contains(&log.as_str()) {
-            problems.push("--log (PORTFOLIO_LOG): expected error, warn, info, debug or trace".to_owned());
+            problems.push(
+                "--log (PORTFOLIO_LOG): expected error, warn, info, debug or trace".to_owned(),
+            );
         }
         let log_format = match common.log_format.as_deref().unwrap_or_default() {
             "" | "text" => LogFormat::Text,
             "json" => LogFormat::Json,
             _ => {
-                problems.push("--log-format (PORTFOLIO_LOG_FORMAT): expected text or json".to_owned());
+                problems
+                    .push("--log-format (PORTFOLIO_LOG_FORMAT): expected text or json".to_owned());
                 LogFormat::Text
             }
         };
-        let asked_read_only = is_true(common.read_only.as_deref(), "--read-only (PORTFOLIO_READ_ONLY)", &mut problems);
+        let asked_read_only = is_true(
+            common.read_only.as_deref(),
+            "--read-only (PORTFOLIO_READ_ONLY)",
+            &mut problems,
+        );
         if environment("PORTFOLIO_MIRROR").is_some() {
-            problems.push("PORTFOLIO_MIRROR: this version has no support for a mirror; unset the variable".to_owned());
+            problems.push(
+                "PORTFOLIO_MIRROR: this version has no support for a mirror; unset the variable"
+                    .to_owned(),
+            );
         }
-        let (mut listen, mut http) = (SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), http::Settings::default());
+        let (mut listen, mut http) = (
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            http::Settings::default(),
+        );
         let mut tokens = None;
         if let Some(Command::Http(arguments)) = &self.command {
             let variable = environment("PORTFOLIO_TOKENS");
-            let audience =
-                if arguments.token_file.is_some() || variable.is_some() { Audience::TokenHolders } else { Audience::ThisMachine };
+            let audience = if arguments.token_file.is_some() || variable.is_some() {
+                Audience::TokenHolders
+            } else {
+                Audience::ThisMachine
+            };
             listen = listen_address(&arguments.listen, audience, &mut problems);
             tokens = token_source(arguments.token_file.clone(), variable, &mut problems);
-            http.public_api = is_true(arguments.public_api.as_deref(), "--public-api (PORTFOLIO_PUBLIC_API)", &mut problems);
+            http.public_api = is_true(
+                arguments.public_api.as_deref(),
+                "--public-api (PORTFOLIO_PUBLIC_API)",
+                &mut problems,
+            );
             http.rate_limit = rate_limit(&arguments.rate_limit, &mut problems);
-            http.allowed_hosts = parsed(&arguments.allowed_hosts, "--allowed-host (PORTFOLIO_ALLOWED_HOSTS)", &mut problems);
-            http.allowed_origins = parsed(&arguments.allowed_origins, "--allowed-origin (PORTFOLIO_ALLOWED_ORIGINS)", &mut problems);
+            http.allowed_hosts = parsed(
+                &arguments.allowed_hosts,
+                "--allowed-host (PORTFOLIO_ALLOWED_HOSTS)",
+                &mut problems,
+            );
+            http.allowed_origins = parsed(
+                &arguments.allowed_origins,
+                "--allowed-origin (PORTFOLIO_ALLOWED_ORIGINS)",
+                &mut problems,
+            );
         }
         let key_prefix = common.key_prefix.clone().unwrap_or_default();
-        let store = common.store.as_ref().map(|Secret(store)| store).filter(|store| !store.is_empty());
-        let authority = common.ca_file.as_deref().filter(|path| !path.as_os_str().is_empty());
-        let authority = authority.and_then(|path| certificate_authority(path).map_err(|problem| problems.push(problem)).ok());
-        let located = locate(store.map(String::as_str), &key_prefix, environment).and_then(|(location, chosen_by)| match &authority {
-            Some(authority) => match location.trusting(authority) {
-                Ok(location) => Ok((location, chosen_by)),
-                Err(problem) => Err(vec![format!("{CA_FILE}: {problem}")]),
-            },
-            None => Ok((location, chosen_by)),
+        let store = common
+            .store
+            .as_ref()
+            .map(|Secret(store)| store)
+            .filter(|store| !store.is_empty());
+        let authority = common
+            .ca_file
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty());
+        let authority = authority.and_then(|path| {
+            certificate_authority(path)
+                .map_err(|problem| problems.push(problem))
+                .ok()
         });
+        let located = locate(store.map(String::as_str), &key_prefix, environment).and_then(
+            |(location, chosen_by)| match &authority {
+                Some(authority) => match location.trusting(authority) {
+                    Ok(location) => Ok((location, chosen_by)),
+                    Err(problem) => Err(vec![format!("{CA_FILE}: {problem}")]),
+                },
+                None => Ok((location, chosen_by)),
+            },
+        );
         match located {
             Ok((location, chosen_by)) if problems.is_empty() => {
                 let read_only = location.read_only_reason().map(ToOwned::to_owned);
-                let read_only = read_only.or_else(|| asked_read_only.then(|| "--read-only (PORTFOLIO_READ_ONLY) was asked for".to_owned()));
-                Ok(Settings { location, chosen_by, read_only, log, log_format, listen, http, tokens })
+                let read_only = read_only.or_else(|| {
+                    asked_read_only
+                        .then(|| "--read-only (PORTFOLIO_READ_ONLY) was asked for".to_owned())
+                });
+                Ok(Settings {
+                    location,
+                    chosen_by,
+                    read_only,
+                    log,
+                    log_format,
+                    listen,
+                    http,
+                    tokens,
+                })
             }
             Ok(_) => Err(UsageError(problems)),
             Err(more) => {
@@ -310,12 +389,22 @@ impl Cli {
 impl Cli {
     /// What `settings` are and where they come from, those of `http` included; and what is wrong with the latter.
     #[must_use]
-    pub fn origins(&self, settings: &Settings, environment: Environment<'_>) -> (Vec<Setting>, Vec<String>) {
+    pub fn origins(
+        &self,
+        settings: &Settings,
+        environment: Environment<'_>,
+    ) -> (Vec<Setting>, Vec<String>) {
         let common = &self.common;
-        let ca_file = common.ca_file.as_ref().map(|path| path.display().to_string());
+        let ca_file = common
+            .ca_file
+            .as_ref()
+            .map(|path| path.display().to_string());
         let mut found = self.store_origins(settings, environment);
-        let http = Self::try_parse_from(["portfolio-mcp", "http"]).ok().and_then(|cli| cli.command);
-        let (mut listen, mut hosts, mut origins, mut public_api, mut rate_limit) = (None, None, None, None, None);
+        let http = Self::try_parse_from(["portfolio-mcp", "http"])
+            .ok()
+            .and_then(|cli| cli.command);
+        let (mut listen, mut hosts, mut origins, mut public_api, mut rate_limit) =
+            (None, None, None, None, None);
         if let Some(Command::Http(arguments)) = &http {
             listen = Some(arguments.listen.clone());
             hosts = Some(arguments.allowed_hosts.join(","));
@@ -325,17 +414,77 @@ impl Cli {
             public_api.clone_from(&arguments.public_api);
         }
         let options = [
-            ("key prefix", &common.key_prefix, "--key-prefix", "PORTFOLIO_KEY_PREFIX", "none"),
-            ("certificate authority", &ca_file, "--ca-file", "PORTFOLIO_CA_FILE", "the public ones"),
-            ("read-only", &common.read_only, "--read-only", "PORTFOLIO_READ_ONLY", "false"),
+            (
+                "key prefix",
+                &common.key_prefix,
+                "--key-prefix",
+                "PORTFOLIO_KEY_PREFIX",
+                "none",
+            ),
+            (
+                "certificate authority",
+                &ca_file,
+                "--ca-file",
+                "PORTFOLIO_CA_FILE",
+                "the public ones",
+            ),
+            (
+                "read-only",
+                &common.read_only,
+                "--read-only",
+                "PORTFOLIO_READ_ONLY",
+                "false",
+            ),
             ("log", &common.log, "--log", "PORTFOLIO_LOG", "info"),
-            ("log format", &common.log_format, "--log-format", "PORTFOLIO_LOG_FORMAT", "text"),
-            ("http: listen", &listen, "--listen", "PORTFOLIO_LISTEN", DEFAULT_LISTEN),
-            ("http: allowed hosts", &hosts, "--allowed-host", "PORTFOLIO_ALLOWED_HOSTS", "localhost"),
-            ("http: allowed origins", &origins, "--allowed-origin", "PORTFOLIO_ALLOWED_ORIGINS", "localhost"),
-            ("http: public API", &public_api, "--public-api", "PORTFOLIO_PUBLIC_API", "false"),
-            ("http: rate limit", &rate_limit, "--rate-limit", "PORTFOLIO_RATE_LIMIT", DEFAULT_RATE_LIMIT),
-            ("http: public API", &public_api, "--public-api", "PORTFOLIO_PUBLIC_API", "false"),
+            (
+                "log format",
+                &common.log_format,
+                "--log-format",
+                "PORTFOLIO_LOG_FORMAT",
+                "text",
+            ),
+            (
+                "http: listen",
+                &listen,
+                "--listen",
+                "PORTFOLIO_LISTEN",
+                DEFAULT_LISTEN,
+            ),
+            (
+                "http: allowed hosts",
+                &hosts,
+                "--allowed-host",
+                "PORTFOLIO_ALLOWED_HOSTS",
+                "localhost",
+            ),
+            (
+                "http: allowed origins",
+                &origins,
+                "--allowed-origin",
+                "PORTFOLIO_ALLOWED_ORIGINS",
+                "localhost",
+            ),
+            (
+                "http: public API",
+                &public_api,
+                "--public-api",
+                "PORTFOLIO_PUBLIC_API",
+                "false",
+            ),
+            (
+                "http: rate limit",
+                &rate_limit,
+                "--rate-limit",
+                "PORTFOLIO_RATE_LIMIT",
+                DEFAULT_RATE_LIMIT,
+            ),
+            (
+                "http: public API",
+                &public_api,
+                "--public-api",
+                "PORTFOLIO_PUBLIC_API",
+                "false",
+            ),
         ];
         for (name, value, option, variable, default) in options {
             let value = value.as_deref().filter(|value| !value.is_empty());
@@ -344,43 +493,98 @@ impl Cli {
                 (Some(value), _) if value != default => option,
                 _ => "default",
             };
-            found.push(Setting { name, value: value.unwrap_or(default).to_owned(), origin: origin.to_owned() });
+            found.push(Setting {
+                name,
+                value: value.unwrap_or(default).to_owned(),
+                origin: origin.to_owned(),
+            });
         }
         let (tokens, origin) = match environment("PORTFOLIO_TOKENS") {
             Some(_) => ("set, not shown", "PORTFOLIO_TOKENS"),
             None => ("none, unless --token-file says so", "default"),
         };
-        found.push(Setting { name: "http: tokens", value: tokens.to_owned(), origin: origin.to_owned() });
-        let as_http = Self { command: http, common: common.clone() };
-        let problems = as_http.settings(environment).err().map(|error| error.0).unwrap_or_default();
+        found.push(Setting {
+            name: "http: tokens",
+            value: tokens.to_owned(),
+            origin: origin.to_owned(),
+        });
+        let as_http = Self {
+            command: http,
+            common: common.clone(),
+        };
+        let problems = as_http
+            .settings(environment)
+            .err()
+            .map(|error| error.0)
+            .unwrap_or_default();
         (found, problems)
     }
 
     fn store_origins(&self, settings: &Settings, environment: Environment<'_>) -> Vec<Setting> {
         let chosen_by = match self.common.store.as_ref().map(|Secret(store)| store) {
-            Some(store) if !store.is_empty() && environment("PORTFOLIO_STORE").as_ref() == Some(store) => "PORTFOLIO_STORE",
+            Some(store)
+                if !store.is_empty() && environment("PORTFOLIO_STORE").as_ref() == Some(store) =>
+            {
+                "PORTFOLIO_STORE"
+            }
             Some(store) if !store.is_empty() => "--store",
             _ => &settings.chosen_by,
         };
-        let setting = |name, value: String, origin: String| Setting { name, value, origin };
+        let setting = |name, value: String, origin: String| Setting {
+            name,
+            value,
+            origin,
+        };
         let mut found = Vec::new();
         match &settings.location {
             Location::Redis { write, read, .. } => {
                 // The token's variable stands beside that of the REST address.
                 let token = |name: &str| {
-                    chosen_by.strip_suffix("URL").filter(|prefix| prefix.contains("REST_")).map(|prefix| format!("{prefix}{name}"))
+                    chosen_by
+                        .strip_suffix("URL")
+                        .filter(|prefix| prefix.contains("REST_"))
+                        .map(|prefix| format!("{prefix}{name}"))
                 };
-                let origin = |name: &str| token(name).map_or_else(|| chosen_by.to_owned(), |token| format!("{chosen_by} and {token}"));
-                found.extend(write.as_ref().map(|url| setting("store", url.to_string(), origin("TOKEN"))));
-                let name = if write.is_some() { "store, for reading" } else { "store" };
-                found.extend(read.as_ref().map(|url| setting(name, url.to_string(), origin("READ_ONLY_TOKEN"))));
+                let origin = |name: &str| {
+                    token(name).map_or_else(
+                        || chosen_by.to_owned(),
+                        |token| format!("{chosen_by} and {token}"),
+                    )
+                };
+                found.extend(
+                    write
+                        .as_ref()
+                        .map(|url| setting("store", url.to_string(), origin("TOKEN"))),
+                );
+                let name = if write.is_some() {
+                    "store, for reading"
+                } else {
+                    "store"
+                };
+                found.extend(
+                    read.as_ref()
+                        .map(|url| setting(name, url.to_string(), origin("READ_ONLY_TOKEN"))),
+                );
             }
-            Location::Sqlite(_) => found.push(setting("store", settings.location.to_string(), chosen_by.to_owned())),
+            Location::Sqlite(_) => found.push(setting(
+                "store",
+                settings.location.to_string(),
+                chosen_by.to_owned(),
+            )),
         }
-        let names = URL_VARIABLES.into_iter().map(ToOwned::to_owned).chain(REST_PREFIXES.map(|prefix| format!("{prefix}URL")));
-        let unused: Vec<String> = names.filter(|name| *name != chosen_by && environment(name).is_some()).collect();
+        let names = URL_VARIABLES
+            .into_iter()
+            .map(ToOwned::to_owned)
+            .chain(REST_PREFIXES.map(|prefix| format!("{prefix}URL")));
+        let unused: Vec<String> = names
+            .filter(|name| *name != chosen_by && environment(name).is_some())
+            .collect();
         if !unused.is_empty() {
-            found.push(setting("store, not used", unused.join(", "), format!("set, but {chosen_by} comes first")));
+            found.push(setting(
+                "store, not used",
+                unused.join(", "),
+                format!("set, but {chosen_by} comes first"),
+            ));
         }
         found
     }
@@ -390,10 +594,18 @@ impl Cli {
 /// hold a password.
 #[must_use]
 pub fn without_urls(message: &str, arguments: &[String]) -> String {
-    let values = arguments.iter().map(|argument| argument.split_once('=').map_or(argument.as_str(), |(_, value)| value));
+    let values = arguments.iter().map(|argument| {
+        argument
+            .split_once('=')
+            .map_or(argument.as_str(), |(_, value)| value)
+    });
     let wholes = arguments.iter().map(String::as_str);
-    let urls = wholes.chain(values).filter(|text| text.contains("://") || text.contains('@'));
-    urls.fold(message.to_owned(), |message, url| message.replace(url, "(a URL)"))
+    let urls = wholes
+        .chain(values)
+        .filter(|text| text.contains("://") || text.contains('@'));
+    urls.fold(message.to_owned(), |message, url| {
+        message.replace(url, "(a URL)")
+    })
 }
 
 fn is_true(text: Option<&str>, name: &str, problems: &mut Vec<String>) -> bool {
@@ -407,9 +619,17 @@ fn is_true(text: Option<&str>, name: &str, problems: &mut Vec<String>) -> bool {
     }
 }
 
-fn parsed<T: FromStr<Err: fmt::Display>>(texts: &[String], name: &str, problems: &mut Vec<String>) -> Vec<T> {
+fn parsed<T: FromStr<Err: fmt::Display>>(
+    texts: &[String],
+    name: &str,
+    problems: &mut Vec<String>,
+) -> Vec<T> {
     let mut values = Vec::new();
-    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+    for text in texts
+        .iter()
+        .map(|text| text.trim())
+        .filter(|text| !text.is_empty())
+    {
         match text.parse() {
             Ok(value) => values.push(value),
             Err(problem) => problems.push(format!("{name}: {problem}")),
@@ -420,7 +640,9 @@ fn parsed<T: FromStr<Err: fmt::Display>>(texts: &[String], name: &str, problems:
 
 fn certificate_authority(path: &Path) -> Result<Authority, String> {
     let shown = path.display();
-    let pem = fs::read(path).map_err(|error| format!("{CA_FILE}: `{shown}` cannot be read: {error}; give the path of a PEM file"))?;
+    let pem = fs::read(path).map_err(|error| {
+        format!("{CA_FILE}: `{shown}` cannot be read: {error}; give the path of a PEM file")
+    })?;
     Authority::parse(&pem).map_err(|problem| format!("{CA_FILE}: `{shown}` {problem}"))
 }
 
@@ -431,21 +653,33 @@ enum Audience {
     TokenHolders,
 }
 
-fn token_source(file: Option<PathBuf>, variable: Option<String>, problems: &mut Vec<String>) -> Option<TokenSource> {
+fn token_source(
+    file: Option<PathBuf>,
+    variable: Option<String>,
+    problems: &mut Vec<String>,
+) -> Option<TokenSource> {
     if let Some(file) = file {
         return Some(TokenSource::File(file));
     }
     match http::Tokens::parse(&variable?) {
         Ok(tokens) => Some(TokenSource::Variable(tokens)),
         Err(wrong) => {
-            problems.extend(wrong.into_iter().map(|problem| format!("PORTFOLIO_TOKENS, {problem}")));
+            problems.extend(
+                wrong
+                    .into_iter()
+                    .map(|problem| format!("PORTFOLIO_TOKENS, {problem}")),
+            );
             None
         }
     }
 }
 
 fn rate_limit(text: &str, problems: &mut Vec<String>) -> Option<NonZeroU32> {
-    let text = if text.is_empty() { DEFAULT_RATE_LIMIT } else { text };
+    let text = if text.is_empty() {
+        DEFAULT_RATE_LIMIT
+    } else {
+        text
+    };
     if let Ok(number) = text.parse() {
         return NonZeroU32::new(number);
     }
@@ -454,8 +688,14 @@ fn rate_limit(text: &str, problems: &mut Vec<String>) -> Option<NonZeroU32> {
 }
 
 fn listen_address(text: &str, audience: Audience, problems: &mut Vec<String>) -> SocketAddr {
-    let text = if text.is_empty() { DEFAULT_LISTEN } else { text };
-    let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let text = if text.is_empty() {
+        DEFAULT_LISTEN
+    } else {
+        text
+    };
+    let local = text
+        .strip_prefix("localhost:")
+        .map(|port| format!("127.0.0.1:{port}"));
     let address: Option<SocketAddr> = local.as_deref().unwrap_or(text).parse().ok();
     match address {
         Some(address) if audience == Audience::TokenHolders || address.ip().to_canonical().is_loopback() => return address,
@@ -470,18 +710,33 @@ fn listen_address(text: &str, audience: Audience, problems: &mut Vec<String>) ->
 }
 
 /// The store, and what chose it, in the order of CONTRACT.md, section 6.
-fn locate(store: Option<&str>, key_prefix: &str, environment: Environment<'_>) -> Result<(Location, String), Vec<String>> {
+fn locate(
+    store: Option<&str>,
+    key_prefix: &str,
+    environment: Environment<'_>,
+) -> Result<(Location, String), Vec<String>> {
     let redis = |url: &str, name: &str| match RedisUrl::parse(url) {
-        Ok(url) => Ok((Location::Redis { write: Some(url), read: None, key_prefix: key_prefix.to_owned() }, name.to_owned())),
+        Ok(url) => Ok((
+            Location::Redis {
+                write: Some(url),
+                read: None,
+                key_prefix: key_prefix.to_owned(),
+            },
+            name.to_owned(),
+        )),
         Err(problem) => Err(vec![format!("{name}: {problem}")]),
     };
     if let Some(store) = store {
         let name = "--store (PORTFOLIO_STORE)";
         return match store.strip_prefix("sqlite:") {
-            Some(path) if path.is_empty() || path.contains("://") => Err(vec![format!("{name}: expected a path after `sqlite:`")]),
+            Some(path) if path.is_empty() || path.contains("://") => {
+                Err(vec![format!("{name}: expected a path after `sqlite:`")])
+            }
             Some(path) => sqlite(PathBuf::from(path), key_prefix, name),
             None if store.contains("://") => redis(store, name),
-            None => Err(vec![format!("{name}: expected `redis://…`, `rediss://…` or `sqlite:PATH`")]),
+            None => Err(vec![format!(
+                "{name}: expected `redis://…`, `rediss://…` or `sqlite:PATH`"
+            )]),
         };
     }
     for name in URL_VARIABLES {
@@ -502,21 +757,47 @@ fn locate(store: Option<&str>, key_prefix: &str, environment: Environment<'_>) -
             continue;
         };
         if token.is_none() && read_only_token.is_none() {
-            return Err(vec![format!("{url_name} is set, but neither {token_name} nor {read_only_token_name}")]);
+            return Err(vec![format!(
+                "{url_name} is set, but neither {token_name} nor {read_only_token_name}"
+            )]);
         }
         let derive = |user: &str, token: Option<String>| {
-            token.map(|token| RedisUrl::from_rest(&url, user, &token)).transpose().map_err(|problem| vec![format!("{url_name}: {problem}")])
+            token
+                .map(|token| RedisUrl::from_rest(&url, user, &token))
+                .transpose()
+                .map_err(|problem| vec![format!("{url_name}: {problem}")])
         };
-        let (write, read) = (derive("default", token)?, derive("default_ro", read_only_token)?);
-        return Ok((Location::Redis { write, read, key_prefix: key_prefix.to_owned() }, url_name.clone()));
+        let (write, read) = (
+            derive("default", token)?,
+            derive("default_ro", read_only_token)?,
+        );
+        return Ok((
+            Location::Redis {
+                write,
+                read,
+                key_prefix: key_prefix.to_owned(),
+            },
+            url_name.clone(),
+        ));
     }
     match data_directory(environment) {
-        Some(directory) => sqlite(directory.join("portfolio-mcp").join("portfolio.db"), key_prefix, "no Redis is configured"),
-        None => Err(vec!["no store is configured, and there is no home directory for a file; pass --store".to_owned()]),
+        Some(directory) => sqlite(
+            directory.join("portfolio-mcp").join("portfolio.db"),
+            key_prefix,
+            "no Redis is configured",
+        ),
+        None => Err(vec![
+            "no store is configured, and there is no home directory for a file; pass --store"
+                .to_owned(),
+        ]),
     }
 }
 
-fn sqlite(path: PathBuf, key_prefix: &str, chosen_by: &str) -> Result<(Location, String), Vec<String>> {
+fn sqlite(
+    path: PathBuf,
+    key_prefix: &str,
+    chosen_by: &str,
+) -> Result<(Location, String), Vec<String>> {
     if key_prefix.is_empty() {
         Ok((Location::Sqlite(path), chosen_by.to_owned()))
     } else {
@@ -534,7 +815,9 @@ fn data_directory(environment: Environment<'_>) -> Option<PathBuf> {
     } else if cfg!(target_os = "macos") {
         home().map(|home| home.join("Library").join("Application Support"))
     } else {
-        environment("XDG_DATA_HOME").map(PathBuf::from).or_else(|| home().map(|home| home.join(".local").join("share")))
+        environment("XDG_DATA_HOME")
+            .map(PathBuf::from)
+            .or_else(|| home().map(|home| home.join(".local").join("share")))
     }
 }
 
@@ -544,21 +827,53 @@ mod tests {
 
     fn chosen(variables: &[(&str, &str)], arguments: &[&str]) -> Result<(String, String), String> {
         let cli = Cli::parse_from([&["portfolio-mcp"], arguments].concat());
-        let environment = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let settings = cli.settings(&environment).map_err(|error| error.to_string())?;
+        let environment = |name: &str| {
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        let settings = cli
+            .settings(&environment)
+            .map_err(|error| error.to_string())?;
         Ok((settings.location.to_string(), settings.chosen_by))
     }
 
     #[test]
     fn the_store_is_found_in_the_order_of_the_contract() {
-        let rest =
-            [("KV_REST_API_URL", "https://a.upstash.io"), ("KV_REST_API_TOKEN", "t"), ("HOME", "/home/u"), ("XDG_DATA_HOME", "/data")];
-        let url = [("KV_URL", "redis://kv:1"), ("REDIS_KV_URL", "redis://rkv:1"), rest[0], rest[1]];
+        let rest = [
+            ("KV_REST_API_URL", "https://a.upstash.io"),
+            ("KV_REST_API_TOKEN", "t"),
+            ("HOME", "/home/u"),
+            ("XDG_DATA_HOME", "/data"),
+        ];
+        let url = [
+            ("KV_URL", "redis://kv:1"),
+            ("REDIS_KV_URL", "redis://rkv:1"),
+            rest[0],
+            rest[1],
+        ];
 
-        assert_eq!(chosen(&rest, &["stdio"]).unwrap(), ("rediss://default:***@a.upstash.io:6379".into(), "KV_REST_API_URL".into()));
+        assert_eq!(
+            chosen(&rest, &["stdio"]).unwrap(),
+            (
+                "rediss://default:***@a.upstash.io:6379".into(),
+                "KV_REST_API_URL".into()
+            )
+        );
         assert_eq!(chosen(&url, &["stdio"]).unwrap().1, "REDIS_KV_URL");
-        assert_eq!(chosen(&url, &["stdio", "--store", "sqlite:x.db"]).unwrap().0, "sqlite:x.db");
-        assert!(chosen(&rest[2..], &["stdio"]).unwrap().0.ends_with("portfolio.db"));
+        assert_eq!(
+            chosen(&url, &["stdio", "--store", "sqlite:x.db"])
+                .unwrap()
+                .0,
+            "sqlite:x.db"
+        );
+        assert!(
+            chosen(&rest[2..], &["stdio"])
+                .unwrap()
+                .0
+                .ends_with("portfolio.db")
+        );
     }
 
     #[test]
@@ -570,7 +885,13 @@ mod tests {
             _ => None,
         };
 
-        assert!(cli.settings(&environment).unwrap().read_only.unwrap().contains("read-only credential"));
+        assert!(
+            cli.settings(&environment)
+                .unwrap()
+                .read_only
+                .unwrap()
+                .contains("read-only credential")
+        );
     }
 
     #[test]
@@ -591,10 +912,18 @@ mod tests {
         ];
 
         let problems = chosen(&[], &arguments).unwrap_err();
-        let with_tokens = chosen(&[("PORTFOLIO_TOKENS", "s3cret\nme:write:s3cret")], &arguments).unwrap_err();
+        let with_tokens = chosen(
+            &[("PORTFOLIO_TOKENS", "s3cret\nme:write:s3cret")],
+            &arguments,
+        )
+        .unwrap_err();
 
         assert_eq!(problems.lines().count(), 6, "{problems}");
-        assert_eq!(with_tokens.lines().count(), 5 + 2, "with tokens it may listen anywhere: {with_tokens}");
+        assert_eq!(
+            with_tokens.lines().count(),
+            5 + 2,
+            "with tokens it may listen anywhere: {with_tokens}"
+        );
         assert!(!problems.contains("s3cret") && !with_tokens.contains("s3cret"));
     }
 }

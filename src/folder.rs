@@ -36,7 +36,10 @@ impl Folder {
     /// Every file that is not what it should be, and every missing, duplicate or non-slug id.
     pub fn read(path: &Path) -> Result<Self, FolderError> {
         if path.is_file() {
-            return Err(FolderError(vec![format!("{} is a file; name the folder that holds it", path.display())]));
+            return Err(FolderError(vec![format!(
+                "{} is a file; name the folder that holds it",
+                path.display()
+            )]));
         }
         let mut problems = Vec::new();
         let (mut documents, mut found_any) = (Vec::new(), false);
@@ -51,15 +54,27 @@ impl Folder {
         let (lines, array) = (path.join("audit.jsonl"), path.join("audit.json"));
         if let Some(text) = read_text(&lines, &mut problems) {
             found_any = true;
-            for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            for (number, line) in text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| !line.trim().is_empty())
+            {
                 if let Err(too_deep) = check_depth(line.as_bytes()) {
-                    problems.push(format!("{}, line {}: {too_deep}", lines.display(), number + 1));
+                    problems.push(format!(
+                        "{}, line {}: {too_deep}",
+                        lines.display(),
+                        number + 1
+                    ));
                     continue;
                 }
                 match serde_json::from_str::<Map<String, Value>>(line) {
                     // The line itself, so that hashes of it stay true.
                     Ok(_) => entries.push(StoredEntry::parse(line.to_owned())),
-                    Err(_) => problems.push(format!("{}, line {}: expected a JSON object", lines.display(), number + 1)),
+                    Err(_) => problems.push(format!(
+                        "{}, line {}: expected a JSON object",
+                        lines.display(),
+                        number + 1
+                    )),
                 }
             }
         }
@@ -68,19 +83,35 @@ impl Folder {
             for (index, item) in items.into_iter().enumerate() {
                 match item {
                     Value::Object(_) => entries.push(StoredEntry::parse(item.to_string())),
-                    _ => problems.push(format!("{}, entry {}: expected a JSON object", array.display(), index + 1)),
+                    _ => problems.push(format!(
+                        "{}, entry {}: expected a JSON object",
+                        array.display(),
+                        index + 1
+                    )),
                 }
             }
         }
         if !found_any && problems.is_empty() {
-            problems.push(format!("{} holds none of projects.json, resources.json, audit.jsonl and audit.json", path.display()));
+            problems.push(format!(
+                "{} holds none of projects.json, resources.json, audit.jsonl and audit.json",
+                path.display()
+            ));
         }
-        if problems.is_empty() { Ok(Self { documents, entries }) } else { Err(FolderError(problems)) }
+        if problems.is_empty() {
+            Ok(Self { documents, entries })
+        } else {
+            Err(FolderError(problems))
+        }
     }
 }
 
 /// The documents of a file under their ids.
-fn keyed(kind: Kind, file: &Path, items: Vec<Value>, problems: &mut Vec<String>) -> Vec<(DocumentKey, Map<String, Value>)> {
+fn keyed(
+    kind: Kind,
+    file: &Path,
+    items: Vec<Value>,
+    problems: &mut Vec<String>,
+) -> Vec<(DocumentKey, Map<String, Value>)> {
     let (mut documents, mut seen) = (Vec::new(), HashSet::new());
     for (index, item) in items.into_iter().enumerate() {
         let place = format!("{}, {kind} {}", file.display(), index + 1);
@@ -129,7 +160,11 @@ fn read_array(file: &PathBuf, problems: &mut Vec<String>) -> Option<Vec<Value>> 
 /// The text of a file, or `None` where there is none.
 fn read_text(file: &PathBuf, problems: &mut Vec<String>) -> Option<String> {
     match fs::read_to_string(file) {
-        Ok(text) => Some(text.strip_prefix('\u{feff}').map(ToOwned::to_owned).unwrap_or(text)),
+        Ok(text) => Some(
+            text.strip_prefix('\u{feff}')
+                .map(ToOwned::to_owned)
+                .unwrap_or(text),
+        ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             problems.push(format!("{}: cannot be read: {error}", file.display()));

@@ -73,7 +73,11 @@ impl Site {
             Some(_) if !settings.public_api => rest::Audience::TokenHolders,
             _ => rest::Audience::Everybody,
         };
-        rest::routes(Arc::clone(&self.content), audience).merge(health::routes(self.content, self.metrics, stop))
+        rest::routes(Arc::clone(&self.content), audience).merge(health::routes(
+            self.content,
+            self.metrics,
+            stop,
+        ))
     }
 }
 
@@ -141,11 +145,20 @@ async fn serve_within<S: ServerHandler + Clone>(
 
     let rates = Arc::new(rate::Rates::new(settings.rate_limit));
     tokio::spawn(Arc::clone(&rates).forget_the_silent(abort.clone()));
-    let entrance = Arc::new(entrance::Entrance { tokens: settings.tokens.clone(), public_api: settings.public_api, rates });
+    let entrance = Arc::new(entrance::Entrance {
+        tokens: settings.tokens.clone(),
+        public_api: settings.public_api,
+        rates,
+    });
     let guard = guard::Guard::new(&settings);
 
     let app = Router::new()
-        .merge(streamable::routes(server.clone(), limits, stop.clone(), abort.clone()))
+        .merge(streamable::routes(
+            server.clone(),
+            limits,
+            stop.clone(),
+            abort.clone(),
+        ))
         .merge(sse::routes(server, limits, stop.clone(), abort))
         .merge(site)
         // In this order: whom the request wants and from which page it comes; then who asks, and how often. One layer, because every

@@ -45,7 +45,10 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
     }
     let settings = cli.settings(environment)?;
     start_logs(&settings);
-    info!("content is in {} ({})", settings.location, settings.chosen_by);
+    info!(
+        "content is in {} ({})",
+        settings.location, settings.chosen_by
+    );
 
     let mut runtime = match workers() {
         1 => tokio::runtime::Builder::new_current_thread(),
@@ -88,19 +91,32 @@ fn workers() -> usize {
 /// The clock of the process, the only one.
 #[must_use]
 pub fn clock() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that is passed in everywhere else")]
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that is passed in everywhere else"
+    )]
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Logs to stderr. What rmcp logs are whole messages, with content, and every refused request a second time; it is silent.
 fn start_logs(settings: &Settings) {
     let level: LevelFilter = settings.log.parse().unwrap_or(LevelFilter::INFO);
-    let targets =
-        Targets::new().with_target("portfolio_mcp", level).with_target("rmcp", LevelFilter::OFF).with_default(level.min(LevelFilter::WARN));
+    let targets = Targets::new()
+        .with_target("portfolio_mcp", level)
+        .with_target("rmcp", LevelFilter::OFF)
+        .with_default(level.min(LevelFilter::WARN));
     let format = settings.log_format;
-    let out = move || logs::Lines { out: std::io::stderr(), format };
-    let lines = tracing_subscriber::fmt::layer().with_writer(out).with_target(false).with_ansi(false);
+    let out = move || logs::Lines {
+        out: std::io::stderr(),
+        format,
+    };
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(out)
+        .with_target(false)
+        .with_ansi(false);
     let registry = tracing_subscriber::registry().with(targets);
     // A second start in one process, as tests do it, keeps the first one's logs.
     let _ = match format {
@@ -118,7 +134,10 @@ fn stop_on_signals() -> CancellationToken {
     {
         use tokio::signal::unix::{SignalKind, signal};
         // Before anything is begun that a signal must not break off.
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
             return stop;
         };
         tokio::spawn(async move {

@@ -39,14 +39,20 @@ impl<W: Write> Write for Lines<W> {
 /// Logs panics: where, and what was said if that was written in the source. Other messages repeat values, a document's among them.
 pub(crate) fn log_panics() {
     panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         error!("panicked at {place}: {}", written_here(panic.payload()));
     }));
 }
 
 /// What a panic said, if the source says it word for word.
 fn written_here(payload: &(dyn Any + Send)) -> &'static str {
-    payload.downcast_ref::<&'static str>().copied().unwrap_or("(what it said may repeat content and is not logged)")
+    payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .unwrap_or("(what it said may repeat content and is not logged)")
 }
 
 #[cfg(test)]
@@ -54,7 +60,10 @@ mod tests {
     use super::*;
 
     fn written(format: LogFormat, event: &str) -> String {
-        let mut lines = Lines { out: Vec::new(), format };
+        let mut lines = Lines {
+            out: Vec::new(),
+            format,
+        };
         lines.write_all(event.as_bytes()).unwrap();
         String::from_utf8(lines.out).unwrap()
     }
@@ -70,10 +79,16 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_that_no_terminal_obeys() {
-        let text = written(LogFormat::Text, "INFO read `\u{1b}[2J\u{9b}31m\u{202e}\u{200b}\nERROR forged`\r\n");
+        let text = written(
+            LogFormat::Text,
+            "INFO read `\u{1b}[2J\u{9b}31m\u{202e}\u{200b}\nERROR forged`\r\n",
+        );
         let json = written(LogFormat::Json, "{\"id\":\"\u{9b}\u{202e}\"}\n");
 
-        assert_eq!(text, "INFO read `\u{fffd}[2J\u{fffd}31m\u{fffd}\u{fffd}\u{fffd}ERROR forged`\u{fffd}\n");
+        assert_eq!(
+            text,
+            "INFO read `\u{fffd}[2J\u{fffd}31m\u{fffd}\u{fffd}\u{fffd}ERROR forged`\u{fffd}\n"
+        );
         assert_eq!(json, "{\"id\":\"\\u009b\\u202e\"}\n");
     }
 }

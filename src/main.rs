@@ -21,7 +21,10 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            let arguments: Vec<String> = env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+            let arguments: Vec<String> = env::args_os()
+                .skip(1)
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect();
             for line in without_urls(&error.to_string(), &arguments).lines() {
                 let _ = writeln!(stderr(), "{}", visible(line));
             }
@@ -30,11 +33,21 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     // What is not Unicode must not look like what is not there.
-    let environment = |name: &str| env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty());
+    let environment = |name: &str| {
+        env::var_os(name)
+            .map(|value| value.to_string_lossy().into_owned())
+            .filter(|value| !value.is_empty())
+    };
     match run(&cli, &environment) {
         Ok(code) => code,
         Err(error) => {
-            for line in error.chain().flat_map(|cause| cause.to_string().lines().map(ToOwned::to_owned).collect::<Vec<_>>()) {
+            for line in error.chain().flat_map(|cause| {
+                cause
+                    .to_string()
+                    .lines()
+                    .map(ToOwned::to_owned)
+                    .collect::<Vec<_>>()
+            }) {
                 let _ = writeln!(stderr(), "portfolio-mcp: {}", visible(&line));
             }
             // 2: wrong usage; 3: the store or the system is at fault (CONTRACT.md, section 6).

@@ -22,8 +22,9 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage, ListQuery, Operation, Origin, Publication,
-        Record, StoredEntry, Timestamp, Update, Version, Violation, document::printed, patch,
+        AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage,
+        ListQuery, Operation, Origin, Publication, Record, StoredEntry, Timestamp, Update, Version,
+        Violation, document::printed, patch,
     },
     store::{Cached, Committed, Purpose, Repository, SavedCopy, Snapshot, Store, StoreError},
 };
@@ -166,14 +167,29 @@ impl ContentService {
     /// The use cases on `store`, at the time that `clock` tells.
     #[must_use]
     pub fn new(store: impl Into<Store>, clock: fn() -> Timestamp) -> Self {
-        let Store { repository: store, snapshot } = store.into();
-        let queues = std::iter::repeat_with(Mutex::default).take(QUEUES).collect();
-        Self { store, snapshot, clock, queues, writers: Arc::default(), used: AtomicBool::new(false), following: Arc::default() }
+        let Store {
+            repository: store,
+            snapshot,
+        } = store.into();
+        let queues = std::iter::repeat_with(Mutex::default)
+            .take(QUEUES)
+            .collect();
+        Self {
+            store,
+            snapshot,
+            clock,
+            queues,
+            writers: Arc::default(),
+            used: AtomicBool::new(false),
+            following: Arc::default(),
+        }
     }
 
     /// Keeps the saved copy ready for the time when the store is away; never ends.
     pub async fn keep_copy(&self) {
-        let Some(snapshot) = &self.snapshot else { return std::future::pending().await };
+        let Some(snapshot) = &self.snapshot else {
+            return std::future::pending().await;
+        };
         let mut rounds = 0;
         sleep(FIRST_COPY).await;
         loop {
@@ -184,7 +200,10 @@ impl ContentService {
             sleep(pause).await;
             rounds += 1;
             // Every comparison is billed, and most servers of desktop clients are idle most of the time.
-            while !self.used.swap(false, Ordering::Relaxed) && pause == CONFIRM && rounds % IDLE != 0 {
+            while !self.used.swap(false, Ordering::Relaxed)
+                && pause == CONFIRM
+                && rounds % IDLE != 0
+            {
                 sleep(CONFIRM).await;
                 rounds += 1;
             }
@@ -193,8 +212,16 @@ impl ContentService {
 
     /// What works at the moment.
     pub async fn health(&self) -> Health {
-        let store = self.store.pulse().await.map(drop).map_err(|error| error.to_string());
-        Health { store, saved: self.snapshot_age() }
+        let store = self
+            .store
+            .pulse()
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string());
+        Health {
+            store,
+            saved: self.snapshot_age(),
+        }
     }
 
     /// The age of the saved copy, when there is one.
@@ -218,8 +245,16 @@ impl ContentService {
     /// One document.
     pub async fn get(&self, key: DocumentKey) -> Result<Fetched<Record>, Error> {
         self.used.store(true, Ordering::Relaxed);
-        match before(Instant::now() + READING, self.store.get(&key, Purpose::Show)).await {
-            Ok(Some(record)) => Ok(Fetched { value: record, saved: None }),
+        match before(
+            Instant::now() + READING,
+            self.store.get(&key, Purpose::Show),
+        )
+        .await
+        {
+            Ok(Some(record)) => Ok(Fetched {
+                value: record,
+                saved: None,
+            }),
             Ok(None) => Err(self.not_found(key).await),
             // That it is not in the copy does not prove that it is not there.
             Err(error) => self.saved(error, |copy| copy.get(&key)),
@@ -230,30 +265,49 @@ impl ContentService {
     pub async fn list(&self, kind: Kind, query: &ListQuery) -> Result<Fetched<ListPage>, Error> {
         self.used.store(true, Ordering::Relaxed);
         let page = async {
-            let Some(snapshot) = &self.snapshot else { return self.store.list(kind, query).await };
+            let Some(snapshot) = &self.snapshot else {
+                return self.store.list(kind, query).await;
+            };
             let (copy, query) = (snapshot.current().await?, query.clone());
             // Thousands of documents take longer to look through than other calls should wait.
-            tokio::task::spawn_blocking(move || copy.list(kind, &query)).await.map_err(|_| StoreError::ended())
+            tokio::task::spawn_blocking(move || copy.list(kind, &query))
+                .await
+                .map_err(|_| StoreError::ended())
         };
         match before(Instant::now() + READING, page).await {
-            Ok(page) => Ok(Fetched { value: page, saved: None }),
+            Ok(page) => Ok(Fetched {
+                value: page,
+                saved: None,
+            }),
             Err(error) => self.saved(error, |copy| Some(copy.list(kind, query))),
         }
     }
 
     /// Every published document of a kind, in the list's order.
     pub async fn published(&self, kind: Kind) -> Result<Fetched<Vec<Record>>, Error> {
-        let query = ListQuery { status: Some("published".to_owned()), limit: usize::MAX, ..ListQuery::default() };
-        self.list(kind, &query).await.map(|Fetched { value, saved }| Fetched { value: value.records, saved })
+        let query = ListQuery {
+            status: Some("published".to_owned()),
+            limit: usize::MAX,
+            ..ListQuery::default()
+        };
+        self.list(kind, &query)
+            .await
+            .map(|Fetched { value, saved }| Fetched {
+                value: value.records,
+                saved,
+            })
     }
 
     /// The website's answer that was kept, with the number of the newest write; `None` where none are, or when it cannot be had at once.
     pub async fn cached(&self, publication: &Publication) -> Option<Cached> {
         self.used.store(true, Ordering::Relaxed);
-        self.store.cached(publication).await.unwrap_or_else(|error| {
-            debug!("no kept answer was looked for: {error}");
-            None
-        })
+        self.store
+            .cached(publication)
+            .await
+            .unwrap_or_else(|error| {
+                debug!("no kept answer was looked for: {error}");
+                None
+            })
     }
 
     /// Keeps the website's answer, read after the newest write had the number `seq`; nobody waits for it.
@@ -270,7 +324,10 @@ impl ContentService {
     pub async fn audit_entries(&self, query: &AuditQuery) -> Result<Fetched<AuditPage>, Error> {
         self.used.store(true, Ordering::Relaxed);
         match self.store.audit_entries(query).await {
-            Ok(page) => Ok(Fetched { value: page, saved: None }),
+            Ok(page) => Ok(Fetched {
+                value: page,
+                saved: None,
+            }),
             Err(error) => self.saved(error, |copy| Some(copy.audit_entries(query))),
         }
     }
@@ -278,19 +335,36 @@ impl ContentService {
     /// The audit log in numbers, with its newest entries.
     pub async fn audit_stats(&self) -> Result<Fetched<(AuditStats, Vec<StoredEntry>)>, Error> {
         self.used.store(true, Ordering::Relaxed);
-        let newest = AuditQuery { limit: 10, ..AuditQuery::default() };
+        let newest = AuditQuery {
+            limit: 10,
+            ..AuditQuery::default()
+        };
         match tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest)) {
-            Ok((stats, page)) => Ok(Fetched { value: (stats, page.entries), saved: None }),
+            Ok((stats, page)) => Ok(Fetched {
+                value: (stats, page.entries),
+                saved: None,
+            }),
             Err(error) => self.saved(error, |copy| Some(copy.audit_stats())),
         }
     }
 
     /// What the saved copy says instead of a store that is away.
-    fn saved<T>(&self, error: StoreError, answer: impl FnOnce(&SavedCopy) -> Option<T>) -> Result<Fetched<T>, Error> {
-        let copy = self.snapshot.as_ref().and_then(|snapshot| snapshot.last()).filter(|_| error.is_away());
+    fn saved<T>(
+        &self,
+        error: StoreError,
+        answer: impl FnOnce(&SavedCopy) -> Option<T>,
+    ) -> Result<Fetched<T>, Error> {
+        let copy = self
+            .snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.last())
+            .filter(|_| error.is_away());
         let value = copy.as_ref().and_then(answer);
         match (copy, value) {
-            (Some(copy), Some(value)) => Ok(Fetched { value, saved: Some(copy.age()) }),
+            (Some(copy), Some(value)) => Ok(Fetched {
+                value,
+                saved: Some(copy.age()),
+            }),
             _ => Err(error.into()),
         }
     }
@@ -308,7 +382,10 @@ impl ContentService {
         };
         let writing = Arc::clone(&self.writers);
         let Ok(_turn) = timeout_at(deadline, self.queue(&request.key).lock()).await else {
-            let problem = format!("other writes to {} took too long, so this one was not begun", request.key);
+            let problem = format!(
+                "other writes to {} took too long, so this one was not begun",
+                request.key
+            );
             return Err(StoreError::Unavailable(problem).into());
         };
         let mut pause = Duration::from_millis(5);
@@ -316,7 +393,11 @@ impl ContentService {
         // from what is stored. A lone writer always reads: that tells a lost line before anything is sent that may change something.
         let among_others = Arc::strong_count(&writing) > 2; // this call and the service itself
         let plain = request.mode == Mode::Commit && request.idempotency_key.is_none();
-        let mut remembered = if plain && among_others { self.store.recall(&request.key) } else { None };
+        let mut remembered = if plain && among_others {
+            self.store.recall(&request.key)
+        } else {
+            None
+        };
         loop {
             let recalled = remembered.take();
             let from_memory = recalled.is_some();
@@ -327,11 +408,18 @@ impl ContentService {
                     Read::Done(done) => return self.replay(&request.key, done).await,
                 },
             };
-            if request.expected_version.as_ref().is_some_and(|expected| expected != current.version().as_str()) {
+            if request
+                .expected_version
+                .as_ref()
+                .is_some_and(|expected| expected != current.version().as_str())
+            {
                 if from_memory {
                     continue;
                 }
-                return Err(Error::Conflict { key: request.key, current: Some(current.version().clone()) });
+                return Err(Error::Conflict {
+                    key: request.key,
+                    current: Some(current.version().clone()),
+                });
             }
             let circumstances = self.circumstances(request.origin.clone(), operation.clone());
             let entry_id = circumstances.entry_id.clone();
@@ -352,22 +440,52 @@ impl ContentService {
                 warnings,
             };
             if request.mode == Mode::DryRun {
-                return Ok(Updated { version: current.version().clone(), ..updated });
+                return Ok(Updated {
+                    version: current.version().clone(),
+                    ..updated
+                });
             }
             match self.commit(Arc::new([*change]), operation.clone()).await {
-                Ok(done) if done.replayed && done.entries.iter().all(|entry| entry.text_of("id") != Some(&entry_id)) => {
+                Ok(done)
+                    if done.replayed
+                        && done
+                            .entries
+                            .iter()
+                            .all(|entry| entry.text_of("id") != Some(&entry_id)) =>
+                {
                     return self.replay(&request.key, done).await;
                 }
                 Ok(_) => {
                     // The old tree becomes the new one by the changes, which costs less than a copy.
-                    let document = current.into_document().map(|old| patch::apply(old, &fields));
-                    debug_assert!(document.as_ref().is_none_or(|tree| printed(tree) == updated.record.text()));
-                    return Ok(Updated { document, audit_id: Some(entry_id), ..updated });
+                    let document = current
+                        .into_document()
+                        .map(|old| patch::apply(old, &fields));
+                    debug_assert!(
+                        document
+                            .as_ref()
+                            .is_none_or(|tree| printed(tree) == updated.record.text())
+                    );
+                    return Ok(Updated {
+                        document,
+                        audit_id: Some(entry_id),
+                        ..updated
+                    });
                 }
-                Err(StoreError::Conflict | StoreError::Failed(_)) if from_memory && Instant::now() < deadline => {}
-                Err(StoreError::Conflict) if request.expected_version.is_some() || Instant::now() + pause > deadline => {
-                    let current = self.store.get(&request.key, Purpose::Change).await.ok().flatten();
-                    return Err(Error::Conflict { key: request.key, current: current.map(|record| record.version().clone()) });
+                Err(StoreError::Conflict | StoreError::Failed(_))
+                    if from_memory && Instant::now() < deadline => {}
+                Err(StoreError::Conflict)
+                    if request.expected_version.is_some() || Instant::now() + pause > deadline =>
+                {
+                    let current = self
+                        .store
+                        .get(&request.key, Purpose::Change)
+                        .await
+                        .ok()
+                        .flatten();
+                    return Err(Error::Conflict {
+                        key: request.key,
+                        current: current.map(|record| record.version().clone()),
+                    });
                 }
                 Err(StoreError::Conflict) => {
                     sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
@@ -382,21 +500,38 @@ impl ContentService {
     ///
     /// What was right when it was first asked is answered again, whatever the rules and the document are now.
     pub async fn settled(&self, request: &UpdateRequest) -> Result<Option<Updated>, Error> {
-        let Some(key) = &request.idempotency_key else { return Ok(None) };
-        match self.store.outcome(&Operation::keyed(key, identity(request))).await? {
+        let Some(key) = &request.idempotency_key else {
+            return Ok(None);
+        };
+        match self
+            .store
+            .outcome(&Operation::keyed(key, identity(request)))
+            .await?
+        {
             Some(done) => self.replay(&request.key, done).await.map(Some),
             None => Ok(None),
         }
     }
 
     /// Commits changes in a task of their own: a caller who goes away takes the answer along, never half of a commit.
-    pub async fn commit(&self, changes: Arc<[Change]>, operation: Operation) -> Result<Committed, StoreError> {
+    pub async fn commit(
+        &self,
+        changes: Arc<[Change]>,
+        operation: Operation,
+    ) -> Result<Committed, StoreError> {
         let store = Arc::clone(&self.store);
         let commit = tokio::spawn(async move {
             let committed = store.commit(&changes, &operation).await;
-            if let Ok(Committed { replayed: false, .. }) = &committed {
+            if let Ok(Committed {
+                replayed: false, ..
+            }) = &committed
+            {
                 for change in changes.iter() {
-                    let (kind, id, count) = (change.key().kind, &change.key().id, change.entry().changes.len());
+                    let (kind, id, count) = (
+                        change.key().kind,
+                        &change.key().id,
+                        change.entry().changes.len(),
+                    );
                     info!(document.kind = %kind, document.id = %id, "{} {}: {count} fields", change.entry().action.past(), change.key());
                 }
             }
@@ -405,12 +540,18 @@ impl ContentService {
         // What a panic says may repeat a document.
         let committed = commit.await;
         self.follow();
-        committed.unwrap_or_else(|_| Err(StoreError::OutcomeUnknown("the commit ended unexpectedly".to_owned())))
+        committed.unwrap_or_else(|_| {
+            Err(StoreError::OutcomeUnknown(
+                "the commit ended unexpectedly".to_owned(),
+            ))
+        })
     }
 
     /// Brings the saved copy up to a write of ours, soon, so that an outage does not undo it for the reader.
     fn follow(&self) {
-        let Some(snapshot) = self.snapshot.clone() else { return };
+        let Some(snapshot) = self.snapshot.clone() else {
+            return;
+        };
         if self.following.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -425,7 +566,12 @@ impl ContentService {
     /// What a write of now is recorded with.
     #[must_use]
     pub fn circumstances(&self, origin: Origin, operation: Operation) -> Circumstances {
-        Circumstances { origin, operation, entry_id: Uuid::new_v4().to_string(), now: self.now() }
+        Circumstances {
+            origin,
+            operation,
+            entry_id: Uuid::new_v4().to_string(),
+            now: self.now(),
+        }
     }
 
     /// What is stored at `key`, to be changed.
@@ -439,7 +585,12 @@ impl ContentService {
     }
 
     /// Reads the document for an update, or finds that the update was done before.
-    async fn read_for(&self, request: &UpdateRequest, operation: &Operation, deadline: Instant) -> Result<Read, Error> {
+    async fn read_for(
+        &self,
+        request: &UpdateRequest,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Read, Error> {
         // Read before the operation is looked up: a mark that is missing now proves that what was read is from before its commit.
         let read = before(deadline, self.store.get(&request.key, Purpose::Change)).await;
         if request.idempotency_key.is_some()
@@ -454,11 +605,25 @@ impl ContentService {
     }
 
     async fn replay(&self, key: &DocumentKey, done: Committed) -> Result<Updated, Error> {
-        let entry = done.entries.into_iter().find(|entry| entry.text_of("entityId") == Some(&key.id)).map(StoredEntry::into_json);
+        let entry = done
+            .entries
+            .into_iter()
+            .find(|entry| entry.text_of("entityId") == Some(&key.id))
+            .map(StoredEntry::into_json);
         let mut entry = entry.unwrap_or_default();
-        let Some(record) = self.store.get(key, Purpose::Change).await? else { return Err(self.not_found(key.clone()).await) };
-        let audit_id = entry.get("id").and_then(Value::as_str).map(ToOwned::to_owned);
-        Ok(Updated { changes: entry.shift_remove("changes").unwrap_or_else(|| json!([])), audit_id, replayed: true, ..unchanged(record) })
+        let Some(record) = self.store.get(key, Purpose::Change).await? else {
+            return Err(self.not_found(key.clone()).await);
+        };
+        let audit_id = entry
+            .get("id")
+            .and_then(Value::as_str)
+            .map(ToOwned::to_owned);
+        Ok(Updated {
+            changes: entry.shift_remove("changes").unwrap_or_else(|| json!([])),
+            audit_id,
+            replayed: true,
+            ..unchanged(record)
+        })
     }
 
     async fn not_found(&self, key: DocumentKey) -> Error {
@@ -467,24 +632,44 @@ impl ContentService {
         let mut near: Vec<(f64, String)> = ids
             .into_iter()
             .filter(|id| *id != key.id)
-            .map(|id| (if id.contains(&wanted) { 1.0 } else { strsim::jaro_winkler(&wanted, &id.to_lowercase()) }, id))
+            .map(|id| {
+                (
+                    if id.contains(&wanted) {
+                        1.0
+                    } else {
+                        strsim::jaro_winkler(&wanted, &id.to_lowercase())
+                    },
+                    id,
+                )
+            })
             .filter(|(nearness, _)| *nearness > 0.75)
             .collect();
         near.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        Error::NotFound { key, similar: near.into_iter().take(3).map(|(_, id)| id).collect() }
+        Error::NotFound {
+            key,
+            similar: near.into_iter().take(3).map(|(_, id)| id).collect(),
+        }
     }
 
     fn queue(&self, key: &DocumentKey) -> &Mutex<()> {
         static ANY: Mutex<()> = Mutex::const_new(());
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
-        usize::try_from(hash % QUEUES as u64).ok().and_then(|queue| self.queues.get(queue)).unwrap_or(&ANY)
+        usize::try_from(hash % QUEUES as u64)
+            .ok()
+            .and_then(|queue| self.queues.get(queue))
+            .unwrap_or(&ANY)
     }
 }
 
 /// What a store answers before `deadline`: what runs out of time here has written nothing, and can say so.
-async fn before<T>(deadline: Instant, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn before<T>(
+    deadline: Instant,
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
     let late = || StoreError::Unavailable("it did not answer in time".to_owned());
-    timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late()))
+    timeout_at(deadline, answer)
+        .await
+        .unwrap_or_else(|_| Err(late()))
 }
 
 /// What makes two requests the same one.

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
-    Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation,
+    Publication, Record, StoredEntry, Timestamp,
 };
 
 mod breaker;
@@ -52,7 +52,11 @@ pub trait Repository: Send + Sync {
     /// Writes documents, indexes, audit entries and counters: all of them or none, once for each operation.
     ///
     /// Fails with `Conflict` if a stored document is not the one its change was made from.
-    async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError>;
+    async fn commit(
+        &self,
+        changes: &[Change],
+        operation: &Operation,
+    ) -> Result<Committed, StoreError>;
 
     /// What an operation did when it was committed before; asked before anything is read or compared.
     async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError>;
@@ -75,7 +79,13 @@ pub trait Repository: Send + Sync {
     async fn cached(&self, publication: &Publication) -> Result<Option<Cached>, StoreError>;
 
     /// Keeps the website's answer, of when `seq` was the number of the newest write, for `lasting`; does nothing if it is not that any more.
-    async fn cache(&self, publication: &Publication, seq: u64, answer: &str, lasting: Duration) -> Result<(), StoreError>;
+    async fn cache(
+        &self,
+        publication: &Publication,
+        seq: u64,
+        answer: &str,
+        lasting: Duration,
+    ) -> Result<(), StoreError>;
 }
 
 /// All documents of a kind, as far as they can be read.
@@ -195,7 +205,10 @@ pub struct Store {
 /// A store that needs no copy.
 impl From<Arc<dyn Repository>> for Store {
     fn from(repository: Arc<dyn Repository>) -> Self {
-        Self { repository, snapshot: None }
+        Self {
+            repository,
+            snapshot: None,
+        }
     }
 }
 
@@ -206,11 +219,21 @@ impl From<Arc<dyn Repository>> for Store {
 /// What is wrong with the location.
 pub fn open(location: &Location) -> anyhow::Result<Store> {
     Ok(match location {
-        Location::Redis { write, read, key_prefix } => {
+        Location::Redis {
+            write,
+            read,
+            key_prefix,
+        } => {
             let store = redis::RedisStore::new(write.as_ref(), read.as_ref(), key_prefix)?;
             let repository: Arc<dyn Repository> = Arc::new(resilient::Resilient::new(store));
-            Store { snapshot: Some(Arc::new(Snapshot::of(Arc::clone(&repository)))), repository }
+            Store {
+                snapshot: Some(Arc::new(Snapshot::of(Arc::clone(&repository)))),
+                repository,
+            }
         }
-        Location::Sqlite(path) => Store { repository: Arc::new(sqlite::SqliteStore::new(path)), snapshot: None },
+        Location::Sqlite(path) => Store {
+            repository: Arc::new(sqlite::SqliteStore::new(path)),
+            snapshot: None,
+        },
     })
 }

@@ -15,7 +15,8 @@ use std::{
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditQuery, Change, Circumstances, DocumentKey, Kind, ListQuery, Operation, Origin, Record, Source, StoredEntry, Timestamp, Update,
+        AuditQuery, Change, Circumstances, DocumentKey, Kind, ListQuery, Operation, Origin, Record,
+        Source, StoredEntry, Timestamp, Update,
         document::is_slug,
         list::{ListPosition, Listing},
         patch::{apply, creation, diff, merge, revert},
@@ -39,18 +40,26 @@ type Object = Map<String, Value>;
 /// # Panics
 /// When the merge touches what the patch does not name, or the changes do not lead there and back.
 pub fn patch(input: &[u8]) {
-    let (old, patch) = if let Ok((Value::Object(old), Value::Object(patch))) = serde_json::from_slice(input) {
-        (old, patch)
-    } else {
-        let mut bytes = input.iter();
-        (members(&mut bytes, 0), members(&mut bytes, 0))
-    };
+    let (old, patch) =
+        if let Ok((Value::Object(old), Value::Object(patch))) = serde_json::from_slice(input) {
+            (old, patch)
+        } else {
+            let mut bytes = input.iter();
+            (members(&mut bytes, 0), members(&mut bytes, 0))
+        };
 
     let new = merge(&old, &patch);
-    assert!(untouched(&old, &new, &patch), "the merge touches what the patch does not name");
+    assert!(
+        untouched(&old, &new, &patch),
+        "the merge touches what the patch does not name"
+    );
     assert_eq!(merge(&new, &patch), new, "a second merge changes something");
     let changes = diff(&old, &new);
-    assert_eq!(printed(&apply(old.clone(), &changes)), printed(&new), "the changes do not lead to the new document");
+    assert_eq!(
+        printed(&apply(old.clone(), &changes)),
+        printed(&new),
+        "the changes do not lead to the new document"
+    );
     assert_eq!(revert(&new, &changes), old, "the changes do not lead back");
     // Any two documents, not only one and what a patch makes of it.
     let changes = diff(&new, &patch);
@@ -63,17 +72,37 @@ pub fn patch(input: &[u8]) {
         match Change::update(&current, &patch, circumstances()) {
             Ok(Update::Change(change, left)) => {
                 let changes = &change.entry().changes;
-                assert_eq!(printed(&apply(old.clone(), changes)), change.text(), "the log does not tell what is stored");
-                assert_eq!(revert(change.next().document(), changes), old, "the log does not tell what was stored");
+                assert_eq!(
+                    printed(&apply(old.clone(), changes)),
+                    change.text(),
+                    "the log does not tell what is stored"
+                );
+                assert_eq!(
+                    revert(change.next().document(), changes),
+                    old,
+                    "the log does not tell what was stored"
+                );
                 assert!(!changes.is_empty(), "a change without changes");
-                assert!(left.iter().all(|violation| shows_all(&violation.to_string())));
-                let read = Record::parse(change.key().clone(), change.text().to_owned()).expect("what is stored can be read");
-                assert_eq!(read.document(), change.next().document(), "what is stored reads otherwise");
+                assert!(
+                    left.iter()
+                        .all(|violation| shows_all(&violation.to_string()))
+                );
+                let read = Record::parse(change.key().clone(), change.text().to_owned())
+                    .expect("what is stored can be read");
+                assert_eq!(
+                    read.document(),
+                    change.next().document(),
+                    "what is stored reads otherwise"
+                );
             }
             Ok(Update::Nothing) => {}
             Err(violations) => {
                 assert!(!violations.is_empty(), "refused for no reason");
-                assert!(violations.iter().all(|violation| shows_all(&violation.to_string())));
+                assert!(
+                    violations
+                        .iter()
+                        .all(|violation| shows_all(&violation.to_string()))
+                );
             }
         }
     }
@@ -89,11 +118,17 @@ pub fn cursor(input: &[u8]) {
     if let Err(violation) = cursors::decode_any(&text) {
         assert!(violation.path == "cursor" && shows_all(&violation.message));
     }
-    assert!(cursors::decode::<Value>(&query, &text).is_err(), "nobody guesses a query's fingerprint");
+    assert!(
+        cursors::decode::<Value>(&query, &text).is_err(),
+        "nobody guesses a query's fingerprint"
+    );
 
     if let Ok(place) = serde_json::from_str::<(Option<i64>, String)>(&text) {
         let sent = cursors::encode(&query, &place);
-        assert_eq!(cursors::decode::<(Option<i64>, String)>(&query, &sent).as_ref(), Ok(&place));
+        assert_eq!(
+            cursors::decode::<(Option<i64>, String)>(&query, &sent).as_ref(),
+            Ok(&place)
+        );
         assert!(cursors::decode::<(Option<i64>, String)>(&other, &sent).is_err());
         check_page(place.0, place.1);
     }
@@ -107,23 +142,51 @@ pub fn cursor(input: &[u8]) {
 fn check_page(updated: Option<i64>, id: String) {
     let listing = |id: &str, updated: &str| {
         let document = json!({ "metadata": { "updatedAt": updated } });
-        Listing::of(&DocumentKey::new(Kind::Project, id), document.as_object().expect("an object"))
+        Listing::of(
+            &DocumentKey::new(Kind::Project, id),
+            document.as_object().expect("an object"),
+        )
     };
-    let listings = [listing("a", "2026-01-01T00:00:00Z"), listing("b", "2025-01-01T00:00:00Z"), listing("c", "?"), listing("", "")];
-    let all = ListQuery { limit: 10, ..ListQuery::default() }.page(listings.clone()).0;
-    let after = ListPosition { updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)), id };
-    let query = ListQuery { after: Some(after.clone()), limit: 10, ..ListQuery::default() };
+    let listings = [
+        listing("a", "2026-01-01T00:00:00Z"),
+        listing("b", "2025-01-01T00:00:00Z"),
+        listing("c", "?"),
+        listing("", ""),
+    ];
+    let all = ListQuery {
+        limit: 10,
+        ..ListQuery::default()
+    }
+    .page(listings.clone())
+    .0;
+    let after = ListPosition {
+        updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)),
+        id,
+    };
+    let query = ListQuery {
+        after: Some(after.clone()),
+        limit: 10,
+        ..ListQuery::default()
+    };
 
     let (page, total, next) = query.page(listings);
 
     assert_eq!((total, next), (all.len(), None));
-    assert_eq!(page, all.into_iter().filter(|place| *place > after).collect::<Vec<_>>());
+    assert_eq!(
+        page,
+        all.into_iter()
+            .filter(|place| *place > after)
+            .collect::<Vec<_>>()
+    );
     if let Some(instant) = after.updated.0 {
         let _ = (
             instant.to_string(),
             instant.millis_ceil(),
             instant.after(Some(instant)),
-            AuditQuery { since: Some(instant), ..AuditQuery::default() },
+            AuditQuery {
+                since: Some(instant),
+                ..AuditQuery::default()
+            },
         );
     }
 }
@@ -143,12 +206,18 @@ pub fn message(input: &[u8]) {
     let (status, refusal) = entrances.post(input);
     // Lines have ends, may have a mark at their beginning and may be empty; bodies may not.
     let line = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input);
-    let comparable = !input.contains(&b'\n') && line.len() == input.len() && line.trim_ascii() == line && !line.is_empty();
+    let comparable = !input.contains(&b'\n')
+        && line.len() == input.len()
+        && line.trim_ascii() == line
+        && !line.is_empty();
     match status {
         202 if comparable => {
             for _ in &over_stdio {
                 check_answer(
-                    &entrances.answers.recv_timeout(Duration::from_secs(20)).expect("one entrance answers and the other does not"),
+                    &entrances
+                        .answers
+                        .recv_timeout(Duration::from_secs(20))
+                        .expect("one entrance answers and the other does not"),
                 );
             }
         }
@@ -158,23 +227,40 @@ pub fn message(input: &[u8]) {
             let refusal = serde_json::from_slice(&refusal).expect("a refusal is JSON");
             check_answer(&refusal);
             if comparable {
-                assert_eq!(over_stdio.len(), 1, "one entrance refuses and the other does not");
-                assert_eq!(over_stdio[0]["error"]["code"], refusal["error"]["code"], "{over_stdio:?} {refusal}");
+                assert_eq!(
+                    over_stdio.len(),
+                    1,
+                    "one entrance refuses and the other does not"
+                );
+                assert_eq!(
+                    over_stdio[0]["error"]["code"], refusal["error"]["code"],
+                    "{over_stdio:?} {refusal}"
+                );
             }
         }
         other => panic!("/messages answers {other}"),
     }
-    assert!(entrances.answers.try_recv().is_err(), "an answer that nothing asked for");
+    assert!(
+        entrances.answers.try_recv().is_err(),
+        "an answer that nothing asked for"
+    );
 }
 
 /// JSON-RPC 2.0: a result or an error, and the error's words show all they do.
 fn check_answer(answer: &Value) {
     assert_eq!(answer["jsonrpc"], "2.0", "{answer}");
-    assert!(answer.get("id").is_some() && answer.get("result").is_some() != answer.get("error").is_some(), "{answer}");
+    assert!(
+        answer.get("id").is_some()
+            && answer.get("result").is_some() != answer.get("error").is_some(),
+        "{answer}"
+    );
     if let Some(error) = answer.get("error") {
         let message = error["message"].as_str().expect("an error says something");
         assert!(error["code"].is_i64() && shows_all(message), "{answer}");
-        assert!(message.chars().count() < 1000, "an error repeats what it was given: {answer}");
+        assert!(
+            message.chars().count() < 1000,
+            "an error repeats what it was given: {answer}"
+        );
     }
 }
 
@@ -197,18 +283,33 @@ impl Entrances {
             let store = open(&Location::Sqlite(folder.path().join("content.db"))).expect("a store");
             let content = Arc::new(ContentService::new(store, clock));
             let server = ContentServer::new(Arc::clone(&content), None, None);
-            (content, server, TcpListener::bind("127.0.0.1:0").await.expect("a port"))
+            (
+                content,
+                server,
+                TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+            )
         });
         let address = listener.local_addr().expect("an address");
         runtime.spawn(http::serve(
             listener,
             server.clone(),
-            http::Site { content, metrics: None },
+            http::Site {
+                content,
+                metrics: None,
+            },
             http::Settings::default(),
             CancellationToken::new(),
         ));
         let (endpoint, answers) = session(address);
-        Self { runtime, server, address, connection: connect(address), endpoint, answers, _folder: folder }
+        Self {
+            runtime,
+            server,
+            address,
+            connection: connect(address),
+            endpoint,
+            answers,
+            _folder: folder,
+        }
     }
 
     /// A session in which nothing is due.
@@ -219,14 +320,27 @@ impl Entrances {
     /// All that is answered to `input` as the whole of standard input.
     fn stdio(&self, input: &[u8]) -> Vec<Value> {
         let (output, mut answers) = tokio::io::duplex(1 << 20);
-        let serving = stdio::serve_on(self.server.clone(), std::io::Cursor::new(input.to_vec()), output, CancellationToken::new());
+        let serving = stdio::serve_on(
+            self.server.clone(),
+            std::io::Cursor::new(input.to_vec()),
+            output,
+            CancellationToken::new(),
+        );
         let mut text = String::new();
         self.runtime.block_on(async {
             let serving = tokio::spawn(serving);
-            answers.read_to_string(&mut text).await.expect("answers are UTF-8");
-            serving.await.expect("serving does not panic").expect("serving does not fail");
+            answers
+                .read_to_string(&mut text)
+                .await
+                .expect("answers are UTF-8");
+            serving
+                .await
+                .expect("serving does not panic")
+                .expect("serving does not fail");
         });
-        text.lines().map(|line| serde_json::from_str(line).expect("an answer is JSON in one line")).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("an answer is JSON in one line"))
+            .collect()
     }
 
     /// Status and body of what `/messages` answers at once.
@@ -237,10 +351,15 @@ impl Entrances {
             input.len()
         );
         let request = [head.as_bytes(), input].concat();
-        self.connection.get_mut().write_all(&request).expect("the connection stays");
+        self.connection
+            .get_mut()
+            .write_all(&request)
+            .expect("the connection stays");
         let (status, length) = response_head(&mut self.connection);
         let mut body = vec![0; length];
-        self.connection.read_exact(&mut body).expect("a body of its length");
+        self.connection
+            .read_exact(&mut body)
+            .expect("a body of its length");
         (status, body)
     }
 }
@@ -255,7 +374,11 @@ fn connect(address: SocketAddr) -> BufReader<TcpStream> {
 fn response_head(connection: &mut impl BufRead) -> (u16, usize) {
     let mut line = String::new();
     connection.read_line(&mut line).expect("a status line");
-    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .expect("a status");
     let mut length = 0;
     loop {
         line.clear();
@@ -271,14 +394,26 @@ fn response_head(connection: &mut impl BufRead) -> (u16, usize) {
 /// Opens a session and gives where to post to, and what comes on its stream.
 fn session(address: SocketAddr) -> (String, mpsc::Receiver<Value>) {
     let mut stream = connect(address);
-    stream.get_mut().write_all(b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
+    stream
+        .get_mut()
+        .write_all(b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("the server reads");
     assert_eq!(response_head(&mut stream).0, 200);
     // The sizes of chunks are lines too, and begin with no name of a field.
-    let mut fields = stream.lines().map_while(Result::ok).filter_map(|line| line.strip_prefix("data: ").map(ToOwned::to_owned));
+    let mut fields = stream
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| line.strip_prefix("data: ").map(ToOwned::to_owned));
     let endpoint = fields.next().expect("an endpoint");
     let (sender, answers) = mpsc::channel();
     // Ends, and closes the stream, with the first answer that nobody waits for.
-    thread::spawn(move || fields.try_for_each(|data| sender.send(serde_json::from_str(&data).expect("data is JSON")).map_err(drop)));
+    thread::spawn(move || {
+        fields.try_for_each(|data| {
+            sender
+                .send(serde_json::from_str(&data).expect("data is JSON"))
+                .map_err(drop)
+        })
+    });
     (endpoint, answers)
 }
 
@@ -287,7 +422,8 @@ fn session(address: SocketAddr) -> (String, mpsc::Receiver<Value>) {
 /// # Panics
 /// When what is read is not what the files say, or a refusal has no reason.
 pub fn folder(input: &[u8]) {
-    static PLACE: LazyLock<Mutex<TempDir>> = LazyLock::new(|| Mutex::new(TempDir::new().expect("a temporary directory")));
+    static PLACE: LazyLock<Mutex<TempDir>> =
+        LazyLock::new(|| Mutex::new(TempDir::new().expect("a temporary directory")));
     let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
     let files = files(input);
     for name in NAMES {
@@ -301,23 +437,55 @@ pub fn folder(input: &[u8]) {
         Ok(folder) => folder,
         Err(error) => {
             assert!(!error.0.is_empty(), "refused for no reason");
-            assert!(error.0.iter().all(|problem| shows_all(problem) && problem.chars().count() < 1000), "{error}");
+            assert!(
+                error
+                    .0
+                    .iter()
+                    .all(|problem| shows_all(problem) && problem.chars().count() < 1000),
+                "{error}"
+            );
             return;
         }
     };
     let ids: HashSet<&DocumentKey> = folder.documents.iter().map(|(key, _)| key).collect();
-    assert_eq!(ids.len(), folder.documents.len(), "two documents under one id");
+    assert_eq!(
+        ids.len(),
+        folder.documents.len(),
+        "two documents under one id"
+    );
     for (key, document) in &folder.documents {
         assert!(is_slug(&key.id) && document.get("id") == Some(&json!(key.id)));
         let change = Change::create(key.clone(), document.clone(), circumstances());
-        assert_eq!(printed(&apply(Map::new(), &change.entry().changes)), change.text());
-        assert!(change.next().violations().iter().all(|violation| shows_all(&violation.to_string())));
-        let _ = (change.next().listing(), change.next().is_published(), change.next().is_featured());
+        assert_eq!(
+            printed(&apply(Map::new(), &change.entry().changes)),
+            change.text()
+        );
+        assert!(
+            change
+                .next()
+                .violations()
+                .iter()
+                .all(|violation| shows_all(&violation.to_string()))
+        );
+        let _ = (
+            change.next().listing(),
+            change.next().is_published(),
+            change.next().is_featured(),
+        );
     }
     for entry in &folder.entries {
-        assert!(serde_json::from_str::<Object>(entry.text()).is_ok(), "an entry is an object");
+        assert!(
+            serde_json::from_str::<Object>(entry.text()).is_ok(),
+            "an entry is an object"
+        );
         assert!(entry.carried_score(Timestamp::from_millis(1)) <= 1);
-        let _ = (entry.identity(), entry.timestamp(), entry.seq(), entry.changes(), AuditQuery::default().matches(entry));
+        let _ = (
+            entry.identity(),
+            entry.timestamp(),
+            entry.seq(),
+            entry.changes(),
+            AuditQuery::default().matches(entry),
+        );
     }
 
     // Written as the contract says and read again, it is the same.
@@ -326,7 +494,12 @@ pub fn folder(input: &[u8]) {
 
 fn check_again(place: &Path, folder: &Folder) {
     for kind in Kind::ALL {
-        let documents: Vec<&Object> = folder.documents.iter().filter(|(key, _)| key.kind == kind).map(|(_, document)| document).collect();
+        let documents: Vec<&Object> = folder
+            .documents
+            .iter()
+            .filter(|(key, _)| key.kind == kind)
+            .map(|(_, document)| document)
+            .collect();
         let text = serde_json::to_string_pretty(&documents).expect("JSON");
         fs::write(place.join(format!("{}.json", kind.plural())), text).expect("a file");
     }
@@ -340,13 +513,21 @@ fn check_again(place: &Path, folder: &Folder) {
     assert_eq!(again.entries, folder.entries);
 }
 
-const NAMES: [&str; 4] = ["projects.json", "resources.json", "audit.jsonl", "audit.json"];
+const NAMES: [&str; 4] = [
+    "projects.json",
+    "resources.json",
+    "audit.jsonl",
+    "audit.json",
+];
 
 /// The files that an input stands for.
 fn files(input: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut files: Vec<(&'static str, Vec<u8>)> = Vec::new();
     for line in input.split_inclusive(|byte| *byte == b'\n') {
-        let begun = NAMES.into_iter().find(|name| line.strip_prefix(b"--- ").is_some_and(|rest| rest.trim_ascii() == name.as_bytes()));
+        let begun = NAMES.into_iter().find(|name| {
+            line.strip_prefix(b"--- ")
+                .is_some_and(|rest| rest.trim_ascii() == name.as_bytes())
+        });
         match (begun, files.last_mut()) {
             (Some(name), _) => files.push((name, Vec::new())),
             (None, Some((_, content))) => content.extend_from_slice(line),
@@ -358,11 +539,17 @@ fn files(input: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 
 /// Whether every member that `patch` does not name is in both, with the same value and at any depth.
 fn untouched(old: &Object, new: &Object, patch: &Object) -> bool {
-    old.iter().all(|(name, before)| match (patch.get(name), before, new.get(name)) {
-        (None, _, after) => after == Some(before),
-        (Some(Value::Object(patch)), Value::Object(before), Some(Value::Object(after))) => untouched(before, after, patch),
-        (Some(_), _, _) => true,
-    }) && new.keys().all(|name| old.contains_key(name) || patch.contains_key(name))
+    old.iter().all(
+        |(name, before)| match (patch.get(name), before, new.get(name)) {
+            (None, _, after) => after == Some(before),
+            (Some(Value::Object(patch)), Value::Object(before), Some(Value::Object(after))) => {
+                untouched(before, after, patch)
+            }
+            (Some(_), _, _) => true,
+        },
+    ) && new
+        .keys()
+        .all(|name| old.contains_key(name) || patch.contains_key(name))
 }
 
 fn shows_all(text: &str) -> bool {
@@ -375,7 +562,12 @@ fn printed(object: &Object) -> String {
 
 fn circumstances() -> Circumstances {
     let operation = Operation::once("key", json!({}));
-    Circumstances { origin: Origin::new(Source::Mcp), operation, entry_id: "entry".to_owned(), now: Timestamp::from_millis(1) }
+    Circumstances {
+        origin: Origin::new(Source::Mcp),
+        operation,
+        entry_id: "entry".to_owned(),
+        now: Timestamp::from_millis(1),
+    }
 }
 
 /// The members that some bytes stand for; names that documents have, and names that paths cannot say.
@@ -399,18 +591,43 @@ fn members(bytes: &mut slice::Iter<'_, u8>, depth: u8) -> Object {
         "\u{1b}",
     ];
     let count = next(bytes) % 5;
-    (0..count).map(|_| (NAMES[usize::from(next(bytes) % 16)].to_owned(), tree(bytes, depth + 1))).collect()
+    (0..count)
+        .map(|_| {
+            (
+                NAMES[usize::from(next(bytes) % 16)].to_owned(),
+                tree(bytes, depth + 1),
+            )
+        })
+        .collect()
 }
 
 fn tree(bytes: &mut slice::Iter<'_, u8>, depth: u8) -> Value {
-    const TEXTS: [&str; 6] = ["", "a", "2026-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "published", "\u{202e}"];
+    const TEXTS: [&str; 6] = [
+        "",
+        "a",
+        "2026-01-01T00:00:00Z",
+        "9999-12-31T23:59:59.999Z",
+        "published",
+        "\u{202e}",
+    ];
     match next(bytes) % 10 {
         0 => Value::Null,
         1 => json!(next(bytes).is_multiple_of(2)),
         2 => json!(next(bytes)),
-        3 => json!(f64::from_bits(u64::from_le_bytes([next(bytes), 0, 0, 0, 0, 0, next(bytes), next(bytes)]))),
+        3 => json!(f64::from_bits(u64::from_le_bytes([
+            next(bytes),
+            0,
+            0,
+            0,
+            0,
+            0,
+            next(bytes),
+            next(bytes)
+        ]))),
         4 | 5 => json!(TEXTS[usize::from(next(bytes) % 6)]),
-        6 if depth < 6 => (0..next(bytes) % 4).map(|_| tree(bytes, depth + 1)).collect(),
+        6 if depth < 6 => (0..next(bytes) % 4)
+            .map(|_| tree(bytes, depth + 1))
+            .collect(),
         _ if depth < 6 => Value::Object(members(bytes, depth)),
         _ => json!({}),
     }

@@ -36,7 +36,9 @@ pub async fn run(
         }
     }
     if arguments.smoke && !stop.is_cancelled() {
-        let idle = arguments.idle.map(|seconds| Duration::from_secs(seconds.into()));
+        let idle = arguments
+            .idle
+            .map(|seconds| Duration::from_secs(seconds.into()));
         let tried = smoke(&settings.location, clock, idle, stop).await;
         findings.extend(tried.map_err(|problem| UsageError(vec![format!("--smoke {problem}")]))?);
     }
@@ -75,7 +77,13 @@ pub async fn run(
 
 /// Where each setting comes from; what only `http` would refuse is a problem of the configuration.
 fn configuration((settings, problems): (Vec<Setting>, Vec<String>)) -> Vec<Finding> {
-    let shown = settings.into_iter().map(|Setting { name, value, origin }| Finding::ok(name, format!("{value} ({origin})")));
+    let shown = settings.into_iter().map(
+        |Setting {
+             name,
+             value,
+             origin,
+         }| Finding::ok(name, format!("{value} ({origin})")),
+    );
     let refused = problems.into_iter().map(|problem| {
         let remedy = "set it right; until then `http` does not start";
         Finding::problem(Fault::Content, "http", problem, remedy)
@@ -86,31 +94,65 @@ fn configuration((settings, problems): (Vec<Setting>, Vec<String>)) -> Vec<Findi
 /// A server that is asked not to write needs no rights to.
 fn as_served(settings: &Settings) -> Location {
     match &settings.location {
-        Location::Redis { write, read, key_prefix } if settings.read_only.is_some() => {
+        Location::Redis {
+            write,
+            read,
+            key_prefix,
+        } if settings.read_only.is_some() => {
             let read = read.clone().or_else(|| write.clone());
-            Location::Redis { write: None, read, key_prefix: key_prefix.clone() }
+            Location::Redis {
+                write: None,
+                read,
+                key_prefix: key_prefix.clone(),
+            }
         }
         location => location.clone(),
     }
 }
 
 fn summary(findings: &[Finding]) -> (u8, String) {
-    let count = |verdict: Verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    let (content, store) = (count(Verdict::Problem(Fault::Content)), count(Verdict::Problem(Fault::Store)));
-    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let (warnings, problems) = (counted(count(Verdict::Warning), "warning"), counted(content + store, "problem"));
+    let count = |verdict: Verdict| {
+        findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    };
+    let (content, store) = (
+        count(Verdict::Problem(Fault::Content)),
+        count(Verdict::Problem(Fault::Store)),
+    );
+    let counted =
+        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (warnings, problems) = (
+        counted(count(Verdict::Warning), "warning"),
+        counted(content + store, "problem"),
+    );
     let counts = format!("{} ok, {warnings}, {problems}", count(Verdict::Ok));
     match (content, store) {
         (0, 0) => (0, format!("{counts}: the server would serve")),
-        (_, 0) => (1, format!("{counts}: the server would serve, but not all of it, or not as asked")),
-        _ => (3, format!("{counts}: the server would not serve, or should not")),
+        (_, 0) => (
+            1,
+            format!("{counts}: the server would serve, but not all of it, or not as asked"),
+        ),
+        _ => (
+            3,
+            format!("{counts}: the server would not serve, or should not"),
+        ),
     }
 }
 
 /// One line, without anything that could move a terminal's cursor.
 fn line(finding: &Finding) -> String {
-    let Finding { check, verdict, says, remedy } = finding;
-    let remedy = remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    let Finding {
+        check,
+        verdict,
+        says,
+        remedy,
+    } = finding;
+    let remedy = remedy
+        .as_ref()
+        .map(|remedy| format!("; {remedy}"))
+        .unwrap_or_default();
     let text = format!("{:<8} {check}: {says}{remedy}", word(*verdict));
     visible(&text).into_owned()
 }

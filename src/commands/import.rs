@@ -10,7 +10,10 @@ use uuid::Uuid;
 
 use crate::{
     cli::{ImportArgs, Settings, UsageError},
-    domain::{AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt, text::visible},
+    domain::{
+        AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt,
+        text::visible,
+    },
     folder::Folder,
     service::{ContentService, Error},
     store::StoreError,
@@ -48,42 +51,68 @@ struct Report {
 ///
 /// # Errors
 /// When the store fails; what the content does wrong is reported and exits with 1.
-pub async fn run(content: &ContentService, settings: &Settings, arguments: &ImportArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    content: &ContentService,
+    settings: &Settings,
+    arguments: &ImportArgs,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
     let folder = match Folder::read(&arguments.folder) {
         Ok(folder) => folder,
         Err(error) => {
             for problem in &error.0 {
                 writeln!(out, "refused    {}", visible(problem))?;
             }
-            writeln!(out, "nothing was imported; mend what is refused and run it again")?;
+            writeln!(
+                out,
+                "nothing was imported; mend what is refused and run it again"
+            )?;
             return Ok(ExitCode::from(1));
         }
     };
     if let (Some(reason), false) = (&settings.read_only, arguments.dry_run) {
         return Err(UsageError(vec![format!("nothing was imported: {reason}")]).into());
     }
-    let run = if arguments.dry_run { Run::Dry } else { Run::Real };
-    let on_difference = if arguments.force { OnDifference::Replace } else { OnDifference::Leave };
+    let run = if arguments.dry_run {
+        Run::Dry
+    } else {
+        Run::Real
+    };
+    let on_difference = if arguments.force {
+        OnDifference::Replace
+    } else {
+        OnDifference::Leave
+    };
 
     // History first, so that what is written now comes after it.
-    let new = new_entries(content, &folder.entries).await.context("reading the audit log")?;
+    let new = new_entries(content, &folder.entries)
+        .await
+        .context("reading the audit log")?;
     let carried = match run {
-        Run::Real if !new.is_empty() => content.carry(&new).await.context("carrying over the audit log")?,
+        Run::Real if !new.is_empty() => content
+            .carry(&new)
+            .await
+            .context("carrying over the audit log")?,
         Run::Real => 0,
         Run::Dry => new.len(),
     };
     let progress = ProgressBar::new(folder.documents.len() as u64);
-    progress.set_style(ProgressStyle::with_template("importing {bar:30} {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+    progress.set_style(
+        ProgressStyle::with_template("importing {bar:30} {pos}/{len}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     let mut report = Report::default();
     for batch in folder.documents.chunks(BATCH) {
-        let part = import(content, batch, on_difference, run).await.with_context(|| {
-            let kept = report.created + report.replaced;
-            if kept == 0 {
-                "nothing was imported".to_owned()
-            } else {
-                format!("after {kept} documents, which are kept; run it again for the rest")
-            }
-        })?;
+        let part = import(content, batch, on_difference, run)
+            .await
+            .with_context(|| {
+                let kept = report.created + report.replaced;
+                if kept == 0 {
+                    "nothing was imported".to_owned()
+                } else {
+                    format!("after {kept} documents, which are kept; run it again for the rest")
+                }
+            })?;
         report.created += part.created;
         report.replaced += part.replaced;
         report.unchanged += part.unchanged;
@@ -95,26 +124,52 @@ pub async fn run(content: &ContentService, settings: &Settings, arguments: &Impo
     for line in &report.lines {
         writeln!(out, "{}", visible(line))?;
     }
-    let would = if run == Run::Dry { "dry run, nothing was written: " } else { "" };
-    let Report { created, replaced, unchanged, left, .. } = report;
-    writeln!(out, "{would}{created} created, {replaced} replaced, {unchanged} unchanged, {left} left as they are")?;
+    let would = if run == Run::Dry {
+        "dry run, nothing was written: "
+    } else {
+        ""
+    };
+    let Report {
+        created,
+        replaced,
+        unchanged,
+        left,
+        ..
+    } = report;
+    writeln!(
+        out,
+        "{would}{created} created, {replaced} replaced, {unchanged} unchanged, {left} left as they are"
+    )?;
     if !folder.entries.is_empty() {
         let were = if run == Run::Dry { "would be" } else { "were" };
-        writeln!(out, "{carried} of {} audit entries {were} carried over, the others are there already", folder.entries.len())?;
+        writeln!(
+            out,
+            "{carried} of {} audit entries {were} carried over, the others are there already",
+            folder.entries.len()
+        )?;
     }
     if left > 0 {
-        writeln!(out, "hint: --force replaces the documents that differ; every replaced value stays in the audit log")?;
+        writeln!(
+            out,
+            "hint: --force replaces the documents that differ; every replaced value stays in the audit log"
+        )?;
     }
     Ok(ExitCode::from(u8::from(left > 0)))
 }
 
 /// The entries that the log does not have yet, each once, however it is printed.
-async fn new_entries(content: &ContentService, entries: &[StoredEntry]) -> Result<Vec<StoredEntry>, Error> {
+async fn new_entries(
+    content: &ContentService,
+    entries: &[StoredEntry],
+) -> Result<Vec<StoredEntry>, Error> {
     if entries.is_empty() {
         return Ok(Vec::new());
     }
     let mut known = HashSet::new();
-    let mut query = AuditQuery { limit: 1000, ..AuditQuery::default() };
+    let mut query = AuditQuery {
+        limit: 1000,
+        ..AuditQuery::default()
+    };
     loop {
         let page = content.audit_entries(&query).await?.value;
         known.extend(page.entries.iter().map(StoredEntry::identity));
@@ -123,7 +178,11 @@ async fn new_entries(content: &ContentService, entries: &[StoredEntry]) -> Resul
             None => break,
         }
     }
-    Ok(entries.iter().filter(|entry| known.insert(entry.identity())).cloned().collect())
+    Ok(entries
+        .iter()
+        .filter(|entry| known.insert(entry.identity()))
+        .cloned()
+        .collect())
 }
 
 /// Imports some documents, all together or none.
@@ -137,7 +196,11 @@ async fn import(
     loop {
         let ids: Vec<&str> = documents.iter().map(|(key, _)| key.id.as_str()).collect();
         let operation = Operation::once(&Uuid::new_v4().to_string(), json!({ "import": ids }));
-        let origin = Origin { actor: whoami::username().ok(), transport: Some("cli"), ..Origin::new(Source::Admin) };
+        let origin = Origin {
+            actor: whoami::username().ok(),
+            transport: Some("cli"),
+            ..Origin::new(Source::Admin)
+        };
         let stored = join_all(documents.iter().map(|(key, _)| content.stored(key))).await;
         let (mut report, mut changes) = (Report::default(), Vec::new());
         for ((key, document), stored) in documents.iter().zip(stored) {
@@ -158,16 +221,38 @@ async fn import(
                 report.unchanged += 1;
                 continue;
             };
-            let fields: Vec<_> = change.entry().changes.iter().map(|change| excerpt(&change.field)).collect();
+            let fields: Vec<_> = change
+                .entry()
+                .changes
+                .iter()
+                .map(|change| excerpt(&change.field))
+                .collect();
             if change.expected_text().is_none() {
                 report.created += 1;
-                report.lines.push(format!("{} {key}", if run == Run::Dry { "would create" } else { "created   " }));
+                report.lines.push(format!(
+                    "{} {key}",
+                    if run == Run::Dry {
+                        "would create"
+                    } else {
+                        "created   "
+                    }
+                ));
             } else if on_difference == OnDifference::Replace {
                 report.replaced += 1;
-                report.lines.push(format!("{} {key}: {}", if run == Run::Dry { "would replace" } else { "replaced  " }, fields.join(", ")));
+                report.lines.push(format!(
+                    "{} {key}: {}",
+                    if run == Run::Dry {
+                        "would replace"
+                    } else {
+                        "replaced  "
+                    },
+                    fields.join(", ")
+                ));
             } else {
                 report.left += 1;
-                report.lines.push(format!("differs    {key}: {}", fields.join(", ")));
+                report
+                    .lines
+                    .push(format!("differs    {key}: {}", fields.join(", ")));
                 continue;
             }
             for violation in change.next().violations() {
@@ -182,7 +267,10 @@ async fn import(
             Ok(_) => return Ok(report),
             Err(StoreError::Conflict) if tries < TRIES => {
                 tries += 1;
-                tokio::time::sleep(Duration::from_millis(20).mul_f64(f64::from(tries) + fastrand::f64())).await;
+                tokio::time::sleep(
+                    Duration::from_millis(20).mul_f64(f64::from(tries) + fastrand::f64()),
+                )
+                .await;
             }
             Err(error) => return Err(error),
         }

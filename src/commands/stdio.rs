@@ -14,7 +14,11 @@ use crate::{
 ///
 /// # Errors
 /// When the standard streams fail.
-pub async fn run(content: Arc<ContentService>, settings: &Settings, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    content: Arc<ContentService>,
+    settings: &Settings,
+    stop: CancellationToken,
+) -> anyhow::Result<ExitCode> {
     let actor = whoami::username().ok();
     let _copy = AbortOnDropHandle::new(tokio::spawn({
         let content = Arc::clone(&content);

@@ -101,7 +101,16 @@ impl Origin {
     /// An origin of which nothing but the door is known.
     #[must_use]
     pub fn new(source: Source) -> Self {
-        Self { source, client_id: None, actor: None, transport: None, user_agent: None, ip_address: None, request_id: None, reason: None }
+        Self {
+            source,
+            client_id: None,
+            actor: None,
+            transport: None,
+            user_agent: None,
+            ip_address: None,
+            request_id: None,
+            reason: None,
+        }
     }
 }
 
@@ -176,7 +185,10 @@ impl StoredEntry {
     /// Reads a stored entry; one that is not a JSON object is shown as `{ "unreadable": … }`, because nothing is dropped from the log.
     #[must_use]
     pub fn parse(text: String) -> Self {
-        Self { text, json: OnceLock::new() }
+        Self {
+            text,
+            json: OnceLock::new(),
+        }
     }
 
     /// The stored text.
@@ -237,19 +249,26 @@ impl StoredEntry {
     /// Its place in a log that has it at its own time.
     #[must_use]
     pub fn position(&self) -> AuditPosition {
-        AuditPosition { score: self.timestamp().map_or(0, Timestamp::millis), digest: self.digest() }
+        AuditPosition {
+            score: self.timestamp().map_or(0, Timestamp::millis),
+            digest: self.digest(),
+        }
     }
 
     /// The changes, when they are written as this program writes them.
     #[must_use]
     pub fn changes(&self) -> Vec<FieldChange> {
-        self.json().get("changes").and_then(|changes| serde_json::from_value(changes.clone()).ok()).unwrap_or_default()
+        self.json()
+            .get("changes")
+            .and_then(|changes| serde_json::from_value(changes.clone()).ok())
+            .unwrap_or_default()
     }
 
     /// The label under which this entry is counted in `category`, old spellings of a kind being the kind.
     #[must_use]
     pub fn label(&self, category: Category) -> Option<&str> {
-        self.text_of(category.member()).map(|text| folded(category, text))
+        self.text_of(category.member())
+            .map(|text| folded(category, text))
     }
 
     /// What makes two entries the same one, however they are printed: the id, or all they say.
@@ -269,7 +288,9 @@ impl StoredEntry {
     /// whose newest entry is of the future would date all that follow like it.
     #[must_use]
     pub fn carried_score(&self, now: Timestamp) -> i64 {
-        self.timestamp().map_or(0, Timestamp::millis).clamp(0, now.millis())
+        self.timestamp()
+            .map_or(0, Timestamp::millis)
+            .clamp(0, now.millis())
     }
 }
 
@@ -342,17 +363,27 @@ impl AuditQuery {
     /// Whether `entry` is asked for, as far as its stored values tell; times are the store's to compare.
     #[must_use]
     pub fn matches(&self, entry: &StoredEntry) -> bool {
-        let is = |category: Category, wanted: Option<&str>| wanted.is_none_or(|wanted| entry.label(category) == Some(wanted));
+        let is = |category: Category, wanted: Option<&str>| {
+            wanted.is_none_or(|wanted| entry.label(category) == Some(wanted))
+        };
         is(Category::EntityType, self.kind.map(Kind::singular))
             && is(Category::Action, self.action.as_deref())
             && is(Category::Source, self.source.as_deref())
-            && self.entity_id.as_deref().is_none_or(|id| entry.text_of("entityId") == Some(id))
+            && self
+                .entity_id
+                .as_deref()
+                .is_none_or(|id| entry.text_of("entityId") == Some(id))
     }
 
     /// The entries of one document.
     #[must_use]
     pub fn of(key: &DocumentKey, limit: usize) -> Self {
-        Self { kind: Some(key.kind), entity_id: Some(key.id.clone()), limit, ..Self::default() }
+        Self {
+            kind: Some(key.kind),
+            entity_id: Some(key.id.clone()),
+            limit,
+            ..Self::default()
+        }
     }
 }
 
@@ -390,16 +421,30 @@ impl AuditStats {
     ///
     /// `unlabelled` says for each category how many entries have no label, which old programs left.
     #[must_use]
-    pub fn from_counters(total: u64, counters: &HashMap<String, String>, unlabelled: &HashMap<String, String>) -> Option<Self> {
-        let mut stats = Self { total, ..Self::default() };
+    pub fn from_counters(
+        total: u64,
+        counters: &HashMap<String, String>,
+        unlabelled: &HashMap<String, String>,
+    ) -> Option<Self> {
+        let mut stats = Self {
+            total,
+            ..Self::default()
+        };
         for (category, counts) in Category::ALL.into_iter().zip(&mut stats.counts) {
-            let mut counted: u64 = unlabelled.get(category.member()).map_or(Some(0), |count| count.parse().ok())?;
+            let mut counted: u64 = unlabelled
+                .get(category.member())
+                .map_or(Some(0), |count| count.parse().ok())?;
             for (name, count) in counters {
-                if let Some(label) = name.strip_prefix(category.member()).and_then(|rest| rest.strip_prefix(':')) {
+                if let Some(label) = name
+                    .strip_prefix(category.member())
+                    .and_then(|rest| rest.strip_prefix(':'))
+                {
                     let count: u64 = count.parse().ok()?;
                     counted = counted.checked_add(count)?;
                     if count > 0 {
-                        *counts.entry(folded(category, label).to_owned()).or_default() += count;
+                        *counts
+                            .entry(folded(category, label).to_owned())
+                            .or_default() += count;
                     }
                 }
             }
@@ -414,15 +459,24 @@ impl AuditStats {
     #[must_use]
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let named = |(category, counts): (Category, &BTreeMap<String, u64>)| {
-            counts.iter().map(|(label, count)| (format!("{}:{label}", category.member()), *count)).collect::<Vec<_>>()
+            counts
+                .iter()
+                .map(|(label, count)| (format!("{}:{label}", category.member()), *count))
+                .collect::<Vec<_>>()
         };
-        Category::ALL.into_iter().zip(&self.counts).flat_map(named).collect()
+        Category::ALL
+            .into_iter()
+            .zip(&self.counts)
+            .flat_map(named)
+            .collect()
     }
 
     /// How many entries have no label, for each of [`Category::ALL`].
     #[must_use]
     pub fn unlabelled(&self) -> [u64; 3] {
-        self.counts.each_ref().map(|counts| self.total - counts.values().sum::<u64>())
+        self.counts
+            .each_ref()
+            .map(|counts| self.total - counts.values().sum::<u64>())
     }
 
     /// Counts one more entry.

@@ -28,7 +28,10 @@ impl Operation {
     /// A write that the caller may repeat under `key`, for 24 hours and from anywhere; `request` is compared as JSON.
     #[must_use]
     pub fn keyed(key: &str, request: Value) -> Self {
-        Self { lasting: true, ..Self::once(key, request) }
+        Self {
+            lasting: true,
+            ..Self::once(key, request)
+        }
     }
 
     /// A write that only this call repeats, under a key that nobody else has.
@@ -37,7 +40,11 @@ impl Operation {
         let key = sha256_hex(key.as_bytes());
         request.sort_all_objects(); // so that equal requests have equal texts
         let fingerprint = sha256_hex([&key, " ", &printed(&request)].concat().as_bytes());
-        Self { key, fingerprint, lasting: false }
+        Self {
+            key,
+            fingerprint,
+            lasting: false,
+        }
     }
 
     /// The hash of the key, under which the store marks the operation.
@@ -105,20 +112,38 @@ impl Change {
     ///
     /// # Errors
     /// Every rule that the change breaks, not what was broken before.
-    pub fn update(current: &Record, patch: &Map<String, Value>, circumstances: Circumstances) -> Result<Update, Vec<Violation>> {
+    pub fn update(
+        current: &Record,
+        patch: &Map<String, Value>,
+        circumstances: Circumstances,
+    ) -> Result<Update, Vec<Violation>> {
         let bytes = printed(patch).len();
         if bytes > MAX_BYTES {
-            let message = format!("expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}");
+            let message = format!(
+                "expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}"
+            );
             return Err(vec![Violation::new("data", "size", message)]);
         }
-        let mut refused = current.key().kind.rules().strangers(patch, current.document());
-        let mut document = patch::merge(current.document(), &current.key().kind.rules().pruned(patch, current.document()));
-        if refused.is_empty() && patch.keys().all(|name| document.get(name) == current.document().get(name)) {
+        let mut refused = current
+            .key()
+            .kind
+            .rules()
+            .strangers(patch, current.document());
+        let mut document = patch::merge(
+            current.document(),
+            &current.key().kind.rules().pruned(patch, current.document()),
+        );
+        if refused.is_empty()
+            && patch
+                .keys()
+                .all(|name| document.get(name) == current.document().get(name))
+        {
             return Ok(Update::Nothing);
         }
         touch(&mut document, circumstances.now);
         // Comparing the rest would cost more than all that is compared here.
-        let may_differ = |name: &str| patch.contains_key(name) || name == "metadata" || DERIVED.contains(&name);
+        let may_differ =
+            |name: &str| patch.contains_key(name) || name == "metadata" || DERIVED.contains(&name);
         let changes = patch::diff_among(current.document(), &document, may_differ);
         debug_assert_eq!(changes, patch::diff(current.document(), &document));
         let next = Record::of(current.key().clone(), document);
@@ -142,11 +167,18 @@ impl Change {
         if !refused.is_empty() {
             return Err(refused);
         }
-        Ok(Update::Change(Box::new(Self::new(Some(current), next, changes, circumstances)), left))
+        Ok(Update::Change(
+            Box::new(Self::new(Some(current), next, changes, circumstances)),
+            left,
+        ))
     }
 
     /// The change that stores `document`, as it is, where there is none.
-    pub fn create(key: DocumentKey, document: Map<String, Value>, circumstances: Circumstances) -> Self {
+    pub fn create(
+        key: DocumentKey,
+        document: Map<String, Value>,
+        circumstances: Circumstances,
+    ) -> Self {
         let changes = patch::creation(&document);
         Self::new(None, Record::of(key, document), changes, circumstances)
     }
@@ -155,19 +187,35 @@ impl Change {
     ///
     /// The order of members stays that of `current`, so that replaying the log gives the stored bytes.
     #[must_use]
-    pub fn replace(current: &Record, document: &Map<String, Value>, circumstances: Circumstances) -> Option<Self> {
+    pub fn replace(
+        current: &Record,
+        document: &Map<String, Value>,
+        circumstances: Circumstances,
+    ) -> Option<Self> {
         let changes = patch::diff(current.document(), document);
         if changes.is_empty() {
             return None;
         }
-        let next = Record::of(current.key().clone(), patch::apply(current.document().clone(), &changes));
+        let next = Record::of(
+            current.key().clone(),
+            patch::apply(current.document().clone(), &changes),
+        );
         Some(Self::new(Some(current), next, changes, circumstances))
     }
 
-    fn new(current: Option<&Record>, next: Record, changes: Vec<FieldChange>, circumstances: Circumstances) -> Self {
+    fn new(
+        current: Option<&Record>,
+        next: Record,
+        changes: Vec<FieldChange>,
+        circumstances: Circumstances,
+    ) -> Self {
         let entry = AuditEntry {
             id: circumstances.entry_id,
-            action: if current.is_some() { Action::Update } else { Action::Create },
+            action: if current.is_some() {
+                Action::Update
+            } else {
+                Action::Create
+            },
             entity_type: next.key().kind,
             entity_id: next.key().id.clone(),
             source: circumstances.origin.source,
@@ -178,10 +226,17 @@ impl Change {
                 version_before: current.map(|current| current.version().clone()),
                 version_after: next.version().clone(),
                 checksum: next.checksum().to_owned(),
-                previous: current.and_then(Record::latest_entry).map(|entry| sha256_hex(entry.as_bytes())),
+                previous: current
+                    .and_then(Record::latest_entry)
+                    .map(|entry| sha256_hex(entry.as_bytes())),
             },
         };
-        Self { expected: current.cloned(), next, entry, time: circumstances.now }
+        Self {
+            expected: current.cloned(),
+            next,
+            entry,
+            time: circumstances.now,
+        }
     }
 
     /// Where the document is.
@@ -237,12 +292,29 @@ impl Change {
 
 /// Sets what the server owns: the time of the change, and the fields that older programs derived at the top level.
 fn touch(document: &mut Map<String, Value>, now: Timestamp) {
-    let Some(Value::Object(metadata)) = document.get_mut("metadata") else { return };
-    let previous = metadata.get("updatedAt").and_then(Value::as_str).and_then(Timestamp::parse);
-    metadata.insert("updatedAt".to_owned(), json!(now.after(previous).to_string()));
+    let Some(Value::Object(metadata)) = document.get_mut("metadata") else {
+        return;
+    };
+    let previous = metadata
+        .get("updatedAt")
+        .and_then(Value::as_str)
+        .and_then(Timestamp::parse);
+    metadata.insert(
+        "updatedAt".to_owned(),
+        json!(now.after(previous).to_string()),
+    );
 
     let published = json!(metadata.get("status").and_then(Value::as_str) == Some("published"));
-    let derived = DERIVED.map(|name| (name, if name == "published" { Some(published.clone()) } else { metadata.get(name).cloned() }));
+    let derived = DERIVED.map(|name| {
+        (
+            name,
+            if name == "published" {
+                Some(published.clone())
+            } else {
+                metadata.get(name).cloned()
+            },
+        )
+    });
     for (name, value) in derived {
         if let (Some(member), Some(value)) = (document.get_mut(name), value) {
             *member = value;
@@ -251,7 +323,8 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
 }
 
 fn at_or_below(path: &str, named: &str) -> bool {
-    path.strip_prefix(named).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    path.strip_prefix(named)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 #[cfg(test)]
@@ -261,7 +334,12 @@ mod tests {
 
     fn circumstances() -> Circumstances {
         let operation = Operation::once("key", json!({}));
-        Circumstances { origin: Origin::new(Source::Mcp), operation, entry_id: "entry".to_owned(), now: Timestamp::from_millis(1) }
+        Circumstances {
+            origin: Origin::new(Source::Mcp),
+            operation,
+            entry_id: "entry".to_owned(),
+            now: Timestamp::from_millis(1),
+        }
     }
 
     fn record(document: &Value) -> Record {
@@ -273,7 +351,11 @@ mod tests {
     }
 
     fn update(document: &Value, patch: &Value) -> Result<Update, Vec<Violation>> {
-        Change::update(&record(document), patch.as_object().unwrap(), circumstances())
+        Change::update(
+            &record(document),
+            patch.as_object().unwrap(),
+            circumstances(),
+        )
     }
 
     #[test]
@@ -287,7 +369,11 @@ mod tests {
     fn a_stored_null_for_an_optional_field_can_be_removed() {
         let document = json!({"id":"a","solution":{"videoUrl":null,"demoLink":"/x"}});
 
-        let Ok(Update::Change(change, _)) = update(&document, &json!({"solution":{"videoUrl":null}})) else { panic!("no change") };
+        let Ok(Update::Change(change, _)) =
+            update(&document, &json!({"solution":{"videoUrl":null}}))
+        else {
+            panic!("no change")
+        };
 
         assert_eq!(change.text(), r#"{"id":"a","solution":{"demoLink":"/x"}}"#);
     }
@@ -296,49 +382,105 @@ mod tests {
     fn a_change_is_refused_for_what_it_breaks_and_not_for_what_was_broken() {
         let document = json!({"id":"a","title":"","tags":[""],"client":"nobody"});
 
-        let Ok(Update::Change(_, left)) = update(&document, &json!({"result":"better"})) else { panic!("refused") };
-        let Err(refused) = update(&document, &json!({"tags":["",""],"client":{"size":"3"}})) else { panic!("accepted") };
+        let Ok(Update::Change(_, left)) = update(&document, &json!({"result":"better"})) else {
+            panic!("refused")
+        };
+        let Err(refused) = update(&document, &json!({"tags":["",""],"client":{"size":"3"}})) else {
+            panic!("accepted")
+        };
 
         assert!(left.iter().any(|violation| violation.path == "title"));
-        let mut paths: Vec<&str> = refused.iter().map(|violation| violation.path.as_str()).collect();
+        let mut paths: Vec<&str> = refused
+            .iter()
+            .map(|violation| violation.path.as_str())
+            .collect();
         paths.sort_unstable();
-        assert_eq!(paths, ["client.objective", "client.type", "tags[0]", "tags[1]"]);
+        assert_eq!(
+            paths,
+            ["client.objective", "client.type", "tags[0]", "tags[1]"]
+        );
     }
 
     #[test]
     fn the_beginning_that_is_compared_ends_with_the_id_of_the_entry() {
         let entry_id = "0".repeat(36);
-        let circumstances = Circumstances { entry_id: entry_id.clone(), ..circumstances() };
+        let circumstances = Circumstances {
+            entry_id: entry_id.clone(),
+            ..circumstances()
+        };
         let document = object(&json!({"id":"a"}));
-        let created = Change::create(DocumentKey::new(Kind::Project, "a"), document, circumstances.clone());
-        let entry = crate::domain::audit::entry_text(u64::MAX >> 11, circumstances.now, &created.entry_rest());
+        let created = Change::create(
+            DocumentKey::new(Kind::Project, "a"),
+            document,
+            circumstances.clone(),
+        );
+        let entry = crate::domain::audit::entry_text(
+            u64::MAX >> 11,
+            circumstances.now,
+            &created.entry_rest(),
+        );
         let stored = created.next().clone().with_latest_entry(Some(entry));
 
-        let Some(changed) = Change::replace(&stored, &object(&json!({"id":"b"})), circumstances) else { panic!("no change") };
+        let Some(changed) = Change::replace(&stored, &object(&json!({"id":"b"})), circumstances)
+        else {
+            panic!("no change")
+        };
 
         let beginning = changed.expected_entry_prefix().unwrap();
-        assert!(beginning.ends_with(&format!("\"id\":\"{entry_id}\"")), "{beginning}");
+        assert!(
+            beginning.ends_with(&format!("\"id\":\"{entry_id}\"")),
+            "{beginning}"
+        );
     }
 
     #[test]
     fn a_huge_patch_is_refused_before_it_is_checked() {
-        let Err(refused) = update(&json!({"id":"a"}), &json!({"tags": vec![""; 150_000]})) else { panic!("accepted") };
+        let Err(refused) = update(&json!({"id":"a"}), &json!({"tags": vec![""; 150_000]})) else {
+            panic!("accepted")
+        };
 
-        assert_eq!((refused.len(), refused.first().map(|violation| violation.path.as_str())), (1, Some("data")));
+        assert_eq!(
+            (
+                refused.len(),
+                refused.first().map(|violation| violation.path.as_str())
+            ),
+            (1, Some("data"))
+        );
     }
 
     #[test]
     fn the_fields_of_older_programs_stay_in_step() {
         let document = json!({"published":false,"updatedAt":"old","createdAt":"another","metadata":{"status":"draft","createdAt":"2020-01-01T00:00:00Z","updatedAt":"2020-01-01T00:00:00Z","featured":false}});
 
-        let Ok(Update::Change(change, _)) = update(&document, &json!({"metadata":{"status":"published"}})) else { panic!("refused") };
+        let Ok(Update::Change(change, _)) =
+            update(&document, &json!({"metadata":{"status":"published"}}))
+        else {
+            panic!("refused")
+        };
 
         let next = change.next().document();
         assert_eq!(next.get("published"), Some(&json!(true)));
         for time in ["createdAt", "updatedAt"] {
-            assert_eq!(next.get(time), next.get("metadata").and_then(|metadata| metadata.get(time)));
+            assert_eq!(
+                next.get(time),
+                next.get("metadata").and_then(|metadata| metadata.get(time))
+            );
         }
-        let recorded: Vec<&str> = change.entry().changes.iter().map(|change| change.field.as_str()).collect();
-        assert_eq!(recorded, ["published", "updatedAt", "createdAt", "metadata.status", "metadata.updatedAt"]);
+        let recorded: Vec<&str> = change
+            .entry()
+            .changes
+            .iter()
+            .map(|change| change.field.as_str())
+            .collect();
+        assert_eq!(
+            recorded,
+            [
+                "published",
+                "updatedAt",
+                "createdAt",
+                "metadata.status",
+                "metadata.updatedAt"
+            ]
+        );
     }
 }

@@ -16,7 +16,11 @@ impl std::error::Error for TooDeep {}
 
 impl fmt::Display for TooDeep {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "it is nested {} levels deep, and at most {DEEPEST} are read", self.0)
+        write!(
+            formatter,
+            "it is nested {} levels deep, and at most {DEEPEST} are read",
+            self.0
+        )
     }
 }
 
@@ -38,7 +42,11 @@ pub fn check_depth(json: &[u8]) -> Result<(), TooDeep> {
             _ => {}
         }
     }
-    if deepest > DEEPEST { Err(TooDeep(deepest)) } else { Ok(()) }
+    if deepest > DEEPEST {
+        Err(TooDeep(deepest))
+    } else {
+        Ok(())
+    }
 }
 
 /// Goes on behind the quotation mark that ends a text.
@@ -60,19 +68,40 @@ mod tests {
 
     #[test]
     fn arrays_and_objects_count_up_to_the_limit() {
-        let nested = |depth: usize| format!("{}0{}", r#"[{"a":"#.repeat(depth / 2), "}]".repeat(depth / 2));
+        let nested = |depth: usize| {
+            format!(
+                "{}0{}",
+                r#"[{"a":"#.repeat(depth / 2),
+                "}]".repeat(depth / 2)
+            )
+        };
 
         assert_eq!(check_depth(nested(DEEPEST).as_bytes()), Ok(()));
-        assert_eq!(check_depth(nested(DEEPEST + 2).as_bytes()), Err(TooDeep(DEEPEST + 2)));
-        assert_eq!(check_depth("[".repeat(1_000_000).as_bytes()), Err(TooDeep(1_000_000)));
-        assert!(TooDeep(100).to_string().contains("100") && TooDeep(100).to_string().contains("64"));
+        assert_eq!(
+            check_depth(nested(DEEPEST + 2).as_bytes()),
+            Err(TooDeep(DEEPEST + 2))
+        );
+        assert_eq!(
+            check_depth("[".repeat(1_000_000).as_bytes()),
+            Err(TooDeep(1_000_000))
+        );
+        assert!(
+            TooDeep(100).to_string().contains("100") && TooDeep(100).to_string().contains("64")
+        );
     }
 
     #[test]
     fn what_stands_side_by_side_or_in_texts_does_not_count() {
-        for text in ["[],".repeat(1000), format!("[\"{}\"]", "[".repeat(1000)), format!(r#"["\"{}"]"#, "{".repeat(1000))] {
+        for text in [
+            "[],".repeat(1000),
+            format!("[\"{}\"]", "[".repeat(1000)),
+            format!(r#"["\"{}"]"#, "{".repeat(1000)),
+        ] {
             assert_eq!(check_depth(text.as_bytes()), Ok(()), "{text}");
         }
-        assert_eq!(check_depth(format!(r#""\\"{}"#, "[".repeat(65)).as_bytes()), Err(TooDeep(65)));
+        assert_eq!(
+            check_depth(format!(r#""\\"{}"#, "[".repeat(65)).as_bytes()),
+            Err(TooDeep(65))
+        );
     }
 }

@@ -67,7 +67,9 @@ impl Kind {
     /// Reads what any program, old or new, wrote for a kind.
     #[must_use]
     pub fn from_stored(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| text == kind.singular() || text == kind.plural())
+        Self::ALL
+            .into_iter()
+            .find(|kind| text == kind.singular() || text == kind.plural())
     }
 
     /// The rules of this kind's documents.
@@ -99,7 +101,10 @@ impl DocumentKey {
     /// The place of the document `id` among those of `kind`.
     #[must_use]
     pub fn new(kind: Kind, id: impl Into<String>) -> Self {
-        Self { kind, id: id.into() }
+        Self {
+            kind,
+            id: id.into(),
+        }
     }
 }
 
@@ -115,7 +120,12 @@ impl fmt::Display for DocumentKey {
 #[must_use]
 pub fn is_slug(id: &str) -> bool {
     id.len() <= 100
-        && id.split('-').all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()))
+        && id.split('-').all(|word| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        })
         && id.bytes().any(|byte| byte.is_ascii_lowercase())
         && !matches!(id, "true" | "false" | "null")
 }
@@ -203,11 +213,28 @@ impl Record {
         Self::new(key, printed(&document), document, OnceLock::from(None))
     }
 
-    fn new(key: DocumentKey, text: String, document: Value, compact: OnceLock<Option<String>>) -> Self {
+    fn new(
+        key: DocumentKey,
+        text: String,
+        document: Value,
+        compact: OnceLock<Option<String>>,
+    ) -> Self {
         let checksum = sha256_hex(text.as_bytes());
         let version = Version::of_checksum(&checksum);
-        let content = Content { key, text, document, checksum, version, compact, violations: OnceLock::new(), listing: OnceLock::new() };
-        Self { content: Arc::new(content), latest_entry: None }
+        let content = Content {
+            key,
+            text,
+            document,
+            checksum,
+            version,
+            compact,
+            violations: OnceLock::new(),
+            listing: OnceLock::new(),
+        };
+        Self {
+            content: Arc::new(content),
+            latest_entry: None,
+        }
     }
 
     /// Adds this document's newest audit entry, whose hash the next entry carries.
@@ -232,7 +259,9 @@ impl Record {
     /// The document as compact JSON, which is mostly the stored text.
     #[must_use]
     pub fn compact(&self) -> &str {
-        let other = self.content.compact.get_or_init(|| Some(printed(&self.content.document)).filter(|text| *text != self.content.text));
+        let other = self.content.compact.get_or_init(|| {
+            Some(printed(&self.content.document)).filter(|text| *text != self.content.text)
+        });
         other.as_deref().unwrap_or(&self.content.text)
     }
 
@@ -246,7 +275,10 @@ impl Record {
     #[must_use]
     pub fn document(&self) -> &Map<String, Value> {
         // `parse` lets nothing else through.
-        self.content.document.as_object().unwrap_or_else(|| unreachable!("a record's document is an object"))
+        self.content
+            .document
+            .as_object()
+            .unwrap_or_else(|| unreachable!("a record's document is an object"))
     }
 
     /// The document, given away; `None` if this is not the last handle on it.
@@ -279,7 +311,13 @@ impl Record {
     /// The rules that this document breaks.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
-        self.content.violations.get_or_init(|| violations(&self.content.key, &self.content.document, self.content.text.len()))
+        self.content.violations.get_or_init(|| {
+            violations(
+                &self.content.key,
+                &self.content.document,
+                self.content.text.len(),
+            )
+        })
     }
 
     fn metadata(&self, name: &str) -> Option<&Value> {
@@ -301,14 +339,17 @@ impl Record {
     /// What lists need of this document.
     #[must_use]
     pub fn listing(&self) -> &Listing {
-        self.content.listing.get_or_init(|| Listing::of(&self.content.key, self.document()))
+        self.content
+            .listing
+            .get_or_init(|| Listing::of(&self.content.key, self.document()))
     }
 }
 
 /// Compact JSON of a value whose maps have texts for names; half the cost of `Value::to_string`, which checks every piece of text again.
 #[must_use]
 pub fn printed(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_else(|error| unreachable!("these have texts for names: {error}"))
+    serde_json::to_string(value)
+        .unwrap_or_else(|error| unreachable!("these have texts for names: {error}"))
 }
 
 /// A broken rule: where, which, and what to do about it.
@@ -333,15 +374,35 @@ fn shortened<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S
 
 impl Violation {
     /// A violation of `rule` at `path`.
-    pub fn new(path: impl Into<String>, rule: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into(), suggestion: None, rule: rule.into() }
+    pub fn new(
+        path: impl Into<String>,
+        rule: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            path: path.into(),
+            message: message.into(),
+            suggestion: None,
+            rule: rule.into(),
+        }
     }
 
     /// A name that nothing knows, with the nearest of those that exist.
-    pub fn unknown<'a>(path: impl Into<String>, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn unknown<'a>(
+        path: impl Into<String>,
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
         let suggestion = nearest(name, known);
-        let hint = suggestion.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-        Self { suggestion, ..Self::new(path, "unknown", format!("unknown {what}{hint}")) }
+        let hint = suggestion
+            .as_ref()
+            .map(|name| format!("; did you mean `{name}`?"))
+            .unwrap_or_default();
+        Self {
+            suggestion,
+            ..Self::new(path, "unknown", format!("unknown {what}{hint}"))
+        }
     }
 
     /// Whether both are the same rule at the same place.
@@ -369,7 +430,12 @@ fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<S
     let folded = name.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
         .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate.to_owned())
@@ -383,17 +449,30 @@ fn violations(key: &DocumentKey, document: &Value, bytes: usize) -> Vec<Violatio
             found.push(Violation::new(
                 "id",
                 "key",
-                format!("expected `{}`, the id it is stored under, found `{}`", excerpt(&key.id), excerpt(id)),
+                format!(
+                    "expected `{}`, the id it is stored under, found `{}`",
+                    excerpt(&key.id),
+                    excerpt(id)
+                ),
             ));
         }
         _ => {}
     }
     for name in ["createdAt", "updatedAt"] {
-        if let Some(Value::String(text)) = document.get("metadata").and_then(|metadata| metadata.get(name))
+        if let Some(Value::String(text)) = document
+            .get("metadata")
+            .and_then(|metadata| metadata.get(name))
             && super::Timestamp::parse(text).is_none()
         {
-            let message = format!("expected an RFC 3339 time such as `2026-11-22T10:15:30.123Z`, found `{}`", excerpt(text));
-            found.push(Violation::new(format!("metadata.{name}"), "date-time", message));
+            let message = format!(
+                "expected an RFC 3339 time such as `2026-11-22T10:15:30.123Z`, found `{}`",
+                excerpt(text)
+            );
+            found.push(Violation::new(
+                format!("metadata.{name}"),
+                "date-time",
+                message,
+            ));
         }
     }
     // Looked for without paths first, which is a fifth of the cost.
@@ -401,7 +480,11 @@ fn violations(key: &DocumentKey, document: &Value, bytes: usize) -> Vec<Violatio
         large_integers(document, &mut String::new(), &mut found);
     }
     if bytes > MAX_BYTES {
-        found.push(Violation::new("", "size", format!("expected at most {MAX_BYTES} bytes of JSON, found {bytes}")));
+        found.push(Violation::new(
+            "",
+            "size",
+            format!("expected at most {MAX_BYTES} bytes of JSON, found {bytes}"),
+        ));
     }
     found
 }
@@ -409,10 +492,16 @@ fn violations(key: &DocumentKey, document: &Value, bytes: usize) -> Vec<Violatio
 /// Whether JavaScript readers would change this number.
 fn is_large_integer(number: &Number) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "2^53 is exact")]
-    match number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64()) {
+    match number
+        .as_i64()
+        .map(i64::unsigned_abs)
+        .or_else(|| number.as_u64())
+    {
         Some(magnitude) => magnitude > MAX_INTEGER,
         // Integers of more than 64 bits are read as floats.
-        None => number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() > MAX_INTEGER as f64),
+        None => number
+            .as_f64()
+            .is_some_and(|float| float.fract() == 0.0 && float.abs() > MAX_INTEGER as f64),
     }
 }
 
@@ -431,7 +520,9 @@ fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) 
     match value {
         Value::Number(number) => {
             if is_large_integer(number) {
-                let message = format!("expected an integer within ±2^53, which every reader keeps, found `{number}`");
+                let message = format!(
+                    "expected an integer within ±2^53, which every reader keeps, found `{number}`"
+                );
                 found.push(Violation::new(path.clone(), "integer", message));
             }
         }
@@ -465,7 +556,20 @@ mod tests {
         for id in ["rdv-artisan", "a", "2024-review", "x1"] {
             assert!(is_slug(id), "{id}");
         }
-        for id in ["", "Rdv", "a--b", "-a", "a-", "../x", "123", "true", "null", "é", "a b", &"a".repeat(101)] {
+        for id in [
+            "",
+            "Rdv",
+            "a--b",
+            "-a",
+            "a-",
+            "../x",
+            "123",
+            "true",
+            "null",
+            "é",
+            "a b",
+            &"a".repeat(101),
+        ] {
             assert!(!is_slug(id), "{id}");
         }
     }

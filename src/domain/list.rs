@@ -34,16 +34,33 @@ impl Listing {
     #[must_use]
     pub fn of(key: &DocumentKey, document: &Map<String, Value>) -> Self {
         let metadata = document.get("metadata");
-        let status = metadata.and_then(|metadata| metadata.get("status")).and_then(Value::as_str);
-        let tags: Vec<&str> = document.get("tags").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-        let searched =
-            ["title", "description", "result", "price"].into_iter().filter_map(|name| document.get(name).and_then(Value::as_str));
-        let text: Vec<String> = std::iter::once(key.id.as_str()).chain(searched).chain(tags.iter().copied()).map(folded).collect();
+        let status = metadata
+            .and_then(|metadata| metadata.get("status"))
+            .and_then(Value::as_str);
+        let tags: Vec<&str> = document
+            .get("tags")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let searched = ["title", "description", "result", "price"]
+            .into_iter()
+            .filter_map(|name| document.get(name).and_then(Value::as_str));
+        let text: Vec<String> = std::iter::once(key.id.as_str())
+            .chain(searched)
+            .chain(tags.iter().copied())
+            .map(folded)
+            .collect();
         Self {
             id: key.id.clone(),
             status: status.map(ToOwned::to_owned),
-            featured: metadata.and_then(|metadata| metadata.get("featured")) == Some(&Value::Bool(true)),
-            updated: metadata.and_then(|metadata| metadata.get("updatedAt")).and_then(Value::as_str).and_then(Timestamp::parse),
+            featured: metadata.and_then(|metadata| metadata.get("featured"))
+                == Some(&Value::Bool(true)),
+            updated: metadata
+                .and_then(|metadata| metadata.get("updatedAt"))
+                .and_then(Value::as_str)
+                .and_then(Timestamp::parse),
             tags: tags.into_iter().map(str::to_lowercase).collect(),
             text: text.join("\n"),
         }
@@ -58,7 +75,10 @@ impl Listing {
     /// Its place in every list: newest first, unreadable times last, then by id.
     #[must_use]
     pub fn position(&self) -> ListPosition {
-        ListPosition { updated: Reverse(self.updated), id: self.id.clone() }
+        ListPosition {
+            updated: Reverse(self.updated),
+            id: self.id.clone(),
+        }
     }
 }
 
@@ -92,23 +112,40 @@ impl ListQuery {
     /// The words of a search text, as [`ListQuery::words`] wants them.
     #[must_use]
     pub fn words_of(text: &str) -> BTreeSet<String> {
-        folded(text).split_whitespace().map(ToOwned::to_owned).collect()
+        folded(text)
+            .split_whitespace()
+            .map(ToOwned::to_owned)
+            .collect()
     }
 
     /// Whether the document is in the list.
     #[must_use]
     pub fn matches(&self, listing: &Listing) -> bool {
-        self.status.as_ref().is_none_or(|status| listing.status.as_ref() == Some(status))
-            && self.featured.is_none_or(|featured| listing.featured == featured)
-            && self.tag.as_ref().is_none_or(|tag| listing.tags.contains(tag))
+        self.status
+            .as_ref()
+            .is_none_or(|status| listing.status.as_ref() == Some(status))
+            && self
+                .featured
+                .is_none_or(|featured| listing.featured == featured)
+            && self
+                .tag
+                .as_ref()
+                .is_none_or(|tag| listing.tags.contains(tag))
             && self.words.iter().all(|word| listing.text.contains(word))
     }
 
     /// The places of the page that this query asks for, out of all documents, with the number of all matches and the
     /// place after which more follow.
-    pub fn page<L: Borrow<Listing>>(&self, listings: impl IntoIterator<Item = L>) -> (Vec<ListPosition>, usize, Option<ListPosition>) {
-        let matching = listings.into_iter().filter(|listing| self.matches(listing.borrow()));
-        let mut places: Vec<ListPosition> = matching.map(|listing| listing.borrow().position()).collect();
+    pub fn page<L: Borrow<Listing>>(
+        &self,
+        listings: impl IntoIterator<Item = L>,
+    ) -> (Vec<ListPosition>, usize, Option<ListPosition>) {
+        let matching = listings
+            .into_iter()
+            .filter(|listing| self.matches(listing.borrow()));
+        let mut places: Vec<ListPosition> = matching
+            .map(|listing| listing.borrow().position())
+            .collect();
         let total = places.len();
         if let Some(after) = &self.after {
             places.retain(|place| place > after);
@@ -137,7 +174,11 @@ pub struct ListPage {
 /// A text without case and accents, in which `é` and `É` are `e` and `œ` is `oe`.
 fn folded(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
-    for c in text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase) {
+    for c in text
+        .nfkd()
+        .filter(|c| !is_combining_mark(*c))
+        .flat_map(char::to_lowercase)
+    {
         match c {
             'œ' => folded.push_str("oe"),
             'æ' => folded.push_str("ae"),
@@ -159,9 +200,11 @@ mod tests {
     use crate::domain::Kind;
 
     fn listing(id: &str, updated: &str) -> Listing {
-        let document =
-            json!({"title":"Éléphant sur le Œuvre","tags":["Café"],"metadata":{"updatedAt":updated,"status":"draft","featured":true}});
-        Listing::of(&DocumentKey::new(Kind::Project, id), document.as_object().unwrap())
+        let document = json!({"title":"Éléphant sur le Œuvre","tags":["Café"],"metadata":{"updatedAt":updated,"status":"draft","featured":true}});
+        Listing::of(
+            &DocumentKey::new(Kind::Project, id),
+            document.as_object().unwrap(),
+        )
     }
 
     #[test]
@@ -169,9 +212,22 @@ mod tests {
         let listing = listing("a", "2025-01-01T00:00:00Z");
 
         for text in ["elephant", "ÉLÉPHANT œuvre", "cafe", "a oeuvre"] {
-            assert!(ListQuery { words: ListQuery::words_of(text), ..ListQuery::default() }.matches(&listing), "{text}");
+            assert!(
+                ListQuery {
+                    words: ListQuery::words_of(text),
+                    ..ListQuery::default()
+                }
+                .matches(&listing),
+                "{text}"
+            );
         }
-        assert!(!ListQuery { words: ListQuery::words_of("elephant giraffe"), ..ListQuery::default() }.matches(&listing));
+        assert!(
+            !ListQuery {
+                words: ListQuery::words_of("elephant giraffe"),
+                ..ListQuery::default()
+            }
+            .matches(&listing)
+        );
     }
 
     #[test]
@@ -184,9 +240,19 @@ mod tests {
             listing("y", "never"),
         ];
 
-        let (places, total, next) = ListQuery { limit: 10, ..ListQuery::default() }.page(listings);
+        let (places, total, next) = ListQuery {
+            limit: 10,
+            ..ListQuery::default()
+        }
+        .page(listings);
 
-        assert_eq!(places.iter().map(|place| place.id.as_str()).collect::<Vec<_>>(), ["a", "d", "b", "y", "z"]);
+        assert_eq!(
+            places
+                .iter()
+                .map(|place| place.id.as_str())
+                .collect::<Vec<_>>(),
+            ["a", "d", "b", "y", "z"]
+        );
         assert_eq!((total, next), (5, None));
     }
 }

@@ -32,7 +32,10 @@ impl<'de, D> Deserialize<'de> for Patch<D> {
         let mut value = Value::deserialize(deserializer)?;
         unwrap_text(&mut value);
         match value {
-            Value::Object(members) => Ok(Self { members, document: PhantomData }),
+            Value::Object(members) => Ok(Self {
+                members,
+                document: PhantomData,
+            }),
             _ => Err(De::Error::custom("expected an object")),
         }
     }
@@ -73,7 +76,13 @@ pub fn merge(target: &Map<String, Value>, patch: &Map<String, Value>) -> Map<Str
             }
             Value::Object(members) => {
                 let empty = Map::new();
-                let below = merge(merged.get(name).and_then(Value::as_object).unwrap_or(&empty), members);
+                let below = merge(
+                    merged
+                        .get(name)
+                        .and_then(Value::as_object)
+                        .unwrap_or(&empty),
+                    members,
+                );
                 merged.insert(name.clone(), Value::Object(below));
             }
             _ => {
@@ -91,7 +100,11 @@ pub fn paths_set(patch: &Map<String, Value>) -> Vec<String> {
     for (name, value) in patch {
         match value {
             Value::Object(members) if !members.is_empty() => {
-                paths.extend(paths_set(members).into_iter().map(|below| format!("{name}.{below}")));
+                paths.extend(
+                    paths_set(members)
+                        .into_iter()
+                        .map(|below| format!("{name}.{below}")),
+                );
             }
             _ => paths.push(name.clone()),
         }
@@ -106,10 +119,18 @@ pub struct FieldChange {
     /// Dotted path of the field; empty for the whole document.
     pub field: String,
     /// The value before.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub old_value: Option<Value>,
     /// The value after.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub new_value: Option<Value>,
 }
 
@@ -128,7 +149,11 @@ pub fn diff(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<FieldChan
 
 /// As [`diff`], where all top-level members are known to be equal but those of which `may_differ` says otherwise.
 #[must_use]
-pub fn diff_among(old: &Map<String, Value>, new: &Map<String, Value>, may_differ: impl Fn(&str) -> bool) -> Vec<FieldChange> {
+pub fn diff_among(
+    old: &Map<String, Value>,
+    new: &Map<String, Value>,
+    may_differ: impl Fn(&str) -> bool,
+) -> Vec<FieldChange> {
     let mut changes = Vec::new();
     diff_members(old, new, "", &may_differ, &mut changes);
     changes
@@ -146,7 +171,11 @@ fn diff_members(
     may_differ: &dyn Fn(&str) -> bool,
     changes: &mut Vec<FieldChange>,
 ) {
-    if old.keys().chain(new.keys()).any(|name| unnameable(name) && old.get(name) != new.get(name)) {
+    if old
+        .keys()
+        .chain(new.keys())
+        .any(|name| unnameable(name) && old.get(name) != new.get(name))
+    {
         changes.push(FieldChange {
             field: path.to_owned(),
             old_value: Some(Value::Object(old.clone())),
@@ -154,17 +183,33 @@ fn diff_members(
         });
         return;
     }
-    let at = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let at = |name: &str| {
+        if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
+        }
+    };
     for (name, before) in old.iter().filter(|(name, _)| may_differ(name)) {
         match (before, new.get(name)) {
             (_, Some(after)) if before == after => {}
-            (Value::Object(before), Some(Value::Object(after))) => diff_members(before, after, &at(name), &|_| true, changes),
-            (_, after) => changes.push(FieldChange { field: at(name), old_value: Some(before.clone()), new_value: after.cloned() }),
+            (Value::Object(before), Some(Value::Object(after))) => {
+                diff_members(before, after, &at(name), &|_| true, changes)
+            }
+            (_, after) => changes.push(FieldChange {
+                field: at(name),
+                old_value: Some(before.clone()),
+                new_value: after.cloned(),
+            }),
         }
     }
     for (name, after) in new.iter().filter(|(name, _)| may_differ(name)) {
         if !old.contains_key(name) {
-            changes.push(FieldChange { field: at(name), old_value: None, new_value: Some(after.clone()) });
+            changes.push(FieldChange {
+                field: at(name),
+                old_value: None,
+                new_value: Some(after.clone()),
+            });
         }
     }
 }
@@ -173,9 +218,20 @@ fn diff_members(
 #[must_use]
 pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
     if document.keys().any(|name| unnameable(name)) {
-        return vec![FieldChange { field: String::new(), old_value: None, new_value: Some(Value::Object(document.clone())) }];
+        return vec![FieldChange {
+            field: String::new(),
+            old_value: None,
+            new_value: Some(Value::Object(document.clone())),
+        }];
     }
-    document.iter().map(|(name, value)| FieldChange { field: name.clone(), old_value: None, new_value: Some(value.clone()) }).collect()
+    document
+        .iter()
+        .map(|(name, value)| FieldChange {
+            field: name.clone(),
+            old_value: None,
+            new_value: Some(value.clone()),
+        })
+        .collect()
 }
 
 /// The document that an update's `changes` lead to; new fields come last, as [`merge`] puts them.
@@ -199,7 +255,10 @@ pub fn revert(document: &Map<String, Value>, changes: &[FieldChange]) -> Map<Str
 
 fn set(document: &mut Map<String, Value>, path: &str, value: Option<&Value>) {
     if path.is_empty() {
-        *document = value.and_then(Value::as_object).cloned().unwrap_or_default();
+        *document = value
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
         return;
     }
     match (path.split_once('.'), value) {
@@ -234,23 +293,41 @@ mod tests {
             (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
             (json!({"a":"b"}), json!({"a":null}), json!({})),
-            (json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"})),
+            (
+                json!({"a":"b","b":"c"}),
+                json!({"a":null}),
+                json!({"b":"c"}),
+            ),
             (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
-            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
+            (
+                json!({"a":{"b":"c"}}),
+                json!({"a":{"b":"d","c":null}}),
+                json!({"a":{"b":"d"}}),
+            ),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
+            (
+                json!({}),
+                json!({"a":{"bb":{"ccc":null}}}),
+                json!({"a":{"bb":{}}}),
+            ),
         ];
 
         for (target, patch, expected) in cases {
-            assert_eq!(Value::Object(merge(&object(target), &object(patch))), expected);
+            assert_eq!(
+                Value::Object(merge(&object(target), &object(patch))),
+                expected
+            );
         }
     }
 
     #[test]
     fn a_member_with_a_dot_in_its_name_is_compared_within_its_parent() {
-        let (old, new) = (object(json!({"a":{"b.c":1,"d":2}})), object(json!({"a":{"b.c":2,"d":3}})));
+        let (old, new) = (
+            object(json!({"a":{"b.c":1,"d":2}})),
+            object(json!({"a":{"b.c":2,"d":3}})),
+        );
 
         let changes = diff(&old, &new);
 
@@ -261,21 +338,35 @@ mod tests {
 
     #[test]
     fn a_document_with_a_name_that_has_no_path_is_created_whole() {
-        for document in [json!({"a.b":1,"c":2}), json!({"":5}), json!({"a":{"b.c":1}})].map(object) {
+        for document in [
+            json!({"a.b":1,"c":2}),
+            json!({"":5}),
+            json!({"a":{"b.c":1}}),
+        ]
+        .map(object)
+        {
             assert_eq!(apply(Map::new(), &creation(&document)), document);
         }
     }
 
     #[test]
     fn an_empty_object_null_and_absence_stay_different() {
-        let documents =
-            [json!({}), json!({"a":null}), json!({"a":{}}), json!({"a":{"b":null}}), json!({"a":{"b":1}}), json!({"a":[]})].map(object);
+        let documents = [
+            json!({}),
+            json!({"a":null}),
+            json!({"a":{}}),
+            json!({"a":{"b":null}}),
+            json!({"a":{"b":1}}),
+            json!({"a":[]}),
+        ]
+        .map(object);
 
         for old in &documents {
             for new in &documents {
                 let changes = diff(old, new);
                 assert_eq!(changes.is_empty(), old == new);
-                let read_back: Vec<FieldChange> = serde_json::from_str(&serde_json::to_string(&changes).unwrap()).unwrap();
+                let read_back: Vec<FieldChange> =
+                    serde_json::from_str(&serde_json::to_string(&changes).unwrap()).unwrap();
                 assert_eq!(&apply(old.clone(), &read_back), new);
                 assert_eq!(&revert(new, &read_back), old);
             }
@@ -292,22 +383,34 @@ mod tests {
         leaf.prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-                prop::collection::vec(("[a-d.]{0,2}", inner), 0..4).prop_map(|members| Value::Object(members.into_iter().collect())),
+                prop::collection::vec(("[a-d.]{0,2}", inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
             ]
         })
     }
 
     fn document() -> impl Strategy<Value = Map<String, Value>> {
-        prop::collection::vec(("[a-d.]{0,2}", tree()), 0..5).prop_map(|members| members.into_iter().collect())
+        prop::collection::vec(("[a-d.]{0,2}", tree()), 0..5)
+            .prop_map(|members| members.into_iter().collect())
     }
 
     /// Whether every path that is not at, above or below one of `named` has the same value in both.
-    fn untouched(old: &Map<String, Value>, new: &Map<String, Value>, patch: &Map<String, Value>) -> bool {
-        old.iter().all(|(name, before)| match (patch.get(name), before, new.get(name)) {
-            (None, _, after) => after == Some(before),
-            (Some(Value::Object(patch)), Value::Object(before), Some(Value::Object(after))) => untouched(before, after, patch),
-            (Some(_), _, _) => true,
-        }) && new.keys().all(|name| old.contains_key(name) || patch.contains_key(name))
+    fn untouched(
+        old: &Map<String, Value>,
+        new: &Map<String, Value>,
+        patch: &Map<String, Value>,
+    ) -> bool {
+        old.iter().all(
+            |(name, before)| match (patch.get(name), before, new.get(name)) {
+                (None, _, after) => after == Some(before),
+                (Some(Value::Object(patch)), Value::Object(before), Some(Value::Object(after))) => {
+                    untouched(before, after, patch)
+                }
+                (Some(_), _, _) => true,
+            },
+        ) && new
+            .keys()
+            .all(|name| old.contains_key(name) || patch.contains_key(name))
     }
 
     proptest! {

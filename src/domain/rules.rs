@@ -28,7 +28,10 @@ pub const KEY: &str = r"^[!-~]{1,128}$";
 /// Publication states.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "lowercase", inline)]
-#[expect(missing_docs, reason = "a doc comment on a variant would turn the plain list of values into a list of schemas")]
+#[expect(
+    missing_docs,
+    reason = "a doc comment on a variant would turn the plain list of values into a list of schemas"
+)]
 pub enum Status {
     Published,
     Draft,
@@ -53,7 +56,12 @@ impl Rules {
         let document = schema_of::<D>();
         let mut patch = document.clone();
         publish_patch(&mut patch, "");
-        Self { check: validator(&document), described: described(&document), document, patch }
+        Self {
+            check: validator(&document),
+            described: described(&document),
+            document,
+            patch,
+        }
     }
 
     /// The schema of a patch, as published: nothing required, nothing that the server owns.
@@ -79,7 +87,11 @@ impl Rules {
 
     /// `patch` without the members that are equal to what is stored.
     #[must_use]
-    pub fn pruned(&self, patch: &Map<String, Value>, stored: &Map<String, Value>) -> Map<String, Value> {
+    pub fn pruned(
+        &self,
+        patch: &Map<String, Value>,
+        stored: &Map<String, Value>,
+    ) -> Map<String, Value> {
         pruned(&self.document, patch, Some(stored))
     }
 
@@ -87,7 +99,11 @@ impl Rules {
     ///
     /// Such a member is let through when it is equal to what is stored: clients send back whole documents.
     #[must_use]
-    pub fn strangers(&self, patch: &Map<String, Value>, stored: &Map<String, Value>) -> Vec<Violation> {
+    pub fn strangers(
+        &self,
+        patch: &Map<String, Value>,
+        stored: &Map<String, Value>,
+    ) -> Vec<Violation> {
         let mut found = Vec::new();
         strangers(&self.document, patch, Some(stored), "", &mut found);
         found
@@ -97,7 +113,11 @@ impl Rules {
 /// A patch without the members that are as they are stored: to merge a stored `null` again would remove it.
 ///
 /// What stays is a `null` for an optional field of the declaration that is stored as `null`, which is meant to remove it.
-fn pruned(schema: &Value, patch: &Map<String, Value>, stored: Option<&Map<String, Value>>) -> Map<String, Value> {
+fn pruned(
+    schema: &Value,
+    patch: &Map<String, Value>,
+    stored: Option<&Map<String, Value>>,
+) -> Map<String, Value> {
     let properties = schema.get("properties").and_then(Value::as_object);
     let required = schema.get("required").and_then(Value::as_array);
     let removable = |name: &String| {
@@ -107,9 +127,17 @@ fn pruned(schema: &Value, patch: &Map<String, Value>, stored: Option<&Map<String
     let mut left = Map::new();
     for (name, value) in patch {
         let there = stored.and_then(|stored| stored.get(name));
-        let value = match (value, there, properties.and_then(|properties| properties.get(name))) {
-            (value, Some(there), _) if value == there && !(value.is_null() && removable(name)) => continue,
-            (Value::Object(members), Some(Value::Object(there)), Some(property)) => Value::Object(pruned(property, members, Some(there))),
+        let value = match (
+            value,
+            there,
+            properties.and_then(|properties| properties.get(name)),
+        ) {
+            (value, Some(there), _) if value == there && !(value.is_null() && removable(name)) => {
+                continue;
+            }
+            (Value::Object(members), Some(Value::Object(there)), Some(property)) => {
+                Value::Object(pruned(property, members, Some(there)))
+            }
             (value, _, _) => value.clone(),
         };
         left.insert(name.clone(), value);
@@ -129,7 +157,10 @@ pub fn schema_of<T: JsonSchema + ?Sized>() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
     settings.meta_schema = None;
-    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    let mut schema = settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value();
     plain(&mut schema);
     if let Some(root) = schema.as_object_mut() {
         root.shift_remove("title");
@@ -142,7 +173,8 @@ pub fn schema_of<T: JsonSchema + ?Sized>() -> Value {
 /// # Errors
 /// Why it is no schema.
 pub fn validator(schema: &Value) -> Result<Validator, String> {
-    jsonschema::draft202012::new(schema).map_err(|error| format!("the rules themselves are broken: {error}"))
+    jsonschema::draft202012::new(schema)
+        .map_err(|error| format!("the rules themselves are broken: {error}"))
 }
 
 /// Gives every optional member its plain type: absence is said by `required`, not by `null`.
@@ -186,12 +218,18 @@ fn plain(schema: &mut Value) {
 
 /// Turns the schema of a document into that of a patch.
 fn publish_patch(schema: &mut Value, path: &str) {
-    let Value::Object(members) = schema else { return };
+    let Value::Object(members) = schema else {
+        return;
+    };
     let required = members.shift_remove("required").unwrap_or_default();
-    let Some(Value::Object(properties)) = members.get_mut("properties") else { return };
+    let Some(Value::Object(properties)) = members.get_mut("properties") else {
+        return;
+    };
     properties.retain(|name, _| !is_owned(&joined(path, name)));
     for (name, property) in properties {
-        if !required.as_array().is_some_and(|required| required.iter().any(|entry| entry == name))
+        if !required
+            .as_array()
+            .is_some_and(|required| required.iter().any(|entry| entry == name))
             && let Some(Value::String(description)) = property.get_mut("description")
         {
             description.push_str(" `null` removes it.");
@@ -206,32 +244,69 @@ fn described(document: &Value) -> Value {
     if let Some(Value::Object(properties)) = document.get("properties") {
         for (name, property) in properties {
             // What a list replaces is advice for writing.
-            let description = property.get("description").and_then(Value::as_str).and_then(|text| text.split("; replaces").next());
+            let description = property
+                .get("description")
+                .and_then(Value::as_str)
+                .and_then(|text| text.split("; replaces").next());
             fields.insert(name.clone(), json!({ "description": description }));
         }
     }
     Value::Object(fields)
 }
 
-fn strangers(schema: &Value, named: &Map<String, Value>, stored: Option<&Map<String, Value>>, path: &str, found: &mut Vec<Violation>) {
-    let Some(Value::Object(properties)) = schema.get("properties") else { return };
+fn strangers(
+    schema: &Value,
+    named: &Map<String, Value>,
+    stored: Option<&Map<String, Value>>,
+    path: &str,
+    found: &mut Vec<Violation>,
+) {
+    let Some(Value::Object(properties)) = schema.get("properties") else {
+        return;
+    };
     for (name, value) in named {
-        let (there, at) = (stored.and_then(|stored| stored.get(name)), joined(path, name));
+        let (there, at) = (
+            stored.and_then(|stored| stored.get(name)),
+            joined(path, name),
+        );
         if there == Some(value) {
             continue;
         }
         match (properties.get(name), value) {
-            _ if at == "id" => found.push(Violation::new(at, "owned", "an id never changes; leave it out")),
-            _ if is_owned(&at) => found.push(Violation::new(at, "owned", "set by the server; leave it out")),
-            (None, _) => found.push(Violation::unknown(at, "field", name, properties.keys().map(String::as_str))),
-            (Some(property), Value::Object(members)) => strangers(property, members, there.and_then(Value::as_object), &at, found),
+            _ if at == "id" => found.push(Violation::new(
+                at,
+                "owned",
+                "an id never changes; leave it out",
+            )),
+            _ if is_owned(&at) => found.push(Violation::new(
+                at,
+                "owned",
+                "set by the server; leave it out",
+            )),
+            (None, _) => found.push(Violation::unknown(
+                at,
+                "field",
+                name,
+                properties.keys().map(String::as_str),
+            )),
+            (Some(property), Value::Object(members)) => strangers(
+                property,
+                members,
+                there.and_then(Value::as_object),
+                &at,
+                found,
+            ),
             (Some(_), _) => {}
         }
     }
 }
 
 fn joined(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 /// Every violation that `check` finds in `instance`, in words of ours: the library's own repeat whole values.
@@ -240,40 +315,80 @@ pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
     if check.is_valid(instance) {
         return Vec::new();
     }
-    let mut found: Vec<Violation> = check.iter_errors(instance).flat_map(|error| explained(&error)).collect();
+    let mut found: Vec<Violation> = check
+        .iter_errors(instance)
+        .flat_map(|error| explained(&error))
+        .collect();
     // A value of the wrong type also breaks the rules for its type; the type is what to mend.
-    let mistyped: HashSet<String> =
-        found.iter().filter(|violation| violation.rule == "type").map(|violation| violation.path.clone()).collect();
+    let mistyped: HashSet<String> = found
+        .iter()
+        .filter(|violation| violation.rule == "type")
+        .map(|violation| violation.path.clone())
+        .collect();
     found.retain(|violation| violation.rule == "type" || !mistyped.contains(&violation.path));
     found
 }
 
 fn explained(error: &ValidationError<'_>) -> Vec<Violation> {
-    let path = error.instance_path().into_iter().fold(String::new(), |path, segment| match segment {
-        LocationSegment::Property(name) => joined(&path, &name),
-        LocationSegment::Index(index) => format!("{path}[{index}]"),
-    });
+    let path =
+        error
+            .instance_path()
+            .into_iter()
+            .fold(String::new(), |path, segment| match segment {
+                LocationSegment::Property(name) => joined(&path, &name),
+                LocationSegment::Index(index) => format!("{path}[{index}]"),
+            });
     let rule = error.kind().keyword().to_owned();
     let found = shown(error.instance());
-    let length = || error.instance().as_str().map_or(0, |text| text.chars().count());
+    let length = || {
+        error
+            .instance()
+            .as_str()
+            .map_or(0, |text| text.chars().count())
+    };
     let items = || error.instance().as_array().map_or(0, Vec::len);
     let message = match error.kind() {
         ValidationErrorKind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
-            return vec![Violation::new(joined(&path, name), rule, "missing, but required")];
+            return vec![Violation::new(
+                joined(&path, name),
+                rule,
+                "missing, but required",
+            )];
         }
         ValidationErrorKind::AdditionalProperties { unexpected } => {
-            return unexpected.iter().map(|name| Violation::new(joined(&path, name), "unknown", "unknown")).collect();
+            return unexpected
+                .iter()
+                .map(|name| Violation::new(joined(&path, name), "unknown", "unknown"))
+                .collect();
         }
-        ValidationErrorKind::Type { kind } => format!("expected {}, found {found}", type_name(kind)),
-        ValidationErrorKind::Enum { options } => format!("expected {}, found {found}", alternatives(options)),
-        ValidationErrorKind::MinLength { limit: 1 } => "expected a text that is not empty".to_owned(),
-        ValidationErrorKind::MinLength { limit } => format!("expected at least {limit} characters, found {}", length()),
-        ValidationErrorKind::MaxLength { limit } => format!("expected at most {limit} characters, found {}", length()),
-        ValidationErrorKind::MaxItems { limit } => format!("expected at most {limit} items, found {}", items()),
-        ValidationErrorKind::Minimum { limit } => format!("expected {limit} or more, found {found}"),
-        ValidationErrorKind::Maximum { limit } => format!("expected {limit} or less, found {found}"),
-        ValidationErrorKind::Pattern { pattern } => format!("expected {}, found {found}", pattern_name(pattern)),
+        ValidationErrorKind::Type { kind } => {
+            format!("expected {}, found {found}", type_name(kind))
+        }
+        ValidationErrorKind::Enum { options } => {
+            format!("expected {}, found {found}", alternatives(options))
+        }
+        ValidationErrorKind::MinLength { limit: 1 } => {
+            "expected a text that is not empty".to_owned()
+        }
+        ValidationErrorKind::MinLength { limit } => {
+            format!("expected at least {limit} characters, found {}", length())
+        }
+        ValidationErrorKind::MaxLength { limit } => {
+            format!("expected at most {limit} characters, found {}", length())
+        }
+        ValidationErrorKind::MaxItems { limit } => {
+            format!("expected at most {limit} items, found {}", items())
+        }
+        ValidationErrorKind::Minimum { limit } => {
+            format!("expected {limit} or more, found {found}")
+        }
+        ValidationErrorKind::Maximum { limit } => {
+            format!("expected {limit} or less, found {found}")
+        }
+        ValidationErrorKind::Pattern { pattern } => {
+            format!("expected {}, found {found}", pattern_name(pattern))
+        }
         other => format!("breaks the rule `{}`, found {found}", other.keyword()),
     };
     vec![Violation::new(path, rule, message)]
@@ -290,7 +405,9 @@ fn shown(value: &Value) -> String {
 }
 
 fn type_name(kind: &TypeKind) -> String {
-    let TypeKind::Single(kind) = kind else { return "another type".to_owned() };
+    let TypeKind::Single(kind) = kind else {
+        return "another type".to_owned();
+    };
     match kind.to_string().as_str() {
         "string" => "a text".to_owned(),
         "array" => "a list".to_owned(),
@@ -302,8 +419,12 @@ fn type_name(kind: &TypeKind) -> String {
 }
 
 fn alternatives(options: &Value) -> String {
-    let names: Vec<String> =
-        options.as_array().into_iter().flatten().map(|option| format!("`{}`", option.as_str().unwrap_or("?"))).collect();
+    let names: Vec<String> = options
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|option| format!("`{}`", option.as_str().unwrap_or("?")))
+        .collect();
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         Some((only, _)) => only.clone(),

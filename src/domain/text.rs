@@ -41,7 +41,11 @@ pub fn is_hidden(c: char) -> bool {
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    if !plain && text.contains(is_hidden) { Cow::Owned(text.replace(is_hidden, "\u{fffd}")) } else { Cow::Borrowed(text) }
+    if !plain && text.contains(is_hidden) {
+        Cow::Owned(text.replace(is_hidden, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// The beginning of a text that is too long to repeat (over 80 characters), in one line that shows all it does.
@@ -91,7 +95,9 @@ fn escaped_where(json: String, wanted: impl Fn(char) -> bool) -> String {
 }
 
 fn escape(c: char, out: &mut String) -> fmt::Result {
-    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
+    c.encode_utf16(&mut [0; 2])
+        .iter()
+        .try_for_each(|unit| write!(out, "\\u{unit:04x}"))
 }
 
 #[cfg(test)]
@@ -102,7 +108,10 @@ mod tests {
     fn a_long_value_is_never_repeated() {
         assert_eq!(excerpt("short"), "short");
         assert!(excerpt(&"é".repeat(81)).chars().count() <= 80);
-        assert_eq!(excerpt(&"\u{202e}".repeat(81)), format!("{}…", "\u{fffd}".repeat(60)));
+        assert_eq!(
+            excerpt(&"\u{202e}".repeat(81)),
+            format!("{}…", "\u{fffd}".repeat(60))
+        );
     }
 
     #[test]
@@ -139,9 +148,23 @@ mod tests {
             "\u{e0061}",
             "\u{e0100}",
         ] {
-            assert_eq!(visible(&format!("a{hidden}b")), "a\u{fffd}b", "{}", hidden.escape_unicode());
+            assert_eq!(
+                visible(&format!("a{hidden}b")),
+                "a\u{fffd}b",
+                "{}",
+                hidden.escape_unicode()
+            );
         }
-        for read in ["rdv-artisan", "Café à 29 €", "e\u{301}", "❤\u{fe0f}", "שלום", "日本", "a\u{a0}b", "\u{fffd}"] {
+        for read in [
+            "rdv-artisan",
+            "Café à 29 €",
+            "e\u{301}",
+            "❤\u{fe0f}",
+            "שלום",
+            "日本",
+            "a\u{a0}b",
+            "\u{fffd}",
+        ] {
             assert_eq!(visible(read), read);
         }
     }
@@ -153,10 +176,23 @@ mod tests {
         let pretty = serde_json::to_string_pretty(&value).unwrap();
         let (all, line) = (escaped(pretty.clone()), on_one_line(value.to_string()));
 
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&all).unwrap(), value);
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
-        assert!(!all.contains(|c: char| is_hidden(c) && c != '\n'), "{all:?}");
-        assert!(!line.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']) && line.contains('\u{202e}'), "{line:?}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&all).unwrap(),
+            value
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            value
+        );
+        assert!(
+            !all.contains(|c: char| is_hidden(c) && c != '\n'),
+            "{all:?}"
+        );
+        assert!(
+            !line.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'])
+                && line.contains('\u{202e}'),
+            "{line:?}"
+        );
         assert_eq!(escaped("[\n1]".to_owned()), "[\n1]");
     }
 }

@@ -30,7 +30,9 @@ impl Timestamp {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-        i64::try_from(instant.unix_timestamp_nanos() / 1000).ok().map(Self)
+        i64::try_from(instant.unix_timestamp_nanos() / 1000)
+            .ok()
+            .map(Self)
     }
 
     /// Microseconds since 1970.
@@ -55,7 +57,9 @@ impl Timestamp {
     /// instant, if nothing that can be written is later than `previous`.
     #[must_use]
     pub fn after(self, previous: Option<Self>) -> Self {
-        let next = previous.map(|previous| Self::from_millis(previous.millis() + 1)).filter(|next| *next <= Self::LAST);
+        let next = previous
+            .map(|previous| Self::from_millis(previous.millis() + 1))
+            .filter(|next| *next <= Self::LAST);
         next.map_or(self, |next| self.max(next))
     }
 }
@@ -63,7 +67,8 @@ impl Timestamp {
 /// As JavaScript's `toISOString` writes it: `2026-11-22T10:15:30.123Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let (date, time) = (instant.date(), instant.time());
         let mut text = String::with_capacity(24);
         for (number, places, after) in [
@@ -75,7 +80,11 @@ impl fmt::Display for Timestamp {
             (time.second().into(), 2, '.'),
             (instant.millisecond().into(), 3, 'Z'),
         ] {
-            text.extend((0..places).rev().filter_map(|place| char::from_digit(number / 10_u32.pow(place) % 10, 10)));
+            text.extend(
+                (0..places)
+                    .rev()
+                    .filter_map(|place| char::from_digit(number / 10_u32.pow(place) % 10, 10)),
+            );
             text.push(after);
         }
         formatter.write_str(&text)
@@ -88,25 +97,49 @@ mod tests {
 
     #[test]
     fn every_rfc_3339_form_of_an_instant_is_the_same_instant() {
-        let forms = ["2025-01-20T00:00:00Z", "2025-01-20T01:00:00+01:00", "2025-01-20T00:00:00.000000Z"];
+        let forms = [
+            "2025-01-20T00:00:00Z",
+            "2025-01-20T01:00:00+01:00",
+            "2025-01-20T00:00:00.000000Z",
+        ];
 
         for form in forms {
-            assert_eq!(Timestamp::parse(form).unwrap().to_string(), "2025-01-20T00:00:00.000Z");
+            assert_eq!(
+                Timestamp::parse(form).unwrap().to_string(),
+                "2025-01-20T00:00:00.000Z"
+            );
         }
         assert_eq!(Timestamp::parse("2025-01-20"), None);
     }
 
     #[test]
     fn an_instant_is_written_in_milliseconds_and_read_again() {
-        for micros in [0, 999, -1, 1_009_008_007_006_005, 253_402_300_799_999_999, -62_135_596_800_000_000] {
+        for micros in [
+            0,
+            999,
+            -1,
+            1_009_008_007_006_005,
+            253_402_300_799_999_999,
+            -62_135_596_800_000_000,
+        ] {
             let instant = Timestamp::from_micros(micros);
             let text = instant.to_string();
 
             assert_eq!(text.len(), "2026-11-22T10:15:30.123Z".len(), "{text}");
-            assert_eq!(Timestamp::parse(&text), Some(Timestamp::from_millis(instant.millis())), "{text}");
+            assert_eq!(
+                Timestamp::parse(&text),
+                Some(Timestamp::from_millis(instant.millis())),
+                "{text}"
+            );
         }
-        assert_eq!(Timestamp::from_micros(1_009_008_007_006_005).to_string(), "2001-12-22T08:00:07.006Z");
-        assert_eq!(Timestamp::from_micros(-1).to_string(), "1969-12-31T23:59:59.999Z");
+        assert_eq!(
+            Timestamp::from_micros(1_009_008_007_006_005).to_string(),
+            "2001-12-22T08:00:07.006Z"
+        );
+        assert_eq!(
+            Timestamp::from_micros(-1).to_string(),
+            "1969-12-31T23:59:59.999Z"
+        );
     }
 
     #[test]
@@ -114,7 +147,10 @@ mod tests {
         let now = Timestamp::from_millis(1_000);
 
         assert_eq!(now.after(None), now);
-        assert_eq!(now.after(Some(Timestamp::from_micros(5_000_400))), Timestamp::from_millis(5_001));
+        assert_eq!(
+            now.after(Some(Timestamp::from_micros(5_000_400))),
+            Timestamp::from_millis(5_001)
+        );
         assert_eq!(now.after(Timestamp::parse("9999-12-31T23:59:59.999Z")), now);
     }
 }

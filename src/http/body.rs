@@ -30,12 +30,20 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
 pub(super) async fn read(body: Body, limit: Duration) -> Result<Bytes, Response> {
     let Ok(read) = timeout(limit, read_whole(body)).await else {
         let text = format!("the body did not come within {limit:?}; send it without a pause");
-        return Err((StatusCode::REQUEST_TIMEOUT, [(header::CONNECTION, "close")], text).into_response());
+        return Err((
+            StatusCode::REQUEST_TIMEOUT,
+            [(header::CONNECTION, "close")],
+            text,
+        )
+            .into_response());
     };
     let body = read?;
     match check_depth(&body) {
         Ok(()) => Ok(body),
-        Err(too_deep) => Err(refuse(-32600, &format!("the message was not read: {too_deep}"))),
+        Err(too_deep) => Err(refuse(
+            -32600,
+            &format!("the message was not read: {too_deep}"),
+        )),
     }
 }
 
@@ -48,7 +56,13 @@ async fn read_whole(body: Body) -> Result<Bytes, Response> {
     let mut length = 0;
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| (StatusCode::BAD_REQUEST, format!("the body broke off: {error}")).into_response())?;
+        let chunk = chunk.map_err(|error| {
+            (
+                StatusCode::BAD_REQUEST,
+                format!("the body broke off: {error}"),
+            )
+                .into_response()
+        })?;
         length += chunk.len();
         if length <= LONGEST {
             whole.extend_from_slice(&chunk);
@@ -56,19 +70,33 @@ async fn read_whole(body: Body) -> Result<Bytes, Response> {
             break;
         }
     }
-    if length > LONGEST { Err(too_long()) } else { Ok(whole.into()) }
+    if length > LONGEST {
+        Err(too_long())
+    } else {
+        Ok(whole.into())
+    }
 }
 
 fn too_long() -> Response {
-    (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {LONGEST} bytes; send less in one message")).into_response()
+    (
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("the body is longer than {LONGEST} bytes; send less in one message"),
+    )
+        .into_response()
 }
 
 /// The answer to a body that is no JSON-RPC message.
 pub(super) fn refusal(body: &[u8]) -> Response {
     match json_syntax(body) {
         Err(error) => refuse(-32700, &format!("the body is not JSON: {error}")),
-        Ok(()) if is_array(body) => refuse(-32600, "batches are not supported; send each message by itself"),
-        Ok(()) => refuse(-32600, "the body is JSON, but no JSON-RPC 2.0 request, notification or response"),
+        Ok(()) if is_array(body) => refuse(
+            -32600,
+            "batches are not supported; send each message by itself",
+        ),
+        Ok(()) => refuse(
+            -32600,
+            "the body is JSON, but no JSON-RPC 2.0 request, notification or response",
+        ),
     }
 }
 
@@ -79,12 +107,19 @@ pub(super) fn is_array(body: &[u8]) -> bool {
 
 fn json_syntax(body: &[u8]) -> Result<(), String> {
     let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
-    serde_json::from_str::<IgnoredAny>(text).map(|_| ()).map_err(|error| error.to_string())
+    serde_json::from_str::<IgnoredAny>(text)
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 fn refuse(code: i32, message: &str) -> Response {
     let error = serde_json::json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } });
-    (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/json")], error.to_string()).into_response()
+    (
+        StatusCode::BAD_REQUEST,
+        [(header::CONTENT_TYPE, "application/json")],
+        error.to_string(),
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -97,13 +132,18 @@ mod tests {
     async fn a_body_up_to_the_limit_is_read_whole() {
         let text = "x".repeat(LONGEST);
 
-        assert_eq!(read(Body::from(text.clone()), LIMIT).await.unwrap(), text.as_bytes());
+        assert_eq!(
+            read(Body::from(text.clone()), LIMIT).await.unwrap(),
+            text.as_bytes()
+        );
     }
 
     #[tokio::test]
     async fn a_longer_body_is_refused() {
         for length in [LONGEST + 1, DISCARDED, DISCARDED + 1] {
-            let refused = read(Body::from("x".repeat(length)), LIMIT).await.unwrap_err();
+            let refused = read(Body::from("x".repeat(length)), LIMIT)
+                .await
+                .unwrap_err();
 
             assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE, "{length}");
         }
@@ -111,7 +151,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_longer_body_without_announced_length_is_refused() {
-        let chunks = futures::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; LONGEST / 2]))));
+        let chunks = futures::stream::iter(
+            (0..100).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; LONGEST / 2]))),
+        );
 
         let refused = read(Body::from_stream(chunks), LIMIT).await.unwrap_err();
 
@@ -123,15 +165,25 @@ mod tests {
         let first = Ok::<_, std::io::Error>(Bytes::from_static(b"{"));
         let stuck = futures::stream::iter([first]).chain(futures::stream::pending());
 
-        let refused = read(Body::from_stream(stuck), Duration::from_millis(10)).await.unwrap_err();
+        let refused = read(Body::from_stream(stuck), Duration::from_millis(10))
+            .await
+            .unwrap_err();
 
-        assert_eq!((refused.status(), refused.headers()[header::CONNECTION].as_bytes()), (StatusCode::REQUEST_TIMEOUT, &b"close"[..]));
+        assert_eq!(
+            (
+                refused.status(),
+                refused.headers()[header::CONNECTION].as_bytes()
+            ),
+            (StatusCode::REQUEST_TIMEOUT, &b"close"[..])
+        );
     }
 
     async fn code(body: &[u8]) -> i64 {
         let response = refusal(body);
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-        let text = axum::body::to_bytes(response.into_body(), LONGEST).await.unwrap();
+        let text = axum::body::to_bytes(response.into_body(), LONGEST)
+            .await
+            .unwrap();
         let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert!(json["id"].is_null());
         json["error"]["code"].as_i64().unwrap()
@@ -139,10 +191,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_tells_syntax_from_meaning() {
-        for body in [&b""[..], b"{", b"{\"a\":}", b"hello", b"{} {}", b"{\"a\":\"\xff\"}"] {
+        for body in [
+            &b""[..],
+            b"{",
+            b"{\"a\":}",
+            b"hello",
+            b"{} {}",
+            b"{\"a\":\"\xff\"}",
+        ] {
             assert_eq!(code(body).await, -32700, "{body:?}");
         }
-        for body in [&b"{}"[..], b" [ ]", b"5", b"null", b"\"text\"", b"{\"method\":5}"] {
+        for body in [
+            &b"{}"[..],
+            b" [ ]",
+            b"5",
+            b"null",
+            b"\"text\"",
+            b"{\"method\":5}",
+        ] {
             assert_eq!(code(body).await, -32600, "{body:?}");
         }
     }

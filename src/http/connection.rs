@@ -6,7 +6,9 @@
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _, service::service_fn};
+use hyper::{
+    Request, body::Incoming, server::conn::http1, service::Service as _, service::service_fn,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -33,9 +35,18 @@ const FULL: &[u8] =
       the server has too many connections; try later\n";
 
 /// Serves `app`, which finds the peer's [`SocketAddr`] in the extensions of a request, until `stop`, and then what is under way.
-pub(super) async fn serve(listener: TcpListener, app: Router, connections: usize, limits: Limits, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: Router,
+    connections: usize,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(BUFFER);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(BUFFER);
     let (app, graceful) = (TowerToHyperService::new(app), GracefulShutdown::new());
     let places = Arc::new(Semaphore::new(connections));
     let mut full = false;
@@ -43,7 +54,9 @@ pub(super) async fn serve(listener: TcpListener, app: Router, connections: usize
     while let Some((socket, address)) = stop.run_until_cancelled(accept(&listener)).await {
         let Some(place) = Place::take(&places) else {
             if !std::mem::replace(&mut full, true) {
-                warn!("{connections} connections are open; more are turned away until one is closed");
+                warn!(
+                    "{connections} connections are open; more are turned away until one is closed"
+                );
             }
             let _ = socket.try_write(FULL);
             continue;
@@ -54,7 +67,8 @@ pub(super) async fn serve(listener: TcpListener, app: Router, connections: usize
             request.extensions_mut().insert(address);
             app.call(request)
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(prepared(socket, limits.write)), service));
+        let connection = graceful
+            .watch(builder.serve_connection(TokioIo::new(prepared(socket, limits.write)), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!("a connection broke: {error}");
@@ -71,7 +85,9 @@ pub(super) async fn serve(listener: TcpListener, app: Router, connections: usize
 }
 
 /// A connection's place, counted while it is held.
-struct Place(#[expect(dead_code, reason = "gives the place back when dropped")] OwnedSemaphorePermit);
+struct Place(
+    #[expect(dead_code, reason = "gives the place back when dropped")] OwnedSemaphorePermit,
+);
 
 impl Place {
     fn take(places: &Arc<Semaphore>) -> Option<Self> {
@@ -91,7 +107,12 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 debug!("a client left before it was served: {error}");
             }
             Err(error) => {
@@ -103,7 +124,10 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// A socket that fails when the other side takes no bytes, so that a client that stops reading is dropped on every route.
-pub(super) fn prepared(socket: TcpStream, write_limit: Duration) -> Pin<Box<TimeoutStream<TcpStream>>> {
+pub(super) fn prepared(
+    socket: TcpStream,
+    write_limit: Duration,
+) -> Pin<Box<TimeoutStream<TcpStream>>> {
     // Otherwise every streamed answer waits for the client's delayed acknowledgement, 40 ms.
     if let Err(error) = socket.set_nodelay(true) {
         debug!("cannot set TCP_NODELAY: {error}");

@@ -35,12 +35,16 @@ enum Presented<'a> {
 
 fn presented(headers: &HeaderMap) -> Presented<'_> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Presented::Nothing };
+    let Some(value) = values.next() else {
+        return Presented::Nothing;
+    };
     if values.next().is_some() {
         return Presented::Wrong;
     }
     match value.as_bytes().split_at_checked(7) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Presented::Token(token.trim_ascii()),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
+            Presented::Token(token.trim_ascii())
+        }
         _ => Presented::Wrong,
     }
 }
@@ -63,10 +67,12 @@ impl Entrance {
     fn refusal(&self, request: &mut Request) -> Option<Response> {
         let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
         let caller = match &self.tokens {
-            Some(tokens) if !self.is_open(request.uri().path()) => match identify(tokens, request.headers()) {
-                Ok(caller) => Some(caller),
-                Err(unauthorized) => return Some(self.turned_away(&unauthorized, address)),
-            },
+            Some(tokens) if !self.is_open(request.uri().path()) => {
+                match identify(tokens, request.headers()) {
+                    Ok(caller) => Some(caller),
+                    Err(unauthorized) => return Some(self.turned_away(&unauthorized, address)),
+                }
+            }
             // Without tokens everybody may call.
             _ => None,
         };
@@ -80,19 +86,33 @@ impl Entrance {
     }
 
     fn is_open(&self, path: &str) -> bool {
-        OPEN_PATHS.contains(&path) || path.starts_with(WELL_KNOWN) || (self.public_api && path.starts_with(API))
+        OPEN_PATHS.contains(&path)
+            || path.starts_with(WELL_KNOWN)
+            || (self.public_api && path.starts_with(API))
     }
 
-    fn turned_away(&self, Unauthorized { challenge, problem }: &Unauthorized, address: Option<IpAddr>) -> Response {
+    fn turned_away(
+        &self,
+        Unauthorized { challenge, problem }: &Unauthorized,
+        address: Option<IpAddr>,
+    ) -> Response {
         if let Some(refused) = address.and_then(|address| self.rates.count_failure(address)) {
             return refused;
         }
-        warn!("refused a request from {}: {problem}", address.map_or_else(|| "nowhere".to_owned(), |address| address.to_string()));
+        warn!(
+            "refused a request from {}: {problem}",
+            address.map_or_else(|| "nowhere".to_owned(), |address| address.to_string())
+        );
         let text = format!(
             "{problem}; send one as `Authorization: Bearer TOKEN`, which the client's configuration has to say, and ask who runs the \
              server for it"
         );
-        (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, *challenge)], text).into_response()
+        (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, *challenge)],
+            text,
+        )
+            .into_response()
     }
 }
 
@@ -111,7 +131,11 @@ fn identify(tokens: &watch::Receiver<Tokens>, headers: &HeaderMap) -> Result<Cal
 }
 
 /// Lets a request through, or answers why not.
-pub(super) async fn check(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State(entrance): State<Arc<Entrance>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match entrance.refusal(&mut request) {
         None => next.run(request).await,
         Some(refused) => refused,
@@ -127,7 +151,9 @@ mod tests {
     #[test]
     fn a_token_is_presented_as_a_bearer_token_once() {
         let of = |values: &[&str]| {
-            let values = values.iter().map(|value| (header::AUTHORIZATION, HeaderValue::from_str(value).unwrap()));
+            let values = values
+                .iter()
+                .map(|value| (header::AUTHORIZATION, HeaderValue::from_str(value).unwrap()));
             let headers = values.collect::<Vec<_>>();
             let mut map = HeaderMap::new();
             for (name, value) in headers {
@@ -142,7 +168,12 @@ mod tests {
         assert_eq!(of(&[]), "Nothing");
         assert_eq!(of(&["Bearer abc"]), "abc");
         assert_eq!(of(&["bEARER   abc "]), "abc");
-        for wrong in [&["Basic abc"][..], &["Bearer"], &["abc"], &["Bearer abc", "Bearer abc"]] {
+        for wrong in [
+            &["Basic abc"][..],
+            &["Bearer"],
+            &["abc"],
+            &["Bearer abc", "Bearer abc"],
+        ] {
             assert_eq!(of(wrong), "Wrong", "{wrong:?}");
         }
     }

@@ -34,7 +34,9 @@ pub struct NotAHost;
 
 /// A text that names no origin.
 #[derive(Debug, thiserror::Error)]
-#[error("expected an origin such as `https://example.com` or `http://example.com:8080`, without a path")]
+#[error(
+    "expected an origin such as `https://example.com` or `http://example.com:8080`, without a path"
+)]
 pub struct NotAnOrigin;
 
 impl FromStr for AllowedHost {
@@ -68,7 +70,10 @@ impl Place {
             None | Some("") => None,
             Some(port) => Some(port.parse().ok()?),
         };
-        Some(Self { host: authority.host().to_ascii_lowercase(), port })
+        Some(Self {
+            host: authority.host().to_ascii_lowercase(),
+            port,
+        })
     }
 
     fn is_loopback(&self) -> bool {
@@ -121,12 +126,17 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(settings: &Settings) -> Arc<Self> {
-        Arc::new(Self { hosts: settings.allowed_hosts.clone(), origins: settings.allowed_origins.clone() })
+        Arc::new(Self {
+            hosts: settings.allowed_hosts.clone(),
+            origins: settings.allowed_origins.clone(),
+        })
     }
 
     fn examine(&self, target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let mut hosts = headers.get_all(header::HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Refusal::BadHost) };
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Err(Refusal::BadHost);
+        };
         let host = host.to_str().map_err(|_| Refusal::BadHost)?;
         // A target in absolute form outranks the header (RFC 9112, section 3.2.2).
         let host = target.authority().map_or(host, Authority::as_str);
@@ -137,7 +147,9 @@ impl Guard {
 
         for value in headers.get_all(header::ORIGIN) {
             if !self.allows_origin(value) {
-                return Err(Refusal::ForeignOrigin(String::from_utf8_lossy(value.as_bytes()).into_owned()));
+                return Err(Refusal::ForeignOrigin(
+                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                ));
             }
         }
         Ok(())
@@ -145,15 +157,20 @@ impl Guard {
 
     fn allows_host(&self, place: &Place) -> bool {
         place.is_loopback()
-            || self
-                .hosts
-                .iter()
-                .any(|AllowedHost(allowed)| allowed.host == place.host && (allowed.port.is_none() || allowed.port == place.port))
+            || self.hosts.iter().any(|AllowedHost(allowed)| {
+                allowed.host == place.host && (allowed.port.is_none() || allowed.port == place.port)
+            })
     }
 
     fn allows_origin(&self, value: &HeaderValue) -> bool {
         let origin = value.to_str().ok().and_then(Origin::parse);
-        origin.is_some_and(|origin| origin.is_loopback() || self.origins.iter().any(|AllowedOrigin(allowed)| *allowed == origin))
+        origin.is_some_and(|origin| {
+            origin.is_loopback()
+                || self
+                    .origins
+                    .iter()
+                    .any(|AllowedOrigin(allowed)| *allowed == origin)
+        })
     }
 }
 
@@ -162,7 +179,9 @@ pub(super) fn cors(guard: Arc<Guard>) -> CorsLayer {
     let own = HeaderName::from_static;
     let session_id = own("mcp-session-id");
     CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(move |origin, _| guard.allows_origin(origin)))
+        .allow_origin(AllowOrigin::predicate(move |origin, _| {
+            guard.allows_origin(origin)
+        }))
         .allow_methods([Method::GET, Method::POST, Method::DELETE, Method::OPTIONS])
         .allow_headers([
             header::AUTHORIZATION,
@@ -175,12 +194,22 @@ pub(super) fn cors(guard: Arc<Guard>) -> CorsLayer {
             own("mcp-name"),
             session_id.clone(),
         ])
-        .expose_headers([session_id, header::ETAG, header::RETRY_AFTER, header::WWW_AUTHENTICATE, own("x-request-id")])
+        .expose_headers([
+            session_id,
+            header::ETAG,
+            header::RETRY_AFTER,
+            header::WWW_AUTHENTICATE,
+            own("x-request-id"),
+        ])
         .max_age(PREFLIGHT)
 }
 
 /// Lets a request through or answers why not.
-pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State(guard): State<Arc<Guard>>,
+    request: Request,
+    next: Next,
+) -> Response {
     match guard.examine(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
@@ -193,18 +222,27 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
 
 fn explain(refusal: &Refusal) -> (StatusCode, String) {
     match refusal {
-        Refusal::BadHost => (StatusCode::BAD_REQUEST, "the request must have one `Host` header that names a host".to_owned()),
+        Refusal::BadHost => (
+            StatusCode::BAD_REQUEST,
+            "the request must have one `Host` header that names a host".to_owned(),
+        ),
         Refusal::ForeignHost(host) => {
             let host = excerpt(host);
-            let text = format!("the host `{host}` is not one of this server's; if it should be, start it with `--allowed-host {host}`");
+            let text = format!(
+                "the host `{host}` is not one of this server's; if it should be, start it with `--allowed-host {host}`"
+            );
             (StatusCode::FORBIDDEN, text)
         }
         Refusal::ForeignOrigin(origin) => {
             let origin = excerpt(origin);
             let text = if Origin::parse(&origin).is_some() {
-                format!("pages of `{origin}` are turned away; if they should not be, start it with `--allowed-origin {origin}`")
+                format!(
+                    "pages of `{origin}` are turned away; if they should not be, start it with `--allowed-origin {origin}`"
+                )
             } else {
-                format!("the origin `{origin}` may not call this server; `--allowed-origin ORIGIN` allows one like `https://example.com`")
+                format!(
+                    "the origin `{origin}` may not call this server; `--allowed-origin ORIGIN` allows one like `https://example.com`"
+                )
             };
             (StatusCode::FORBIDDEN, text)
         }
@@ -227,16 +265,27 @@ mod tests {
 
     fn guard() -> Arc<Guard> {
         Guard::new(&Settings {
-            allowed_hosts: vec!["example.com".parse().unwrap(), "Cms.Example.org:8443".parse().unwrap()],
-            allowed_origins: ["https://app.example.com", "http://example.com:8080", "https://tls.example.com:443", "vscode-webview://abc"]
-                .map(|origin| origin.parse().unwrap())
-                .to_vec(),
+            allowed_hosts: vec![
+                "example.com".parse().unwrap(),
+                "Cms.Example.org:8443".parse().unwrap(),
+            ],
+            allowed_origins: [
+                "https://app.example.com",
+                "http://example.com:8080",
+                "https://tls.example.com:443",
+                "vscode-webview://abc",
+            ]
+            .map(|origin| origin.parse().unwrap())
+            .to_vec(),
             ..Settings::default()
         })
     }
 
     fn verdict(target: &str, headers: &[(header::HeaderName, &[u8])]) -> Verdict {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).unwrap())).collect();
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).unwrap()))
+            .collect();
         match guard().examine(&target.parse().unwrap(), &headers) {
             Ok(()) => Passes,
             Err(refusal) => match explain(&refusal).0 {
@@ -278,14 +327,24 @@ mod tests {
             ("local host", Bad),
             ("localhost, evil.com", Bad),
         ] {
-            assert_eq!(verdict("/mcp", &[(header::HOST, host.as_bytes())]), expected, "{host}");
+            assert_eq!(
+                verdict("/mcp", &[(header::HOST, host.as_bytes())]),
+                expected,
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn a_request_has_exactly_one_host() {
         assert_eq!(verdict("/mcp", &[]), Bad);
-        assert_eq!(verdict("/mcp", &[(header::HOST, b"localhost"), (header::HOST, b"localhost")]), Bad);
+        assert_eq!(
+            verdict(
+                "/mcp",
+                &[(header::HOST, b"localhost"), (header::HOST, b"localhost")]
+            ),
+            Bad
+        );
         assert_eq!(verdict("/mcp", &[(header::HOST, b"\xff")]), Bad);
     }
 
@@ -296,7 +355,11 @@ mod tests {
             ("http://evil.com/mcp", "localhost", Forbidden),
             ("http://EXAMPLE.com/mcp", "localhost", Passes),
         ] {
-            assert_eq!(verdict(target, &[(header::HOST, host.as_bytes())]), expected, "{target}");
+            assert_eq!(
+                verdict(target, &[(header::HOST, host.as_bytes())]),
+                expected,
+                "{target}"
+            );
         }
         assert_eq!(verdict("http://localhost/mcp", &[]), Bad);
     }
@@ -330,35 +393,79 @@ mod tests {
             ("", Forbidden),
             ("http://localhost http://evil.com", Forbidden),
         ] {
-            assert_eq!(verdict("/mcp", &[(header::HOST, b"localhost"), (header::ORIGIN, origin.as_bytes())]), expected, "{origin}");
+            assert_eq!(
+                verdict(
+                    "/mcp",
+                    &[
+                        (header::HOST, b"localhost"),
+                        (header::ORIGIN, origin.as_bytes())
+                    ]
+                ),
+                expected,
+                "{origin}"
+            );
         }
     }
 
     #[test]
     fn every_origin_of_several_must_be_allowed() {
-        let headers: &[(header::HeaderName, &[u8])] =
-            &[(header::HOST, b"localhost"), (header::ORIGIN, b"http://localhost"), (header::ORIGIN, b"https://evil.com")];
+        let headers: &[(header::HeaderName, &[u8])] = &[
+            (header::HOST, b"localhost"),
+            (header::ORIGIN, b"http://localhost"),
+            (header::ORIGIN, b"https://evil.com"),
+        ];
 
         assert_eq!(verdict("/mcp", headers), Forbidden);
-        assert_eq!(verdict("/mcp", &[(header::HOST, b"localhost"), (header::ORIGIN, b"http://localhost\xff")]), Forbidden);
+        assert_eq!(
+            verdict(
+                "/mcp",
+                &[
+                    (header::HOST, b"localhost"),
+                    (header::ORIGIN, b"http://localhost\xff")
+                ]
+            ),
+            Forbidden
+        );
     }
 
     #[test]
     fn a_refusal_names_the_flag_that_would_allow() {
         let text = |refusal: Refusal| explain(&refusal).1;
 
-        assert!(text(Refusal::ForeignHost("cms.example.net".to_owned())).ends_with("`--allowed-host cms.example.net`"));
-        assert!(text(Refusal::ForeignOrigin("https://a.example".to_owned())).ends_with("`--allowed-origin https://a.example`"));
-        assert!(text(Refusal::ForeignOrigin("null".to_owned())).contains("`--allowed-origin ORIGIN`"));
+        assert!(
+            text(Refusal::ForeignHost("cms.example.net".to_owned()))
+                .ends_with("`--allowed-host cms.example.net`")
+        );
+        assert!(
+            text(Refusal::ForeignOrigin("https://a.example".to_owned()))
+                .ends_with("`--allowed-origin https://a.example`")
+        );
+        assert!(
+            text(Refusal::ForeignOrigin("null".to_owned())).contains("`--allowed-origin ORIGIN`")
+        );
         assert!(text(Refusal::ForeignHost("x".repeat(1000))).len() < 400);
     }
 
     #[test]
     fn settings_that_could_never_match_are_refused() {
-        for host in ["", "https://example.com", "example.com/mcp", "me@example.com", "example.com:port"] {
+        for host in [
+            "",
+            "https://example.com",
+            "example.com/mcp",
+            "me@example.com",
+            "example.com:port",
+        ] {
             assert!(host.parse::<AllowedHost>().is_err(), "{host}");
         }
-        for origin in ["", "null", "*", "example.com", "https://example.com/", "https://example.com/app", "https://"] {
+        for origin in [
+            "",
+            "null",
+            "*",
+            "example.com",
+            "https://example.com/",
+            "https://example.com/app",
+            "https://",
+        ] {
             assert!(origin.parse::<AllowedOrigin>().is_err(), "{origin}");
         }
     }

@@ -46,7 +46,9 @@ impl Client {
         }
         Some(Self::Address(match address {
             // Whoever has one address of IPv6 has its whole network.
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+            IpAddr::V6(address) => {
+                Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+            }
             IpAddr::V4(address) => address.into(),
         }))
     }
@@ -65,44 +67,80 @@ impl Rates {
     pub(super) fn new(limit: Option<NonZeroU32>) -> Self {
         let requests = limit.map(|limit| {
             let burst = limit.saturating_mul(BURST);
-            (limit, RateLimiter::hashmap(Quota::per_second(limit).allow_burst(burst)))
+            (
+                limit,
+                RateLimiter::hashmap(Quota::per_second(limit).allow_burst(burst)),
+            )
         });
-        Self { requests, failures: RateLimiter::hashmap(Quota::per_second(NonZeroU32::MIN).allow_burst(FAILURES)) }
+        Self {
+            requests,
+            failures: RateLimiter::hashmap(
+                Quota::per_second(NonZeroU32::MIN).allow_burst(FAILURES),
+            ),
+        }
     }
 
     /// Counts a request without a good token; the answer when there were too many from its address.
     pub(super) fn count_failure(&self, address: IpAddr) -> Option<Response> {
-        take(&self.failures, Client::at(address), || "too many requests without a good token come from this address".to_owned())
+        take(&self.failures, Client::at(address), || {
+            "too many requests without a good token come from this address".to_owned()
+        })
     }
 
     /// Counts a request; the answer when there were too many from its client.
-    pub(super) fn count(&self, caller: Option<&Caller>, address: Option<IpAddr>) -> Option<Response> {
+    pub(super) fn count(
+        &self,
+        caller: Option<&Caller>,
+        address: Option<IpAddr>,
+    ) -> Option<Response> {
         let (limit, buckets) = self.requests.as_ref()?;
         let client = match caller {
             Some(caller) => Some(Client::Token(Arc::clone(&caller.name))),
             None => address.and_then(Client::at),
         };
-        take(buckets, client, || format!("more than {limit} requests a second come from this client (`--rate-limit`)"))
+        take(buckets, client, || {
+            format!("more than {limit} requests a second come from this client (`--rate-limit`)")
+        })
     }
 
     /// Forgets those that have been silent, from time to time until `stop`.
     pub(super) async fn forget_the_silent(self: Arc<Self>, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(FORGET)).await.is_some() {
-            for buckets in self.requests.iter().map(|(_, buckets)| buckets).chain([&self.failures]) {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(FORGET))
+            .await
+            .is_some()
+        {
+            for buckets in self
+                .requests
+                .iter()
+                .map(|(_, buckets)| buckets)
+                .chain([&self.failures])
+            {
                 buckets.retain_recent();
             }
         }
     }
 }
 
-fn take(buckets: &Buckets, client: Option<Client>, problem: impl FnOnce() -> String) -> Option<Response> {
+fn take(
+    buckets: &Buckets,
+    client: Option<Client>,
+    problem: impl FnOnce() -> String,
+) -> Option<Response> {
     let until = buckets.check_key(&client?).err()?;
     let problem = problem();
     let wait = until.wait_time_from(DefaultClock::default().now());
     let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
     debug!("turned a request away: {problem}");
     let text = format!("{problem}; try again in {seconds} s");
-    Some((StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, seconds.to_string())], text).into_response())
+    Some(
+        (
+            StatusCode::TOO_MANY_REQUESTS,
+            [(header::RETRY_AFTER, seconds.to_string())],
+            text,
+        )
+            .into_response(),
+    )
 }
 
 #[cfg(test)]
@@ -114,9 +152,14 @@ mod tests {
 
     /// How many of so many requests at once are let through.
     fn passed(rates: &Rates, requests: usize, caller: Option<&str>, address: &str) -> usize {
-        let caller = caller.map(|name| Caller { name: name.into(), role: Role::Read });
+        let caller = caller.map(|name| Caller {
+            name: name.into(),
+            role: Role::Read,
+        });
         let address = address.parse().unwrap();
-        (0..requests).filter(|_| rates.count(caller.as_ref(), Some(address)).is_none()).count()
+        (0..requests)
+            .filter(|_| rates.count(caller.as_ref(), Some(address)).is_none())
+            .count()
     }
 
     #[test]
@@ -129,7 +172,13 @@ mod tests {
             assert!((4..900).contains(&passed), "{client:?}: {passed}");
         }
         let refused = rates.count(None, Some(FAR.parse().unwrap())).unwrap();
-        assert_eq!((refused.status(), refused.headers()[header::RETRY_AFTER].as_bytes()), (StatusCode::TOO_MANY_REQUESTS, &b"1"[..]));
+        assert_eq!(
+            (
+                refused.status(),
+                refused.headers()[header::RETRY_AFTER].as_bytes()
+            ),
+            (StatusCode::TOO_MANY_REQUESTS, &b"1"[..])
+        );
     }
 
     #[test]
@@ -138,7 +187,10 @@ mod tests {
 
         for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert_eq!(passed(&rates, 1000, None, address), 1000, "{address}");
-            assert!((0..1000).all(|_| rates.count_failure(address.parse().unwrap()).is_none()), "{address}");
+            assert!(
+                (0..1000).all(|_| rates.count_failure(address.parse().unwrap()).is_none()),
+                "{address}"
+            );
         }
         assert!(passed(&rates, 1000, Some("marie"), "127.0.0.1") < 1000);
         assert_eq!(passed(&Rates::new(None), 1000, Some("marie"), FAR), 1000);
@@ -148,8 +200,16 @@ mod tests {
     fn addresses_of_one_network_are_one_client_and_failures_are_counted_apart() {
         let rates = Rates::new(NonZeroU32::new(100));
 
-        assert!((0..500).any(|number| rates.count_failure(format!("2001:db8::{number:x}").parse().unwrap()).is_some()));
-        assert!(rates.count_failure("2001:db8:0:1::1".parse().unwrap()).is_none());
+        assert!((0..500).any(|number| {
+            rates
+                .count_failure(format!("2001:db8::{number:x}").parse().unwrap())
+                .is_some()
+        }));
+        assert!(
+            rates
+                .count_failure("2001:db8:0:1::1".parse().unwrap())
+                .is_none()
+        );
         assert!(passed(&rates, 10, None, "2001:db8::1") == 10);
     }
 

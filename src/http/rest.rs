@@ -19,7 +19,10 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    domain::{DocumentKey, Kind, Publication, Record, document::is_slug, document::printed, document::sha256_hex},
+    domain::{
+        DocumentKey, Kind, Publication, Record, document::is_slug, document::printed,
+        document::sha256_hex,
+    },
     service::{ContentService, Error, Fetched},
 };
 
@@ -30,8 +33,10 @@ const LONGEST_KEPT: usize = 1024 * 1024;
 /// Longer ids are not looked up.
 const LONGEST_ID: usize = 200;
 /// A copy for a minute, and an old one for five while it is renewed.
-const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=0, s-maxage=60, stale-while-revalidate=300");
-const PRIVATE: HeaderValue = HeaderValue::from_static("private, max-age=0, stale-while-revalidate=300");
+const PUBLIC: HeaderValue =
+    HeaderValue::from_static("public, max-age=0, s-maxage=60, stale-while-revalidate=300");
+const PRIVATE: HeaderValue =
+    HeaderValue::from_static("private, max-age=0, stale-while-revalidate=300");
 const NO_COPY: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,13 +56,26 @@ pub(super) fn routes(content: Arc<ContentService>, audience: Audience) -> Router
     let mut routes = Router::new();
     for kind in Kind::ALL {
         let list = format!("/api/{}", kind.plural());
-        let all = async move |State(site): State<Arc<Site>>, headers: HeaderMap| site.answer(Publication::All(kind), &headers).await;
-        let one = async move |State(site): State<Arc<Site>>, slug: Result<Path<String>, PathRejection>, headers: HeaderMap| match slug {
-            Ok(Path(id)) => site.answer(Publication::One(DocumentKey::new(kind, id)), &headers).await,
-            // It is not UTF-8.
-            Err(_) => site.refuse(&Publication::One(DocumentKey::new(kind, "")), Refusal::InvalidSlug, &Uuid::new_v4().to_string()),
+        let all = async move |State(site): State<Arc<Site>>, headers: HeaderMap| {
+            site.answer(Publication::All(kind), &headers).await
         };
-        routes = routes.route(&format!("{list}/{{slug}}"), get(one)).route(&list, get(all));
+        let one = async move |State(site): State<Arc<Site>>,
+                              slug: Result<Path<String>, PathRejection>,
+                              headers: HeaderMap| match slug {
+            Ok(Path(id)) => {
+                site.answer(Publication::One(DocumentKey::new(kind, id)), &headers)
+                    .await
+            }
+            // It is not UTF-8.
+            Err(_) => site.refuse(
+                &Publication::One(DocumentKey::new(kind, "")),
+                Refusal::InvalidSlug,
+                &Uuid::new_v4().to_string(),
+            ),
+        };
+        routes = routes
+            .route(&format!("{list}/{{slug}}"), get(one))
+            .route(&list, get(all));
     }
     routes.with_state(Arc::new(Site { content, audience }))
 }
@@ -149,7 +167,10 @@ impl Site {
             Publication::One(key) if !is_slug(&key.id) => None,
             Publication::One(_) | Publication::All(_) => self.content.cached(publication).await,
         };
-        if let Some(page) = kept.as_ref().and_then(|kept| Page::of_kept(kept.answer.as_deref()?, kept.seq)) {
+        if let Some(page) = kept
+            .as_ref()
+            .and_then(|kept| Page::of_kept(kept.answer.as_deref()?, kept.seq))
+        {
             count(publication, "cache");
             return Ok(page);
         }
@@ -160,7 +181,11 @@ impl Site {
                 count(publication, "store");
                 // Its `seq` was asked before anything was read, so whoever wrote since keeps this from being kept.
                 if let Some(kept) = kept.filter(|_| page.data.len() <= LONGEST_KEPT) {
-                    self.content.cache(publication.clone(), kept.seq, page.to_keep(kept.seq, self.content.now().to_string()));
+                    self.content.cache(
+                        publication.clone(),
+                        kept.seq,
+                        page.to_keep(kept.seq, self.content.now().to_string()),
+                    );
                 }
             }
             Err(_) => count(publication, "none"),
@@ -173,7 +198,11 @@ impl Site {
             Publication::All(kind) => match self.content.published(*kind).await {
                 Ok(Fetched { value, saved }) => {
                     let documents: Vec<&str> = value.iter().map(Record::compact).collect();
-                    Ok(Page::new(format!("[{}]", documents.join(",")), Some(value.len()), saved))
+                    Ok(Page::new(
+                        format!("[{}]", documents.join(",")),
+                        Some(value.len()),
+                        saved,
+                    ))
                 }
                 Err(error) => Err(failed(&error)),
             },
@@ -183,8 +212,12 @@ impl Site {
                     return Err(Refusal::InvalidSlug);
                 }
                 match self.content.get(key.clone()).await {
-                    Ok(Fetched { value, .. }) if !value.is_published() => Err(Refusal::NotPublished),
-                    Ok(Fetched { value, saved }) => Ok(Page::new(value.compact().to_owned(), None, saved)),
+                    Ok(Fetched { value, .. }) if !value.is_published() => {
+                        Err(Refusal::NotPublished)
+                    }
+                    Ok(Fetched { value, saved }) => {
+                        Ok(Page::new(value.compact().to_owned(), None, saved))
+                    }
                     Err(Error::NotFound { .. }) if !invalid => Err(Refusal::NotFound),
                     Err(_) if invalid => Err(Refusal::InvalidSlug),
                     Err(error) => Err(failed(&error)),
@@ -199,7 +232,11 @@ impl Site {
             Audience::TokenHolders => PRIVATE,
         };
         let known = has(headers, &page.etag);
-        let about = [(REQUEST_ID, header_value(request_id)), (header::ETAG, header_value(&page.etag)), (header::CACHE_CONTROL, copies)];
+        let about = [
+            (REQUEST_ID, header_value(request_id)),
+            (header::ETAG, header_value(&page.etag)),
+            (header::CACHE_CONTROL, copies),
+        ];
         if known {
             return (StatusCode::NOT_MODIFIED, about).into_response();
         }
@@ -213,7 +250,12 @@ impl Site {
                 age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             }),
         };
-        (about, [(header::CONTENT_TYPE, JSON)], with_meta(&page.data, &meta)).into_response()
+        (
+            about,
+            [(header::CONTENT_TYPE, JSON)],
+            with_meta(&page.data, &meta),
+        )
+            .into_response()
     }
 
     fn refuse(&self, publication: &Publication, refusal: Refusal, request_id: &str) -> Response {
@@ -222,39 +264,78 @@ impl Site {
         let (status, code, message) = match (refusal, publication) {
             (Refusal::InvalidSlug, _) => {
                 let message = "a slug is made of lower-case words and numbers joined by hyphens, such as `rdv-artisan`";
-                (StatusCode::BAD_REQUEST, "INVALID_SLUG".to_owned(), message.to_owned())
+                (
+                    StatusCode::BAD_REQUEST,
+                    "INVALID_SLUG".to_owned(),
+                    message.to_owned(),
+                )
             }
-            (Refusal::NotFound, Publication::One(key)) => {
-                (StatusCode::NOT_FOUND, format!("{upper}_NOT_FOUND"), format!("there is no {key}"))
-            }
-            (Refusal::NotPublished, Publication::One(key)) => {
-                (StatusCode::NOT_FOUND, format!("{upper}_NOT_PUBLISHED"), format!("{key} is not published"))
-            }
+            (Refusal::NotFound, Publication::One(key)) => (
+                StatusCode::NOT_FOUND,
+                format!("{upper}_NOT_FOUND"),
+                format!("there is no {key}"),
+            ),
+            (Refusal::NotPublished, Publication::One(key)) => (
+                StatusCode::NOT_FOUND,
+                format!("{upper}_NOT_PUBLISHED"),
+                format!("{key} is not published"),
+            ),
             (Refusal::Failed, Publication::One(_)) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("{upper}_FETCH_ERROR"),
                 format!("the {kind} cannot be read; try again in a moment"),
             ),
             (_, Publication::All(_)) => {
-                let message = format!("the {} cannot be read; try again in a moment", kind.plural());
-                (StatusCode::INTERNAL_SERVER_ERROR, format!("{upper}S_FETCH_ERROR"), message)
+                let message = format!(
+                    "the {} cannot be read; try again in a moment",
+                    kind.plural()
+                );
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("{upper}S_FETCH_ERROR"),
+                    message,
+                )
             }
         };
-        let meta = Meta { timestamp: self.content.now().to_string(), request_id, total: None, saved: None };
-        let failure = Failure { success: false, error: FailureText { code, message: &message }, meta };
-        let about = [(REQUEST_ID, header_value(request_id)), (header::CACHE_CONTROL, NO_COPY), (header::CONTENT_TYPE, JSON)];
+        let meta = Meta {
+            timestamp: self.content.now().to_string(),
+            request_id,
+            total: None,
+            saved: None,
+        };
+        let failure = Failure {
+            success: false,
+            error: FailureText {
+                code,
+                message: &message,
+            },
+            meta,
+        };
+        let about = [
+            (REQUEST_ID, header_value(request_id)),
+            (header::CACHE_CONTROL, NO_COPY),
+            (header::CONTENT_TYPE, JSON),
+        ];
         (status, about, printed(&failure)).into_response()
     }
 }
 
 impl Page {
     fn new(data: String, total: Option<usize>, saved: Option<Duration>) -> Self {
-        Self { etag: etag_of(&data), data, total, saved }
+        Self {
+            etag: etag_of(&data),
+            data,
+            total,
+            saved,
+        }
     }
 
     /// The page that is kept as `answer`, if this program made it when `seq` was the number of the newest write.
     fn of_kept(answer: &str, seq: u64) -> Option<Self> {
-        let (data, meta) = answer.strip_prefix(BEGIN)?.strip_suffix('}')?.rsplit_once(META)?;
+        let (data, meta) = answer
+            .strip_prefix(BEGIN)?
+            .strip_suffix('}')?
+            .rsplit_once(META)?;
         let meta: KeptMeta = serde_json::from_str(meta).ok()?;
         // The tag is made of the data, so this finds out whether the data is as it was, too.
         (meta.seq == seq && meta.etag == etag_of(data)).then(|| Self {
@@ -266,7 +347,15 @@ impl Page {
     }
 
     fn to_keep(&self, seq: u64, timestamp: String) -> String {
-        with_meta(&self.data, &KeptMeta { timestamp, total: self.total, seq, etag: self.etag.clone() })
+        with_meta(
+            &self.data,
+            &KeptMeta {
+                timestamp,
+                total: self.total,
+                seq,
+                etag: self.etag.clone(),
+            },
+        )
     }
 }
 
@@ -296,7 +385,12 @@ fn has(headers: &HeaderMap, etag: &str) -> bool {
     headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
         let list = String::from_utf8_lossy(value.as_bytes());
         // A tag holds no quote, so each second piece between quotes is one.
-        list.trim() == "*" || list.split('"').skip(1).step_by(2).any(|tag| tag == etag.trim_matches('"'))
+        list.trim() == "*"
+            || list
+                .split('"')
+                .skip(1)
+                .step_by(2)
+                .any(|tag| tag == etag.trim_matches('"'))
     })
 }
 
@@ -305,7 +399,8 @@ fn with_meta(data: &str, meta: &impl Serialize) -> String {
 }
 
 fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|error| unreachable!("ids and tags are hexadecimal digits: {error}"))
+    HeaderValue::from_str(text)
+        .unwrap_or_else(|error| unreachable!("ids and tags are hexadecimal digits: {error}"))
 }
 
 #[cfg(test)]
@@ -314,13 +409,26 @@ mod tests {
 
     #[test]
     fn a_kept_answer_counts_for_its_own_write_and_as_it_was_made() {
-        let page = Page::new(r#"[{"id":"a","text":",\"meta\":{}"}]"#.to_owned(), Some(1), None);
+        let page = Page::new(
+            r#"[{"id":"a","text":",\"meta\":{}"}]"#.to_owned(),
+            Some(1),
+            None,
+        );
         let kept = page.to_keep(7, "2026-01-01T00:00:00.000Z".to_owned());
 
         assert_eq!(Page::of_kept(&kept, 7), Some(page));
         assert_eq!(Page::of_kept(&kept, 8), None);
-        assert_eq!(Page::of_kept(&kept.replace(r#""id":"a""#, r#""id":"b""#), 7), None);
-        for foreign in ["", "{}", "null", r#"{"success":true,"data":[],"meta":{}}"#, r#"{"success":true,"data":[],"meta":{"seq":7}}"#] {
+        assert_eq!(
+            Page::of_kept(&kept.replace(r#""id":"a""#, r#""id":"b""#), 7),
+            None
+        );
+        for foreign in [
+            "",
+            "{}",
+            "null",
+            r#"{"success":true,"data":[],"meta":{}}"#,
+            r#"{"success":true,"data":[],"meta":{"seq":7}}"#,
+        ] {
             assert_eq!(Page::of_kept(foreign, 7), None, "{foreign}");
         }
     }
@@ -330,17 +438,34 @@ mod tests {
         let has = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
-                headers.append(header::IF_NONE_MATCH, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+                headers.append(
+                    header::IF_NONE_MATCH,
+                    HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+                );
             }
             super::has(&headers, "\"abc\"")
         };
 
-        for known in
-            [&["\"abc\""][..], &["W/\"abc\""], &["*"], &[" * "], &["\"x\", W/\"abc\" ,\"y\""], &["\"x\"", "\"abc\""], &["\"é\",\"abc\""]]
-        {
+        for known in [
+            &["\"abc\""][..],
+            &["W/\"abc\""],
+            &["*"],
+            &[" * "],
+            &["\"x\", W/\"abc\" ,\"y\""],
+            &["\"x\"", "\"abc\""],
+            &["\"é\",\"abc\""],
+        ] {
             assert!(has(known), "{known:?}");
         }
-        for unknown in [&[][..], &[""], &["abc"], &["\"abcd\""], &["\"x,abc\""], &["\"x\", \"*\""], &["\"x\" abc \"y\""]] {
+        for unknown in [
+            &[][..],
+            &[""],
+            &["abc"],
+            &["\"abcd\""],
+            &["\"x,abc\""],
+            &["\"x\", \"*\""],
+            &["\"x\" abc \"y\""],
+        ] {
             assert!(!has(unknown), "{unknown:?}");
         }
     }

@@ -50,8 +50,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const RETRY_AFTER: &str = "5";
 
 /// Sessions end with `stop`, after the answers to what was asked before, and with `abort`, before them.
-pub(super) fn routes<S: ServerHandler + Clone>(server: S, limits: Limits, stop: CancellationToken, abort: CancellationToken) -> Router {
-    let sessions = Arc::new(Sessions { server, limits, stop, abort, open: Mutex::default() });
+pub(super) fn routes<S: ServerHandler + Clone>(
+    server: S,
+    limits: Limits,
+    stop: CancellationToken,
+    abort: CancellationToken,
+) -> Router {
+    let sessions = Arc::new(Sessions {
+        server,
+        limits,
+        stop,
+        abort,
+        open: Mutex::default(),
+    });
     Router::new()
         .route("/sse", get(open::<S>)) // POST is 405, by which clients find out that this is no Streamable HTTP
         .route("/messages", post(accept::<S>))
@@ -77,7 +88,10 @@ struct Sessions<S> {
 
 impl<S: ServerHandler + Clone> Sessions<S> {
     /// A new session and the messages for its client, or `None` if there are too many already.
-    fn start(self: &Arc<Self>, owner: Option<Caller>) -> Option<(Uuid, impl Stream<Item = ServerJsonRpcMessage> + use<S>)> {
+    fn start(
+        self: &Arc<Self>,
+        owner: Option<Caller>,
+    ) -> Option<(Uuid, impl Stream<Item = ServerJsonRpcMessage> + use<S>)> {
         let id = Uuid::new_v4();
         let (inbox, incoming) = mpsc::channel(QUEUE);
         let (outgoing, outbox) = mpsc::channel(QUEUE);
@@ -92,10 +106,17 @@ impl<S: ServerHandler + Clone> Sessions<S> {
         }
 
         let gone = self.abort.child_token();
-        let transport = SseTransport { incoming, outgoing, send_limit: self.limits.send, gone: gone.clone(), stop: self.stop.clone() };
+        let transport = SseTransport {
+            incoming,
+            outgoing,
+            send_limit: self.limits.send,
+            gone: gone.clone(),
+            stop: self.stop.clone(),
+        };
         // A token of its own, because rmcp cancels the one it is given when it ends, while its last answer may still be on the way.
         // Without the handshake, because a client that reconnects gets a new session and does not initialize it.
-        let running = serve_directly_with_ct(self.server.clone(), transport, None, gone.child_token());
+        let running =
+            serve_directly_with_ct(self.server.clone(), transport, None, gone.child_token());
         let sessions = Arc::clone(self);
         tokio::spawn(async move {
             // The error would repeat what a panic said, perhaps of a document.
@@ -121,7 +142,9 @@ impl<S> Sessions<S> {
     /// Where `caller` sends messages of a session. To another caller than its owner there is no such session.
     fn inbox(&self, id: &Uuid, caller: Option<&Caller>) -> Option<Inbox> {
         let open = self.open();
-        let session = open.get(id).filter(|session| session.owner.as_ref() == caller)?;
+        let session = open
+            .get(id)
+            .filter(|session| session.owner.as_ref() == caller)?;
         (!session.inbox.is_closed()).then(|| session.inbox.clone())
     }
 
@@ -144,10 +167,15 @@ impl Transport<RoleServer> for SseTransport {
     /// A client that left is an ordinary end, and rmcp would only log it as an error.
     type Error = Infallible;
 
-    fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = Result<(), Infallible>> + Send + 'static {
+    fn send(
+        &mut self,
+        message: ServerJsonRpcMessage,
+    ) -> impl Future<Output = Result<(), Infallible>> + Send + 'static {
         let (outgoing, gone, limit) = (self.outgoing.clone(), self.gone.clone(), self.send_limit);
         async move {
-            let sent = gone.run_until_cancelled(outgoing.send_timeout(message, limit)).await;
+            let sent = gone
+                .run_until_cancelled(outgoing.send_timeout(message, limit))
+                .await;
             if let Some(Err(SendTimeoutError::Timeout(_))) = sent {
                 give_up(&gone);
             }
@@ -183,20 +211,39 @@ fn give_up(gone: &CancellationToken) {
     gone.cancel();
 }
 
-async fn open<S: ServerHandler + Clone>(State(sessions): State<Arc<Sessions<S>>>, caller: Option<Extension<Caller>>) -> Response {
+async fn open<S: ServerHandler + Clone>(
+    State(sessions): State<Arc<Sessions<S>>>,
+    caller: Option<Extension<Caller>>,
+) -> Response {
     let Some((id, messages)) = sessions.start(caller.map(|Extension(caller)| caller)) else {
-        let text = format!("{} streams are open, and no more are served; close one or try again later", sessions.limits.sessions);
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], text).into_response();
+        let text = format!(
+            "{} streams are open, and no more are served; close one or try again later",
+            sessions.limits.sessions
+        );
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, RETRY_AFTER)],
+            text,
+        )
+            .into_response();
     };
     // Without scheme and host, which a proxy may have changed.
-    let endpoint = Event::default().event("endpoint").data(format!("/messages?sessionId={id}"));
+    let endpoint = Event::default()
+        .event("endpoint")
+        .data(format!("/messages?sessionId={id}"));
     let events = stream::iter([Ok(endpoint)]).chain(messages.map(|message| event(&message)));
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
-    (unbuffered, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
+    (
+        unbuffered,
+        Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)),
+    )
+        .into_response()
 }
 
 fn event(message: &ServerJsonRpcMessage) -> Result<Event, serde_json::Error> {
-    Ok(Event::default().event("message").data(on_one_line(serde_json::to_string(message)?)))
+    Ok(Event::default()
+        .event("message")
+        .data(on_one_line(serde_json::to_string(message)?)))
 }
 
 #[derive(Deserialize)]
@@ -210,15 +257,31 @@ async fn accept<S>(
     query: Result<Query<SessionQuery>, QueryRejection>,
     request: Request,
 ) -> Response {
-    const UNKNOWN: (StatusCode, &str) = (StatusCode::NOT_FOUND, "there is no such session; open a new one with GET /sse");
+    const UNKNOWN: (StatusCode, &str) = (
+        StatusCode::NOT_FOUND,
+        "there is no such session; open a new one with GET /sse",
+    );
 
-    let Some(id) = query.ok().and_then(|Query(query)| Uuid::try_parse(&query.session_id).ok()) else {
-        return (StatusCode::BAD_REQUEST, "`sessionId` must be in the query, as the stream's `endpoint` event gave it").into_response();
+    let Some(id) = query
+        .ok()
+        .and_then(|Query(query)| Uuid::try_parse(&query.session_id).ok())
+    else {
+        return (
+            StatusCode::BAD_REQUEST,
+            "`sessionId` must be in the query, as the stream's `endpoint` event gave it",
+        )
+            .into_response();
     };
     if !body::is_json(request.headers()) {
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be `application/json`").into_response();
+        return (
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the content type must be `application/json`",
+        )
+            .into_response();
     }
-    let Some(inbox) = sessions.inbox(&id, request.extensions().get()) else { return UNKNOWN.into_response() };
+    let Some(inbox) = sessions.inbox(&id, request.extensions().get()) else {
+        return UNKNOWN.into_response();
+    };
 
     let (mut parts, body) = request.into_parts();
     let body = match body::read(body, sessions.limits.body).await {
@@ -236,8 +299,14 @@ async fn accept<S>(
         Ok(Ok(())) => (StatusCode::ACCEPTED, "Accepted").into_response(),
         Ok(Err(_)) => UNKNOWN.into_response(),
         Err(_) => {
-            let text = "the session has too many unanswered messages; read its stream and try again";
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], text).into_response()
+            let text =
+                "the session has too many unanswered messages; read its stream and try again";
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                [(header::RETRY_AFTER, RETRY_AFTER)],
+                text,
+            )
+                .into_response()
         }
     }
 }

@@ -15,7 +15,9 @@ use axum::{
 use futures::StreamExt as _;
 use rmcp::{
     ServerHandler,
-    transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager},
+    transport::streamable_http_server::{
+        StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+    },
 };
 use serde::{Deserialize, de::IgnoredAny};
 use tokio_util::sync::CancellationToken;
@@ -28,15 +30,30 @@ use crate::{
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Streams end with `stop`; requests under way are given up with `abort`.
-pub(super) fn routes<S: ServerHandler + Clone>(server: S, limits: Limits, stop: CancellationToken, abort: CancellationToken) -> Router {
+pub(super) fn routes<S: ServerHandler + Clone>(
+    server: S,
+    limits: Limits,
+    stop: CancellationToken,
+    abort: CancellationToken,
+) -> Router {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
         .with_max_request_body_bytes(body::LONGEST)
         .disable_allowed_hosts() // our guard stands before every route
         .with_cancellation_token(abort);
-    let service = StreamableHttpService::new(move || Ok(server.clone()), Arc::new(NeverSessionManager::default()), config);
-    Router::new().route("/mcp", any(answer::<S>)).with_state(Arc::new(Endpoint { service, limits, stop }))
+    let service = StreamableHttpService::new(
+        move || Ok(server.clone()),
+        Arc::new(NeverSessionManager::default()),
+        config,
+    );
+    Router::new()
+        .route("/mcp", any(answer::<S>))
+        .with_state(Arc::new(Endpoint {
+            service,
+            limits,
+            stop,
+        }))
 }
 
 struct Endpoint<S> {
@@ -48,8 +65,18 @@ struct Endpoint<S> {
 impl<S: ServerHandler> Endpoint<S> {
     async fn reply(&self, request: Request) -> Response {
         let response = self.service.handle(request).await.map(Body::new);
-        if response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "text/event-stream") {
-            return response.map(|stream| Body::from_stream(stream.into_data_stream().take_until(self.stop.clone().cancelled_owned())));
+        if response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value == "text/event-stream")
+        {
+            return response.map(|stream| {
+                Body::from_stream(
+                    stream
+                        .into_data_stream()
+                        .take_until(self.stop.clone().cancelled_owned()),
+                )
+            });
         }
         response
     }
@@ -62,7 +89,10 @@ struct Envelope<'a> {
     method: Cow<'a, str>,
 }
 
-async fn answer<S: ServerHandler>(State(endpoint): State<Arc<Endpoint<S>>>, request: Request) -> Response {
+async fn answer<S: ServerHandler>(
+    State(endpoint): State<Arc<Endpoint<S>>>,
+    request: Request,
+) -> Response {
     if request.method() != Method::POST || !body::is_json(request.headers()) {
         return endpoint.reply(request).await; // rmcp refuses these: 405, 406, 415
     }
@@ -78,10 +108,16 @@ async fn answer<S: ServerHandler>(State(endpoint): State<Arc<Endpoint<S>>>, requ
     };
 
     introduce(&mut parts, Door::Http);
-    if let Some(claimed) = parts.headers.get(SESSION_ID).and_then(|id| ClaimedClient::from_session_id(id.as_bytes())) {
+    if let Some(claimed) = parts
+        .headers
+        .get(SESSION_ID)
+        .and_then(|id| ClaimedClient::from_session_id(id.as_bytes()))
+    {
         parts.extensions.insert(claimed);
     }
-    let response = endpoint.reply(Request::from_parts(parts, Body::from(body.clone()))).await;
+    let response = endpoint
+        .reply(Request::from_parts(parts, Body::from(body.clone())))
+        .await;
 
     // The content type was right, so rmcp says this of a body that it could not read as a message.
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {

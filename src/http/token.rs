@@ -29,7 +29,10 @@ struct Token {
 /// Names alone: even the hash of a token is nobody's business.
 impl fmt::Debug for Tokens {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_list().entries(self.0.iter().map(|token| &token.caller.name)).finish()
+        formatter
+            .debug_list()
+            .entries(self.0.iter().map(|token| &token.caller.name))
+            .finish()
     }
 }
 
@@ -42,7 +45,11 @@ impl Tokens {
         let (mut tokens, mut problems) = (Vec::new(), Vec::new());
         let (mut names, mut digests) = (HashMap::new(), HashMap::new());
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let lines = text.lines().map(str::trim).zip(1_usize..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .zip(1_usize..)
+            .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
         for (line, number) in lines {
             match parse_line(line) {
                 Ok(token) => {
@@ -58,9 +65,15 @@ impl Tokens {
             }
         }
         if tokens.is_empty() && problems.is_empty() {
-            problems.push("there is no token in it; expected lines of the form name:role:token".to_owned());
+            problems.push(
+                "there is no token in it; expected lines of the form name:role:token".to_owned(),
+            );
         }
-        if problems.is_empty() { Ok(Self(tokens)) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(Self(tokens))
+        } else {
+            Err(problems)
+        }
     }
 
     /// How many there are.
@@ -89,7 +102,9 @@ fn parse_line(line: &str) -> Result<Token, String> {
     };
     let good = |c: char| c.is_alphanumeric() || "-_.@+".contains(c);
     if name.is_empty() || name.chars().count() > LONGEST_NAME || !name.chars().all(good) {
-        return Err(format!("the name must be 1 to {LONGEST_NAME} letters, digits or `-_.@+`"));
+        return Err(format!(
+            "the name must be 1 to {LONGEST_NAME} letters, digits or `-_.@+`"
+        ));
     }
     let role = match role {
         "read" => Role::Read,
@@ -97,13 +112,28 @@ fn parse_line(line: &str) -> Result<Token, String> {
         _ => return Err("the role must be `read` or `write`".to_owned()),
     };
     if !(SHORTEST..=LONGEST).contains(&token.len()) {
-        return Err(format!("the token must have {SHORTEST} to {LONGEST} characters; `openssl rand -hex 32` makes a good one"));
+        return Err(format!(
+            "the token must have {SHORTEST} to {LONGEST} characters; `openssl rand -hex 32` makes a good one"
+        ));
     }
     // What RFC 6750 lets a client send.
-    if !token.trim_end_matches('=').chars().all(|c| c.is_ascii_alphanumeric() || "-._~+/".contains(c)) {
-        return Err("a token consists of ASCII letters, digits and `-._~+/`, with `=` only at its end".to_owned());
+    if !token
+        .trim_end_matches('=')
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-._~+/".contains(c))
+    {
+        return Err(
+            "a token consists of ASCII letters, digits and `-._~+/`, with `=` only at its end"
+                .to_owned(),
+        );
     }
-    Ok(Token { digest: Sha256::digest(token).into(), caller: Caller { name: name.into(), role } })
+    Ok(Token {
+        digest: Sha256::digest(token).into(),
+        caller: Caller {
+            name: name.into(),
+            role,
+        },
+    })
 }
 
 #[cfg(test)]
@@ -119,9 +149,23 @@ mod tests {
         let tokens = Tokens::parse(&text).unwrap();
 
         assert_eq!(tokens.count(), 2);
-        assert_eq!(tokens.caller(MARIE.as_bytes()), Some(&Caller { name: "marie".into(), role: Role::Write }));
-        assert_eq!(tokens.caller(b"aB-._~+/0123456789==").unwrap().role, Role::Read);
-        for other in [&b""[..], b"0123456789abcde", b"0123456789abcdef0", b"0123456789abcdeF"] {
+        assert_eq!(
+            tokens.caller(MARIE.as_bytes()),
+            Some(&Caller {
+                name: "marie".into(),
+                role: Role::Write
+            })
+        );
+        assert_eq!(
+            tokens.caller(b"aB-._~+/0123456789==").unwrap().role,
+            Role::Read
+        );
+        for other in [
+            &b""[..],
+            b"0123456789abcde",
+            b"0123456789abcdef0",
+            b"0123456789abcdeF",
+        ] {
             assert_eq!(tokens.caller(other), None);
         }
         assert!(!format!("{tokens:?}").contains(MARIE));
@@ -134,8 +178,16 @@ mod tests {
 
         let problems = Tokens::parse(text).unwrap_err();
 
-        let lines: Vec<&str> = problems.iter().map(|problem| problem.split(':').next().unwrap()).collect();
-        assert_eq!(lines, ["line 1", "line 2", "line 3", "line 4", "line 5", "line 7", "line 8"]);
+        let lines: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.split(':').next().unwrap())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "line 1", "line 2", "line 3", "line 4", "line 5", "line 7", "line 8"
+            ]
+        );
         assert!(!problems.concat().contains("s3cret"), "{problems:?}");
         assert!(Tokens::parse("# nothing\n").unwrap_err()[0].contains("no token"));
     }

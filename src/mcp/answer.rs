@@ -42,7 +42,11 @@ pub(super) struct Answer<T, M> {
 
 impl<T, M> Answer<T, M> {
     pub(super) fn new(data: T, meta: M) -> Self {
-        Self { success: true, data, meta }
+        Self {
+            success: true,
+            data,
+            meta,
+        }
     }
 }
 
@@ -64,7 +68,16 @@ impl<T: Content, M: Serialize> IntoCallToolResult for Answer<T, M> {
     fn into_call_tool_result(self) -> Result<CallToolResponse, ErrorData> {
         let meta = json!(self.meta);
         let (data, about) = (self.data.text(), printed(&meta));
-        let text = ["{\"success\":", if self.success { "true" } else { "false" }, ",\"data\":", &data, ",\"meta\":", &about, "}"].concat();
+        let text = [
+            "{\"success\":",
+            if self.success { "true" } else { "false" },
+            ",\"data\":",
+            &data,
+            ",\"meta\":",
+            &about,
+            "}",
+        ]
+        .concat();
         let mut answer = Map::with_capacity(3);
         answer.insert("success".to_owned(), Value::Bool(self.success));
         answer.insert("data".to_owned(), self.data.into_json());
@@ -89,7 +102,11 @@ impl<D> Whole<D> {
 
     /// With the document once more, if somebody has it to give away.
     pub(super) fn with_document(record: &Record, document: Option<Map<String, Value>>) -> Self {
-        Self { record: record.clone(), document, kind: PhantomData }
+        Self {
+            record: record.clone(),
+            document,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -99,7 +116,8 @@ impl<D> Content for Whole<D> {
     }
 
     fn into_json(self) -> Value {
-        self.document.map_or_else(|| self.record.json().clone(), Value::Object)
+        self.document
+            .map_or_else(|| self.record.json().clone(), Value::Object)
     }
 }
 
@@ -151,7 +169,10 @@ impl<D: Document> JsonSchema for Rows<D> {
             ("status", "In a summary: `metadata.status`."),
             ("featured", "In a summary: `metadata.featured`."),
             ("updatedAt", "In a summary: `metadata.updatedAt`."),
-            ("version", "In a summary: the version, to pass as expectedVersion."),
+            (
+                "version",
+                "In a summary: the version, to pass as expectedVersion.",
+            ),
         ] {
             if let Some(fields) = fields.as_object_mut() {
                 fields.insert(name.to_owned(), json!({ "description": description }));
@@ -238,7 +259,11 @@ impl Provenance {
     /// That of what the store called `store` was asked for, or of a copy that is so old.
     pub(super) fn of(store: &str, saved: Option<Duration>) -> Self {
         let age_ms = saved.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        Self { source: if saved.is_some() { "snapshot" } else { store }.to_owned(), stale: saved.is_some(), age_ms }
+        Self {
+            source: if saved.is_some() { "snapshot" } else { store }.to_owned(),
+            stale: saved.is_some(),
+            age_ms,
+        }
     }
 }
 

@@ -24,22 +24,51 @@ impl ContentServer {
         input_schema = params::schema::<AuditParams>(),
         output_schema = answer::schema::<Answer<Entries, LogMeta>>()
     )]
-    async fn get_audit_log(&self, Parameters(params): Parameters<AuditParams>) -> Result<Answer<Entries, LogMeta>, ToolError> {
-        let identity = json!([params.entity_type, params.entity_id, params.action, params.source, params.since, params.until]);
-        let query =
-            query(&params, &identity).map_err(|found| ToolError::invalid_arguments("get_audit_log", &[found], self.content.now()))?;
+    async fn get_audit_log(
+        &self,
+        Parameters(params): Parameters<AuditParams>,
+    ) -> Result<Answer<Entries, LogMeta>, ToolError> {
+        let identity = json!([
+            params.entity_type,
+            params.entity_id,
+            params.action,
+            params.source,
+            params.since,
+            params.until
+        ]);
+        let query = query(&params, &identity).map_err(|found| {
+            ToolError::invalid_arguments("get_audit_log", &[found], self.content.now())
+        })?;
         let page = self.content.audit_entries(&query).await;
-        let fetched = page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error, self.content.now()))?;
-        let (page, Provenance { source, stale, age_ms }) = (fetched.value, self.provenance(fetched.saved));
+        let fetched =
+            page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error, self.content.now()))?;
+        let (
+            page,
+            Provenance {
+                source,
+                stale,
+                age_ms,
+            },
+        ) = (fetched.value, self.provenance(fetched.saved));
         let meta = LogMeta {
             timestamp: self.content.now().to_string(),
             source,
             stale,
             age_ms,
-            next_cursor: page.next.map(|place| cursor::encode(&identity, &(place.score, place.digest))),
+            next_cursor: page
+                .next
+                .map(|place| cursor::encode(&identity, &(place.score, place.digest))),
         };
         let detail = params.detail.unwrap_or_default();
-        Ok(Answer::new(Entries::new(page.entries.into_iter().map(|entry| shown(entry, detail)).collect()), meta))
+        Ok(Answer::new(
+            Entries::new(
+                page.entries
+                    .into_iter()
+                    .map(|entry| shown(entry, detail))
+                    .collect(),
+            ),
+            meta,
+        ))
     }
 
     /// Counts the audit log's entries by action, kind of document and source, and gives the newest ten.
@@ -49,11 +78,25 @@ impl ContentServer {
         input_schema = params::schema::<NoParams>(),
         output_schema = answer::schema::<Answer<Stats, LogMeta>>()
     )]
-    async fn get_audit_stats(&self, Parameters(NoParams {}): Parameters<NoParams>) -> Result<Answer<Stats, LogMeta>, ToolError> {
+    async fn get_audit_stats(
+        &self,
+        Parameters(NoParams {}): Parameters<NoParams>,
+    ) -> Result<Answer<Stats, LogMeta>, ToolError> {
         let stats = self.content.audit_stats().await;
-        let fetched = stats.map_err(|error| ToolError::audit("AUDIT_STATS_ERROR", error, self.content.now()))?;
-        let ((stats, newest), Provenance { source, stale, age_ms }) = (fetched.value, self.provenance(fetched.saved));
-        let recent: Vec<Value> = newest.into_iter().map(|entry| shown(entry, Detail::Summary)).collect();
+        let fetched = stats
+            .map_err(|error| ToolError::audit("AUDIT_STATS_ERROR", error, self.content.now()))?;
+        let (
+            (stats, newest),
+            Provenance {
+                source,
+                stale,
+                age_ms,
+            },
+        ) = (fetched.value, self.provenance(fetched.saved));
+        let recent: Vec<Value> = newest
+            .into_iter()
+            .map(|entry| shown(entry, Detail::Summary))
+            .collect();
         let [by_action, by_entity_type, by_source] = stats.counts;
         let data = Stats {
             total_entries: stats.total,
@@ -63,7 +106,13 @@ impl ContentServer {
             latest_entry: recent.first().cloned(),
             recent_activity: recent,
         };
-        let meta = LogMeta { timestamp: self.content.now().to_string(), source, stale, age_ms, next_cursor: None };
+        let meta = LogMeta {
+            timestamp: self.content.now().to_string(),
+            source,
+            stale,
+            age_ms,
+            next_cursor: None,
+        };
         Ok(Answer::new(data, meta))
     }
 }
@@ -72,7 +121,11 @@ fn query(params: &AuditParams, identity: &Value) -> Result<AuditQuery, Violation
     // That they are times was checked with the other arguments.
     let time = |text: Option<&String>| text.and_then(|text| Timestamp::parse(text));
     let (since, until) = (time(params.since.as_ref()), time(params.until.as_ref()));
-    let after = params.cursor.as_deref().map(|cursor| cursor::decode::<(i64, String)>(identity, cursor)).transpose()?;
+    let after = params
+        .cursor
+        .as_deref()
+        .map(|cursor| cursor::decode::<(i64, String)>(identity, cursor))
+        .transpose()?;
     let after = after.map(|(score, digest)| AuditPosition { score, digest });
     Ok(AuditQuery {
         kind: params.entity_type.map(super::params::EntityType::kind),
@@ -105,7 +158,9 @@ fn shorten(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(shorten),
         Value::Object(members) => {
             for (name, member) in members.iter_mut() {
-                if matches!(name.as_str(), "oldValue" | "newValue") && (member.is_array() || member.is_object()) {
+                if matches!(name.as_str(), "oldValue" | "newValue")
+                    && (member.is_array() || member.is_object())
+                {
                     let text = member.to_string();
                     if text.chars().nth(LONGEST).is_some() {
                         *member = beginning(&text);
@@ -121,5 +176,8 @@ fn shorten(value: &mut Value) {
 
 fn beginning(text: &str) -> Value {
     let beginning: String = text.chars().take(LONGEST).collect();
-    Value::String(format!("{beginning}… ({} characters)", text.chars().count()))
+    Value::String(format!(
+        "{beginning}… ({} characters)",
+        text.chars().count()
+    ))
 }

@@ -75,7 +75,11 @@ struct SessionId<'a> {
 impl ClaimedClient {
     /// A new session id that says so.
     pub(crate) fn session_id(&self) -> serde_json::Result<String> {
-        let id = SessionId { name: cut(&self.name), version: cut(&self.version), nonce: Uuid::new_v4().to_string() };
+        let id = SessionId {
+            name: cut(&self.name),
+            version: cut(&self.version),
+            nonce: Uuid::new_v4().to_string(),
+        };
         Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&id)?))
     }
 
@@ -89,12 +93,18 @@ impl ClaimedClient {
         if claimed.name.is_empty() {
             return None;
         }
-        Some(Self { name: cut(&claimed.name).to_owned(), version: cut(&claimed.version).to_owned() })
+        Some(Self {
+            name: cut(&claimed.name).to_owned(),
+            version: cut(&claimed.version).to_owned(),
+        })
     }
 }
 
 fn cut(text: &str) -> &str {
-    text.char_indices().nth(LONGEST).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+    text.char_indices()
+        .nth(LONGEST)
+        .and_then(|(end, _)| text.get(..end))
+        .unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -102,7 +112,10 @@ mod tests {
     use super::*;
 
     fn client(name: &str, version: &str) -> ClaimedClient {
-        ClaimedClient { name: name.to_owned(), version: version.to_owned() }
+        ClaimedClient {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        }
     }
 
     #[test]
@@ -127,16 +140,24 @@ mod tests {
 
         let json = String::from_utf8(URL_SAFE_NO_PAD.decode(id).unwrap()).unwrap();
 
-        assert!(json.starts_with(r#"{"name":"é","version":"1","nonce":""#), "{json}");
+        assert!(
+            json.starts_with(r#"{"name":"é","version":"1","nonce":""#),
+            "{json}"
+        );
     }
 
     #[test]
     fn the_longest_session_id_is_still_read() {
         for character in ["\u{1}", "\u{1F600}", "\"", "é"] {
-            let id = client(&character.repeat(500), &character.repeat(101)).session_id().unwrap();
+            let id = client(&character.repeat(500), &character.repeat(101))
+                .session_id()
+                .unwrap();
 
             let cut = character.repeat(100);
-            assert_eq!(ClaimedClient::from_session_id(id.as_bytes()), Some(client(&cut, &cut)));
+            assert_eq!(
+                ClaimedClient::from_session_id(id.as_bytes()),
+                Some(client(&cut, &cut))
+            );
         }
     }
 
@@ -150,7 +171,10 @@ mod tests {
             json("{}"),
             json(r#"{"name":1,"version":"1"}"#),
             json(r#"{"name":"","version":"1"}"#),
-            json(&format!(r#"{{"name":"{}","version":"1"}}"#, "x".repeat(4000))),
+            json(&format!(
+                r#"{{"name":"{}","version":"1"}}"#,
+                "x".repeat(4000)
+            )),
         ];
         for id in ids {
             assert_eq!(ClaimedClient::from_session_id(id.as_bytes()), None, "{id}");

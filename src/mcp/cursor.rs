@@ -9,7 +9,8 @@ use crate::domain::{Violation, document::sha256_hex};
 /// The cursor for `place` in the answers to `query`.
 #[must_use]
 pub fn encode(query: &Value, place: &impl Serialize) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&(fingerprint(query), place)).unwrap_or_default())
+    BASE64_URL_SAFE_NO_PAD
+        .encode(serde_json::to_vec(&(fingerprint(query), place)).unwrap_or_default())
 }
 
 /// The place that `cursor` stands for, if it is one of the answers to `query`.
@@ -19,7 +20,9 @@ pub fn encode(query: &Value, place: &impl Serialize) -> String {
 pub fn decode<P: DeserializeOwned>(query: &Value, cursor: &str) -> Result<P, Violation> {
     let (of, place) = decode_any(cursor)?;
     if of != fingerprint(query) {
-        return Err(wrong("a cursor of another query: all filters have to stay the same"));
+        return Err(wrong(
+            "a cursor of another query: all filters have to stay the same",
+        ));
     }
     serde_json::from_value(place).map_err(|_| wrong("not a cursor of this tool"))
 }
@@ -30,11 +33,16 @@ pub fn decode<P: DeserializeOwned>(query: &Value, cursor: &str) -> Result<P, Vio
 /// The violation to answer with.
 pub fn decode_any(cursor: &str) -> Result<(String, Value), Violation> {
     let json = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok();
-    json.and_then(|json| serde_json::from_slice(&json).ok()).ok_or_else(|| wrong("not a cursor of this server"))
+    json.and_then(|json| serde_json::from_slice(&json).ok())
+        .ok_or_else(|| wrong("not a cursor of this server"))
 }
 
 fn wrong(problem: &str) -> Violation {
-    Violation::new("cursor", "cursor", format!("{problem}; call again without it to begin with the first page"))
+    Violation::new(
+        "cursor",
+        "cursor",
+        format!("{problem}; call again without it to begin with the first page"),
+    )
 }
 
 fn fingerprint(query: &Value) -> String {

@@ -6,12 +6,17 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ContentServer, ToolError,
-    answer::{Answer, DocumentMeta, ListMeta, Provenance, Rows, UpdateMeta, Whole, limited, warnings},
+    answer::{
+        Answer, DocumentMeta, ListMeta, Provenance, Rows, UpdateMeta, Whole, limited, warnings,
+    },
     cursor,
     params::{Detail, GetParams, ListParams, UpdateParams},
 };
 use crate::{
-    domain::{Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Record, Timestamp, document::excerpt, list::ListPosition},
+    domain::{
+        Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Record, Timestamp,
+        document::excerpt, list::ListPosition,
+    },
     service::{Error, Mode, UpdateRequest, Updated},
     store::StoreError,
 };
@@ -20,42 +25,107 @@ use crate::{
 const PAGE_BYTES: usize = 256 * 1024;
 
 impl ContentServer {
-    pub(super) async fn list<D: Document>(&self, params: ListParams) -> Result<Answer<Rows<D>, ListMeta>, ToolError> {
-        let identity = json!([D::KIND.plural(), params.status, params.featured, params.tag, params.query]);
-        let place = params.cursor.as_deref().map(|cursor| cursor::decode::<(Option<i64>, String)>(&identity, cursor)).transpose();
-        let place = place
-            .map_err(|violation| ToolError::invalid_arguments(&format!("list_{}", D::KIND.plural()), &[violation], self.content.now()))?;
+    pub(super) async fn list<D: Document>(
+        &self,
+        params: ListParams,
+    ) -> Result<Answer<Rows<D>, ListMeta>, ToolError> {
+        let identity = json!([
+            D::KIND.plural(),
+            params.status,
+            params.featured,
+            params.tag,
+            params.query
+        ]);
+        let place = params
+            .cursor
+            .as_deref()
+            .map(|cursor| cursor::decode::<(Option<i64>, String)>(&identity, cursor))
+            .transpose();
+        let place = place.map_err(|violation| {
+            ToolError::invalid_arguments(
+                &format!("list_{}", D::KIND.plural()),
+                &[violation],
+                self.content.now(),
+            )
+        })?;
         let query = ListQuery {
-            status: params.status.and_then(|status| json!(status).as_str().map(ToOwned::to_owned)),
+            status: params
+                .status
+                .and_then(|status| json!(status).as_str().map(ToOwned::to_owned)),
             featured: params.featured,
             tag: params.tag.map(|tag| tag.to_lowercase()),
             words: ListQuery::words_of(&params.query.unwrap_or_default()),
-            after: place.map(|(updated, id)| ListPosition { updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)), id }),
+            after: place.map(|(updated, id)| ListPosition {
+                updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)),
+                id,
+            }),
             limit: params.limit.map_or(20, |limit| limit as usize),
         };
-        let fetched = self.content.list(D::KIND, &query).await.map_err(|error| self.failed("LIST", D::KIND, error))?;
-        let (page, Provenance { source, stale, age_ms }) = (fetched.value, self.provenance(fetched.saved));
+        let fetched = self
+            .content
+            .list(D::KIND, &query)
+            .await
+            .map_err(|error| self.failed("LIST", D::KIND, error))?;
+        let (
+            page,
+            Provenance {
+                source,
+                stale,
+                age_ms,
+            },
+        ) = (fetched.value, self.provenance(fetched.saved));
         let detail = params.detail.unwrap_or_default();
-        let page = if detail == Detail::Full { cut(page) } else { page };
+        let page = if detail == Detail::Full {
+            cut(page)
+        } else {
+            page
+        };
         let meta = ListMeta {
             timestamp: self.content.now().to_string(),
             source,
             stale,
             age_ms,
             total: page.total,
-            next_cursor: page.next.map(|place| cursor::encode(&identity, &(place.updated.0.map(Timestamp::micros), place.id))),
-            warnings: limited(page.unreadable.into_iter().chain(page.records.iter().filter_map(broken)).collect()),
+            next_cursor: page.next.map(|place| {
+                cursor::encode(
+                    &identity,
+                    &(place.updated.0.map(Timestamp::micros), place.id),
+                )
+            }),
+            warnings: limited(
+                page.unreadable
+                    .into_iter()
+                    .chain(page.records.iter().filter_map(broken))
+                    .collect(),
+            ),
         };
         let row = |record: Record| match detail {
             Detail::Summary => summary(&record),
             Detail::Full => record.document().clone(),
         };
-        Ok(Answer::new(Rows::new(page.records.into_iter().map(row).collect()), meta))
+        Ok(Answer::new(
+            Rows::new(page.records.into_iter().map(row).collect()),
+            meta,
+        ))
     }
 
-    pub(super) async fn get<D: Document>(&self, params: GetParams) -> Result<Answer<Whole<D>, DocumentMeta>, ToolError> {
-        let fetched = self.content.get(DocumentKey::new(D::KIND, params.id)).await.map_err(|error| self.failed("GET", D::KIND, error))?;
-        let (record, Provenance { source, stale, age_ms }) = (fetched.value, self.provenance(fetched.saved));
+    pub(super) async fn get<D: Document>(
+        &self,
+        params: GetParams,
+    ) -> Result<Answer<Whole<D>, DocumentMeta>, ToolError> {
+        let fetched = self
+            .content
+            .get(DocumentKey::new(D::KIND, params.id))
+            .await
+            .map_err(|error| self.failed("GET", D::KIND, error))?;
+        let (
+            record,
+            Provenance {
+                source,
+                stale,
+                age_ms,
+            },
+        ) = (fetched.value, self.provenance(fetched.saved));
         let meta = DocumentMeta {
             timestamp: self.content.now().to_string(),
             source,
@@ -74,7 +144,11 @@ impl ContentServer {
     ) -> Result<Answer<Whole<D>, UpdateMeta>, ToolError> {
         origin.reason = params.reason.filter(|reason| !reason.is_empty());
         let key = DocumentKey::new(D::KIND, params.id);
-        let mode = if params.dry_run == Some(true) { Mode::DryRun } else { Mode::Commit };
+        let mode = if params.dry_run == Some(true) {
+            Mode::DryRun
+        } else {
+            Mode::Commit
+        };
         let request = UpdateRequest {
             key: key.clone(),
             patch: params.data.into_members(),
@@ -88,23 +162,40 @@ impl ContentServer {
             Ok(updated) => {
                 let mut answer = self.updated(updated, mode);
                 if nothing_named {
-                    answer.warn("`data` is empty, so nothing was changed; name the fields to change");
+                    answer
+                        .warn("`data` is empty, so nothing was changed; name the fields to change");
                 }
                 Ok(answer)
             }
-            Err(Error::Invalid(violations)) => Err(ToolError::invalid_change(&key, &violations, self.content.now())),
+            Err(Error::Invalid(violations)) => Err(ToolError::invalid_change(
+                &key,
+                &violations,
+                self.content.now(),
+            )),
             Err(error) => {
                 // True of this call, but the key is there for calls whose outcome nobody knows.
-                let repeatable = keyed && matches!(&error, Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. }));
+                let repeatable = keyed
+                    && matches!(
+                        &error,
+                        Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. })
+                    );
                 let failed = self.failed("UPDATE", D::KIND, error);
                 let hint = ". If an earlier call with this idempotencyKey had no clear answer, it may have been carried out: repeat it";
-                Err(if repeatable { failed.with_hint(hint) } else { failed })
+                Err(if repeatable {
+                    failed.with_hint(hint)
+                } else {
+                    failed
+                })
             }
         }
     }
 
     /// The answer to an update that was done, or done before, or only tried.
-    pub(super) fn updated<D: Document>(&self, updated: Updated, mode: Mode) -> Answer<Whole<D>, UpdateMeta> {
+    pub(super) fn updated<D: Document>(
+        &self,
+        updated: Updated,
+        mode: Mode,
+    ) -> Answer<Whole<D>, UpdateMeta> {
         let meta = UpdateMeta {
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
@@ -115,7 +206,10 @@ impl ContentServer {
             replayed: updated.replayed,
             warnings: warnings(&updated.warnings),
         };
-        Answer::new(Whole::with_document(&updated.record, updated.document), meta)
+        Answer::new(
+            Whole::with_document(&updated.record, updated.document),
+            meta,
+        )
     }
 
     /// Where an answer comes from that is so old, if it is from the saved copy.
@@ -138,7 +232,10 @@ fn cut(mut page: ListPage) -> ListPage {
     let count = fitting.count().max(1);
     if count < page.records.len() {
         page.records.truncate(count);
-        page.next = page.records.last().map(|record| record.listing().position());
+        page.next = page
+            .records
+            .last()
+            .map(|record| record.listing().position());
     }
     page
 }
@@ -154,10 +251,19 @@ fn summary(record: &Record) -> Map<String, Value> {
     [
         ("id", Some(json!(record.key().id))),
         ("title", of(document.get("title"))),
-        ("status", of(metadata.and_then(|metadata| metadata.get("status")))),
-        ("featured", of(metadata.and_then(|metadata| metadata.get("featured")))),
+        (
+            "status",
+            of(metadata.and_then(|metadata| metadata.get("status"))),
+        ),
+        (
+            "featured",
+            of(metadata.and_then(|metadata| metadata.get("featured"))),
+        ),
         ("tags", of(document.get("tags"))),
-        ("updatedAt", of(metadata.and_then(|metadata| metadata.get("updatedAt")))),
+        (
+            "updatedAt",
+            of(metadata.and_then(|metadata| metadata.get("updatedAt"))),
+        ),
         ("version", Some(json!(record.version()))),
         (last, of(document.get(last))),
     ]
@@ -169,10 +275,26 @@ fn summary(record: &Record) -> Map<String, Value> {
 /// One line about a listed document that breaks rules.
 fn broken(record: &Record) -> Option<String> {
     let violations = record.violations();
-    let mut paths: Vec<&str> = violations.iter().map(|violation| violation.path.as_str()).collect();
+    let mut paths: Vec<&str> = violations
+        .iter()
+        .map(|violation| violation.path.as_str())
+        .collect();
     paths.dedup();
-    let (count, shown) = (paths.len(), paths.iter().take(5).map(|path| excerpt(path)).collect::<Vec<_>>().join(", "));
+    let (count, shown) = (
+        paths.len(),
+        paths
+            .iter()
+            .take(5)
+            .map(|path| excerpt(path))
+            .collect::<Vec<_>>()
+            .join(", "),
+    );
     let more = if count > 5 { ", …" } else { "" };
     let kind = record.key().kind;
-    (count > 0).then(|| format!("{} breaks rules at {count} places ({shown}{more}); get_{kind} says which", record.key()))
+    (count > 0).then(|| {
+        format!(
+            "{} breaks rules at {count} places ({shown}{more}); get_{kind} says which",
+            record.key()
+        )
+    })
 }

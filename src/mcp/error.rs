@@ -28,7 +28,11 @@ impl ToolError {
     /// The answer to `error`, which a tool that does `verb` to documents of `kind` met.
     pub(super) fn new(verb: &str, kind: Kind, error: Error, timestamp: Timestamp) -> Self {
         let upper = kind.singular().to_uppercase();
-        let fallback = if verb == "LIST" { format!("LIST_{upper}S_ERROR") } else { format!("{verb}_{upper}_ERROR") };
+        let fallback = if verb == "LIST" {
+            format!("LIST_{upper}S_ERROR")
+        } else {
+            format!("{verb}_{upper}_ERROR")
+        };
         Self::of(&fallback, Some(kind), error, timestamp)
     }
 
@@ -38,13 +42,25 @@ impl ToolError {
     }
 
     /// A patch that breaks rules.
-    pub(super) fn invalid_change(key: &DocumentKey, violations: &[Violation], timestamp: Timestamp) -> Self {
+    pub(super) fn invalid_change(
+        key: &DocumentKey,
+        violations: &[Violation],
+        timestamp: Timestamp,
+    ) -> Self {
         Self::invalid(&format!("{key} was not changed"), violations, timestamp)
     }
 
     /// Arguments that break rules.
-    pub(super) fn invalid_arguments(tool: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
-        Self::invalid(&format!("{tool} was not carried out"), violations, timestamp)
+    pub(super) fn invalid_arguments(
+        tool: &str,
+        violations: &[Violation],
+        timestamp: Timestamp,
+    ) -> Self {
+        Self::invalid(
+            &format!("{tool} was not carried out"),
+            violations,
+            timestamp,
+        )
     }
 
     /// A call that panicked. A commit has a task of its own, so it is whole, if it was begun.
@@ -54,9 +70,15 @@ impl ToolError {
             "get_audit_stats" => "AUDIT_STATS_ERROR".to_owned(),
             other => format!("{}_ERROR", other.to_uppercase()),
         };
-        let message =
-            format!("{tool} failed unexpectedly; try again, and tell the site's developer, whose log says more, if it fails again");
-        Self { code, message, details: None, timestamp }
+        let message = format!(
+            "{tool} failed unexpectedly; try again, and tell the site's developer, whose log says more, if it fails again"
+        );
+        Self {
+            code,
+            message,
+            details: None,
+            timestamp,
+        }
     }
 
     /// A call that ran out of time. What precedes a commit has a time of its own, so a write that comes here was begun.
@@ -71,9 +93,15 @@ impl ToolError {
     /// A call that found no place among those under way.
     pub(super) fn busy(tool: &str, calls: usize, timestamp: Timestamp) -> Self {
         warn!("{tool} was turned away: {calls} calls are under way");
-        let message =
-            format!("the server is busy with {calls} other calls, so {tool} was not begun and nothing was changed; try again in a moment");
-        Self { code: "STORE_UNAVAILABLE".to_owned(), message, details: None, timestamp }
+        let message = format!(
+            "the server is busy with {calls} other calls, so {tool} was not begun and nothing was changed; try again in a moment"
+        );
+        Self {
+            code: "STORE_UNAVAILABLE".to_owned(),
+            message,
+            details: None,
+            timestamp,
+        }
     }
 
     /// The same with something more to say.
@@ -84,7 +112,10 @@ impl ToolError {
 
     fn invalid(headline: &str, violations: &[Violation], timestamp: Timestamp) -> Self {
         let count = violations.len();
-        let mut message = format!("{headline}, {count} problem{}:", if count == 1 { "" } else { "s" });
+        let mut message = format!(
+            "{headline}, {count} problem{}:",
+            if count == 1 { "" } else { "s" }
+        );
         for violation in violations.iter().take(MOST_LINES) {
             message.push_str("\n  ");
             message.push_str(&violation.to_string());
@@ -92,53 +123,97 @@ impl ToolError {
         if count > MOST_LINES {
             message.push_str("\n  and more, all in details.violations");
         }
-        Self { code: "VALIDATION_FAILED".to_owned(), message, details: Some(json!({ "violations": violations })), timestamp }
+        Self {
+            code: "VALIDATION_FAILED".to_owned(),
+            message,
+            details: Some(json!({ "violations": violations })),
+            timestamp,
+        }
     }
 
     fn of(fallback: &str, kind: Option<Kind>, error: Error, timestamp: Timestamp) -> Self {
-        let tools = |verb: &str| kind.map_or_else(|| "the tool".to_owned(), |kind| format!("{verb}_{kind}"));
+        let tools = |verb: &str| {
+            kind.map_or_else(|| "the tool".to_owned(), |kind| format!("{verb}_{kind}"))
+        };
         let (code, message, details) = match error {
-            Error::Invalid(violations) => return Self::invalid("nothing was changed", &violations, timestamp),
+            Error::Invalid(violations) => {
+                return Self::invalid("nothing was changed", &violations, timestamp);
+            }
             Error::NotFound { key, similar } => {
                 let hint = match similar.as_slice() {
                     [] => format!("list_{} gives the ids there are", key.kind.plural()),
-                    ids => format!("did you mean {}?", ids.iter().map(|id| format!("`{}`", excerpt(id))).collect::<Vec<_>>().join(", ")),
+                    ids => format!(
+                        "did you mean {}?",
+                        ids.iter()
+                            .map(|id| format!("`{}`", excerpt(id)))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ),
                 };
                 let code = format!("{}_NOT_FOUND", key.kind.singular().to_uppercase());
-                (code, format!("there is no {key}; {hint}"), Some(json!({ "similar": similar })))
+                (
+                    code,
+                    format!("there is no {key}; {hint}"),
+                    Some(json!({ "similar": similar })),
+                )
             }
             Error::Conflict { key, current } => {
-                let remedy =
-                    format!("read it again with {}, check that the change still fits, and repeat it with the new version", tools("get"));
+                let remedy = format!(
+                    "read it again with {}, check that the change still fits, and repeat it with the new version",
+                    tools("get")
+                );
                 let details = current.map(|version| json!({ "currentVersion": version }));
                 (
                     "VERSION_CONFLICT".to_owned(),
-                    format!("{key} was not changed: it is not, or no longer, the version that this change was made for; {remedy}"),
+                    format!(
+                        "{key} was not changed: it is not, or no longer, the version that this change was made for; {remedy}"
+                    ),
                     details,
                 )
             }
             Error::Store(error) => match error {
-                StoreError::Conflict => {
-                    ("VERSION_CONFLICT".to_owned(), "the document was changed in the meantime; read it again".to_owned(), None)
-                }
+                StoreError::Conflict => (
+                    "VERSION_CONFLICT".to_owned(),
+                    "the document was changed in the meantime; read it again".to_owned(),
+                    None,
+                ),
                 StoreError::Mismatch => {
-                    let message =
-                        "nothing was changed: this idempotencyKey was used before for a different request; use a new key for a new request";
+                    let message = "nothing was changed: this idempotencyKey was used before for a different request; use a new key for a new request";
                     ("IDEMPOTENCY_MISMATCH".to_owned(), message.to_owned(), None)
                 }
-                StoreError::ReadOnly(reason) => ("STORE_READ_ONLY".to_owned(), format!("nothing was changed: {reason}"), None),
-                StoreError::Paused { reason, retry_after } => {
-                    let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).max(1);
-                    let message = format!("nothing was changed: {reason}; try again after {millis} ms");
-                    ("STORE_READ_ONLY".to_owned(), message, Some(json!({ "retryAfterMs": millis })))
+                StoreError::ReadOnly(reason) => (
+                    "STORE_READ_ONLY".to_owned(),
+                    format!("nothing was changed: {reason}"),
+                    None,
+                ),
+                StoreError::Paused {
+                    reason,
+                    retry_after,
+                } => {
+                    let millis = u64::try_from(retry_after.as_millis())
+                        .unwrap_or(u64::MAX)
+                        .max(1);
+                    let message =
+                        format!("nothing was changed: {reason}; try again after {millis} ms");
+                    (
+                        "STORE_READ_ONLY".to_owned(),
+                        message,
+                        Some(json!({ "retryAfterMs": millis })),
+                    )
                 }
                 // These two are logged by the store, once for each outage and not for each call.
                 StoreError::Unavailable(problem) => (
                     "STORE_UNAVAILABLE".to_owned(),
-                    format!("the store cannot be reached: {problem}; nothing was written, try again in a moment"),
+                    format!(
+                        "the store cannot be reached: {problem}; nothing was written, try again in a moment"
+                    ),
                     None,
                 ),
-                error @ StoreError::Refused(_) => ("STORE_UNAVAILABLE".to_owned(), format!("{error}; nothing was written"), None),
+                error @ StoreError::Refused(_) => (
+                    "STORE_UNAVAILABLE".to_owned(),
+                    format!("{error}; nothing was written"),
+                    None,
+                ),
                 StoreError::OutcomeUnknown(problem) => {
                     warn!("the outcome of a commit is unknown: {problem}");
                     let message = format!(
@@ -153,22 +228,42 @@ impl ToolError {
                         "the value at `{}` cannot be used: {problem}; the site's developer has to restore it from a backup or delete the key",
                         excerpt(&key)
                     );
-                    (fallback.to_owned(), message, Some(json!({ "key": excerpt(&key) })))
+                    (
+                        fallback.to_owned(),
+                        message,
+                        Some(json!({ "key": excerpt(&key) })),
+                    )
                 }
                 StoreError::Failed(problem) => {
                     warn!("the store failed: {problem}");
-                    (fallback.to_owned(), format!("the store failed: {problem}; nothing was changed"), None)
+                    (
+                        fallback.to_owned(),
+                        format!("the store failed: {problem}; nothing was changed"),
+                        None,
+                    )
                 }
             },
         };
-        Self { code, message, details, timestamp }
+        Self {
+            code,
+            message,
+            details,
+            timestamp,
+        }
     }
 }
 
 /// The code of a failed tool's answer. It is read from the answer, so that what is counted is what the client was told.
 pub(super) fn code(answer: &CallToolResponse) -> Option<String> {
-    let CallToolResponse::Complete(result) = answer else { return None };
-    let text = &result.content.first().filter(|_| result.is_error == Some(true))?.as_text()?.text;
+    let CallToolResponse::Complete(result) = answer else {
+        return None;
+    };
+    let text = &result
+        .content
+        .first()
+        .filter(|_| result.is_error == Some(true))?
+        .as_text()?
+        .text;
     let said: Value = serde_json::from_str(text).ok()?;
     said.pointer("/error/code")?.as_str().map(ToOwned::to_owned)
 }
@@ -180,6 +275,8 @@ impl IntoContents for ToolError {
             members.insert("details".to_owned(), details);
         }
         // Ids near the one that was asked for are told as they are, because they are to be used; nothing in them may hide.
-        vec![ContentBlock::text(escaped(json!({ "success": false, "error": error }).to_string()))]
+        vec![ContentBlock::text(escaped(
+            json!({ "success": false, "error": error }).to_string(),
+        ))]
     }
 }

@@ -33,22 +33,40 @@ impl FromContextPart<ToolCallContext<'_, ContentServer>> for Origin {
 /// The origin of a call; `actor` is the operating system's user, where that is who calls.
 fn of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> Origin {
     let parts = context.extensions.get::<Parts>();
-    let door = parts.and_then(|parts| parts.extensions.get::<Door>().copied()).unwrap_or(Door::Stdio);
+    let door = parts
+        .and_then(|parts| parts.extensions.get::<Door>().copied())
+        .unwrap_or(Door::Stdio);
     let user_agent = parts.and_then(|parts| parts.headers.get(header::USER_AGENT)?.to_str().ok());
     let connection = match door {
-        Door::Stdio | Door::Sse => context.peer.peer_info().map(|peer| named(&peer.client_info)),
+        Door::Stdio | Door::Sse => context
+            .peer
+            .peer_info()
+            .map(|peer| named(&peer.client_info)),
         // There is no connection: what rmcp knows of the peer is a constant of its own.
         Door::Http => None,
     };
-    let claimed = || parts?.extensions.get::<ClaimedClient>().map(|client| format!("{}/{}", client.name, client.version));
+    let claimed = || {
+        parts?
+            .extensions
+            .get::<ClaimedClient>()
+            .map(|client| format!("{}/{}", client.name, client.version))
+    };
     let request = context.meta.client_info().as_ref().map(named);
-    let client_id = request.or(connection).or_else(claimed).or_else(|| user_agent.map(ToOwned::to_owned));
+    let client_id = request
+        .or(connection)
+        .or_else(claimed)
+        .or_else(|| user_agent.map(ToOwned::to_owned));
     Origin {
         client_id: client_id.as_deref().map(cut),
-        actor: caller(context).map(|caller| &*caller.name).or(actor).map(ToOwned::to_owned),
+        actor: caller(context)
+            .map(|caller| &*caller.name)
+            .or(actor)
+            .map(ToOwned::to_owned),
         transport: Some(door.as_str()),
         user_agent: user_agent.map(cut),
-        ip_address: parts.and_then(|parts| parts.extensions.get::<SocketAddr>()).map(|address| address.ip().to_string()),
+        ip_address: parts
+            .and_then(|parts| parts.extensions.get::<SocketAddr>())
+            .map(|address| address.ip().to_string()),
         request_id: Some(cut(&context.id.to_string())),
         ..Origin::new(Source::Mcp)
     }
@@ -59,5 +77,8 @@ fn named(client: &Implementation) -> String {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(LONGEST)
+        .collect()
 }

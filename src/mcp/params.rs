@@ -14,7 +14,9 @@ pub(super) fn schema<P: JsonSchema>() -> Arc<JsonObject> {
         _ => JsonObject::new(),
     };
     schema.shift_remove("description");
-    schema.entry("properties").or_insert_with(|| JsonObject::new().into());
+    schema
+        .entry("properties")
+        .or_insert_with(|| JsonObject::new().into());
     Arc::new(schema)
 }
 

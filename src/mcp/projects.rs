@@ -19,7 +19,10 @@ impl ContentServer {
         input_schema = params::schema::<ListParams>(),
         output_schema = answer::schema::<Answer<Rows<Project>, ListMeta>>()
     )]
-    async fn list_projects(&self, Parameters(params): Parameters<ListParams>) -> Result<Answer<Rows<Project>, ListMeta>, ToolError> {
+    async fn list_projects(
+        &self,
+        Parameters(params): Parameters<ListParams>,
+    ) -> Result<Answer<Rows<Project>, ListMeta>, ToolError> {
         self.list(params).await
     }
 
@@ -31,7 +34,10 @@ impl ContentServer {
         input_schema = params::schema::<GetParams>(),
         output_schema = answer::schema::<Answer<Whole<Project>, DocumentMeta>>()
     )]
-    async fn get_project(&self, Parameters(params): Parameters<GetParams>) -> Result<Answer<Whole<Project>, DocumentMeta>, ToolError> {
+    async fn get_project(
+        &self,
+        Parameters(params): Parameters<GetParams>,
+    ) -> Result<Answer<Whole<Project>, DocumentMeta>, ToolError> {
         self.get(params).await
     }
 

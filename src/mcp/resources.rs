@@ -19,7 +19,10 @@ impl ContentServer {
         input_schema = params::schema::<ListParams>(),
         output_schema = answer::schema::<Answer<Rows<Resource>, ListMeta>>()
     )]
-    async fn list_resources(&self, Parameters(params): Parameters<ListParams>) -> Result<Answer<Rows<Resource>, ListMeta>, ToolError> {
+    async fn list_resources(
+        &self,
+        Parameters(params): Parameters<ListParams>,
+    ) -> Result<Answer<Rows<Resource>, ListMeta>, ToolError> {
         self.list(params).await
     }
 
@@ -31,7 +34,10 @@ impl ContentServer {
         input_schema = params::schema::<GetParams>(),
         output_schema = answer::schema::<Answer<Whole<Resource>, DocumentMeta>>()
     )]
-    async fn get_resource(&self, Parameters(params): Parameters<GetParams>) -> Result<Answer<Whole<Resource>, DocumentMeta>, ToolError> {
+    async fn get_resource(
+        &self,
+        Parameters(params): Parameters<GetParams>,
+    ) -> Result<Answer<Whole<Resource>, DocumentMeta>, ToolError> {
         self.get(params).await
     }
 

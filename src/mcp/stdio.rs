@@ -7,7 +7,10 @@ use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use rmcp::{
     ErrorData, RoleServer,
-    model::{ClientJsonRpcMessage, ClientNotification, ErrorCode, JsonRpcMessage, RequestId, ServerJsonRpcMessage},
+    model::{
+        ClientJsonRpcMessage, ClientNotification, ErrorCode, JsonRpcMessage, RequestId,
+        ServerJsonRpcMessage,
+    },
     service::{QuitReason, serve_directly_with_ct},
     transport::{Transport, io::stdio_pipes},
 };
@@ -60,7 +63,14 @@ pub async fn serve_on(
         aborting.run_until_cancelled(grace_over).await;
         aborting.cancel();
     });
-    let quit = serve_directly_with_ct(server, Lines::new(input, output, stop), None, abort.child_token()).waiting().await;
+    let quit = serve_directly_with_ct(
+        server,
+        Lines::new(input, output, stop),
+        None,
+        abort.child_token(),
+    )
+    .waiting()
+    .await;
     match quit {
         Ok(QuitReason::JoinError(error)) | Err(error) => Err(io::Error::other(error)),
         Ok(_) => Ok(()),
@@ -79,18 +89,30 @@ struct Lines<W> {
 }
 
 impl<W: AsyncWrite + Send + Unpin + 'static> Lines<W> {
-    fn new(input: impl AsyncRead + Send + Unpin + 'static, output: W, stop: CancellationToken) -> Self {
+    fn new(
+        input: impl AsyncRead + Send + Unpin + 'static,
+        output: W,
+        stop: CancellationToken,
+    ) -> Self {
         let (output, due) = (Arc::new(Mutex::new(output)), Due::default());
         let (sender, messages) = mpsc::channel(64);
         tokio::spawn(read(input, Arc::clone(&output), Arc::clone(&due), sender));
-        Self { messages, output, due, stop }
+        Self {
+            messages,
+            output,
+            due,
+            stop,
+        }
     }
 }
 
 impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> {
     type Error = io::Error;
 
-    fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = io::Result<()>> + Send + 'static {
+    fn send(
+        &mut self,
+        message: ServerJsonRpcMessage,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let (output, due) = (Arc::clone(&self.output), Arc::clone(&self.due));
         async move {
             let written = write(&output, &message).await;
@@ -117,7 +139,11 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
             }
         };
         if message.is_none() {
-            let _ = tokio::time::timeout(LAST_ANSWERS, self.due.subscribe().wait_for(HashSet::is_empty)).await;
+            let _ = tokio::time::timeout(
+                LAST_ANSWERS,
+                self.due.subscribe().wait_for(HashSet::is_empty),
+            )
+            .await;
         }
         message
     }
@@ -139,7 +165,11 @@ async fn read<W: AsyncWrite + Send + Unpin>(
     let mut line = Vec::new();
     loop {
         line.clear();
-        match (&mut input).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
+        match (&mut input)
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line)
+            .await
+        {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
@@ -147,21 +177,39 @@ async fn read<W: AsyncWrite + Send + Unpin>(
             if skip_line(&mut input).await.is_err() {
                 return;
             }
-            let problem = format!("the message is longer than {LONGEST_MESSAGE} bytes and was not read; send less in one message");
-            if refuse(&output, beginning_id(&line), ErrorCode::INVALID_REQUEST, problem).await.is_err() {
+            let problem = format!(
+                "the message is longer than {LONGEST_MESSAGE} bytes and was not read; send less in one message"
+            );
+            if refuse(
+                &output,
+                beginning_id(&line),
+                ErrorCode::INVALID_REQUEST,
+                problem,
+            )
+            .await
+            .is_err()
+            {
                 return;
             }
             continue;
         }
-        let content = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line).trim_ascii();
+        let content = line
+            .strip_prefix(b"\xef\xbb\xbf")
+            .unwrap_or(&line)
+            .trim_ascii();
         if content.is_empty() {
             continue;
         }
         if let Err(too_deep) = check_depth(content) {
             let problem = format!("the message was not read: {too_deep}");
             // Reading the id alone is not recursive.
-            let id = serde_json::from_slice::<Envelope>(content).ok().and_then(|envelope| envelope.id);
-            if refuse(&output, id, ErrorCode::INVALID_REQUEST, problem).await.is_err() {
+            let id = serde_json::from_slice::<Envelope>(content)
+                .ok()
+                .and_then(|envelope| envelope.id);
+            if refuse(&output, id, ErrorCode::INVALID_REQUEST, problem)
+                .await
+                .is_err()
+            {
                 return;
             }
             continue;
@@ -169,7 +217,9 @@ async fn read<W: AsyncWrite + Send + Unpin>(
         let refused = match serde_json::from_slice::<ClientJsonRpcMessage>(content) {
             Ok(message) => {
                 // Before the answer is expected: to what comes after a stop there is none.
-                let Ok(room) = messages.reserve().await else { return };
+                let Ok(room) = messages.reserve().await else {
+                    return;
+                };
                 match expect_answer(&due, &message) {
                     Ok(()) => {
                         room.send(message);
@@ -188,13 +238,29 @@ async fn read<W: AsyncWrite + Send + Unpin>(
             }
             Err(error) => match parsed::<Envelope>(content) {
                 Some(envelope) => {
-                    let problem = format!("the line is JSON, but no JSON-RPC 2.0 message that can be read: {error}");
+                    let problem = format!(
+                        "the line is JSON, but no JSON-RPC 2.0 message that can be read: {error}"
+                    );
                     refuse(&output, envelope.id, ErrorCode::INVALID_REQUEST, problem).await
                 }
                 None if parsed::<IgnoredAny>(content).is_some() => {
-                    refuse(&output, None, ErrorCode::INVALID_REQUEST, "the line is JSON, but no JSON-RPC 2.0 message".to_owned()).await
+                    refuse(
+                        &output,
+                        None,
+                        ErrorCode::INVALID_REQUEST,
+                        "the line is JSON, but no JSON-RPC 2.0 message".to_owned(),
+                    )
+                    .await
                 }
-                None => refuse(&output, None, ErrorCode::PARSE_ERROR, format!("the line is not JSON: {error}")).await,
+                None => {
+                    refuse(
+                        &output,
+                        None,
+                        ErrorCode::PARSE_ERROR,
+                        format!("the line is not JSON: {error}"),
+                    )
+                    .await
+                }
             },
         };
         if refused.is_err() {
@@ -218,7 +284,10 @@ struct Envelope {
 fn beginning_id(line: &[u8]) -> Option<RequestId> {
     let beginning = line.get(..1024).unwrap_or(line);
     let place = beginning.windows(5).position(|bytes| bytes == b"\"id\":")?;
-    serde_json::Deserializer::from_slice(beginning.get(place + 5..)?).into_iter().next()?.ok()
+    serde_json::Deserializer::from_slice(beginning.get(place + 5..)?)
+        .into_iter()
+        .next()?
+        .ok()
 }
 
 /// Notes whose answer is due, and whose is not any more because it was cancelled.
@@ -255,7 +324,11 @@ async fn refuse<W: AsyncWrite + Send + Unpin>(
     problem: String,
 ) -> io::Result<()> {
     let error = ErrorData::new(code, problem, None);
-    write(output, &serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error })).await
+    write(
+        output,
+        &serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error }),
+    )
+    .await
 }
 
 async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()> {
@@ -273,7 +346,10 @@ async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()>
     }
 }
 
-async fn write<W: AsyncWrite + Send + Unpin>(output: &Mutex<W>, message: &impl serde::Serialize) -> io::Result<()> {
+async fn write<W: AsyncWrite + Send + Unpin>(
+    output: &Mutex<W>,
+    message: &impl serde::Serialize,
+) -> io::Result<()> {
     let mut line = on_one_line(serde_json::to_string(message)?);
     line.push('\n');
     let mut output = output.lock().await;

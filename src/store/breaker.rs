@@ -60,7 +60,10 @@ impl Breaker {
     /// A closed breaker; `name` says in the log what is kept off.
     pub(super) fn new(name: &'static str) -> Self {
         metrics::gauge!("portfolio_breaker_open", "breaker" => name).set(0.0);
-        Self { name, state: Mutex::new(State::Closed { failures: 0 }) }
+        Self {
+            name,
+            state: Mutex::new(State::Closed { failures: 0 }),
+        }
     }
 
     /// What it holds back: `reads` or `writes`.
@@ -76,7 +79,10 @@ impl Breaker {
     /// Leave for an attempt, or why there is none.
     pub(super) fn leave(&self) -> Result<Leave<'_>, KeptOff> {
         let mut state = self.lock();
-        let kept_off = |reason: &String, retry_after| KeptOff { reason: reason.clone(), retry_after };
+        let kept_off = |reason: &String, retry_after| KeptOff {
+            reason: reason.clone(),
+            retry_after,
+        };
         let probe = match &*state {
             State::Closed { .. } => false,
             State::Open { until, reason } => {
@@ -89,9 +95,15 @@ impl Breaker {
             State::HalfOpen { reason } => return Err(kept_off(reason, OPEN)),
         };
         if probe && let State::Open { reason, .. } = &*state {
-            *state = State::HalfOpen { reason: reason.clone() };
+            *state = State::HalfOpen {
+                reason: reason.clone(),
+            };
         }
-        Ok(Leave { breaker: self, probe, settled: false })
+        Ok(Leave {
+            breaker: self,
+            probe,
+            settled: false,
+        })
     }
 
     /// Opens it at once, for `pause`, whatever went before.
@@ -99,10 +111,14 @@ impl Breaker {
         if matches!(state, State::Closed { .. }) {
             debug!("{} are held back", self.name);
             metrics::gauge!("portfolio_breaker_open", "breaker" => self.name).set(1.0);
-            metrics::counter!("portfolio_breaker_opened_total", "breaker" => self.name).increment(1);
+            metrics::counter!("portfolio_breaker_opened_total", "breaker" => self.name)
+                .increment(1);
         }
         let until = Instant::now() + pause.mul_f64(1.0 - fastrand::f64() / 2.0);
-        *state = State::Open { until, reason: reason.to_owned() };
+        *state = State::Open {
+            until,
+            reason: reason.to_owned(),
+        };
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -154,7 +170,10 @@ impl Drop for Leave<'_> {
         if !self.settled && self.probe {
             let mut state = self.breaker.lock();
             if let State::HalfOpen { reason } = &*state {
-                *state = State::Open { until: Instant::now(), reason: reason.clone() };
+                *state = State::Open {
+                    until: Instant::now(),
+                    reason: reason.clone(),
+                };
             }
         }
     }
@@ -190,7 +209,11 @@ mod tests {
         let kept_off = breaker.leave().unwrap_err();
 
         assert_eq!(kept_off.reason, "it is away");
-        assert!(kept_off.retry_after > OPEN.mul_f64(0.4) && kept_off.retry_after <= OPEN, "{:?}", kept_off.retry_after);
+        assert!(
+            kept_off.retry_after > OPEN.mul_f64(0.4) && kept_off.retry_after <= OPEN,
+            "{:?}",
+            kept_off.retry_after
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -243,7 +266,10 @@ mod tests {
     async fn what_the_store_itself_puts_off_is_put_off_at_once() {
         let breaker = Breaker::new("tests");
 
-        breaker.leave().unwrap().turned_away("it is full", Duration::from_secs(8));
+        breaker
+            .leave()
+            .unwrap()
+            .turned_away("it is full", Duration::from_secs(8));
 
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(breaker.leave().unwrap_err().reason, "it is full");

@@ -38,7 +38,11 @@ impl RecordCache {
 
     /// What was last written at `key`, with its audit entry, if nothing else was read there since.
     pub(super) fn recall(&self, key: &DocumentKey) -> Option<Record> {
-        self.lock().records.get(key).filter(|record| record.latest_entry().is_some()).cloned()
+        self.lock()
+            .records
+            .get(key)
+            .filter(|record| record.latest_entry().is_some())
+            .cloned()
     }
 
     /// Keeps a record for the next time its text is read.
@@ -50,7 +54,9 @@ impl RecordCache {
         }
         while remembered.bytes > MOST_BYTES {
             // Whichever comes first: a list reads all documents in turn, so the oldest would be the next one needed.
-            let Some(key) = remembered.records.keys().next().cloned() else { return };
+            let Some(key) = remembered.records.keys().next().cloned() else {
+                return;
+            };
             if let Some(forgotten) = remembered.records.remove(&key) {
                 remembered.bytes -= size(&forgotten);
             }

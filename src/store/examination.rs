@@ -53,19 +53,40 @@ impl Finding {
     /// All is well.
     #[must_use]
     pub fn ok(check: impl Into<String>, says: impl Into<String>) -> Self {
-        Self { check: check.into(), verdict: Verdict::Ok, says: says.into(), remedy: None }
+        Self {
+            check: check.into(),
+            verdict: Verdict::Ok,
+            says: says.into(),
+            remedy: None,
+        }
     }
 
     /// Somebody should look.
     #[must_use]
-    pub fn warning(check: impl Into<String>, says: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Warning, remedy: Some(remedy.into()), ..Self::ok(check, says) }
+    pub fn warning(
+        check: impl Into<String>,
+        says: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict: Verdict::Warning,
+            remedy: Some(remedy.into()),
+            ..Self::ok(check, says)
+        }
     }
 
     /// Something has to be done.
     #[must_use]
-    pub fn problem(fault: Fault, check: impl Into<String>, says: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Problem(fault), ..Self::warning(check, says, remedy) }
+    pub fn problem(
+        fault: Fault,
+        check: impl Into<String>,
+        says: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict: Verdict::Problem(fault),
+            ..Self::warning(check, says, remedy)
+        }
     }
 }
 
@@ -74,15 +95,34 @@ pub async fn examine(location: &Location, clock: fn() -> Timestamp) -> Vec<Findi
     let mut findings = Vec::new();
     let examination = async {
         match location {
-            Location::Redis { write, read, key_prefix } => {
-                redis::examine(write.as_ref(), read.as_ref(), key_prefix, clock, &mut findings).await;
+            Location::Redis {
+                write,
+                read,
+                key_prefix,
+            } => {
+                redis::examine(
+                    write.as_ref(),
+                    read.as_ref(),
+                    key_prefix,
+                    clock,
+                    &mut findings,
+                )
+                .await;
             }
             Location::Sqlite(path) => sqlite::examine(path, clock, &mut findings).await,
         }
     };
     if timeout(EXAMINATION, examination).await.is_err() {
-        let says = format!("broken off after {} s, because the store answers too slowly", EXAMINATION.as_secs());
-        findings.push(Finding::problem(Fault::Store, "time", says, "see what keeps it busy or far away, and examine it again"));
+        let says = format!(
+            "broken off after {} s, because the store answers too slowly",
+            EXAMINATION.as_secs()
+        );
+        findings.push(Finding::problem(
+            Fault::Store,
+            "time",
+            says,
+            "see what keeps it busy or far away, and examine it again",
+        ));
     }
     findings
 }
@@ -100,11 +140,17 @@ pub async fn smoke(
     stop: CancellationToken,
 ) -> Result<Vec<Finding>, String> {
     match location {
-        Location::Redis { write: Some(write), read, key_prefix } => {
-            Ok(redis::smoke(write, read.as_ref(), key_prefix, clock, idle, stop).await)
+        Location::Redis {
+            write: Some(write),
+            read,
+            key_prefix,
+        } => Ok(redis::smoke(write, read.as_ref(), key_prefix, clock, idle, stop).await),
+        Location::Redis { write: None, .. } => {
+            Err("needs a credential that may write; there is only a read-only one".to_owned())
         }
-        Location::Redis { write: None, .. } => Err("needs a credential that may write; there is only a read-only one".to_owned()),
-        Location::Sqlite(_) => Err("tries what a Redis can do; the store is a SQLite file".to_owned()),
+        Location::Sqlite(_) => {
+            Err("tries what a Redis can do; the store is a SQLite file".to_owned())
+        }
     }
 }
 
@@ -112,25 +158,51 @@ pub async fn smoke(
 pub(super) fn documents(kind: Kind, records: &[Record], unreadable: &[String]) -> Vec<Finding> {
     let check = format!("{} documents", kind.singular());
     let count = |is: fn(&Record) -> bool| records.iter().filter(|record| is(record)).count();
-    let says = format!("{}, {} published, {} featured", records.len(), count(Record::is_published), count(Record::is_featured));
+    let says = format!(
+        "{}, {} published, {} featured",
+        records.len(),
+        count(Record::is_published),
+        count(Record::is_featured)
+    );
     let mut findings = vec![Finding::ok(&check, says)];
     if !unreadable.is_empty() {
         let remedy = "they are left out of lists; restore them from a backup or delete them";
-        findings.push(Finding::problem(Fault::Content, &check, format!("cannot be read: {}", few(unreadable, "; ")), remedy));
+        findings.push(Finding::problem(
+            Fault::Content,
+            &check,
+            format!("cannot be read: {}", few(unreadable, "; ")),
+            remedy,
+        ));
     }
-    let broken: Vec<&Record> = records.iter().filter(|record| !record.violations().is_empty()).collect();
+    let broken: Vec<&Record> = records
+        .iter()
+        .filter(|record| !record.violations().is_empty())
+        .collect();
     if !broken.is_empty() {
         let rules: usize = broken.iter().map(|record| record.violations().len()).sum();
-        let ids: Vec<&str> = broken.iter().map(|record| record.key().id.as_str()).collect();
-        let remedy = format!("they are served all the same; get_{} names the rules in `meta.warnings`", kind.singular());
-        findings.push(Finding::warning(&check, format!("{} break {rules} rules: {}", broken.len(), few(&ids, ", ")), remedy));
+        let ids: Vec<&str> = broken
+            .iter()
+            .map(|record| record.key().id.as_str())
+            .collect();
+        let remedy = format!(
+            "they are served all the same; get_{} names the rules in `meta.warnings`",
+            kind.singular()
+        );
+        findings.push(Finding::warning(
+            &check,
+            format!("{} break {rules} rules: {}", broken.len(), few(&ids, ", ")),
+            remedy,
+        ));
     }
     findings
 }
 
 /// How far the store's clock is ahead of this machine's.
 pub(super) fn clocks(ahead_ms: i64) -> Finding {
-    let shown = format!("the store's is {:+.1} s from this machine's", precise(ahead_ms));
+    let shown = format!(
+        "the store's is {:+.1} s from this machine's",
+        precise(ahead_ms)
+    );
     if ahead_ms.abs() <= CLOCKS {
         return Finding::ok("clock", shown);
     }
@@ -157,7 +229,15 @@ fn precise(ms: i64) -> f64 {
 /// The first few of many, each cut to what a line can hold.
 pub(super) fn few(names: &[impl AsRef<str>], between: &str) -> String {
     const FEW: usize = 3;
-    let shown: Vec<_> = names.iter().take(FEW).map(|name| excerpt(name.as_ref())).collect();
-    let more = if names.len() > FEW { format!(" and {} more", names.len() - FEW) } else { String::new() };
+    let shown: Vec<_> = names
+        .iter()
+        .take(FEW)
+        .map(|name| excerpt(name.as_ref()))
+        .collect();
+    let more = if names.len() > FEW {
+        format!(" and {} more", names.len() - FEW)
+    } else {
+        String::new()
+    };
     shown.join(between) + &more
 }

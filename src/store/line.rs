@@ -52,12 +52,19 @@ impl Line {
             .set_number_of_retries(0)
             .set_write_backpressure_boundary(TOGETHER);
         let manager = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
-        Ok(Self { client, config, current: Mutex::new(Current { manager, number: 0 }), unanswered: AtomicU32::new(0) })
+        Ok(Self {
+            client,
+            config,
+            current: Mutex::new(Current { manager, number: 0 }),
+            unanswered: AtomicU32::new(0),
+        })
     }
 
     /// What a command answers; what the server refuses is an error like any other.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
-        let answer = self.ask(|mut manager| async move { manager.send_packed_command(command).await }).await?;
+        let answer = self
+            .ask(|mut manager| async move { manager.send_packed_command(command).await })
+            .await?;
         match answer {
             Value::ServerError(error) => Err(error.into()),
             value => Ok(value),
@@ -65,8 +72,16 @@ impl Line {
     }
 
     /// What `count` commands answer, from the one at `offset` on.
-    pub(super) async fn send_all(&self, commands: &Pipeline, offset: usize, count: usize) -> Result<Vec<Value>, RedisError> {
-        self.ask(|mut manager| async move { manager.send_packed_commands(commands, offset, count).await }).await
+    pub(super) async fn send_all(
+        &self,
+        commands: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> Result<Vec<Value>, RedisError> {
+        self.ask(|mut manager| async move {
+            manager.send_packed_commands(commands, offset, count).await
+        })
+        .await
     }
 
     async fn ask<T, F>(&self, send: impl FnOnce(ConnectionManager) -> F) -> Result<T, RedisError>
@@ -77,11 +92,20 @@ impl Line {
             let current = self.lock();
             (current.manager.clone(), current.number)
         };
-        let late = || RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"));
-        let answer = timeout(CONNECT + RESPONSE, send(manager)).await.unwrap_or_else(|_| Err(late()));
+        let late = || {
+            RedisError::from(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                "no answer in time",
+            ))
+        };
+        let answer = timeout(CONNECT + RESPONSE, send(manager))
+            .await
+            .unwrap_or_else(|_| Err(late()));
         match &answer {
             Err(error) if error.is_timeout() => {
-                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT && self.replace(number) {
+                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT
+                    && self.replace(number)
+                {
                     debug!("the connection to Redis fell silent and is replaced");
                 }
             }
@@ -104,9 +128,16 @@ impl Line {
             return false;
         }
         // The old one goes with its last user.
-        let Ok(manager) = ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) else { return false };
+        let Ok(manager) =
+            ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone())
+        else {
+            return false;
+        };
         metrics::counter!("portfolio_store_reconnects_total").increment(1);
-        *current = Current { manager, number: number + 1 };
+        *current = Current {
+            manager,
+            number: number + 1,
+        };
         self.unanswered.store(0, Ordering::Relaxed);
         true
     }

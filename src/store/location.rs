@@ -32,7 +32,9 @@ impl Location {
     #[must_use]
     pub fn read_only_reason(&self) -> Option<&'static str> {
         match self {
-            Self::Redis { write: None, .. } => Some("the server was given a read-only credential alone"),
+            Self::Redis { write: None, .. } => {
+                Some("the server was given a read-only credential alone")
+            }
             Self::Redis { .. } | Self::Sqlite(_) => None,
         }
     }
@@ -42,15 +44,25 @@ impl Location {
     /// # Errors
     /// Why this place shows no certificate.
     pub fn trusting(self, authority: &Authority) -> Result<Self, String> {
-        let trusting = |url: RedisUrl| match url.url.scheme() {
+        let trusting = |url: RedisUrl| {
+            match url.url.scheme() {
             "rediss" => Ok(RedisUrl { authority: Some(authority.clone()), ..url }),
             _ => Err("the store's address is without TLS, where nothing is checked; use `rediss://…`, or leave this out".to_owned()),
+        }
         };
         match self {
-            Self::Redis { write, read, key_prefix } => {
-                Ok(Self::Redis { write: write.map(trusting).transpose()?, read: read.map(trusting).transpose()?, key_prefix })
-            }
-            Self::Sqlite(_) => Err("a SQLite file shows no certificate; leave this out or choose a Redis".to_owned()),
+            Self::Redis {
+                write,
+                read,
+                key_prefix,
+            } => Ok(Self::Redis {
+                write: write.map(trusting).transpose()?,
+                read: read.map(trusting).transpose()?,
+                key_prefix,
+            }),
+            Self::Sqlite(_) => Err(
+                "a SQLite file shows no certificate; leave this out or choose a Redis".to_owned(),
+            ),
         }
     }
 }
@@ -88,12 +100,19 @@ impl Authority {
         let remedy = "expected the PEM file of the authority that signed the store's certificate (`-----BEGIN CERTIFICATE-----`)";
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| format!("is not sound PEM: {error}; {remedy}"))?;
-            roots
-                .add(certificate)
-                .map_err(|error| format!("holds a certificate that nothing can be checked against: {error}; {remedy}"))?;
+            let certificate =
+                certificate.map_err(|error| format!("is not sound PEM: {error}; {remedy}"))?;
+            roots.add(certificate).map_err(|error| {
+                format!(
+                    "holds a certificate that nothing can be checked against: {error}; {remedy}"
+                )
+            })?;
         }
-        if roots.is_empty() { Err(format!("holds no certificate; {remedy}")) } else { Ok(Self(pem.into())) }
+        if roots.is_empty() {
+            Err(format!("holds no certificate; {remedy}"))
+        } else {
+            Ok(Self(pem.into()))
+        }
     }
 
     /// The PEM text.
@@ -120,12 +139,21 @@ impl RedisUrl {
         if !matches!(url.scheme(), "redis" | "rediss") {
             return Err("expected `redis://…` or `rediss://…`".to_owned());
         }
-        let Some(host) = url.host_str().filter(|host| !host.is_empty()).map(ToOwned::to_owned) else {
+        let Some(host) = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .map(ToOwned::to_owned)
+        else {
             return Err("names no host".to_owned());
         };
         // Such a password ends the address where it stands, and its rest would be shown, as a path, or its beginning, as a port.
-        let (path, rest) = (url.path().trim_start_matches('/'), url.query().into_iter().chain(url.fragment()));
-        if path.bytes().any(|byte| !byte.is_ascii_digit()) || rest.into_iter().any(|text| text.contains('@')) {
+        let (path, rest) = (
+            url.path().trim_start_matches('/'),
+            url.query().into_iter().chain(url.fragment()),
+        );
+        if path.bytes().any(|byte| !byte.is_ascii_digit())
+            || rest.into_iter().any(|text| text.contains('@'))
+        {
             return Err(
                 "expected nothing but the number of a database after the host; in a password, write `/` as %2F, `?` as %3F, `#` as %23 \
                         and `@` as %40"
@@ -135,7 +163,10 @@ impl RedisUrl {
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
             let _ = url.set_scheme("rediss");
         }
-        Ok(Self { url: Box::new(url), authority: None })
+        Ok(Self {
+            url: Box::new(url),
+            authority: None,
+        })
     }
 
     /// The TCP address of an Upstash database, from its REST address and token: same host, port 6379, TLS, the token
@@ -146,11 +177,15 @@ impl RedisUrl {
     pub fn from_rest(rest_url: &str, user: &str, token: &str) -> Result<Self, String> {
         let rest = Url::parse(rest_url).map_err(|error| format!("is not a URL: {error}"))?;
         let host = rest.host_str().ok_or("names no host")?;
-        let mut url = Url::parse(&format!("rediss://{host}:6379")).map_err(|error| format!("names a strange host: {error}"))?;
+        let mut url = Url::parse(&format!("rediss://{host}:6379"))
+            .map_err(|error| format!("names a strange host: {error}"))?;
         if url.set_username(user).is_err() || url.set_password(Some(token)).is_err() {
             return Err("takes no credential".to_owned());
         }
-        Ok(Self { url: Box::new(url), authority: None })
+        Ok(Self {
+            url: Box::new(url),
+            authority: None,
+        })
     }
 
     /// The URL with its password, for the connection alone.
@@ -191,7 +226,11 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        for url in ["redis://user:s3cret@localhost:1/0?password=s3cret", "redis://s3cret@localhost:1", "redis://localhost:1#s3cret"] {
+        for url in [
+            "redis://user:s3cret@localhost:1/0?password=s3cret",
+            "redis://s3cret@localhost:1",
+            "redis://localhost:1#s3cret",
+        ] {
             let url = RedisUrl::parse(url).unwrap();
 
             assert!(!format!("{url} {url:?}").contains("s3cret"), "{url}");
@@ -200,23 +239,43 @@ mod tests {
 
     #[test]
     fn a_password_that_ends_the_address_is_refused_and_not_shown() {
-        for url in
-            ["redis://u:12/s3cret@localhost:1", "redis://u:12?s3cret@localhost", "redis://u:1#s3cret@localhost", "redis://u:s3/cret@h"]
-        {
+        for url in [
+            "redis://u:12/s3cret@localhost:1",
+            "redis://u:12?s3cret@localhost",
+            "redis://u:1#s3cret@localhost",
+            "redis://u:s3/cret@h",
+        ] {
             let problem = RedisUrl::parse(url).unwrap_err();
 
-            assert!(!problem.contains("s3") && !problem.contains("12"), "{problem}");
+            assert!(
+                !problem.contains("s3") && !problem.contains("12"),
+                "{problem}"
+            );
         }
-        for url in ["redis://localhost/1", "redis://localhost:1/", "rediss://u:p%2Fw@localhost/0?protocol=resp2"] {
+        for url in [
+            "redis://localhost/1",
+            "redis://localhost:1/",
+            "rediss://u:p%2Fw@localhost/0?protocol=resp2",
+        ] {
             assert!(RedisUrl::parse(url).is_ok(), "{url}");
         }
     }
 
     #[test]
     fn the_rest_variables_of_upstash_give_its_tcp_address() {
-        let url = RedisUrl::from_rest("https://eu1-abc.upstash.io", "default_ro", "a=b/c+d").unwrap();
+        let url =
+            RedisUrl::from_rest("https://eu1-abc.upstash.io", "default_ro", "a=b/c+d").unwrap();
 
-        assert_eq!(url.secret().as_str(), "rediss://default_ro:a%3Db%2Fc+d@eu1-abc.upstash.io:6379");
-        assert_eq!(RedisUrl::parse("redis://x.upstash.io").unwrap().secret().scheme(), "rediss");
+        assert_eq!(
+            url.secret().as_str(),
+            "rediss://default_ro:a%3Db%2Fc+d@eu1-abc.upstash.io:6379"
+        );
+        assert_eq!(
+            RedisUrl::parse("redis://x.upstash.io")
+                .unwrap()
+                .secret()
+                .scheme(),
+            "rediss"
+        );
     }
 }

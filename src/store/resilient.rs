@@ -23,8 +23,8 @@ use super::{
     location::REMEDY,
 };
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
-    Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation,
+    Publication, Record, StoredEntry, Timestamp,
 };
 
 /// Until when a read is repeated, and a commit. Together they leave a call, which has 10 seconds, time to answer.
@@ -53,26 +53,44 @@ pub(super) struct Resilient<R> {
 
 impl<R: Repository> Resilient<R> {
     pub(super) fn new(store: R) -> Self {
-        Self { store, reads: Breaker::new("reads"), writes: Breaker::new("writes"), budget: Budget::default(), said: Mutex::default() }
+        Self {
+            store,
+            reads: Breaker::new("reads"),
+            writes: Breaker::new("writes"),
+            budget: Budget::default(),
+            said: Mutex::default(),
+        }
     }
 
     /// Asks for something that is to be shown.
-    async fn read<T, F>(&self, operation: &'static str, ask: impl Fn() -> F + Send + Sync) -> Result<T, StoreError>
+    async fn read<T, F>(
+        &self,
+        operation: &'static str,
+        ask: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        self.ask(operation, &self.reads, Proves::ItServes, READ, ask).await.map_err(|failure| match failure {
-            Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
-            Failure::Store(error) => error,
-        })
+        self.ask(operation, &self.reads, Proves::ItServes, READ, ask)
+            .await
+            .map_err(|failure| match failure {
+                Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
+                Failure::Store(error) => error,
+            })
     }
 
     /// Asks for something that a write needs, or writes what may be written twice.
-    async fn prepare<T, F>(&self, operation: &'static str, ask: impl Fn() -> F + Send + Sync) -> Result<T, StoreError>
+    async fn prepare<T, F>(
+        &self,
+        operation: &'static str,
+        ask: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        self.ask(operation, &self.writes, Proves::Nothing, READ, ask).await.map_err(Failure::of_a_write)
+        self.ask(operation, &self.writes, Proves::Nothing, READ, ask)
+            .await
+            .map_err(Failure::of_a_write)
     }
 
     async fn ask<T, F>(
@@ -96,7 +114,9 @@ impl<R: Repository> Resilient<R> {
             .retry(pauses())
             .sleep(tokio::time::sleep)
             .when(|failure| {
-                let Failure::Store(error @ StoreError::Unavailable(_)) = failure else { return false };
+                let Failure::Store(error @ StoreError::Unavailable(_)) = failure else {
+                    return false;
+                };
                 met = Some(error.clone());
                 Instant::now() < last && breaker.is_closed() && self.budget.withdraw()
             })
@@ -121,8 +141,11 @@ impl<R: Repository> Resilient<R> {
         }
         let begun = Instant::now();
         let late = || StoreError::Unavailable("it did not answer in time".to_owned());
-        let result = timeout_at(begun + CACHE, answer).await.unwrap_or_else(|_| Err(late()));
-        metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation).record(begun.elapsed());
+        let result = timeout_at(begun + CACHE, answer)
+            .await
+            .unwrap_or_else(|_| Err(late()));
+        metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation)
+            .record(begun.elapsed());
         result
     }
 
@@ -138,8 +161,11 @@ impl<R: Repository> Resilient<R> {
     ) -> Result<T, Failure> {
         let leave = breaker.leave().map_err(Failure::KeptOff)?;
         let begun = Instant::now();
-        let result = timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late()));
-        metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation).record(begun.elapsed());
+        let result = timeout_at(deadline, answer)
+            .await
+            .unwrap_or_else(|_| Err(late()));
+        metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation)
+            .record(begun.elapsed());
         match &result {
             Err(StoreError::Unavailable(reason) | StoreError::OutcomeUnknown(reason)) => {
                 self.say(breaker, reason);
@@ -149,13 +175,20 @@ impl<R: Repository> Resilient<R> {
                 self.say(breaker, &error.to_string());
                 leave.turned_away(&error.to_string(), REFUSED);
             }
-            Err(StoreError::Paused { reason, retry_after }) => {
+            Err(StoreError::Paused {
+                reason,
+                retry_after,
+            }) => {
                 self.say(breaker, reason);
                 leave.turned_away(reason, *retry_after);
             }
             Ok(_)
             | Err(
-                StoreError::Conflict | StoreError::ReadOnly(_) | StoreError::Mismatch | StoreError::Corrupt { .. } | StoreError::Failed(_),
+                StoreError::Conflict
+                | StoreError::ReadOnly(_)
+                | StoreError::Mismatch
+                | StoreError::Corrupt { .. }
+                | StoreError::Failed(_),
             ) => {
                 if proves == Proves::ItServes {
                     leave.answered();
@@ -199,7 +232,10 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     fn recall(&self, key: &DocumentKey) -> Option<Record> {
-        self.writes.is_closed().then(|| self.store.recall(key)).flatten()
+        self.writes
+            .is_closed()
+            .then(|| self.store.recall(key))
+            .flatten()
     }
 
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
@@ -207,7 +243,11 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
-        let all = self.ask("all", &self.reads, Proves::ItServes, LOAD, || self.store.all(kind)).await;
+        let all = self
+            .ask("all", &self.reads, Proves::ItServes, LOAD, || {
+                self.store.all(kind)
+            })
+            .await;
         all.map_err(|failure| match failure {
             Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
             Failure::Store(error) => error,
@@ -218,13 +258,26 @@ impl<R: Repository> Repository for Resilient<R> {
         self.read("list", || self.store.list(kind, query)).await
     }
 
-    async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
+    async fn commit(
+        &self,
+        changes: &[Change],
+        operation: &Operation,
+    ) -> Result<Committed, StoreError> {
         let (last, deadline) = (Instant::now() + COMMIT / 2, Instant::now() + COMMIT);
         self.budget.deposit();
         // What an earlier sending may have done is told by the mark of a later one, or not at all.
         let unsettled = AtomicU32::new(0);
         let late = || StoreError::OutcomeUnknown("it did not answer in time".to_owned());
-        let attempt = || self.attempt("commit", &self.writes, Proves::ItServes, deadline, self.store.commit(changes, operation), late);
+        let attempt = || {
+            self.attempt(
+                "commit",
+                &self.writes,
+                Proves::ItServes,
+                deadline,
+                self.store.commit(changes, operation),
+                late,
+            )
+        };
         let committed = attempt
             .retry(pauses())
             .sleep(tokio::time::sleep)
@@ -232,32 +285,46 @@ impl<R: Repository> Repository for Resilient<R> {
                 Failure::Store(StoreError::OutcomeUnknown(_)) => {
                     // To be settled it is sent once more in any case.
                     let first = unsettled.fetch_add(1, Ordering::Relaxed) == 0;
-                    Instant::now() < last && self.writes.is_closed() && (first || self.budget.withdraw())
+                    Instant::now() < last
+                        && self.writes.is_closed()
+                        && (first || self.budget.withdraw())
                 }
-                Failure::Store(StoreError::Unavailable(_)) => Instant::now() < last && self.writes.is_closed() && self.budget.withdraw(),
+                Failure::Store(StoreError::Unavailable(_)) => {
+                    Instant::now() < last && self.writes.is_closed() && self.budget.withdraw()
+                }
                 Failure::Store(_) | Failure::KeptOff(_) => false,
             })
             .notify(|_, _| count_retry("commit"))
             .await;
         committed.map_err(|failure| match Failure::of_a_write(failure) {
             // The script looks at the mark first, so these prove that no sending before was applied.
-            error @ (StoreError::Conflict | StoreError::Mismatch | StoreError::OutcomeUnknown(_)) => error,
-            error if unsettled.load(Ordering::Relaxed) > 0 => StoreError::OutcomeUnknown(error.to_string()),
+            error @ (StoreError::Conflict
+            | StoreError::Mismatch
+            | StoreError::OutcomeUnknown(_)) => error,
+            error if unsettled.load(Ordering::Relaxed) > 0 => {
+                StoreError::OutcomeUnknown(error.to_string())
+            }
             error => error,
         })
     }
 
     async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError> {
-        self.prepare("outcome", || self.store.outcome(operation)).await
+        self.prepare("outcome", || self.store.outcome(operation))
+            .await
     }
 
     async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
-        let carried = self.ask("carry", &self.writes, Proves::ItServes, LOAD, || self.store.carry(entries, now)).await;
+        let carried = self
+            .ask("carry", &self.writes, Proves::ItServes, LOAD, || {
+                self.store.carry(entries, now)
+            })
+            .await;
         carried.map_err(Failure::of_a_write)
     }
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
-        self.read("audit_entries", || self.store.audit_entries(query)).await
+        self.read("audit_entries", || self.store.audit_entries(query))
+            .await
     }
 
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
@@ -269,11 +336,23 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     async fn cached(&self, publication: &Publication) -> Result<Option<Cached>, StoreError> {
-        self.once("cached", &self.reads, self.store.cached(publication)).await
+        self.once("cached", &self.reads, self.store.cached(publication))
+            .await
     }
 
-    async fn cache(&self, publication: &Publication, seq: u64, answer: &str, lasting: Duration) -> Result<(), StoreError> {
-        self.once("cache", &self.writes, self.store.cache(publication, seq, answer, lasting)).await
+    async fn cache(
+        &self,
+        publication: &Publication,
+        seq: u64,
+        answer: &str,
+        lasting: Duration,
+    ) -> Result<(), StoreError> {
+        self.once(
+            "cache",
+            &self.writes,
+            self.store.cache(publication, seq, answer, lasting),
+        )
+        .await
     }
 }
 
@@ -297,9 +376,13 @@ enum Failure {
 impl Failure {
     fn of_a_write(self) -> StoreError {
         match self {
-            Self::KeptOff(KeptOff { reason, retry_after }) => {
-                StoreError::Paused { reason: format!("no writes are sent for the moment, because {reason}"), retry_after }
-            }
+            Self::KeptOff(KeptOff {
+                reason,
+                retry_after,
+            }) => StoreError::Paused {
+                reason: format!("no writes are sent for the moment, because {reason}"),
+                retry_after,
+            },
             Self::Store(error) => error,
         }
     }
@@ -307,7 +390,11 @@ impl Failure {
 
 /// Random parts of growing pauses, so that callers do not return in step.
 fn pauses() -> impl BackoffBuilder {
-    let growing = ExponentialBuilder::default().with_min_delay(PAUSE).with_factor(2.0).with_max_times(REPETITIONS).build();
+    let growing = ExponentialBuilder::default()
+        .with_min_delay(PAUSE)
+        .with_factor(2.0)
+        .with_max_times(REPETITIONS)
+        .build();
     growing.map(|pause| pause.mul_f64(fastrand::f64()))
 }
 
@@ -323,7 +410,9 @@ struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { tenths: AtomicI64::new(Self::MOST) }
+        Self {
+            tenths: AtomicI64::new(Self::MOST),
+        }
     }
 }
 
@@ -333,13 +422,19 @@ impl Budget {
     const REPETITION: i64 = 10;
 
     fn deposit(&self) {
-        let _ = self.tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| (tenths < Self::MOST).then_some(tenths + 1));
+        let _ = self
+            .tenths
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| {
+                (tenths < Self::MOST).then_some(tenths + 1)
+            });
     }
 
     fn withdraw(&self) -> bool {
         let withdrawn = self
             .tenths
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| (tenths >= Self::REPETITION).then_some(tenths - Self::REPETITION));
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| {
+                (tenths >= Self::REPETITION).then_some(tenths - Self::REPETITION)
+            });
         withdrawn.is_ok()
     }
 }
@@ -359,7 +454,11 @@ mod tests {
     impl Flaky {
         fn ask<T: Default>(&self) -> Result<T, StoreError> {
             let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-            if asked.is_multiple_of(self.every) { Err(StoreError::Unavailable("it is away".to_owned())) } else { Ok(T::default()) }
+            if asked.is_multiple_of(self.every) {
+                Err(StoreError::Unavailable("it is away".to_owned()))
+            } else {
+                Ok(T::default())
+            }
         }
     }
 
@@ -400,18 +499,31 @@ mod tests {
         }
         async fn pulse(&self) -> Result<Pulse, StoreError> {
             self.ask::<()>()?;
-            Ok(Pulse { seq: 0, entries: 0, documents: [0; 2] })
+            Ok(Pulse {
+                seq: 0,
+                entries: 0,
+                documents: [0; 2],
+            })
         }
         async fn cached(&self, _: &Publication) -> Result<Option<Cached>, StoreError> {
             self.ask()
         }
-        async fn cache(&self, _: &Publication, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
+        async fn cache(
+            &self,
+            _: &Publication,
+            _: u64,
+            _: &str,
+            _: Duration,
+        ) -> Result<(), StoreError> {
             self.ask()
         }
     }
 
     fn failing_every(every: usize) -> Resilient<Flaky> {
-        Resilient::new(Flaky { every, asked: AtomicUsize::new(0) })
+        Resilient::new(Flaky {
+            every,
+            asked: AtomicUsize::new(0),
+        })
     }
 
     fn asked(store: &Resilient<Flaky>) -> f64 {
@@ -426,7 +538,11 @@ mod tests {
             store.ids(Kind::ALL[0]).await.unwrap();
         }
 
-        assert!(asked(&store) < 5000.0 * 1.1, "{} askings for 5000 calls", asked(&store));
+        assert!(
+            asked(&store) < 5000.0 * 1.1,
+            "{} askings for 5000 calls",
+            asked(&store)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -439,20 +555,33 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
         }
 
-        assert!(asked(&store) < 2.0 * 1000.0, "{} askings for 1000 calls", asked(&store));
+        assert!(
+            asked(&store) < 2.0 * 1000.0,
+            "{} askings for 1000 calls",
+            asked(&store)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_is_put_off_without_asking_while_the_store_is_away() {
         let store = failing_every(1);
         let key = DocumentKey::new(Kind::ALL[0], "a");
-        while !matches!(store.get(&key, Purpose::Change).await, Err(StoreError::Paused { .. })) {}
+        while !matches!(
+            store.get(&key, Purpose::Change).await,
+            Err(StoreError::Paused { .. })
+        ) {}
         let before = asked(&store);
 
         let put_off = store.get(&key, Purpose::Change).await;
 
-        assert!(matches!(&put_off, Err(StoreError::Paused { retry_after, .. }) if !retry_after.is_zero()), "{put_off:?}");
-        assert!((asked(&store) - before).abs() < f64::EPSILON, "the store was asked");
+        assert!(
+            matches!(&put_off, Err(StoreError::Paused { retry_after, .. }) if !retry_after.is_zero()),
+            "{put_off:?}"
+        );
+        assert!(
+            (asked(&store) - before).abs() < f64::EPSILON,
+            "the store was asked"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -461,7 +590,10 @@ mod tests {
 
         for _ in 0..50 {
             let operation = Operation::once("key", serde_json::Value::Null);
-            assert!(matches!(store.commit(&[], &operation).await, Err(StoreError::Conflict)));
+            assert!(matches!(
+                store.commit(&[], &operation).await,
+                Err(StoreError::Conflict)
+            ));
         }
 
         assert!(store.writes.is_closed());

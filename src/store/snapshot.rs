@@ -17,7 +17,10 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Pulse, Purpose, Repository, StoreError};
-use crate::domain::{AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record, StoredEntry, list::Listing};
+use crate::domain::{
+    AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record, StoredEntry,
+    list::Listing,
+};
 
 /// So many of the newest audit entries are kept.
 const ENTRIES: usize = 1000;
@@ -64,19 +67,29 @@ struct Held {
 impl Snapshot {
     /// A copy of `store` that is still empty.
     pub(super) fn of(store: Arc<dyn Repository>) -> Self {
-        Self { store, copy: Mutex::default(), asking: tokio::sync::Mutex::default(), reloading: AtomicBool::new(false) }
+        Self {
+            store,
+            copy: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+            reloading: AtomicBool::new(false),
+        }
     }
 
     /// The last copy, however old; `None` if there was none yet.
     #[must_use]
     pub fn last(&self) -> Option<SavedCopy> {
-        self.copy.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.copy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A copy of what the store holds now. What was begun for it is finished, even if the caller has no time to wait.
     pub async fn current(self: &Arc<Self>) -> Result<SavedCopy, StoreError> {
         let (snapshot, asked) = (Arc::clone(self), Instant::now());
-        tokio::spawn(async move { snapshot.since(asked).await }).await.unwrap_or_else(|_| Err(StoreError::ended()))
+        tokio::spawn(async move { snapshot.since(asked).await })
+            .await
+            .unwrap_or_else(|_| Err(StoreError::ended()))
     }
 
     async fn since(self: &Arc<Self>, asked: Instant) -> Result<SavedCopy, StoreError> {
@@ -107,7 +120,9 @@ impl Snapshot {
     fn keep(&self, mut copy: SavedCopy) -> SavedCopy {
         let mut kept = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
         // Everything may have been read anew in the meantime.
-        if let Some(other) = kept.as_ref().filter(|other| other.held.pulse == copy.held.pulse && other.held.loaded > copy.held.loaded) {
+        if let Some(other) = kept.as_ref().filter(|other| {
+            other.held.pulse == copy.held.pulse && other.held.loaded > copy.held.loaded
+        }) {
             copy.held = Arc::clone(&other.held);
         }
         *kept = Some(copy.clone());
@@ -124,7 +139,10 @@ impl Snapshot {
             let confirmed = Instant::now();
             let read = async { snapshot.load(snapshot.store.pulse().await?).await };
             match read.await {
-                Ok(held) => drop(snapshot.keep(SavedCopy { held: Arc::new(held), confirmed })),
+                Ok(held) => drop(snapshot.keep(SavedCopy {
+                    held: Arc::new(held),
+                    confirmed,
+                })),
                 Err(error) => debug!("the saved copy could not be read anew: {error}"),
             }
             snapshot.reloading.store(false, Ordering::Release);
@@ -134,13 +152,21 @@ impl Snapshot {
     /// Reads everything.
     async fn load(&self, pulse: Pulse) -> Result<Held, StoreError> {
         let loaded = Instant::now();
-        let newest = AuditQuery { limit: ENTRIES, ..AuditQuery::default() };
+        let newest = AuditQuery {
+            limit: ENTRIES,
+            ..AuditQuery::default()
+        };
         let all = try_join_all(Kind::ALL.map(|kind| self.store.all(kind)));
-        let (all, mut page, stats) = tokio::try_join!(all, self.store.audit_entries(&newest), self.store.audit_stats())?;
+        let (all, mut page, stats) = tokio::try_join!(
+            all,
+            self.store.audit_entries(&newest),
+            self.store.audit_stats()
+        )?;
         // Thousands of documents take longer to prepare for lists than other calls should wait.
         let sorted = tokio::task::spawn_blocking(move || {
             // What was written since the pulse is told by the next one.
-            page.entries.retain(|entry| entry.seq().is_none_or(|seq| seq <= pulse.seq));
+            page.entries
+                .retain(|entry| entry.seq().is_none_or(|seq| seq <= pulse.seq));
             let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
             for (kind, found) in Kind::ALL.into_iter().zip(all) {
                 documents.extend(found.records.iter().map(kept));
@@ -149,14 +175,25 @@ impl Snapshot {
             (documents, unreadable, page.entries)
         });
         let (documents, unreadable, entries) = sorted.await.map_err(|_| StoreError::ended())?;
-        let mut held = Held { pulse, documents, unreadable, absent: 0, entries, stats, loaded };
+        let mut held = Held {
+            pulse,
+            documents,
+            unreadable,
+            absent: 0,
+            entries,
+            stats,
+            loaded,
+        };
         held.absent = held.indexed().saturating_sub(held.counted());
         Ok(held)
     }
 
     /// Reads what was written since `last`; `None` if the log does not tell all of it.
     async fn follow(&self, last: &Held, pulse: Pulse) -> Result<Option<Held>, StoreError> {
-        let (Some(writes), Some(added)) = (pulse.seq.checked_sub(last.pulse.seq), pulse.entries.checked_sub(last.pulse.entries)) else {
+        let (Some(writes), Some(added)) = (
+            pulse.seq.checked_sub(last.pulse.seq),
+            pulse.entries.checked_sub(last.pulse.entries),
+        ) else {
             return Ok(None);
         };
         if writes > FOLLOWED || added != writes {
@@ -164,20 +201,38 @@ impl Snapshot {
         }
         // Some more, because others go on writing meanwhile; what they write is told by the next pulse.
         let limit = usize::try_from(writes + SLACK).unwrap_or(ENTRIES);
-        let query = AuditQuery { limit, ..AuditQuery::default() };
-        let (page, stats) = tokio::try_join!(self.store.audit_entries(&query), self.store.audit_stats())?;
-        let told = |entry: &StoredEntry| entry.seq().is_some_and(|seq| seq > last.pulse.seq && seq <= pulse.seq);
+        let query = AuditQuery {
+            limit,
+            ..AuditQuery::default()
+        };
+        let (page, stats) =
+            tokio::try_join!(self.store.audit_entries(&query), self.store.audit_stats())?;
+        let told = |entry: &StoredEntry| {
+            entry
+                .seq()
+                .is_some_and(|seq| seq > last.pulse.seq && seq <= pulse.seq)
+        };
         let entries: Vec<StoredEntry> = page.entries.into_iter().filter(told).collect();
         if entries.len() as u64 != writes {
             return Ok(None);
         }
         let changed: BTreeSet<DocumentKey> = entries.iter().filter_map(StoredEntry::key).collect();
-        let records = match try_join_all(changed.iter().map(async |key| self.store.get(key, Purpose::Show).await)).await {
+        let records = match try_join_all(
+            changed
+                .iter()
+                .map(async |key| self.store.get(key, Purpose::Show).await),
+        )
+        .await
+        {
             // It has a place among the documents that cannot be read.
             Err(StoreError::Corrupt { .. }) => return Ok(None),
             records => records?,
         };
-        let mut held = Held { pulse, stats, ..last.clone() };
+        let mut held = Held {
+            pulse,
+            stats,
+            ..last.clone()
+        };
         for (key, record) in changed.into_iter().zip(records) {
             match record {
                 Some(record) => held.documents.extend([kept(&record)]),
@@ -191,7 +246,10 @@ impl Snapshot {
 }
 
 fn kept(record: &Record) -> (DocumentKey, Arc<(String, Listing)>) {
-    (record.key().clone(), Arc::new((record.text().to_owned(), record.listing().clone())))
+    (
+        record.key().clone(),
+        Arc::new((record.text().to_owned(), record.listing().clone())),
+    )
 }
 
 impl SavedCopy {
@@ -211,41 +269,87 @@ impl SavedCopy {
     /// A page of the documents of a kind.
     #[must_use]
     pub fn list(&self, kind: Kind, query: &ListQuery) -> ListPage {
-        let of_kind = self.held.documents.iter().filter(|(key, _)| key.kind == kind);
+        let of_kind = self
+            .held
+            .documents
+            .iter()
+            .filter(|(key, _)| key.kind == kind);
         let (places, total, next) = query.page(of_kind.map(|(_, kept)| &kept.1));
-        let records = places.into_iter().filter_map(|place| self.get(&DocumentKey::new(kind, place.id))).collect();
-        let unreadable = self.held.unreadable.iter().filter(|(of, _)| *of == kind).map(|(_, problem)| problem.clone()).collect();
-        ListPage { records, total, next, unreadable }
+        let records = places
+            .into_iter()
+            .filter_map(|place| self.get(&DocumentKey::new(kind, place.id)))
+            .collect();
+        let unreadable = self
+            .held
+            .unreadable
+            .iter()
+            .filter(|(of, _)| *of == kind)
+            .map(|(_, problem)| problem.clone())
+            .collect();
+        ListPage {
+            records,
+            total,
+            next,
+            unreadable,
+        }
     }
 
     /// A page of the log, which ends where the copy does.
     #[must_use]
     pub fn audit_entries(&self, query: &AuditQuery) -> AuditPage {
         let entries = &self.held.entries;
-        let begin = query.after.as_ref().map_or(0, |place| match entries.iter().position(|entry| entry.digest() == place.digest) {
-            Some(at) => at + 1,
-            None => entries.iter().take_while(|entry| entry.position().score >= place.score).count(),
+        let begin = query.after.as_ref().map_or(0, |place| {
+            match entries
+                .iter()
+                .position(|entry| entry.digest() == place.digest)
+            {
+                Some(at) => at + 1,
+                None => entries
+                    .iter()
+                    .take_while(|entry| entry.position().score >= place.score)
+                    .count(),
+            }
         });
         let in_time = |entry: &&StoredEntry| {
             let millis = entry.position().score;
-            query.since.is_none_or(|since| millis >= since.millis_ceil()) && query.until.is_none_or(|until| millis < until.millis_ceil())
+            query
+                .since
+                .is_none_or(|since| millis >= since.millis_ceil())
+                && query.until.is_none_or(|until| millis < until.millis_ceil())
         };
-        let mut matching = entries.iter().skip(begin).filter(in_time).filter(|entry| query.matches(entry)).cloned();
+        let mut matching = entries
+            .iter()
+            .skip(begin)
+            .filter(in_time)
+            .filter(|entry| query.matches(entry))
+            .cloned();
         let entries: Vec<StoredEntry> = matching.by_ref().take(query.limit).collect();
-        let next = if matching.next().is_some() { entries.last().map(StoredEntry::position) } else { None };
+        let next = if matching.next().is_some() {
+            entries.last().map(StoredEntry::position)
+        } else {
+            None
+        };
         AuditPage { entries, next }
     }
 
     /// The log in numbers, with its newest entries.
     #[must_use]
     pub fn audit_stats(&self) -> (AuditStats, Vec<StoredEntry>) {
-        (self.held.stats.clone(), self.held.entries.iter().take(10).cloned().collect())
+        (
+            self.held.stats.clone(),
+            self.held.entries.iter().take(10).cloned().collect(),
+        )
     }
 }
 
 impl Held {
     fn is_old(&self) -> bool {
-        let seconds = self.documents.values().map(|kept| kept.0.len()).sum::<usize>() / BYTES_PER_SECOND;
+        let seconds = self
+            .documents
+            .values()
+            .map(|kept| kept.0.len())
+            .sum::<usize>()
+            / BYTES_PER_SECOND;
         self.loaded.elapsed() > LEAST_AGE + Duration::from_secs(seconds as u64)
     }
 

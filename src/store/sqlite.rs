@@ -13,15 +13,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params, params_from_iter, types::Value};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params,
+    params_from_iter, types::Value,
+};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::{Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError};
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
-    Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation,
+    Publication, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
     document::{excerpt, sha256_hex},
     list::Listing,
@@ -90,7 +93,11 @@ impl SqliteStore {
         // SQLite gives names such as `:memory:` and `file:…` a meaning; an absolute path has none.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Self {
-            database: Arc::new(Database { path, writer: Mutex::new(None), readers: Mutex::new(Vec::new()) }),
+            database: Arc::new(Database {
+                path,
+                writer: Mutex::new(None),
+                readers: Mutex::new(Vec::new()),
+            }),
             read_turns: Arc::new(Semaphore::new(READERS)),
             write_turns: Arc::new(Semaphore::new(1)),
         }
@@ -101,7 +108,12 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
     {
-        self.run(&self.read_turns, move |database| database.read(ask).map_err(|problem| database.unread(problem))).await
+        self.run(&self.read_turns, move |database| {
+            database
+                .read(ask)
+                .map_err(|problem| database.unread(problem))
+        })
+        .await
     }
 
     /// Runs `work` on a thread that may block; once it has begun it comes to its end, even if nobody waits for it any more.
@@ -111,7 +123,10 @@ impl SqliteStore {
         F: FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     {
         let database = Arc::clone(&self.database);
-        let turn = Arc::clone(turns).acquire_owned().await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        let turn = Arc::clone(turns)
+            .acquire_owned()
+            .await
+            .map_err(|error| StoreError::Failed(error.to_string()))?;
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work(&database)
@@ -128,7 +143,8 @@ impl Repository for SqliteStore {
 
     async fn get(&self, key: &DocumentKey, purpose: Purpose) -> Result<Option<Record>, StoreError> {
         let key = key.clone();
-        self.read(move |snapshot| get(snapshot, &key, purpose)).await
+        self.read(move |snapshot| get(snapshot, &key, purpose))
+            .await
     }
 
     fn recall(&self, _: &DocumentKey) -> Option<Record> {
@@ -137,28 +153,49 @@ impl Repository for SqliteStore {
 
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
         self.read(move |snapshot| {
-            let mut statement = snapshot.prepare_cached("SELECT id FROM documents WHERE kind = ? ORDER BY id")?;
-            let ids = statement.query_map([kind.singular()], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let mut statement =
+                snapshot.prepare_cached("SELECT id FROM documents WHERE kind = ? ORDER BY id")?;
+            let ids = statement
+                .query_map([kind.singular()], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
             Ok(ids)
         })
         .await
     }
 
     async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
-        let page = self.list(kind, &ListQuery { limit: usize::MAX, ..ListQuery::default() }).await?;
-        Ok(Documents { records: page.records, unreadable: page.unreadable })
+        let page = self
+            .list(
+                kind,
+                &ListQuery {
+                    limit: usize::MAX,
+                    ..ListQuery::default()
+                },
+            )
+            .await?;
+        Ok(Documents {
+            records: page.records,
+            unreadable: page.unreadable,
+        })
     }
 
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
         let query = query.clone();
-        self.read(move |snapshot| list(snapshot, kind, &query)).await
+        self.read(move |snapshot| list(snapshot, kind, &query))
+            .await
     }
 
-    async fn commit(&self, changes: &[Change], operation: &Operation) -> Result<Committed, StoreError> {
+    async fn commit(
+        &self,
+        changes: &[Change],
+        operation: &Operation,
+    ) -> Result<Committed, StoreError> {
         let (changes, operation) = (changes.to_vec(), operation.clone());
         let start = Instant::now();
         self.run(&self.write_turns, move |database| {
-            let written = database.write(start, |transaction| commit(transaction, &changes, &operation));
+            let written = database.write(start, |transaction| {
+                commit(transaction, &changes, &operation)
+            });
             written.or_else(|problem| database.settle(problem, &operation))
         })
         .await
@@ -166,7 +203,8 @@ impl Repository for SqliteStore {
 
     async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError> {
         let operation = operation.clone();
-        self.read(move |snapshot| outcome(snapshot, &operation)).await
+        self.read(move |snapshot| outcome(snapshot, &operation))
+            .await
     }
 
     async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
@@ -186,7 +224,8 @@ impl Repository for SqliteStore {
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
         let query = query.clone();
-        self.read(move |snapshot| audit_entries(snapshot, &query)).await
+        self.read(move |snapshot| audit_entries(snapshot, &query))
+            .await
     }
 
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
@@ -205,12 +244,21 @@ impl Repository for SqliteStore {
     async fn pulse(&self) -> Result<Pulse, StoreError> {
         self.read(|snapshot| {
             let number = |sql: &str, of: &[&str]| {
-                let number: Option<i64> = snapshot.prepare_cached(sql)?.query_row(params_from_iter(of), |row| row.get(0))?;
-                Ok::<_, Problem>(number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
+                let number: Option<i64> = snapshot
+                    .prepare_cached(sql)?
+                    .query_row(params_from_iter(of), |row| row.get(0))?;
+                Ok::<_, Problem>(
+                    number
+                        .and_then(|number| u64::try_from(number).ok())
+                        .unwrap_or_default(),
+                )
             };
             let mut documents = [0; Kind::ALL.len()];
             for (count, kind) in documents.iter_mut().zip(Kind::ALL) {
-                *count = number("SELECT count(*) FROM documents WHERE kind = ?", &[kind.singular()])?;
+                *count = number(
+                    "SELECT count(*) FROM documents WHERE kind = ?",
+                    &[kind.singular()],
+                )?;
             }
             Ok(Pulse {
                 seq: number("SELECT max(number) FROM entries", &[])?,
@@ -242,7 +290,11 @@ impl Database {
     }
 
     /// Does `work`, for which its caller waits since `start`, and makes it last, or leaves everything as it is.
-    fn write<T>(&self, start: Instant, work: impl FnOnce(&Connection) -> Result<T, Problem>) -> Result<T, Problem> {
+    fn write<T>(
+        &self,
+        start: Instant,
+        work: impl FnOnce(&Connection) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
         let idle = lock(&self.writer).take();
         let mut connection = idle.map_or_else(|| self.open(), Ok)?;
         connection.busy_timeout(PATIENCE.saturating_sub(start.elapsed()))?;
@@ -261,7 +313,9 @@ impl Database {
     fn open(&self) -> Result<Connection, Problem> {
         self.make_file().map_err(|error| {
             let path = self.path.display();
-            StoreError::Unavailable(format!("`{path}` cannot be made: {error}; choose a place where this user may write"))
+            StoreError::Unavailable(format!(
+                "`{path}` cannot be made: {error}; choose a place where this user may write"
+            ))
         })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
@@ -269,7 +323,8 @@ impl Database {
         // What was answered is on the disk; on a Mac, `fullfsync` alone means the disk and not its cache.
         connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;")?;
         if !self.is_ready(&connection)? {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // Another process may have made the tables while this one waited.
             if !self.is_ready(&transaction)? {
                 transaction.execute_batch(SCHEMA)?;
@@ -307,8 +362,7 @@ impl Database {
 
     /// Whether the file has our tables; it is refused when it has others.
     fn is_ready(&self, connection: &Connection) -> Result<bool, Problem> {
-        let sql =
-            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id, pragma_user_version";
+        let sql = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id, pragma_user_version";
         let path = self.path.display();
         match connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))? {
             (APPLICATION, SCHEMA_VERSION, _) => Ok(true),
@@ -317,13 +371,17 @@ impl Database {
                 "`{path}` was written by a newer version of this program (schema {other}, this one knows {SCHEMA_VERSION}); \
                  update this program"
             )))?,
-            _ => Err(StoreError::Failed(format!("`{path}` is the database of another program; choose another file")))?,
+            _ => Err(StoreError::Failed(format!(
+                "`{path}` is the database of another program; choose another file"
+            )))?,
         }
     }
 
     /// What to answer when a commit met a problem.
     fn settle(&self, problem: Problem, operation: &Operation) -> Result<Committed, StoreError> {
-        let Problem::Commit(error) = &problem else { return Err(self.refused(problem)) };
+        let Problem::Commit(error) = &problem else {
+            return Err(self.refused(problem));
+        };
         // The transaction may have reached the disk or not: its mark tells, read by somebody who knows nothing of it.
         match self.open().and_then(|fresh| outcome(&fresh, operation)) {
             // Whose it is, the caller sees by the entries' ids.
@@ -338,8 +396,12 @@ impl Database {
         let path = self.path.display();
         let reason = match &problem {
             Problem::Sqlite(error) | Problem::Commit(error) => match error.sqlite_error_code() {
-                Some(ErrorCode::DiskFull) => format!("the disk of `{path}` is full, so nothing was written; make room, then try again"),
-                Some(ErrorCode::ReadOnly) => format!("`{path}` may not be written; let this user write the file and its folder"),
+                Some(ErrorCode::DiskFull) => format!(
+                    "the disk of `{path}` is full, so nothing was written; make room, then try again"
+                ),
+                Some(ErrorCode::ReadOnly) => format!(
+                    "`{path}` may not be written; let this user write the file and its folder"
+                ),
                 Some(ErrorCode::SystemIoFailure) => format!(
                     "`{path}` could not be written: {}; make room on its disk, see that the disk is sound, then try again",
                     plain(error)
@@ -359,21 +421,37 @@ impl Database {
             Problem::Sqlite(error) | Problem::Commit(error) => error,
         };
         let answer = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed,
+            ) => {
                 let seconds = PATIENCE.as_secs();
-                StoreError::Unavailable(format!("`{path}` is busy: others were writing it for {seconds} s; try again"))
+                StoreError::Unavailable(format!(
+                    "`{path}` is busy: others were writing it for {seconds} s; try again"
+                ))
             }
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
                 let remedy = "restore it from a backup, or move it away to begin with an empty one";
-                StoreError::Failed(format!("`{path}` is not a sound SQLite database: {}; {remedy}", plain(&error)))
+                StoreError::Failed(format!(
+                    "`{path}` is not a sound SQLite database: {}; {remedy}",
+                    plain(&error)
+                ))
             }
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-                let remedy = "see that it is a file, and that this user may write it and its folder";
-                StoreError::Unavailable(format!("`{path}` cannot be opened: {}; {remedy}", plain(&error)))
+                let remedy =
+                    "see that it is a file, and that this user may write it and its folder";
+                StoreError::Unavailable(format!(
+                    "`{path}` cannot be opened: {}; {remedy}",
+                    plain(&error)
+                ))
             }
             Some(ErrorCode::SystemIoFailure | ErrorCode::DiskFull) => {
                 let remedy = "see that its disk is sound and has room";
-                StoreError::Unavailable(format!("`{path}` cannot be read: {}; {remedy}", plain(&error)))
+                StoreError::Unavailable(format!(
+                    "`{path}` cannot be read: {}; {remedy}",
+                    plain(&error)
+                ))
             }
             _ => StoreError::Failed(format!("SQLite answered, for `{path}`: {}", plain(&error))),
         };
@@ -413,7 +491,10 @@ fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
     let start = Instant::now();
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())) {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < PATIENCE => {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && start.elapsed() < PATIENCE =>
+            {
                 thread::sleep(Duration::from_millis(10));
             }
             result => return result,
@@ -423,31 +504,51 @@ fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
 
 /// What an error says, with SQLite's number for it.
 fn plain(error: &rusqlite::Error) -> String {
-    error.sqlite_extended_error_code().map_or_else(|| error.to_string(), |code| format!("{error} (SQLite error {code})"))
+    error.sqlite_extended_error_code().map_or_else(
+        || error.to_string(),
+        |code| format!("{error} (SQLite error {code})"),
+    )
 }
 
-fn get(snapshot: &Connection, key: &DocumentKey, purpose: Purpose) -> Result<Option<Record>, Problem> {
-    let Some(bytes) = stored(snapshot, key)? else { return Ok(None) };
+fn get(
+    snapshot: &Connection,
+    key: &DocumentKey,
+    purpose: Purpose,
+) -> Result<Option<Record>, Problem> {
+    let Some(bytes) = stored(snapshot, key)? else {
+        return Ok(None);
+    };
     let latest_entry = match purpose {
         Purpose::Show => None,
         Purpose::Change => latest_entry(snapshot, key)?,
     };
     match parse(key.clone(), bytes) {
         Ok(record) => Ok(Some(record.with_latest_entry(latest_entry))),
-        Err(problem) => Err(StoreError::Corrupt { key: place(key), problem })?,
+        Err(problem) => Err(StoreError::Corrupt {
+            key: place(key),
+            problem,
+        })?,
     }
 }
 
 /// What is stored for a document: bytes, because somebody may have put there what is no text.
 fn stored(connection: &Connection, key: &DocumentKey) -> rusqlite::Result<Option<Vec<u8>>> {
-    let mut statement = connection.prepare_cached("SELECT text FROM documents WHERE kind = ? AND id = ?")?;
-    statement.query_row([key.kind.singular(), &key.id], |row| Ok(row.get_ref(0)?.as_bytes()?.to_vec())).optional()
+    let mut statement =
+        connection.prepare_cached("SELECT text FROM documents WHERE kind = ? AND id = ?")?;
+    statement
+        .query_row([key.kind.singular(), &key.id], |row| {
+            Ok(row.get_ref(0)?.as_bytes()?.to_vec())
+        })
+        .optional()
 }
 
 /// The entry of the newest commit to a document. Scores never go back, so that the index of scores finds it.
 fn latest_entry(connection: &Connection, key: &DocumentKey) -> rusqlite::Result<Option<String>> {
     let sql = "SELECT text FROM entries WHERE entity_id = ? AND kind = ? AND seq IS NOT NULL ORDER BY score DESC, seq DESC LIMIT 1";
-    connection.prepare_cached(sql)?.query_row([&key.id, key.kind.singular()], |row| row.get(0)).optional()
+    connection
+        .prepare_cached(sql)?
+        .query_row([&key.id, key.kind.singular()], |row| row.get(0))
+        .optional()
 }
 
 fn parse(key: DocumentKey, bytes: Vec<u8>) -> Result<Record, String> {
@@ -463,8 +564,14 @@ fn place(key: &DocumentKey) -> String {
 fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage, Problem> {
     // What is not searched is not read: without these two columns an index alone gives the list.
     let tags = if query.tag.is_some() { "tags" } else { "'[]'" };
-    let searched = if query.words.is_empty() { "''" } else { "searched" };
-    let sql = format!("SELECT id, status, featured, updated, {tags}, {searched} FROM documents WHERE listed = 1 AND kind = ?");
+    let searched = if query.words.is_empty() {
+        "''"
+    } else {
+        "searched"
+    };
+    let sql = format!(
+        "SELECT id, status, featured, updated, {tags}, {searched} FROM documents WHERE listed = 1 AND kind = ?"
+    );
     let mut select = Select::new(sql, kind.singular().to_owned());
     if let Some(status) = &query.status {
         select.and("status = ?", [status.clone().into()]);
@@ -485,11 +592,22 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
 
     let mut page = ListPage::default();
     let unreadable = |key: &DocumentKey, problem: &str| {
-        format!("left out the document at `{}`: {problem}; restore it from a backup or delete its row", excerpt(&place(key)))
+        format!(
+            "left out the document at `{}`: {problem}; restore it from a backup or delete its row",
+            excerpt(&place(key))
+        )
     };
     // What somebody wrote by hand is read as it is, until a commit replaces it.
-    let edited = Select::new("SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(), kind.singular().to_owned());
-    for (id, bytes) in edited.all(snapshot, |row| Ok((row.get::<_, String>(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))? {
+    let edited = Select::new(
+        "SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(),
+        kind.singular().to_owned(),
+    );
+    for (id, bytes) in edited.all(snapshot, |row| {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get_ref(1)?.as_bytes()?.to_vec(),
+        ))
+    })? {
         let key = DocumentKey::new(kind, id);
         match parse(key.clone(), bytes) {
             Ok(record) => listings.push(record.listing().clone()),
@@ -510,61 +628,109 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
     Ok(page)
 }
 
-fn commit(transaction: &Connection, changes: &[Change], operation: &Operation) -> Result<Committed, Problem> {
+fn commit(
+    transaction: &Connection,
+    changes: &[Change],
+    operation: &Operation,
+) -> Result<Committed, Problem> {
     if let Some(committed) = outcome(transaction, operation)? {
         return Ok(committed);
     }
-    let newest_score: Option<i64> = transaction.prepare_cached("SELECT max(score) FROM entries")?.query_row([], |row| row.get(0))?;
+    let newest_score: Option<i64> = transaction
+        .prepare_cached("SELECT max(score) FROM entries")?
+        .query_row([], |row| row.get(0))?;
     // A log that was carried here goes on with its own numbers.
-    let greatest: Option<i64> = transaction.prepare_cached("SELECT max(number) FROM entries")?.query_row([], |row| row.get(0))?;
-    let before = greatest.and_then(|seq| u64::try_from(seq).ok()).unwrap_or_default();
-    let score = changes.first().map_or(0, |change| change.time().millis()).max(newest_score.unwrap_or(i64::MIN));
+    let greatest: Option<i64> = transaction
+        .prepare_cached("SELECT max(number) FROM entries")?
+        .query_row([], |row| row.get(0))?;
+    let before = greatest
+        .and_then(|seq| u64::try_from(seq).ok())
+        .unwrap_or_default();
+    let score = changes
+        .first()
+        .map_or(0, |change| change.time().millis())
+        .max(newest_score.unwrap_or(i64::MIN));
 
-    let mut committed = Committed { entries: Vec::with_capacity(changes.len()), replayed: false };
+    let mut committed = Committed {
+        entries: Vec::with_capacity(changes.len()),
+        replayed: false,
+    };
     for (change, seq) in changes.iter().zip(before + 1..) {
         check_unchanged(transaction, change)?;
         replace_document(transaction, change)?;
-        let entry = StoredEntry::parse(entry_text(seq, Timestamp::from_millis(score), &change.entry_rest()));
+        let entry = StoredEntry::parse(entry_text(
+            seq,
+            Timestamp::from_millis(score),
+            &change.entry_rest(),
+        ));
         insert_entry(transaction, Some(seq), score, &entry)?;
         committed.entries.push(entry);
     }
 
-    transaction.prepare_cached("DELETE FROM operations WHERE expires <= unixepoch()")?.execute([])?;
+    transaction
+        .prepare_cached("DELETE FROM operations WHERE expires <= unixepoch()")?
+        .execute([])?;
     let mark = "REPLACE INTO operations (key, fingerprint, first, last, expires) VALUES (?, ?, ?, ?, unixepoch() + ?)";
     let first = integer(before + 1);
     let last = integer(before) + i64::try_from(changes.len()).unwrap_or_default();
-    transaction.prepare_cached(mark)?.execute(params![operation.key(), operation.fingerprint(), first, last, operation.seconds()])?;
+    transaction.prepare_cached(mark)?.execute(params![
+        operation.key(),
+        operation.fingerprint(),
+        first,
+        last,
+        operation.seconds()
+    ])?;
     Ok(committed)
 }
 
 /// What an operation did that was committed before, and whose mark has not expired.
 fn outcome(connection: &Connection, operation: &Operation) -> Result<Option<Committed>, Problem> {
-    let mark = "SELECT fingerprint, first, last FROM operations WHERE key = ? AND expires > unixepoch()";
-    let mark = connection.prepare_cached(mark)?.query_row([operation.key()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-    let Some((fingerprint, first, last)): Option<(String, i64, i64)> = mark.optional()? else { return Ok(None) };
+    let mark =
+        "SELECT fingerprint, first, last FROM operations WHERE key = ? AND expires > unixepoch()";
+    let mark = connection
+        .prepare_cached(mark)?
+        .query_row([operation.key()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        });
+    let Some((fingerprint, first, last)): Option<(String, i64, i64)> = mark.optional()? else {
+        return Ok(None);
+    };
     if fingerprint != operation.fingerprint() {
         return Err(StoreError::Mismatch.into());
     }
-    let mut statement = connection.prepare_cached("SELECT text FROM entries WHERE seq BETWEEN ? AND ? ORDER BY seq")?;
-    let entries = statement.query_map([first, last], |row| row.get(0).map(StoredEntry::parse))?.collect::<Result<_, _>>()?;
-    Ok(Some(Committed { entries, replayed: true }))
+    let mut statement = connection
+        .prepare_cached("SELECT text FROM entries WHERE seq BETWEEN ? AND ? ORDER BY seq")?;
+    let entries = statement
+        .query_map([first, last], |row| row.get(0).map(StoredEntry::parse))?
+        .collect::<Result<_, _>>()?;
+    Ok(Some(Committed {
+        entries,
+        replayed: true,
+    }))
 }
 
 /// A conflict, if what is stored is not what the change was made from, or has come to be it again meanwhile.
 fn check_unchanged(transaction: &Connection, change: &Change) -> Result<(), Problem> {
-    let unchanged = stored(transaction, change.key())?.as_deref() == change.expected_text().map(str::as_bytes);
+    let unchanged =
+        stored(transaction, change.key())?.as_deref() == change.expected_text().map(str::as_bytes);
     let explained = change.expected_text().is_none()
-        || match (latest_entry(transaction, change.key())?, change.expected_entry_prefix()) {
+        || match (
+            latest_entry(transaction, change.key())?,
+            change.expected_entry_prefix(),
+        ) {
             (Some(entry), Some(prefix)) => entry.starts_with(prefix),
             (entry, prefix) => entry.is_none() && prefix.is_none(),
         };
-    if unchanged && explained { Ok(()) } else { Err(StoreError::Conflict.into()) }
+    if unchanged && explained {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict.into())
+    }
 }
 
 fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Result<usize> {
     let (key, listing) = (change.key(), change.next().listing());
-    let sql =
-        "REPLACE INTO documents (kind, id, listed, status, featured, updated, tags, searched, text) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?)";
+    let sql = "REPLACE INTO documents (kind, id, listed, status, featured, updated, tags, searched, text) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?)";
     transaction.prepare_cached(sql)?.execute(params![
         key.kind.singular(),
         key.id,
@@ -578,7 +744,12 @@ fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Resu
 }
 
 /// Adds an entry to the log, and says whether it is new there: 1 or 0. One that a commit makes always is.
-fn insert_entry(transaction: &Connection, seq: Option<u64>, score: i64, entry: &StoredEntry) -> rusqlite::Result<usize> {
+fn insert_entry(
+    transaction: &Connection,
+    seq: Option<u64>,
+    score: i64,
+    entry: &StoredEntry,
+) -> rusqlite::Result<usize> {
     let sql = "INSERT INTO entries (seq, number, score, kind, entity_id, action, source, digest, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (digest) DO NOTHING";
     transaction.prepare_cached(sql)?.execute(params![
@@ -607,8 +778,12 @@ fn audit_entries(snapshot: &Connection, query: &AuditQuery) -> Result<AuditPage,
         ("source", query.source.as_deref()),
         ("kind", query.kind.map(Kind::singular)),
     ];
-    let telling = equal.iter().find(|(_, wanted)| wanted.is_some()).map_or("score", |(column, _)| column);
-    let sql = format!("SELECT score, text FROM entries INDEXED BY entries_by_{telling} WHERE score >= ?");
+    let telling = equal
+        .iter()
+        .find(|(_, wanted)| wanted.is_some())
+        .map_or("score", |(column, _)| column);
+    let sql =
+        format!("SELECT score, text FROM entries INDEXED BY entries_by_{telling} WHERE score >= ?");
     let mut select = Select::new(sql, query.since.map_or(i64::MIN, Timestamp::millis_ceil));
     for (column, wanted) in equal {
         if let Some(wanted) = wanted {
@@ -621,34 +796,68 @@ fn audit_entries(snapshot: &Connection, query: &AuditQuery) -> Result<AuditPage,
     if let Some(after) = &query.after {
         // Of the place's own millisecond what has a lesser text follows; nothing, if the place is not in this log.
         let place = "SELECT text FROM entries WHERE score = ? AND substr(digest, 1, 16) = ?";
-        let place =
-            snapshot.prepare_cached(place)?.query_row(params![after.score, after.digest], |row| row.get::<_, String>(0)).optional()?;
+        let place = snapshot
+            .prepare_cached(place)?
+            .query_row(params![after.score, after.digest], |row| {
+                row.get::<_, String>(0)
+            })
+            .optional()?;
         select.and("score <= ?", [after.score.into()]);
-        select.and("(score < ? OR text < ?)", [after.score.into(), place.unwrap_or_default().into()]);
+        select.and(
+            "(score < ? OR text < ?)",
+            [after.score.into(), place.unwrap_or_default().into()],
+        );
     }
-    select.end("ORDER BY score DESC, text DESC LIMIT ?", i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1).into());
-    let mut found: Vec<(i64, String)> = select.all(snapshot, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    select.end(
+        "ORDER BY score DESC, text DESC LIMIT ?",
+        i64::try_from(query.limit)
+            .unwrap_or(i64::MAX)
+            .saturating_add(1)
+            .into(),
+    );
+    let mut found: Vec<(i64, String)> =
+        select.all(snapshot, |row| Ok((row.get(0)?, row.get(1)?)))?;
 
     let more = found.len() > query.limit;
     found.truncate(query.limit);
     let last = found.last().filter(|_| more);
-    let next = last.map(|(score, text)| AuditPosition { score: *score, digest: sha256_hex(text.as_bytes()).chars().take(16).collect() });
-    Ok(AuditPage { entries: found.into_iter().map(|(_, text)| StoredEntry::parse(text)).collect(), next })
+    let next = last.map(|(score, text)| AuditPosition {
+        score: *score,
+        digest: sha256_hex(text.as_bytes()).chars().take(16).collect(),
+    });
+    Ok(AuditPage {
+        entries: found
+            .into_iter()
+            .map(|(_, text)| StoredEntry::parse(text))
+            .collect(),
+        next,
+    })
 }
 
 fn audit_stats(snapshot: &Connection) -> Result<AuditStats, Problem> {
-    let count = |row: &rusqlite::Row, column| Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default());
-    let total = snapshot.prepare_cached("SELECT count(*) FROM entries")?.query_row([], |row| count(row, 0))?;
-    let mut stats = AuditStats { total, ..AuditStats::default() };
+    let count = |row: &rusqlite::Row, column| {
+        Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
+    };
+    let total = snapshot
+        .prepare_cached("SELECT count(*) FROM entries")?
+        .query_row([], |row| count(row, 0))?;
+    let mut stats = AuditStats {
+        total,
+        ..AuditStats::default()
+    };
     for (category, counts) in Category::ALL.into_iter().zip(&mut stats.counts) {
         let column = match category {
             Category::Action => "action",
             Category::EntityType => "kind",
             Category::Source => "source",
         };
-        let sql = format!("SELECT {column}, count(*) FROM entries WHERE {column} IS NOT NULL GROUP BY {column}");
+        let sql = format!(
+            "SELECT {column}, count(*) FROM entries WHERE {column} IS NOT NULL GROUP BY {column}"
+        );
         let mut statement = snapshot.prepare_cached(&sql)?;
-        *counts = statement.query_map([], |row| Ok((row.get(0)?, count(row, 1)?)))?.collect::<Result<_, _>>()?;
+        *counts = statement
+            .query_map([], |row| Ok((row.get(0)?, count(row, 1)?)))?
+            .collect::<Result<_, _>>()?;
     }
     Ok(stats)
 }
@@ -661,7 +870,10 @@ struct Select {
 
 impl Select {
     fn new(sql: String, value: impl Into<Value>) -> Self {
-        Self { sql, values: vec![value.into()] }
+        Self {
+            sql,
+            values: vec![value.into()],
+        }
     }
 
     fn and<const N: usize>(&mut self, condition: &str, values: [Value; N]) {
@@ -676,8 +888,15 @@ impl Select {
         self.values.push(value);
     }
 
-    fn all<T>(self, connection: &Connection, read: impl FnMut(&rusqlite::Row) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
-        connection.prepare_cached(&self.sql)?.query_map(params_from_iter(self.values), read)?.collect()
+    fn all<T>(
+        self,
+        connection: &Connection,
+        read: impl FnMut(&rusqlite::Row) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        connection
+            .prepare_cached(&self.sql)?
+            .query_map(params_from_iter(self.values), read)?
+            .collect()
     }
 }
 
@@ -693,7 +912,10 @@ mod tests {
     }
 
     fn creation(id: &str, title: &str) -> Change {
-        let document = Map::from_iter([("id".to_owned(), json!(id)), ("title".to_owned(), json!(title))]);
+        let document = Map::from_iter([
+            ("id".to_owned(), json!(id)),
+            ("title".to_owned(), json!(title)),
+        ]);
         let circumstances = Circumstances {
             origin: Origin::new(Source::Admin),
             operation: operation(id),
@@ -730,7 +952,11 @@ mod tests {
             let racers: Vec<_> = (0..8)
                 .map(|number| {
                     let store = SqliteStore::new(&path);
-                    tokio::spawn(async move { create(&store, &format!("racer-{number}")).await.map(|done| done.entries[0].seq()) })
+                    tokio::spawn(async move {
+                        create(&store, &format!("racer-{number}"))
+                            .await
+                            .map(|done| done.entries[0].seq())
+                    })
                 })
                 .collect();
             let mut numbers = Vec::new();
@@ -771,7 +997,11 @@ mod tests {
         let text = folder.path().join("text.db");
         fs::write(&text, "dear diary, this is not a database").unwrap();
 
-        for (path, said) in [(newer, "newer version"), (foreign, "another program"), (text, "not a sound SQLite database")] {
+        for (path, said) in [
+            (newer, "newer version"),
+            (foreign, "another program"),
+            (text, "not a sound SQLite database"),
+        ] {
             let before = fs::read(&path).unwrap();
             let store = SqliteStore::new(&path);
 
@@ -779,7 +1009,10 @@ mod tests {
             let written = create(&store, "b").await.unwrap_err().to_string();
 
             for message in [read, written] {
-                assert!(message.contains(said) && message.contains(path.to_str().unwrap()), "{message}");
+                assert!(
+                    message.contains(said) && message.contains(path.to_str().unwrap()),
+                    "{message}"
+                );
             }
             assert_eq!(fs::read(&path).unwrap(), before);
         }
@@ -790,10 +1023,19 @@ mod tests {
         let (folder, _) = file();
         fs::write(folder.path().join("a-file"), "").unwrap();
 
-        for path in [folder.path().to_owned(), folder.path().join("a-file/store.db")] {
-            let error = SqliteStore::new(&path).ids(Kind::Project).await.unwrap_err();
+        for path in [
+            folder.path().to_owned(),
+            folder.path().join("a-file/store.db"),
+        ] {
+            let error = SqliteStore::new(&path)
+                .ids(Kind::Project)
+                .await
+                .unwrap_err();
 
-            assert!(matches!(&error, StoreError::Unavailable(said) if said.contains(path.to_str().unwrap())), "{error}");
+            assert!(
+                matches!(&error, StoreError::Unavailable(said) if said.contains(path.to_str().unwrap())),
+                "{error}"
+            );
         }
     }
 
@@ -803,18 +1045,39 @@ mod tests {
         let store = SqliteStore::new(&path);
         create(&store, "before").await.unwrap();
         let full = lock(&store.database.writer).take().unwrap();
-        let pages: i64 = full.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-        full.query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |_| Ok(())).unwrap();
+        let pages: i64 = full
+            .query_row("PRAGMA page_count", [], |row| row.get(0))
+            .unwrap();
+        full.query_row(
+            &format!("PRAGMA max_page_count = {}", pages + 2),
+            [],
+            |_| Ok(()),
+        )
+        .unwrap();
         *lock(&store.database.writer) = Some(full);
-        let large = [creation("small", "small"), creation("large", &"x".repeat(100_000))];
+        let large = [
+            creation("small", "small"),
+            creation("large", &"x".repeat(100_000)),
+        ];
 
         let error = store.commit(&large, &operation("large")).await.unwrap_err();
 
-        assert!(matches!(&error, StoreError::ReadOnly(said) if said.contains("make room")), "{error}");
+        assert!(
+            matches!(&error, StoreError::ReadOnly(said) if said.contains("make room")),
+            "{error}"
+        );
         assert_eq!(ids(&store).await, ["before"]);
         assert_eq!(store.audit_stats().await.unwrap().total, 1);
         assert!(store.outcome(&operation("large")).await.unwrap().is_none());
-        assert_eq!(store.commit(&large, &operation("large")).await.unwrap().entries[1].seq(), Some(3));
+        assert_eq!(
+            store
+                .commit(&large, &operation("large"))
+                .await
+                .unwrap()
+                .entries[1]
+                .seq(),
+            Some(3)
+        );
     }
 
     #[tokio::test]
@@ -827,10 +1090,19 @@ mod tests {
 
         // The caller waits for longer than a writer may, so that no time is left when it is this one's turn.
         let start = Instant::now().checked_sub(PATIENCE).unwrap();
-        let problem = store.database.write(start, |transaction| commit(transaction, &[creation("b", "b")], &operation("b"))).err().unwrap();
+        let problem = store
+            .database
+            .write(start, |transaction| {
+                commit(transaction, &[creation("b", "b")], &operation("b"))
+            })
+            .err()
+            .unwrap();
         let error = store.database.settle(problem, &operation("b")).unwrap_err();
 
-        assert!(matches!(&error, StoreError::Unavailable(said) if said.contains("busy")), "{error}");
+        assert!(
+            matches!(&error, StoreError::Unavailable(said) if said.contains("busy")),
+            "{error}"
+        );
         assert_eq!(ids(&store).await, ["a"]);
         other.execute_batch("COMMIT").unwrap();
         create(&store, "b").await.unwrap();
@@ -841,16 +1113,28 @@ mod tests {
         let (_folder, path) = file();
         let store = SqliteStore::new(&path);
         create(&store, "a").await.unwrap();
-        let lost = || Problem::Commit(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None));
+        let lost = || {
+            Problem::Commit(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC),
+                None,
+            ))
+        };
 
         let there = store.database.settle(lost(), &operation("a")).unwrap();
         let not_there = store.database.settle(lost(), &operation("b")).unwrap_err();
-        fs::write(&path, "the disk is gone, and with it what was on it: nothing can be said any more").unwrap();
+        fs::write(
+            &path,
+            "the disk is gone, and with it what was on it: nothing can be said any more",
+        )
+        .unwrap();
         let unknown = store.database.settle(lost(), &operation("b")).unwrap_err();
 
         assert_eq!((there.entries.len(), there.replayed), (1, true));
         assert!(matches!(not_there, StoreError::ReadOnly(_)), "{not_there}");
-        assert!(matches!(unknown, StoreError::OutcomeUnknown(_)), "{unknown}");
+        assert!(
+            matches!(unknown, StoreError::OutcomeUnknown(_)),
+            "{unknown}"
+        );
     }
 
     #[tokio::test]
@@ -859,15 +1143,27 @@ mod tests {
         let store = SqliteStore::new(&path);
         create(&store, "a").await.unwrap();
         let other_request = Operation::once("a", json!("another request"));
-        assert!(matches!(store.outcome(&other_request).await, Err(StoreError::Mismatch)));
+        assert!(matches!(
+            store.outcome(&other_request).await,
+            Err(StoreError::Mismatch)
+        ));
 
         by_hand(&path, "UPDATE operations SET expires = unixepoch() - 1");
 
         assert!(store.outcome(&operation("a")).await.unwrap().is_none());
         create(&store, "b").await.unwrap();
-        let left: i64 = Connection::open(&path).unwrap().query_row("SELECT count(*) FROM operations", [], |row| row.get(0)).unwrap();
+        let left: i64 = Connection::open(&path)
+            .unwrap()
+            .query_row("SELECT count(*) FROM operations", [], |row| row.get(0))
+            .unwrap();
         assert_eq!(left, 1);
-        assert!(!store.commit(&[creation("c", "c")], &other_request).await.unwrap().replayed);
+        assert!(
+            !store
+                .commit(&[creation("c", "c")], &other_request)
+                .await
+                .unwrap()
+                .replayed
+        );
     }
 
     #[tokio::test]
@@ -885,14 +1181,50 @@ mod tests {
                UPDATE documents SET text = CAST(x'7bff7d' AS TEXT) WHERE id = 'bytes';
                INSERT INTO documents (kind, id, text) VALUES ('project', 'added', '{"metadata":{"status":"draft"}}');"#,
         );
-        let drafts = ListQuery { status: Some("draft".to_owned()), limit: 10, ..ListQuery::default() };
+        let drafts = ListQuery {
+            status: Some("draft".to_owned()),
+            limit: 10,
+            ..ListQuery::default()
+        };
         let page = store.list(Kind::Project, &drafts).await.unwrap();
-        let all = store.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap();
+        let all = store
+            .list(
+                Kind::Project,
+                &ListQuery {
+                    limit: 10,
+                    ..ListQuery::default()
+                },
+            )
+            .await
+            .unwrap();
 
-        assert_eq!(page.records.iter().map(|record| record.key().id.as_str()).collect::<Vec<_>>(), ["added", "edited"]);
-        assert_eq!((page.total, page.unreadable.len(), all.total, all.records.len()), (2, 2, 3, 3));
-        assert!(page.unreadable.iter().any(|said| said.contains("documents/project/broken")), "{:?}", page.unreadable);
+        assert_eq!(
+            page.records
+                .iter()
+                .map(|record| record.key().id.as_str())
+                .collect::<Vec<_>>(),
+            ["added", "edited"]
+        );
+        assert_eq!(
+            (
+                page.total,
+                page.unreadable.len(),
+                all.total,
+                all.records.len()
+            ),
+            (2, 2, 3, 3)
+        );
+        assert!(
+            page.unreadable
+                .iter()
+                .any(|said| said.contains("documents/project/broken")),
+            "{:?}",
+            page.unreadable
+        );
         let key = DocumentKey::new(Kind::Project, "bytes");
-        assert!(matches!(store.get(&key, Purpose::Show).await, Err(StoreError::Corrupt { .. })));
+        assert!(matches!(
+            store.get(&key, Purpose::Show).await,
+            Err(StoreError::Corrupt { .. })
+        ));
     }
 }

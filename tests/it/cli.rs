@@ -21,11 +21,18 @@ fn run(home: &Home, arguments: &[&str]) -> (i32, String, String) {
 
 fn said(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 fn folder(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name).to_string_lossy().into_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(name)
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn store(home: &Home) -> String {
@@ -36,7 +43,17 @@ fn store(home: &Home) -> String {
 fn every_wrong_option_is_told_at_once_and_without_secrets() {
     let home = Home::new();
 
-    let arguments = ["http", "--listen", "0.0.0.0:80", "--log", "loud", "--store", "redis://:s3cret@", "--allowed-host", "a/b"];
+    let arguments = [
+        "http",
+        "--listen",
+        "0.0.0.0:80",
+        "--log",
+        "loud",
+        "--store",
+        "redis://:s3cret@",
+        "--allowed-host",
+        "a/b",
+    ];
     let (code, stdout, stderr) = run(&home, &arguments);
     let (unknown, _, _) = run(&home, &["stdio", "--shout"]);
 
@@ -52,7 +69,13 @@ fn help_shows_no_secret_of_the_environment() {
     let home = Home::new();
 
     let mut command = home.command(PROGRAM);
-    let (code, stdout, _) = said(&command.args(["stdio", "--help"]).env("PORTFOLIO_STORE", "redis://:s3cret@host").output().unwrap());
+    let (code, stdout, _) = said(
+        &command
+            .args(["stdio", "--help"])
+            .env("PORTFOLIO_STORE", "redis://:s3cret@host")
+            .output()
+            .unwrap(),
+    );
 
     assert_eq!(code, 0);
     assert!(stdout.contains("--key-prefix") && !stdout.contains("s3cret"));
@@ -63,7 +86,11 @@ fn variables_that_do_not_parse_or_are_not_supported_are_refused() {
     let home = Home::new();
 
     let mut command = home.command(PROGRAM);
-    command.arg("stdio").env("PORTFOLIO_READ_ONLY", "perhaps").env("PORTFOLIO_MIRROR", "json:x").env("REDIS_URL", "http://x");
+    command
+        .arg("stdio")
+        .env("PORTFOLIO_READ_ONLY", "perhaps")
+        .env("PORTFOLIO_MIRROR", "json:x")
+        .env("REDIS_URL", "http://x");
     let (code, _, stderr) = said(&command.output().unwrap());
 
     assert_eq!(code, 2);
@@ -75,16 +102,31 @@ fn variables_that_do_not_parse_or_are_not_supported_are_refused() {
 #[test]
 fn an_import_keeps_documents_and_repeating_it_changes_nothing() {
     let home = Home::new();
-    let arguments = ["import", &folder("examples/content"), "--store", &store(&home)];
+    let arguments = [
+        "import",
+        &folder("examples/content"),
+        "--store",
+        &store(&home),
+    ];
 
     let (dry, would, _) = run(&home, &[&arguments[..], &["--dry-run"]].concat());
     let (first, created, stderr) = run(&home, &arguments);
     let (second, unchanged, _) = run(&home, &arguments);
 
     assert_eq!((dry, first, second), (0, 0, 0), "{stderr}");
-    assert!(would.contains("would create project `rdv-artisan`") && would.contains("nothing was written: 6 created"), "{would}");
-    assert!(created.contains("6 created, 0 replaced, 0 unchanged"), "{created}");
-    assert!(unchanged.contains("0 created, 0 replaced, 6 unchanged"), "{unchanged}");
+    assert!(
+        would.contains("would create project `rdv-artisan`")
+            && would.contains("nothing was written: 6 created"),
+        "{would}"
+    );
+    assert!(
+        created.contains("6 created, 0 replaced, 0 unchanged"),
+        "{created}"
+    );
+    assert!(
+        unchanged.contains("0 created, 0 replaced, 6 unchanged"),
+        "{unchanged}"
+    );
     assert!(stderr.contains("content is in sqlite:"), "{stderr}");
 }
 
@@ -98,28 +140,58 @@ async fn documents_that_differ_are_left_unless_forced_and_every_replaced_value_i
     projects[0]["title"] = json!("Replaced");
     fs::write(changed.join("projects.json"), projects.to_string()).unwrap();
     let (store, changed) = (store(&home), changed.to_string_lossy().into_owned());
-    run(&home, &["import", &folder("examples/content"), "--store", &store]);
+    run(
+        &home,
+        &["import", &folder("examples/content"), "--store", &store],
+    );
 
     let (left, listed, _) = run(&home, &["import", &changed, "--store", &store]);
     let (forced, replaced, _) = run(&home, &["import", &changed, "--store", &store, "--force"]);
 
     assert_eq!((left, forced), (1, 0));
-    assert!(listed.contains("differs") && listed.contains("title") && listed.contains("--force"), "{listed}");
+    assert!(
+        listed.contains("differs") && listed.contains("title") && listed.contains("--force"),
+        "{listed}"
+    );
     assert!(replaced.contains("1 replaced, 2 unchanged"), "{replaced}");
     let client = Mcp::start_with(&["--store", &store]).await;
-    let log = client.call("get_audit_log", json!({ "action": "update" })).await;
+    let log = client
+        .call("get_audit_log", json!({ "action": "update" }))
+        .await;
     assert_eq!(log["data"][0]["changes"][0]["newValue"], "Replaced");
-    assert_eq!((&log["data"][0]["source"], &log["data"][0]["metadata"]["transport"]), (&json!("admin"), &json!("cli")));
+    assert_eq!(
+        (
+            &log["data"][0]["source"],
+            &log["data"][0]["metadata"]["transport"]
+        ),
+        (&json!("admin"), &json!("cli"))
+    );
 }
 
 #[test]
 fn a_folder_with_wrong_ids_is_refused_whole_with_every_reason() {
     let home = Home::new();
 
-    let (code, stdout, _) = run(&home, &["import", &folder("tests/fixtures/refused"), "--store", &store(&home)]);
+    let (code, stdout, _) = run(
+        &home,
+        &[
+            "import",
+            &folder("tests/fixtures/refused"),
+            "--store",
+            &store(&home),
+        ],
+    );
 
     assert_eq!(code, 1);
-    for problem in ["missing", "twice", "Bad_ID", "123", "true", "../etc", "nothing was imported"] {
+    for problem in [
+        "missing",
+        "twice",
+        "Bad_ID",
+        "123",
+        "true",
+        "../etc",
+        "nothing was imported",
+    ] {
         assert!(stdout.contains(problem), "{problem} is not told: {stdout}");
     }
 }
@@ -131,13 +203,27 @@ fn files_that_are_nested_too_deep_are_refused() {
     fs::create_dir(&folder).unwrap();
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     fs::write(folder.join("projects.json"), format!("[{deep}]")).unwrap();
-    fs::write(folder.join("audit.jsonl"), format!("{{}}\n{{\"id\":{deep}}}\n")).unwrap();
+    fs::write(
+        folder.join("audit.jsonl"),
+        format!("{{}}\n{{\"id\":{deep}}}\n"),
+    )
+    .unwrap();
 
-    let (code, stdout, _) = run(&home, &["import", &folder.to_string_lossy(), "--store", &store(&home)]);
+    let (code, stdout, _) = run(
+        &home,
+        &[
+            "import",
+            &folder.to_string_lossy(),
+            "--store",
+            &store(&home),
+        ],
+    );
 
     assert_eq!(code, 1);
     for file in ["projects.json", "audit.jsonl, line 2"] {
-        let told = stdout.lines().any(|line| line.contains(file) && line.contains("10001 levels deep, and at most 64"));
+        let told = stdout
+            .lines()
+            .any(|line| line.contains(file) && line.contains("10001 levels deep, and at most 64"));
         assert!(told, "{file}: {stdout}");
     }
 }
@@ -154,20 +240,46 @@ async fn audit_entries_of_older_programs_are_carried_over_once_and_unchanged() {
     assert!(carried.contains("8 of 8 audit entries"), "{carried}");
     assert!(again.contains("0 of 8 audit entries"), "{again}");
     let client = Mcp::start_with(&["--store", &store]).await;
-    let log = client.call("get_audit_log", json!({ "detail": "full" })).await;
-    let entries: Value = serde_json::from_str(&fs::read_to_string(Path::new(&legacy).join("audit.json")).unwrap()).unwrap();
+    let log = client
+        .call("get_audit_log", json!({ "detail": "full" }))
+        .await;
+    let entries: Value =
+        serde_json::from_str(&fs::read_to_string(Path::new(&legacy).join("audit.json")).unwrap())
+            .unwrap();
     for entry in entries.as_array().unwrap() {
-        assert!(log["data"].as_array().unwrap().contains(entry), "{entry} is not in the log");
+        assert!(
+            log["data"].as_array().unwrap().contains(entry),
+            "{entry} is not in the log"
+        );
     }
-    assert_eq!(client.call("get_audit_stats", json!({})).await["data"]["totalEntries"], 8);
+    assert_eq!(
+        client.call("get_audit_stats", json!({})).await["data"]["totalEntries"],
+        8
+    );
 }
 
 #[test]
 fn a_store_that_cannot_be_reached_is_the_systems_fault() {
     let home = Home::new();
 
-    let (code, _, stderr) = run(&home, &["import", &folder("examples/content"), "--store", "redis://127.0.0.1:1"]);
-    let (nowhere, said, _) = run(&home, &["import", &home.path().join("nowhere").to_string_lossy(), "--store", &store(&home)]);
+    let (code, _, stderr) = run(
+        &home,
+        &[
+            "import",
+            &folder("examples/content"),
+            "--store",
+            "redis://127.0.0.1:1",
+        ],
+    );
+    let (nowhere, said, _) = run(
+        &home,
+        &[
+            "import",
+            &home.path().join("nowhere").to_string_lossy(),
+            "--store",
+            &store(&home),
+        ],
+    );
 
     assert_eq!(code, 3);
     assert!(stderr.contains("cannot be reached"), "{stderr}");
@@ -181,12 +293,25 @@ fn an_import_can_be_interrupted() {
     let url = format!("redis://{}", silent.local_addr().unwrap());
     let mut command = home.command(PROGRAM);
     command.args(["import", &folder("examples/content"), "--store", &url]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let _connection = silent.accept().unwrap();
 
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
 
     let (code, _, stderr) = said(&child.wait_with_output().unwrap());
-    assert!(stderr.contains("interrupted: what was imported so far is kept"), "{stderr}");
+    assert!(
+        stderr.contains("interrupted: what was imported so far is kept"),
+        "{stderr}"
+    );
     assert_eq!(code, 3);
 }

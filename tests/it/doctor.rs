@@ -40,18 +40,34 @@ struct Report {
 
 impl Report {
     fn of(output: &Output) -> Self {
-        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr));
-        assert!(!stdout.contains(PASSWORD) && !stderr.contains(PASSWORD) && !stdout.contains("wr0ng"), "{stdout}\n{stderr}");
-        Self { code: output.status.code().unwrap(), lines: stdout.lines().map(ToOwned::to_owned).collect() }
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(
+            !stdout.contains(PASSWORD) && !stderr.contains(PASSWORD) && !stdout.contains("wr0ng"),
+            "{stdout}\n{stderr}"
+        );
+        Self {
+            code: output.status.code().unwrap(),
+            lines: stdout.lines().map(ToOwned::to_owned).collect(),
+        }
     }
 
     fn with(&self, verdict: &str) -> Vec<&String> {
-        self.lines.iter().filter(|line| line.starts_with(verdict)).collect()
+        self.lines
+            .iter()
+            .filter(|line| line.starts_with(verdict))
+            .collect()
     }
 
     /// Fails unless there is just one line with this verdict that says all of `parts`.
     fn assert_says(&self, verdict: &str, parts: &[&str]) {
-        let found = self.with(verdict).into_iter().filter(|line| parts.iter().all(|part| line.contains(part))).count();
+        let found = self
+            .with(verdict)
+            .into_iter()
+            .filter(|line| parts.iter().all(|part| line.contains(part)))
+            .count();
         assert_eq!(found, 1, "{verdict} {parts:?} in {:#?}", self.lines);
     }
 
@@ -62,7 +78,9 @@ impl Report {
 
 fn command(home: &Home, arguments: &[impl AsRef<str>]) -> Command {
     let mut command = home.command(PROGRAM);
-    command.arg("doctor").args(arguments.iter().map(AsRef::as_ref));
+    command
+        .arg("doctor")
+        .args(arguments.iter().map(AsRef::as_ref));
     command
 }
 
@@ -86,12 +104,23 @@ fn smoked(store: &Store) -> Report {
 /// How often anything was written so far, deletions included.
 fn writes(server: &RedisServer) -> u64 {
     let about: String = server.run(cmd("INFO").arg("persistence"));
-    about.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:")).unwrap().trim().parse().unwrap()
+    about
+        .lines()
+        .find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 async fn filled(store: &Store) {
     create_sound(&*store.repository, &project_key("a")).await;
-    update(&*store.repository, &project_key("a"), json!({ "metadata": { "status": "published", "featured": true } })).await;
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({ "metadata": { "status": "published", "featured": true } }),
+    )
+    .await;
     create_sound(&*store.repository, &project_key("b")).await;
 }
 
@@ -105,11 +134,22 @@ async fn a_sound_redis_is_found_well_and_not_written_to() {
         let report = doctor(&store.arguments());
 
         report.assert_exit(0);
-        assert_eq!(report.with("ok").len(), report.lines.len() - 1, "{:#?}", report.lines);
+        assert_eq!(
+            report.with("ok").len(),
+            report.lines.len() - 1,
+            "{:#?}",
+            report.lines
+        );
         report.assert_says("ok", &["project documents: 2, 1 published, 1 featured"]);
         report.assert_says("ok", &["commit script", "runs"]);
         report.assert_says("ok", &["round trip", "ms"]);
-        assert!(report.lines.last().unwrap().ends_with("0 warnings, 0 problems: the server would serve"));
+        assert!(
+            report
+                .lines
+                .last()
+                .unwrap()
+                .ends_with("0 warnings, 0 problems: the server would serve")
+        );
         assert_eq!(writes(&server), before);
     }
 }
@@ -120,13 +160,24 @@ async fn the_report_is_json_where_that_is_asked_for() {
     let server = RedisServer::start();
     server.run::<()>(cmd("SET").arg("meta:schema:version").arg("2"));
 
-    let output = command(&home, &["--store", &server.url(), "--format", "json"]).output().unwrap();
+    let output = command(&home, &["--store", &server.url(), "--format", "json"])
+        .output()
+        .unwrap();
 
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &report["exitCode"]), (Some(1), &json!(1)));
+    assert_eq!(
+        (output.status.code(), &report["exitCode"]),
+        (Some(1), &json!(1))
+    );
     let checks = report["checks"].as_array().unwrap();
-    let schema = checks.iter().find(|check| check["check"] == "schema version").unwrap();
-    assert_eq!((&schema["verdict"], &schema["fault"]), (&json!("problem"), &json!("content")));
+    let schema = checks
+        .iter()
+        .find(|check| check["check"] == "schema version")
+        .unwrap();
+    assert_eq!(
+        (&schema["verdict"], &schema["fault"]),
+        (&json!("problem"), &json!("content"))
+    );
     assert!(schema["message"].as_str().unwrap().contains('2') && schema["remedy"].is_string());
 }
 
@@ -134,15 +185,36 @@ async fn the_report_is_json_where_that_is_asked_for() {
 fn every_setting_is_told_with_its_origin_and_without_its_secret() {
     let home = Home::new();
     let mut command = command(&home, &["--key-prefix", "site:", "--log=info"]);
-    command.env("KV_REST_API_URL", "https://127.0.0.1").env("KV_REST_API_TOKEN", PASSWORD).env("KV_REST_API_READ_ONLY_TOKEN", PASSWORD);
-    command.env("PORTFOLIO_TOKENS", format!("site:write:{PASSWORD}-of-at-least-thirty-two-characters"));
-    command.env("UPSTASH_REDIS_REST_URL", "https://other").env("PORTFOLIO_LISTEN", "everywhere").env("PORTFOLIO_READ_ONLY", "false");
+    command
+        .env("KV_REST_API_URL", "https://127.0.0.1")
+        .env("KV_REST_API_TOKEN", PASSWORD)
+        .env("KV_REST_API_READ_ONLY_TOKEN", PASSWORD);
+    command.env(
+        "PORTFOLIO_TOKENS",
+        format!("site:write:{PASSWORD}-of-at-least-thirty-two-characters"),
+    );
+    command
+        .env("UPSTASH_REDIS_REST_URL", "https://other")
+        .env("PORTFOLIO_LISTEN", "everywhere")
+        .env("PORTFOLIO_READ_ONLY", "false");
 
     let report = Report::of(&command.output().unwrap());
 
     report.assert_exit(3);
-    report.assert_says("ok", &["store: rediss://default:***@127.0.0.1:6379", "KV_REST_API_URL and KV_REST_API_TOKEN"]);
-    report.assert_says("ok", &["store, for reading: rediss://default_ro:***@127.0.0.1:6379", "KV_REST_API_READ_ONLY_TOKEN"]);
+    report.assert_says(
+        "ok",
+        &[
+            "store: rediss://default:***@127.0.0.1:6379",
+            "KV_REST_API_URL and KV_REST_API_TOKEN",
+        ],
+    );
+    report.assert_says(
+        "ok",
+        &[
+            "store, for reading: rediss://default_ro:***@127.0.0.1:6379",
+            "KV_REST_API_READ_ONLY_TOKEN",
+        ],
+    );
     report.assert_says("ok", &["store, not used: UPSTASH_REDIS_REST_URL"]);
     report.assert_says("ok", &["key prefix: site: (--key-prefix)"]);
     report.assert_says("ok", &["read-only: false (PORTFOLIO_READ_ONLY)"]);
@@ -162,10 +234,23 @@ fn a_store_that_is_gone_deaf_or_refuses_is_told_once_in_time_with_what_to_do() {
     let silent = doctor(&["--store", &deaf.url()]);
     let refused = doctor_as(&guarded, "site", "wr0ng", &[]);
 
-    for (report, says) in [(&gone, "is Redis running?"), (&silent, "is Redis running?"), (&refused, "refuses the user or the password")] {
+    for (report, says) in [
+        (&gone, "is Redis running?"),
+        (&silent, "is Redis running?"),
+        (&refused, "refuses the user or the password"),
+    ] {
         report.assert_exit(3);
         report.assert_says("problem  connection", &[says]);
-        assert_eq!(report.with("problem").iter().filter(|line| !line.contains("smoke")).count(), 1, "{:#?}", report.lines);
+        assert_eq!(
+            report
+                .with("problem")
+                .iter()
+                .filter(|line| !line.contains("smoke"))
+                .count(),
+            1,
+            "{:#?}",
+            report.lines
+        );
     }
     deaf.cont();
 }
@@ -181,7 +266,10 @@ async fn a_reading_user_makes_a_server_that_cannot_write_or_is_asked_not_to() {
     let read_only = doctor_as(store.server(), "reader", PASSWORD, &["--read-only"]);
 
     asked_to_write.assert_exit(1);
-    asked_to_write.assert_says("problem", &["writing", "EVAL", "--read-only", "STORE_READ_ONLY"]);
+    asked_to_write.assert_says(
+        "problem",
+        &["writing", "EVAL", "--read-only", "STORE_READ_ONLY"],
+    );
     read_only.assert_exit(0);
     read_only.assert_says("ok", &["writing: not examined"]);
     read_only.assert_says("ok", &["project documents: 2"]);
@@ -198,14 +286,26 @@ async fn a_right_that_is_missing_is_named_and_nothing_is_written_to_find_it() {
     for (rules, named) in [
         (["~*", "+@all", "-zadd"].as_slice(), "ZADD audit:entries"),
         (&["~*", "+@all", "-hdel"], "HDEL audit:stats"),
-        (&["~data:*", "~audit:*", "~index:*", "~internal:*", "~meta:*", "+@all"], "DEL cache:api:projects"),
+        (
+            &[
+                "~data:*",
+                "~audit:*",
+                "~index:*",
+                "~internal:*",
+                "~meta:*",
+                "+@all",
+            ],
+            "DEL cache:api:projects",
+        ),
     ] {
         store.server().user("limited", rules);
         let report = doctor_as(store.server(), "limited", PASSWORD, &[]);
         report.assert_exit(1);
         report.assert_says("problem", &["writing", named]);
     }
-    store.server().user("limited", &["~*", "+@all", "-smembers"]);
+    store
+        .server()
+        .user("limited", &["~*", "+@all", "-smembers"]);
     let report = doctor_as(store.server(), "limited", PASSWORD, &[]);
     report.assert_exit(3);
     report.assert_says("problem", &["reading", "SMEMBERS index:all:projects"]);
@@ -221,7 +321,15 @@ async fn an_older_server_is_tried_and_nothing_stays() {
     line.set(Mode::Older).await;
     let before = store.server().dump();
     let examined = async |name: &str| {
-        examine(&Location::Redis { write: Some(line.redis_url_of(name)), read: None, key_prefix: String::new() }, clock).await
+        examine(
+            &Location::Redis {
+                write: Some(line.redis_url_of(name)),
+                read: None,
+                key_prefix: String::new(),
+            },
+            clock,
+        )
+        .await
     };
 
     store.server().user("limited", &["~*", "+@all"]);
@@ -230,13 +338,25 @@ async fn an_older_server_is_tried_and_nothing_stays() {
     let lacking = examined("limited").await;
 
     assert!(problems(&all).is_empty(), "{all:#?}");
-    assert!(all.iter().any(|finding| finding.says.contains("as tried on a key of our own")), "{all:#?}");
-    assert!(problems(&lacking).iter().any(|finding| finding.says.contains("SREM")), "{lacking:#?}");
+    assert!(
+        all.iter()
+            .any(|finding| finding.says.contains("as tried on a key of our own")),
+        "{all:#?}"
+    );
+    assert!(
+        problems(&lacking)
+            .iter()
+            .any(|finding| finding.says.contains("SREM")),
+        "{lacking:#?}"
+    );
     assert_eq!(store.server().dump(), before);
 }
 
 fn problems(findings: &[Finding]) -> Vec<&Finding> {
-    findings.iter().filter(|finding| matches!(finding.verdict, Verdict::Problem(_))).collect()
+    findings
+        .iter()
+        .filter(|finding| matches!(finding.verdict, Verdict::Problem(_)))
+        .collect()
 }
 
 #[tokio::test]
@@ -246,11 +366,25 @@ async fn drifted_indexes_strange_values_and_a_wrong_log_are_told_with_what_to_do
     let server = store.server();
     let key = |name: &str| format!("{SITE}{name}");
     let set = |name: &str, value: &str| server.run::<()>(cmd("SET").arg(key(name)).arg(value));
-    server.run::<()>(cmd("SADD").arg(key("index:all:projects")).arg("gone").arg("list").arg("html"));
-    server.run::<()>(cmd("SADD").arg(key("index:published:projects")).arg("b").arg("\u{1b}[2J"));
+    server.run::<()>(
+        cmd("SADD")
+            .arg(key("index:all:projects"))
+            .arg("gone")
+            .arg("list")
+            .arg("html"),
+    );
+    server.run::<()>(
+        cmd("SADD")
+            .arg(key("index:published:projects"))
+            .arg("b")
+            .arg("\u{1b}[2J"),
+    );
     server.run::<()>(cmd("SREM").arg(key("index:featured:projects")).arg("a"));
     server.run::<()>(cmd("SET").arg(key("index:featured:resources")).arg("text"));
-    set("data:resources:unlisted", &json!(resource("unlisted")).to_string());
+    set(
+        "data:resources:unlisted",
+        &json!(resource("unlisted")).to_string(),
+    );
     server.run::<()>(cmd("RPUSH").arg(key("data:projects:list")).arg("x"));
     set("data:projects:html", "<html>");
     let mut broken = project("b");
@@ -258,8 +392,18 @@ async fn drifted_indexes_strange_values_and_a_wrong_log_are_told_with_what_to_do
     set("data:projects:b", &json!(broken).to_string());
     set("meta:schema:version", "2");
     let tomorrow = clock().millis() + 86_400_000;
-    server.run::<()>(cmd("ZADD").arg(key("audit:entries")).arg(tomorrow).arg("{\"action\":\"save\"}"));
-    server.run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("allkeys-lru"));
+    server.run::<()>(
+        cmd("ZADD")
+            .arg(key("audit:entries"))
+            .arg(tomorrow)
+            .arg("{\"action\":\"save\"}"),
+    );
+    server.run::<()>(
+        cmd("CONFIG")
+            .arg("SET")
+            .arg("maxmemory-policy")
+            .arg("allkeys-lru"),
+    );
     let before = server.dump();
 
     let report = doctor(&store.arguments());
@@ -267,14 +411,52 @@ async fn drifted_indexes_strange_values_and_a_wrong_log_are_told_with_what_to_do
     report.assert_exit(1);
     report.assert_says(
         "problem",
-        &["project documents", "`{site}:data:projects:list` (it is a Redis list)", "`{site}:data:projects:html` (it is not JSON"],
+        &[
+            "project documents",
+            "`{site}:data:projects:list` (it is a Redis list)",
+            "`{site}:data:projects:html` (it is not JSON",
+        ],
     );
-    report.assert_says("warning", &["project documents", "1 break 1 rules: b", "get_project"]);
-    report.assert_says("warning", &["index:all:projects` names 1 documents that are not there: gone", "SREM"]);
-    report.assert_says("problem", &["index:all:resources` lacks 1 documents: unlisted", "SADD {site}:index:all:resources unlisted"]);
-    report.assert_says("warning", &["index:published:projects` names too much: 2 documents", "\u{fffd}[2J", "SREM"]);
-    report.assert_says("warning", &["index:featured:projects` lacks 1 documents, such as a", "SADD {site}:index:featured:projects a"]);
-    report.assert_says("problem", &["keys", "`{site}:index:featured:resources` is a string, not a set"]);
+    report.assert_says(
+        "warning",
+        &["project documents", "1 break 1 rules: b", "get_project"],
+    );
+    report.assert_says(
+        "warning",
+        &[
+            "index:all:projects` names 1 documents that are not there: gone",
+            "SREM",
+        ],
+    );
+    report.assert_says(
+        "problem",
+        &[
+            "index:all:resources` lacks 1 documents: unlisted",
+            "SADD {site}:index:all:resources unlisted",
+        ],
+    );
+    report.assert_says(
+        "warning",
+        &[
+            "index:published:projects` names too much: 2 documents",
+            "\u{fffd}[2J",
+            "SREM",
+        ],
+    );
+    report.assert_says(
+        "warning",
+        &[
+            "index:featured:projects` lacks 1 documents, such as a",
+            "SADD {site}:index:featured:projects a",
+        ],
+    );
+    report.assert_says(
+        "problem",
+        &[
+            "keys",
+            "`{site}:index:featured:resources` is a string, not a set",
+        ],
+    );
     report.assert_says("problem", &["schema version", "`2`"]);
     report.assert_says("warning", &["audit log", "in the future"]);
     report.assert_says("warning", &["audit counters", "harmless"]);
@@ -295,29 +477,46 @@ async fn a_sqlite_file_is_examined_and_not_made() {
     filled(&store).await;
     let sound = doctor(&store.arguments());
     sound.assert_exit(0);
-    for says in
-        ["integrity: the file is whole", "write-ahead log: on", "writing: is possible", "project documents: 2", "audit log: 3 entries"]
-    {
+    for says in [
+        "integrity: the file is whole",
+        "write-ahead log: on",
+        "writing: is possible",
+        "project documents: 2",
+        "audit log: 3 entries",
+    ] {
         sound.assert_says("ok", &[says]);
     }
 
     let connection = rusqlite::Connection::open(&file).unwrap();
-    connection.execute("UPDATE documents SET text = '<html>' WHERE id = 'b'", []).unwrap();
+    connection
+        .execute("UPDATE documents SET text = '<html>' WHERE id = 'b'", [])
+        .unwrap();
     let garbled = doctor(&store.arguments());
     garbled.assert_exit(1);
     garbled.assert_says("problem", &["`documents/project/b` (it is not JSON"]);
 
     let others = file.with_file_name("others.db");
-    rusqlite::Connection::open(&others).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    rusqlite::Connection::open(&others)
+        .unwrap()
+        .execute_batch("CREATE TABLE t (x)")
+        .unwrap();
     let foreign = doctor(&["--store", &format!("sqlite:{}", others.display())]);
     foreign.assert_exit(3);
     foreign.assert_says("problem", &["another program", "choose another file"]);
-    let folder = doctor(&["--store", &format!("sqlite:{}", file.parent().unwrap().display())]);
+    let folder = doctor(&[
+        "--store",
+        &format!("sqlite:{}", file.parent().unwrap().display()),
+    ]);
     folder.assert_exit(3);
     folder.assert_says("problem", &["is no file"]);
     fs::write(&others, vec![b'x'; 9000]).unwrap();
     doctor(&["--store", &format!("sqlite:{}", others.display())]).assert_exit(3);
-    let smoked = command(&Home::new(), &["--smoke", "--store", &format!("sqlite:{}", file.display())]).output().unwrap();
+    let smoked = command(
+        &Home::new(),
+        &["--smoke", "--store", &format!("sqlite:{}", file.display())],
+    )
+    .output()
+    .unwrap();
     assert_eq!(smoked.status.code(), Some(2));
 }
 
@@ -349,7 +548,14 @@ async fn a_smoke_test_tries_everything_and_leaves_nothing_behind() {
             report.assert_says("ok       smoke", &[&format!("smoke: {check}: ")]);
         }
         // Every key was deleted by its name, which does not depend on a replica that knows it already.
-        assert!(report.lines.iter().any(|line| line.ends_with("nothing is left behind")), "{:#?}", report.lines);
+        assert!(
+            report
+                .lines
+                .iter()
+                .any(|line| line.ends_with("nothing is left behind")),
+            "{:#?}",
+            report.lines
+        );
         assert_eq!(server.dump(), before);
     }
 }
@@ -361,14 +567,48 @@ async fn a_smoke_test_says_what_failed_and_what_follows_and_leaves_nothing_behin
     let before = store.server().dump();
 
     for (missing, verdict, says) in [
-        ("-zadd", "problem", ["smoke: commit", "ZADD", "do not write"]),
-        ("-time", "warning", ["smoke: TIME in a script", "found `", "clocks"]),
-        ("-publish", "warning", ["smoke: PUBLISH in a script", "refused", "nothing today"]),
-        ("-evalsha", "problem", ["smoke: commit", "evalsha", "do not write"]),
-        ("-del", "problem", ["smoke: tidying up", "could not be deleted", "nothing was tried"]),
-        ("-scan", "problem", ["smoke: tidying up", "could not be deleted", "nothing was tried"]),
+        (
+            "-zadd",
+            "problem",
+            ["smoke: commit", "ZADD", "do not write"],
+        ),
+        (
+            "-time",
+            "warning",
+            ["smoke: TIME in a script", "found `", "clocks"],
+        ),
+        (
+            "-publish",
+            "warning",
+            ["smoke: PUBLISH in a script", "refused", "nothing today"],
+        ),
+        (
+            "-evalsha",
+            "problem",
+            ["smoke: commit", "evalsha", "do not write"],
+        ),
+        (
+            "-del",
+            "problem",
+            [
+                "smoke: tidying up",
+                "could not be deleted",
+                "nothing was tried",
+            ],
+        ),
+        (
+            "-scan",
+            "problem",
+            [
+                "smoke: tidying up",
+                "could not be deleted",
+                "nothing was tried",
+            ],
+        ),
     ] {
-        store.server().user("limited", &["~*", "&*", "+@all", missing]);
+        store
+            .server()
+            .user("limited", &["~*", "&*", "+@all", missing]);
         let report = doctor_as(store.server(), "limited", PASSWORD, &["--smoke"]);
         report.assert_says(verdict, &says);
         assert_eq!(store.server().dump(), before, "{missing}");
@@ -381,14 +621,31 @@ async fn a_smoke_test_says_what_the_read_only_credential_may() {
     filled(&store).await;
     let before = store.server().dump();
     let reader = store.server().user("reader", &READ_ONLY);
-    let location = Location::Redis { write: Some(store.server().redis_url()), read: Some(reader), key_prefix: String::new() };
+    let location = Location::Redis {
+        write: Some(store.server().redis_url()),
+        read: Some(reader),
+        key_prefix: String::new(),
+    };
 
     let examined = examine(&location, clock).await;
-    let tried = smoke(&location, clock, None, CancellationToken::new()).await.unwrap();
+    let tried = smoke(&location, clock, None, CancellationToken::new())
+        .await
+        .unwrap();
 
-    assert!(problems(&examined).is_empty() && problems(&tried).is_empty(), "{examined:#?} {tried:#?}");
-    let says = |text: &str| tried.iter().any(|finding| finding.check == "smoke: read-only credential" && finding.says.contains(text));
-    assert!(says("may GET, SMEMBERS, ZRANGE, HGETALL; may not PING, TIME, EVAL_RO") || says("may not PING, TIME, EVAL_RO"), "{tried:#?}");
+    assert!(
+        problems(&examined).is_empty() && problems(&tried).is_empty(),
+        "{examined:#?} {tried:#?}"
+    );
+    let says = |text: &str| {
+        tried.iter().any(|finding| {
+            finding.check == "smoke: read-only credential" && finding.says.contains(text)
+        })
+    };
+    assert!(
+        says("may GET, SMEMBERS, ZRANGE, HGETALL; may not PING, TIME, EVAL_RO")
+            || says("may not PING, TIME, EVAL_RO"),
+        "{tried:#?}"
+    );
     assert!(says("may not write"), "{tried:#?}");
     assert_eq!(store.server().dump(), before);
 }
@@ -399,11 +656,30 @@ async fn a_smoke_test_that_is_told_to_stop_tidies_up() {
     filled(&store).await;
     let before = store.server().dump();
     let home = Home::new();
-    let mut command = command(&home, &[store.arguments(), ["--smoke", "--idle", "600"].map(ToOwned::to_owned).to_vec()].concat());
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut command = command(
+        &home,
+        &[
+            store.arguments(),
+            ["--smoke", "--idle", "600"].map(ToOwned::to_owned).to_vec(),
+        ]
+        .concat(),
+    );
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
 
-    wait_until("the trial is under way", || (store.server().dump() != before).then_some(()));
-    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    wait_until("the trial is under way", || {
+        (store.server().dump() != before).then_some(())
+    });
+    assert!(
+        Command::new("kill")
+            .arg(child.id().to_string())
+            .status()
+            .unwrap()
+            .success()
+    );
     let report = Report::of(&child.wait_with_output().unwrap());
 
     report.assert_exit(3);
@@ -419,10 +695,21 @@ async fn a_smoke_test_on_a_bad_line_leaves_nothing_behind() {
     let before = store.server().dump();
     let mut line = Proxy::start(store.server().port()).await;
     line.set(Mode::CutReply).await;
-    let location = Location::Redis { write: Some(line.redis_url()), read: None, key_prefix: String::new() };
+    let location = Location::Redis {
+        write: Some(line.redis_url()),
+        read: None,
+        key_prefix: String::new(),
+    };
 
-    let tried = smoke(&location, clock, None, CancellationToken::new()).await.unwrap();
+    let tried = smoke(&location, clock, None, CancellationToken::new())
+        .await
+        .unwrap();
 
-    assert!(tried.iter().any(|finding| finding.says == "nothing is left behind"), "{tried:#?}");
+    assert!(
+        tried
+            .iter()
+            .any(|finding| finding.says == "nothing is left behind"),
+        "{tried:#?}"
+    );
     assert_eq!(store.server().dump(), before);
 }

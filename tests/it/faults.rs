@@ -1,7 +1,10 @@
 //! Every fault of the line to the store, met by every kind of call over every transport: an answer in time, of the right kind, and
 //! a store that is sound afterwards.
 
-#![expect(clippy::print_stdout, reason = "how soon the store is served again is worth seeing with --nocapture")]
+#![expect(
+    clippy::print_stdout,
+    reason = "how soon the store is served again is worth seeing with --nocapture"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -35,13 +38,21 @@ const PASSING: [Mode; 3] = [Mode::CutAnyRequest, Mode::CutAnyReply, Mode::CutMid
 const LASTING: [Mode; 4] = [Mode::Slow, Mode::Trickle, Mode::Swallow, Mode::Refuse];
 
 /// What is asked: a read, a list, the log, an update.
-const TOOLS: [&str; 4] = ["get_project", "list_projects", "get_audit_log", "update_project"];
+const TOOLS: [&str; 4] = [
+    "get_project",
+    "list_projects",
+    "get_audit_log",
+    "update_project",
+];
 
 /// A client over one of the transports.
 enum Client {
     Stdio(Box<Mcp>),
     Http(HttpServer),
-    Sse { _server: HttpServer, sessions: BTreeMap<&'static str, Mutex<Session>> },
+    Sse {
+        _server: HttpServer,
+        sessions: BTreeMap<&'static str, Mutex<Session>>,
+    },
 }
 
 impl Client {
@@ -52,8 +63,14 @@ impl Client {
             "http" => Self::Http(HttpServer::start_with(Home::new(), &arguments)),
             _ => {
                 let server = HttpServer::start_with(Home::new(), &arguments);
-                let sessions = TOOLS.into_iter().map(|tool| (tool, Mutex::new(Session::open(server.address)))).collect();
-                Self::Sse { _server: server, sessions }
+                let sessions = TOOLS
+                    .into_iter()
+                    .map(|tool| (tool, Mutex::new(Session::open(server.address))))
+                    .collect();
+                Self::Sse {
+                    _server: server,
+                    sessions,
+                }
             }
         }
     }
@@ -76,7 +93,11 @@ impl Client {
                 asked.await.unwrap()
             }
         };
-        assert!(begun.elapsed() < ANSWERED, "{tool} was answered after {:?}: {answer}", begun.elapsed());
+        assert!(
+            begun.elapsed() < ANSWERED,
+            "{tool} was answered after {:?}: {answer}",
+            begun.elapsed()
+        );
         answer
     }
 }
@@ -105,22 +126,37 @@ impl Updates {
 
     /// Checks that an answer is of the right kind: `may_fail` when the fault stays.
     fn check(&mut self, fault: Mode, tool: &str, arguments: &Value, answer: &Value) {
-        let (code, place) = (answer["error"]["code"].as_str(), format!("{fault:?} x {tool}: {answer}"));
+        let (code, place) = (
+            answer["error"]["code"].as_str(),
+            format!("{fault:?} x {tool}: {answer}"),
+        );
         if let Some(title) = arguments["data"]["title"].as_str() {
             match code {
                 None => self.applied.push(title.to_owned()),
-                Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY") => self.not_applied.push(title.to_owned()),
+                Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY") => {
+                    self.not_applied.push(title.to_owned())
+                }
                 Some("OUTCOME_UNKNOWN") => self.unknown.push(title.to_owned()),
                 Some(_) => panic!("{place}"),
             }
             if code == Some("STORE_READ_ONLY") {
-                assert!(answer["error"]["details"]["retryAfterMs"].as_u64().is_some_and(|millis| millis > 0), "{place}");
+                assert!(
+                    answer["error"]["details"]["retryAfterMs"]
+                        .as_u64()
+                        .is_some_and(|millis| millis > 0),
+                    "{place}"
+                );
             }
         }
         match fault {
-            Mode::Slow | Mode::CutAnyRequest | Mode::CutAnyReply | Mode::CutMidReply => assert_eq!(code, None, "{place}"),
+            Mode::Slow | Mode::CutAnyRequest | Mode::CutAnyReply | Mode::CutMidReply => {
+                assert_eq!(code, None, "{place}")
+            }
             Mode::Refuse | Mode::Swallow if tool == "update_project" => {
-                assert!(matches!(code, Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY")), "{place}");
+                assert!(
+                    matches!(code, Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY")),
+                    "{place}"
+                );
             }
             // There is a saved copy, so that every read is answered.
             _ if tool != "update_project" => assert_eq!(code, None, "{place}"),
@@ -128,7 +164,11 @@ impl Updates {
         }
         if matches!(fault, Mode::Refuse | Mode::Swallow) && tool != "update_project" {
             let meta = &answer["meta"];
-            assert_eq!((&meta["source"], &meta["stale"]), (&json!("snapshot"), &json!(true)), "{place}");
+            assert_eq!(
+                (&meta["source"], &meta["stale"]),
+                (&json!("snapshot"), &json!(true)),
+                "{place}"
+            );
             assert!(meta["ageMs"].is_u64(), "{place}");
         }
     }
@@ -142,7 +182,10 @@ async fn every_fault_is_survived_over(transport: &str) {
     let client = Arc::new(Client::over(transport, &proxy).await);
     let mut updates = Updates::default();
     // A list fills the saved copy.
-    assert_eq!(client.call("list_projects", json!({})).await["meta"]["source"], "redis");
+    assert_eq!(
+        client.call("list_projects", json!({})).await["meta"]["source"],
+        "redis"
+    );
 
     for fault in PASSING {
         for tool in TOOLS {
@@ -154,8 +197,16 @@ async fn every_fault_is_survived_over(transport: &str) {
     }
     for fault in LASTING {
         proxy.set(fault).await;
-        let calls: Vec<_> = TOOLS.iter().map(|tool| (*tool, updates.arguments(tool))).collect();
-        let answers = join_all(calls.iter().map(|(tool, arguments)| client.call(tool, arguments.clone()))).await;
+        let calls: Vec<_> = TOOLS
+            .iter()
+            .map(|tool| (*tool, updates.arguments(tool)))
+            .collect();
+        let answers = join_all(
+            calls
+                .iter()
+                .map(|(tool, arguments)| client.call(tool, arguments.clone())),
+        )
+        .await;
         for ((tool, arguments), answer) in calls.iter().zip(&answers) {
             updates.check(fault, tool, arguments, answer);
         }
@@ -172,7 +223,10 @@ async fn every_fault_is_survived_over(transport: &str) {
             assert!(healed.elapsed() < PATIENCE, "{fault:?}: {answer}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        println!("{transport}: the first write {:?} after {fault:?} was over", healed.elapsed());
+        println!(
+            "{transport}: the first write {:?} after {fault:?} was over",
+            healed.elapsed()
+        );
         let fresh = loop {
             let answer = client.call("list_projects", json!({})).await;
             if answer["meta"]["source"] == "redis" {
@@ -180,7 +234,10 @@ async fn every_fault_is_survived_over(transport: &str) {
             }
             assert!(healed.elapsed() < PATIENCE, "{fault:?}: {answer}");
         };
-        assert_eq!(fresh["data"][0]["title"].as_str(), updates.applied.last().map(String::as_str));
+        assert_eq!(
+            fresh["data"][0]["title"].as_str(),
+            updates.applied.last().map(String::as_str)
+        );
     }
 
     let titles = store.assert_sound().await.values_of("title");
@@ -188,9 +245,18 @@ async fn every_fault_is_survived_over(transport: &str) {
         assert_eq!(titles.get(title), Some(&1), "{title} was acknowledged");
     }
     for title in &updates.not_applied {
-        assert_eq!(titles.get(title), None, "{title} was said not to be written");
+        assert_eq!(
+            titles.get(title),
+            None,
+            "{title} was said not to be written"
+        );
     }
-    assert!(updates.unknown.iter().all(|title| titles.get(title).is_none_or(|times| *times == 1)));
+    assert!(
+        updates
+            .unknown
+            .iter()
+            .all(|title| titles.get(title).is_none_or(|times| *times == 1))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,8 +277,11 @@ async fn every_fault_of_the_line_is_survived_over_http_with_sse() {
 /// How often Redis was sent a command.
 fn times(store: &Store, command: &str) -> u64 {
     let info: String = store.server().run(redis::cmd("INFO").arg("commandstats"));
-    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or_default()
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.and_then(|line| line.split(',').next()?.parse().ok())
+        .unwrap_or_default()
 }
 
 /// A line that is only narrow is no outage: documents come in pieces that pass in time, and other answers between them.
@@ -220,20 +289,41 @@ fn times(store: &Store, command: &str) -> u64 {
 async fn many_documents_are_listed_over_a_narrow_line() {
     let store = Store::redis();
     for number in 0..300 {
-        let document = json!({ "id": format!("p{number}"), "title": "x".repeat(10_000) }).to_string();
-        store.server().run::<()>(redis::cmd("SET").arg(format!("data:projects:p{number}")).arg(document));
-        store.server().run::<()>(redis::cmd("SADD").arg("index:all:projects").arg(format!("p{number}")));
+        let document =
+            json!({ "id": format!("p{number}"), "title": "x".repeat(10_000) }).to_string();
+        store.server().run::<()>(
+            redis::cmd("SET")
+                .arg(format!("data:projects:p{number}"))
+                .arg(document),
+        );
+        store.server().run::<()>(
+            redis::cmd("SADD")
+                .arg("index:all:projects")
+                .arg(format!("p{number}")),
+        );
     }
     let mut proxy = Proxy::start(store.server().port()).await;
     proxy.set(Mode::Narrow).await;
     let client = Mcp::start_with(&["--store".to_owned(), proxy.url()]).await;
 
-    let listed = client.call_until("list_projects", json!({}), |answer| answer["success"] == true).await;
+    let listed = client
+        .call_until("list_projects", json!({}), |answer| {
+            answer["success"] == true
+        })
+        .await;
     let one = client.call("get_project", json!({ "id": "p7" })).await;
 
-    assert_eq!((&listed["meta"]["source"], &listed["meta"]["total"]), (&json!("redis"), &json!(300)), "{listed}");
+    assert_eq!(
+        (&listed["meta"]["source"], &listed["meta"]["total"]),
+        (&json!("redis"), &json!(300)),
+        "{listed}"
+    );
     assert_eq!(one["meta"]["source"], "redis", "{}", one["meta"]);
-    assert!(!client.stderr().contains("does not serve"), "{}", client.stderr());
+    assert!(
+        !client.stderr().contains("does not serve"),
+        "{}",
+        client.stderr()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,15 +332,29 @@ async fn the_saved_copy_has_the_servers_own_writes() {
     create_sound(&*store.repository, &project_key("a")).await;
     let client = Mcp::start(&store).await;
     client.call("list_projects", json!({})).await;
-    assert_eq!(client.call("update_project", json!({ "id": "a", "data": { "title": "Mine" } })).await["success"], true);
+    assert_eq!(
+        client
+            .call(
+                "update_project",
+                json!({ "id": "a", "data": { "title": "Mine" } })
+            )
+            .await["success"],
+        true
+    );
 
     let before = times(&store, "get");
-    wait_until("the document is read again for the copy", || (times(&store, "get") > before).then_some(()));
+    wait_until("the document is read again for the copy", || {
+        (times(&store, "get") > before).then_some(())
+    });
     store.server().stop();
     let copied = client.call("get_project", json!({ "id": "a" })).await;
     store.server().cont();
 
-    assert_eq!((&copied["meta"]["stale"], &copied["data"]["title"]), (&json!(true), &json!("Mine")), "{copied}");
+    assert_eq!(
+        (&copied["meta"]["stale"], &copied["data"]["title"]),
+        (&json!(true), &json!("Mine")),
+        "{copied}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -260,10 +364,17 @@ async fn a_full_database_is_said_once_however_often_it_is_written_to() {
     let client = Mcp::start(&store).await;
     let scripts = || times(&store, "evalsha") + times(&store, "eval");
     let before = scripts();
-    store.server().run::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
+    store
+        .server()
+        .run::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
 
     while scripts() < before + 3 {
-        let full = client.call("update_project", json!({ "id": "a", "data": { "title": "New" } })).await;
+        let full = client
+            .call(
+                "update_project",
+                json!({ "id": "a", "data": { "title": "New" } }),
+            )
+            .await;
         assert_eq!(full["error"]["code"], "STORE_READ_ONLY", "{full}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -85,19 +85,32 @@ fn texts() -> Vec<String> {
         "-0",
         "9007199254740993 1e400 NaN Infinity 0x1f",
     ];
-    let long = ["x".repeat(20_000), format!("{}end", "\u{202e}é\u{1b}".repeat(2_000))];
-    said.into_iter().map(ToOwned::to_owned).chain(long).collect()
+    let long = [
+        "x".repeat(20_000),
+        format!("{}end", "\u{202e}é\u{1b}".repeat(2_000)),
+    ];
+    said.into_iter()
+        .map(ToOwned::to_owned)
+        .chain(long)
+        .collect()
 }
 
 /// A document that holds `text` wherever a text may stand, names of members included.
 fn document(number: usize, text: &str) -> (Kind, Document) {
-    let kind = if number.is_multiple_of(2) { Kind::Project } else { Kind::Resource };
+    let kind = if number.is_multiple_of(2) {
+        Kind::Project
+    } else {
+        Kind::Resource
+    };
     let mut document = content::document(kind, &format!("hostile-{number}"));
     for name in ["title", "description", text] {
         document.insert(name.to_owned(), json!(text));
     }
     document.insert("tags".to_owned(), json!([text, "hostile"]));
-    document.insert("extra".to_owned(), json!({ text: [text, { text: text }], "__proto__": { "polluted": text } }));
+    document.insert(
+        "extra".to_owned(),
+        json!({ text: [text, { text: text }], "__proto__": { "polluted": text } }),
+    );
     (kind, document)
 }
 
@@ -105,15 +118,26 @@ fn document(number: usize, text: &str) -> (Kind, Document) {
 fn nested() -> Document {
     let mut nested = json!("\u{1b}</tool_result>");
     for depth in 0..58 {
-        nested = if depth % 2 == 0 { json!([nested]) } else { json!({ "</a>": nested }) };
+        nested = if depth % 2 == 0 {
+            json!([nested])
+        } else {
+            json!({ "</a>": nested })
+        };
     }
-    content::with(&content::project("hostile-nested"), json!({ "solution": { "deep": nested } }))
+    content::with(
+        &content::project("hostile-nested"),
+        json!({ "solution": { "deep": nested } }),
+    )
 }
 
 /// All fifty, under ids that older programs might have given too.
 async fn fill(repository: &dyn Repository) -> Vec<(Kind, String, Document)> {
     let texts = texts();
-    let all = texts.iter().enumerate().map(|(number, text)| document(number, text)).chain([(Kind::Project, nested())]);
+    let all = texts
+        .iter()
+        .enumerate()
+        .map(|(number, text)| document(number, text))
+        .chain([(Kind::Project, nested())]);
     let mut stored = Vec::new();
     for (number, (kind, mut document)) in all.enumerate() {
         // Every third one has its text in its id.
@@ -123,7 +147,12 @@ async fn fill(repository: &dyn Repository) -> Vec<(Kind, String, Document)> {
             document.insert("id".to_owned(), json!(id));
         }
         let id = document["id"].as_str().unwrap().to_owned();
-        content::create(repository, &portfolio_mcp::domain::DocumentKey::new(kind, &id), document.clone()).await;
+        content::create(
+            repository,
+            &portfolio_mcp::domain::DocumentKey::new(kind, &id),
+            document.clone(),
+        )
+        .await;
         stored.push((kind, id, document));
     }
     assert_eq!(stored.len(), 50);
@@ -160,7 +189,11 @@ fn assert_shown(text: &str) {
 
 /// Both as texts, in which the order of members and the form of numbers show.
 fn assert_same(found: &Value, expected: &Document, place: &str) {
-    assert_eq!(found.to_string(), Value::Object(expected.clone()).to_string(), "{place}");
+    assert_eq!(
+        found.to_string(),
+        Value::Object(expected.clone()).to_string(),
+        "{place}"
+    );
 }
 
 /// Everything that reads, on documents as they are in `stored`.
@@ -171,7 +204,12 @@ async fn check_reading(door: &mut Door, stored: &[(Kind, String, Document)]) {
         for detail in ["summary", "full"] {
             let (mut rows, mut cursor) = (Vec::new(), Value::Null);
             loop {
-                let page = door.call(&list, json!({ "detail": detail, "limit": 20, "cursor": cursor })).await;
+                let page = door
+                    .call(
+                        &list,
+                        json!({ "detail": detail, "limit": 20, "cursor": cursor }),
+                    )
+                    .await;
                 assert_eq!(page["meta"]["total"], json!(ours.len()), "{list} {detail}");
                 rows.extend(page["data"].as_array().unwrap().clone());
                 cursor = page["meta"]["nextCursor"].clone();
@@ -181,30 +219,60 @@ async fn check_reading(door: &mut Door, stored: &[(Kind, String, Document)]) {
             }
             assert_eq!(rows.len(), ours.len(), "{list} {detail}");
             for (_, id, document) in &ours {
-                let row = rows.iter().find(|row| row["id"] == json!(id)).unwrap_or_else(|| panic!("{list} has no {id:?}"));
+                let row = rows
+                    .iter()
+                    .find(|row| row["id"] == json!(id))
+                    .unwrap_or_else(|| panic!("{list} has no {id:?}"));
                 if detail == "full" {
                     assert_same(row, document, id);
                 } else {
-                    assert_eq!((&row["title"], &row["tags"]), (&document["title"], &document["tags"]));
+                    assert_eq!(
+                        (&row["title"], &row["tags"]),
+                        (&document["title"], &document["tags"])
+                    );
                 }
             }
         }
         for (_, id, document) in &ours {
             let read = door.call(&format!("get_{kind}"), json!({ "id": id })).await;
-            let Some(data) = read.get("data") else { panic!("get_{kind} of {id:?}: {read}") };
+            let Some(data) = read.get("data") else {
+                panic!("get_{kind} of {id:?}: {read}")
+            };
             assert_same(data, document, id);
-            assert_eq!(read["meta"]["version"], json!(Version::of(Value::Object(document.clone()).to_string().as_bytes())));
+            assert_eq!(
+                read["meta"]["version"],
+                json!(Version::of(
+                    Value::Object(document.clone()).to_string().as_bytes()
+                ))
+            );
 
             let tag = &document["tags"][0];
             if tag.as_str().is_some_and(|tag| tag.chars().count() <= 100) {
                 let tagged = door.call(&list, json!({ "tag": tag, "limit": 100 })).await;
-                let ids: Vec<&Value> = tagged["data"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
-                assert!(ids.contains(&&json!(id)) || tag == "web", "the tag {tag:?} does not find {id:?}: {ids:?}");
+                let ids: Vec<&Value> = tagged["data"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|row| &row["id"])
+                    .collect();
+                assert!(
+                    ids.contains(&&json!(id)) || tag == "web",
+                    "the tag {tag:?} does not find {id:?}: {ids:?}"
+                );
             }
             let title = document["title"].as_str().unwrap();
             if title.chars().count() <= 200 {
-                let found = door.call(&list, json!({ "query": title, "limit": 100 })).await;
-                assert!(found["data"].as_array().unwrap().iter().any(|row| row["id"] == json!(id)), "{title:?} does not find {id:?}");
+                let found = door
+                    .call(&list, json!({ "query": title, "limit": 100 }))
+                    .await;
+                assert!(
+                    found["data"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .any(|row| row["id"] == json!(id)),
+                    "{title:?} does not find {id:?}"
+                );
             }
         }
     }
@@ -218,7 +286,11 @@ async fn check_writing(door: &mut Door, shift: usize, stored: &mut [(Kind, Strin
         let (update, get) = (format!("update_{kind}"), format!("get_{kind}"));
         let asked = json!({ "id": id, "data": { "description": text }, "reason": excerpt(text), "dryRun": true });
         let tried = door.call(&update, asked.clone()).await;
-        assert_same(&door.call(&get, json!({ "id": id })).await["data"], document, "a dry run writes nothing");
+        assert_same(
+            &door.call(&get, json!({ "id": id })).await["data"],
+            document,
+            "a dry run writes nothing",
+        );
         let mut asked = asked;
         asked["dryRun"] = json!(false);
         let done = door.call(&update, asked).await;
@@ -232,19 +304,36 @@ async fn check_writing(door: &mut Door, shift: usize, stored: &mut [(Kind, Strin
         let mut expected = document.clone();
         expected.insert("description".to_owned(), json!(text));
         for answer in [&tried, &done] {
-            assert_eq!(answer["success"], json!(true), "{id:?}: {}", answer["error"]);
+            assert_eq!(
+                answer["success"],
+                json!(true),
+                "{id:?}: {}",
+                answer["error"]
+            );
             expected["metadata"]["updatedAt"] = answer["data"]["metadata"]["updatedAt"].clone();
             assert_same(&answer["data"], &expected, id);
         }
-        assert_same(&door.call(&get, json!({ "id": id })).await["data"], &expected, "what was answered is what is stored");
+        assert_same(
+            &door.call(&get, json!({ "id": id })).await["data"],
+            &expected,
+            "what was answered is what is stored",
+        );
 
         for detail in ["summary", "full"] {
-            let log = door.call("get_audit_log", json!({ "entityId": id, "limit": 1, "detail": detail })).await;
+            let log = door
+                .call(
+                    "get_audit_log",
+                    json!({ "entityId": id, "limit": 1, "detail": detail }),
+                )
+                .await;
             if id.chars().count() > 500 {
                 continue;
             }
             let entry = &log["data"][0];
-            assert_eq!((&entry["id"], &entry["entityId"]), (&done["meta"]["auditId"], &json!(id)));
+            assert_eq!(
+                (&entry["id"], &entry["entityId"]),
+                (&done["meta"]["auditId"], &json!(id))
+            );
             assert_eq!(entry["metadata"]["reason"], json!(excerpt(text)));
             if detail == "full" {
                 assert_eq!(entry["changes"], done["meta"]["changes"]);
@@ -258,20 +347,44 @@ async fn check_writing(door: &mut Door, shift: usize, stored: &mut [(Kind, Strin
 /// What a caller may send where no such text belongs: each is refused, or finds nothing, and says so in words that show all they do.
 async fn check_refusals(door: &mut Door) {
     for text in texts() {
-        let nobody = door.call("get_project", json!({ "id": format!("nobody {text}") })).await;
-        let expected = if text.chars().count() + 7 > 500 { "VALIDATION_FAILED" } else { "PROJECT_NOT_FOUND" };
+        let nobody = door
+            .call("get_project", json!({ "id": format!("nobody {text}") }))
+            .await;
+        let expected = if text.chars().count() + 7 > 500 {
+            "VALIDATION_FAILED"
+        } else {
+            "PROJECT_NOT_FOUND"
+        };
         assert_eq!(nobody["error"]["code"], expected, "{text:?}");
         for (tool, arguments) in [
-            ("update_project", json!({ "id": "hostile-2", "data": { text.as_str(): 1 } })),
-            ("update_project", json!({ "id": "hostile-2", "data": { "metadata": { "status": text, "featured": text } } })),
-            ("update_project", json!({ "id": "hostile-2", "data": { "image": format!(" {text}") } })),
-            ("update_project", json!({ "id": "hostile-2", "data": {}, "idempotencyKey": format!("{text} ") })),
+            (
+                "update_project",
+                json!({ "id": "hostile-2", "data": { text.as_str(): 1 } }),
+            ),
+            (
+                "update_project",
+                json!({ "id": "hostile-2", "data": { "metadata": { "status": text, "featured": text } } }),
+            ),
+            (
+                "update_project",
+                json!({ "id": "hostile-2", "data": { "image": format!(" {text}") } }),
+            ),
+            (
+                "update_project",
+                json!({ "id": "hostile-2", "data": {}, "idempotencyKey": format!("{text} ") }),
+            ),
             ("list_projects", json!({ text.as_str(): text })),
             ("list_projects", json!({ "cursor": text })),
-            ("get_audit_log", json!({ "since": text, "entityType": text })),
+            (
+                "get_audit_log",
+                json!({ "since": text, "entityType": text }),
+            ),
         ] {
             let refused = door.call(tool, arguments).await;
-            assert_eq!(refused["error"]["code"], "VALIDATION_FAILED", "{tool} {text:?}");
+            assert_eq!(
+                refused["error"]["code"], "VALIDATION_FAILED",
+                "{tool} {text:?}"
+            );
         }
     }
 }
@@ -282,7 +395,14 @@ async fn check_every_tool(door: &mut Door, shift: usize, stored: &mut [(Kind, St
     check_reading(door, stored).await;
     check_refusals(door).await;
     let stats = door.call("get_audit_stats", json!({})).await;
-    assert_eq!(stats["data"]["entriesByAction"].as_object().unwrap().keys().collect::<Vec<_>>(), ["create", "update"]);
+    assert_eq!(
+        stats["data"]["entriesByAction"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect::<Vec<_>>(),
+        ["create", "update"]
+    );
     assert_eq!(stats["data"]["entriesByAction"]["create"], json!(50));
 }
 
@@ -302,8 +422,14 @@ async fn check_every_door(store: Store) {
 
     let mut stdio = Door::Stdio(Mcp::start(&store).await);
     check_every_tool(&mut stdio, 1, &mut stored).await;
-    let Door::Stdio(client) = stdio else { unreachable!("it was made so") };
-    assert_eq!(client.strays(), Vec::<String>::new(), "stdout holds answers alone");
+    let Door::Stdio(client) = stdio else {
+        unreachable!("it was made so")
+    };
+    assert_eq!(
+        client.strays(),
+        Vec::<String>::new(),
+        "stdout holds answers alone"
+    );
     assert_shown(&client.stderr());
     check_every_tool(&mut Door::Http(server()), 2, &mut stored).await;
     let web = server();
@@ -319,13 +445,20 @@ async fn an_answer_over_stdio_is_one_line_to_every_reader() {
     let stored = fill(&*store.repository).await;
     let home = Home::new();
     let mut child = home.command(PROGRAM);
-    let mut child =
-        child.arg("stdio").args(store.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = child
+        .arg("stdio")
+        .args(store.arguments())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
 
     let mut lines = String::new();
     for (number, (kind, id, _)) in stored.iter().enumerate() {
         let params = json!({ "name": format!("get_{kind}"), "arguments": { "id": id } });
-        let request = json!({ "jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params });
+        let request =
+            json!({ "jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params });
         writeln!(lines, "{request}").unwrap();
     }
     let mut stdin = child.stdin.take().unwrap();
@@ -333,7 +466,9 @@ async fn an_answer_over_stdio_is_one_line_to_every_reader() {
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     writing.join().unwrap();
 
-    assert!(!output.contains(|c: char| (c < ' ' && c != '\n') || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')));
+    assert!(!output.contains(
+        |c: char| (c < ' ' && c != '\n') || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')
+    ));
     assert_eq!(output.lines().count(), stored.len());
     assert!(
         output.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["result"]["structuredContent"]["success"] == json!(true))
@@ -342,9 +477,21 @@ async fn an_answer_over_stdio_is_one_line_to_every_reader() {
 
 /// Texts that are no JSON object, as another program may have stored them, and a word of what is said of each.
 const UNREADABLE: [(&str, &str, &str); 7] = [
-    ("lone-surrogate", r#"{"id":"lone-surrogate","title":"\ud800"}"#, "surrogate"),
-    ("half-pair", r#"{"id":"half-pair","title":"\ud83d\u0041"}"#, "surrogate"),
-    ("raw-control", "{\"id\":\"raw-control\",\"title\":\"\u{1b}[31m\u{0}\"}", "control character"),
+    (
+        "lone-surrogate",
+        r#"{"id":"lone-surrogate","title":"\ud800"}"#,
+        "surrogate",
+    ),
+    (
+        "half-pair",
+        r#"{"id":"half-pair","title":"\ud83d\u0041"}"#,
+        "surrogate",
+    ),
+    (
+        "raw-control",
+        "{\"id\":\"raw-control\",\"title\":\"\u{1b}[31m\u{0}\"}",
+        "control character",
+    ),
     ("mark", "\u{feff}{\"id\":\"mark\"}", "expected value"),
     ("array", "[1]", "not an object"),
     ("cut", "{\"id\":\"cut\",\"title\":\"\u{202e}", "EOF"),
@@ -360,8 +507,14 @@ async fn what_is_no_document_is_told_and_nothing_else_suffers() {
         }
         let mut door = Door::Stdio(Mcp::start(&store).await);
 
-        let listed = door.call("list_projects", json!({ "detail": "full" })).await;
-        assert_eq!((&listed["meta"]["total"], &listed["data"][0]["id"]), (&json!(1), &json!("sound")), "{store}");
+        let listed = door
+            .call("list_projects", json!({ "detail": "full" }))
+            .await;
+        assert_eq!(
+            (&listed["meta"]["total"], &listed["data"][0]["id"]),
+            (&json!(1), &json!("sound")),
+            "{store}"
+        );
         let warnings = listed["meta"]["warnings"].as_array().unwrap();
         assert_eq!(warnings.len(), UNREADABLE.len(), "{warnings:?}");
         for warning in warnings {
@@ -370,18 +523,32 @@ async fn what_is_no_document_is_told_and_nothing_else_suffers() {
         for (id, _, says) in UNREADABLE {
             let id = json!(id);
             let warned = format!("{}`", excerpt(id.as_str().unwrap()));
-            assert!(warnings.iter().any(|warning| warning.as_str().unwrap().contains(&warned)), "{id}: {warnings:?}");
-            for (tool, code) in [("get_project", "GET_PROJECT_ERROR"), ("update_project", "UPDATE_PROJECT_ERROR")] {
+            assert!(
+                warnings
+                    .iter()
+                    .any(|warning| warning.as_str().unwrap().contains(&warned)),
+                "{id}: {warnings:?}"
+            );
+            for (tool, code) in [
+                ("get_project", "GET_PROJECT_ERROR"),
+                ("update_project", "UPDATE_PROJECT_ERROR"),
+            ] {
                 let mut arguments = json!({ "id": id });
                 if tool == "update_project" {
                     arguments["data"] = json!({ "title": "x" });
                 }
                 let error = &door.call(tool, arguments).await["error"];
                 assert_eq!(error["code"], code, "{id}: {error}");
-                assert!(error["message"].as_str().unwrap().contains(says), "{id}: {error}");
+                assert!(
+                    error["message"].as_str().unwrap().contains(says),
+                    "{id}: {error}"
+                );
             }
         }
-        assert_eq!(door.call("get_audit_stats", json!({})).await["data"]["totalEntries"], 1);
+        assert_eq!(
+            door.call("get_audit_stats", json!({})).await["data"]["totalEntries"],
+            1
+        );
     }
 }
 
@@ -392,11 +559,26 @@ async fn ids_near_the_one_that_was_asked_for_are_shown_and_can_be_used() {
     content::create_sound(&*store.repository, &content::project_key(id)).await;
     let mut door = Door::Stdio(Mcp::start(&store).await);
 
-    let error = &door.call("get_project", json!({ "id": "rdv-artisan" })).await["error"];
+    let error = &door
+        .call("get_project", json!({ "id": "rdv-artisan" }))
+        .await["error"];
 
     assert_eq!(error["details"]["similar"], json!([id]));
-    assert!(error["message"].as_str().unwrap().contains("did you mean `rdv\u{fffd}-artisan\u{fffd}`?"), "{error}");
-    assert_eq!(door.call("get_project", json!({ "id": error["details"]["similar"][0] })).await["success"], json!(true));
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("did you mean `rdv\u{fffd}-artisan\u{fffd}`?"),
+        "{error}"
+    );
+    assert_eq!(
+        door.call(
+            "get_project",
+            json!({ "id": error["details"]["similar"][0] })
+        )
+        .await["success"],
+        json!(true)
+    );
 }
 
 /// Runs the program, which must not write what a terminal obeys, and gives its exit code and all it wrote.
@@ -415,38 +597,64 @@ fn check_output(output: &Output) -> (i32, String) {
 fn an_import_never_obeys_what_it_reads() {
     let home = Home::new();
     let store = format!("sqlite:{}", home.path().join("store.db").display());
-    let evil = home.path().join("evil\u{1b}[31m\u{202e}\nrefused    nothing");
+    let evil = home
+        .path()
+        .join("evil\u{1b}[31m\u{202e}\nrefused    nothing");
     fs::create_dir(&evil).unwrap();
     let folder = evil.to_string_lossy().into_owned();
     let import = |projects: Value, options: &[&str]| {
         fs::write(evil.join("projects.json"), projects.to_string()).unwrap();
-        run(&home, &[&["import", &folder, "--store", &store], options].concat())
+        run(
+            &home,
+            &[&["import", &folder, "--store", &store], options].concat(),
+        )
     };
 
     let (empty, said) = run(&home, &["import", &folder, "--store", &store]);
     assert!(empty == 1 && said.contains("holds none of"), "{said}");
     for text in texts() {
-        let (code, said) = import(json!([{ "id": text }, { "id": text }, { "id": [text] }, text]), &[]);
+        let (code, said) = import(
+            json!([{ "id": text }, { "id": text }, { "id": [text] }, text]),
+            &[],
+        );
         assert!(code == 1 && said.contains("nothing was imported"), "{said}");
     }
     // Ids bind new documents alone; what is told of others is told of their fields.
-    let projects: Vec<Document> =
-        texts().iter().enumerate().filter(|(number, _)| number % 2 == 0).map(|(number, text)| document(number, text).1).collect();
+    let projects: Vec<Document> = texts()
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| number % 2 == 0)
+        .map(|(number, text)| document(number, text).1)
+        .collect();
     let (code, said) = import(json!(projects), &["--dry-run"]);
     assert!(code == 0 && said.contains("warning"), "{said}");
     let (code, said) = import(json!(projects), &["--log", "trace"]);
     assert!(code == 0 && said.contains("25 created"), "{said}");
-    let changed: Vec<Document> =
-        projects.iter().map(|project| content::with(project, json!({ "\u{1b}[5m\u{200b}": 1, "title": "\u{9b}m" }))).collect();
+    let changed: Vec<Document> = projects
+        .iter()
+        .map(|project| {
+            content::with(
+                project,
+                json!({ "\u{1b}[5m\u{200b}": 1, "title": "\u{9b}m" }),
+            )
+        })
+        .collect();
     let (code, said) = import(json!(changed), &[]);
     assert!(code == 1 && said.contains("differs"), "{said}");
     let (code, said) = import(json!(changed), &["--force", "--log-format", "json"]);
     assert!(code == 0 && said.contains("25 replaced"), "{said}");
 
     fs::write(evil.join("projects.json"), "[\"\u{1b}[31m\u{202e}\"").unwrap();
-    fs::write(evil.join("audit.jsonl"), "\u{1b}[31m\u{202e}\n{\"id\":\"\u{1b}\"}\n").unwrap();
+    fs::write(
+        evil.join("audit.jsonl"),
+        "\u{1b}[31m\u{202e}\n{\"id\":\"\u{1b}\"}\n",
+    )
+    .unwrap();
     let (code, said) = run(&home, &["import", &folder, "--store", &store]);
-    assert!(code == 1 && said.contains("not JSON") && said.contains("line 1"), "{said}");
+    assert!(
+        code == 1 && said.contains("not JSON") && said.contains("line 1"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -462,13 +670,55 @@ fn wrong_usage_and_failures_never_obey_what_they_repeat() {
         (vec![evil], 2),
         (vec!["stdio", evil], 2),
         (vec!["stdio", &format!("--{evil}")], 2),
-        (vec!["stdio", &format!("--log={evil}"), &format!("--read-only={evil}"), "--store", evil], 2),
-        (vec!["http", "--listen", evil, "--allowed-host", evil, "--allowed-origin", evil], 2),
-        (vec!["import", "x", "--dry-run", &format!("--force={evil}")], 2),
+        (
+            vec![
+                "stdio",
+                &format!("--log={evil}"),
+                &format!("--read-only={evil}"),
+                "--store",
+                evil,
+            ],
+            2,
+        ),
+        (
+            vec![
+                "http",
+                "--listen",
+                evil,
+                "--allowed-host",
+                evil,
+                "--allowed-origin",
+                evil,
+            ],
+            2,
+        ),
+        (
+            vec!["import", "x", "--dry-run", &format!("--force={evil}")],
+            2,
+        ),
         (vec!["import", evil], 1),
-        (vec!["import", env!("CARGO_MANIFEST_DIR"), "--store", &path], 1),
-        (vec!["import", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/content"), "--store", &path], 3),
-        (vec!["import", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/content"), "--store", &folder_as_file], 3),
+        (
+            vec!["import", env!("CARGO_MANIFEST_DIR"), "--store", &path],
+            1,
+        ),
+        (
+            vec![
+                "import",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/examples/content"),
+                "--store",
+                &path,
+            ],
+            3,
+        ),
+        (
+            vec![
+                "import",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/examples/content"),
+                "--store",
+                &folder_as_file,
+            ],
+            3,
+        ),
     ] {
         let (code, said) = run(&home, &arguments);
         assert_eq!(code, expected, "{arguments:?}: {said}");
@@ -481,7 +731,13 @@ fn arguments_that_are_no_text_are_wrong_usage_like_any_other() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
     let home = Home::new();
-    let output = home.command(PROGRAM).arg("import").arg(OsStr::from_bytes(b"\xff\x1b")).arg("--shout").output().unwrap();
+    let output = home
+        .command(PROGRAM)
+        .arg("import")
+        .arg(OsStr::from_bytes(b"\xff\x1b"))
+        .arg("--shout")
+        .output()
+        .unwrap();
 
     let (code, said) = check_output(&output);
     assert!(code == 2 && said.contains("--shout"), "{said}");
@@ -493,17 +749,32 @@ async fn logs_never_obey_what_is_stored() {
     for format in ["text", "json"] {
         let store = Store::sqlite();
         content::create_sound(&*store.repository, &content::project_key(id)).await;
-        let client = Mcp::start_with(&[store.arguments(), vec!["--log=trace".to_owned(), format!("--log-format={format}")]].concat()).await;
+        let client = Mcp::start_with(
+            &[
+                store.arguments(),
+                vec!["--log=trace".to_owned(), format!("--log-format={format}")],
+            ]
+            .concat(),
+        )
+        .await;
 
-        let updated = client.call("update_project", json!({ "id": id, "data": { "title": "x" } })).await;
+        let updated = client
+            .call(
+                "update_project",
+                json!({ "id": id, "data": { "title": "x" } }),
+            )
+            .await;
 
         assert_eq!(updated["success"], json!(true), "{updated}");
-        let log = wait_until("the update is logged", || Some(client.stderr()).filter(|log| log.contains("updated project")));
+        let log = wait_until("the update is logged", || {
+            Some(client.stderr()).filter(|log| log.contains("updated project"))
+        });
         assert_shown(&log);
         assert!(!log.lines().any(|line| line.starts_with("ERROR")), "{log}");
         assert!(
-            log.lines()
-                .all(|line| format == "text" || serde_json::from_str::<Value>(line).is_ok_and(|event| object(event).contains_key("level"))),
+            log.lines().all(|line| format == "text"
+                || serde_json::from_str::<Value>(line)
+                    .is_ok_and(|event| object(event).contains_key("level"))),
             "{log}"
         );
     }
@@ -512,12 +783,27 @@ async fn logs_never_obey_what_is_stored() {
 impl Store {
     /// Puts bytes where a document belongs, as another program would.
     fn put(&self, kind: Kind, id: &str, bytes: &[u8]) {
-        if self.arguments().iter().any(|argument| argument.starts_with("sqlite:")) {
+        if self
+            .arguments()
+            .iter()
+            .any(|argument| argument.starts_with("sqlite:"))
+        {
             let sql = "INSERT INTO documents (kind, id, text) VALUES (?, ?, CAST(? AS TEXT))";
-            rusqlite::Connection::open(self.file()).unwrap().execute(sql, rusqlite::params![kind.singular(), id, bytes]).unwrap();
+            rusqlite::Connection::open(self.file())
+                .unwrap()
+                .execute(sql, rusqlite::params![kind.singular(), id, bytes])
+                .unwrap();
         } else {
-            self.server().run::<()>(cmd("SET").arg(format!("data:{}:{id}", kind.plural())).arg(bytes));
-            self.server().run::<()>(cmd("SADD").arg(format!("index:all:{}", kind.plural())).arg(id));
+            self.server().run::<()>(
+                cmd("SET")
+                    .arg(format!("data:{}:{id}", kind.plural()))
+                    .arg(bytes),
+            );
+            self.server().run::<()>(
+                cmd("SADD")
+                    .arg(format!("index:all:{}", kind.plural()))
+                    .arg(id),
+            );
         }
     }
 }

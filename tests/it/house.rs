@@ -14,31 +14,84 @@ use serde_json::{Value, json};
 const SECRETS: [(&str, &[&str], &str); 7] = [
     (
         "src/domain",
-        &["redis", "rusqlite", "rmcp", "tokio", "std::fs", "std::env", "SystemTime", "tracing::", "crate::store"],
+        &[
+            "redis",
+            "rusqlite",
+            "rmcp",
+            "tokio",
+            "std::fs",
+            "std::env",
+            "SystemTime",
+            "tracing::",
+            "crate::store",
+        ],
         "the domain is pure: no IO, no clock, no logging",
     ),
     (
         "src/store",
-        &["rmcp", "clap", "axum", "std::env", "SystemTime", "Project", "crate::service", "crate::mcp"],
+        &[
+            "rmcp",
+            "clap",
+            "axum",
+            "std::env",
+            "SystemTime",
+            "Project",
+            "crate::service",
+            "crate::mcp",
+        ],
         "a store knows kinds, not content types, and no protocol",
     ),
     (
         "src/service.rs",
-        &["rmcp", "redis", "rusqlite", "axum", "clap", "std::fs", "std::env", "SystemTime"],
+        &[
+            "rmcp",
+            "redis",
+            "rusqlite",
+            "axum",
+            "clap",
+            "std::fs",
+            "std::env",
+            "SystemTime",
+        ],
         "the use cases know no backend and no protocol",
     ),
     (
         "src/mcp",
-        &["redis::", "rusqlite", "axum", "std::fs", "std::env", "SystemTime", "crate::http", "crate::cli"],
+        &[
+            "redis::",
+            "rusqlite",
+            "axum",
+            "std::fs",
+            "std::env",
+            "SystemTime",
+            "crate::http",
+            "crate::cli",
+        ],
         "the MCP edge knows neither stores nor files nor HTTP servers",
     ),
     (
         "src/http",
-        &["redis::", "rusqlite", "std::fs", "std::env", "SystemTime", "crate::store", "crate::cli"],
+        &[
+            "redis::",
+            "rusqlite",
+            "std::fs",
+            "std::env",
+            "SystemTime",
+            "crate::store",
+            "crate::cli",
+        ],
         "the HTTP edge knows neither stores nor files",
     ),
-    ("src/folder.rs", &["rmcp", "redis", "tokio", "crate::store", "crate::service"], "the folder knows files and documents alone"),
-    ("src/commands", &["redis::", "rusqlite", "axum", "std::env", "SystemTime"], "commands use the parts, not their insides"),
+    (
+        "src/folder.rs",
+        &["rmcp", "redis", "tokio", "crate::store", "crate::service"],
+        "the folder knows files and documents alone",
+    ),
+    (
+        "src/commands",
+        &["redis::", "rusqlite", "axum", "std::env", "SystemTime"],
+        "commands use the parts, not their insides",
+    ),
 ];
 
 #[test]
@@ -47,7 +100,11 @@ fn every_module_knows_only_what_it_may() {
         for file in sources(module) {
             let code = code_of(&file);
             for secret in secrets {
-                assert!(!knows(&code, secret), "{} knows `{secret}`: {because}", file.display());
+                assert!(
+                    !knows(&code, secret),
+                    "{} knows `{secret}`: {because}",
+                    file.display()
+                );
             }
         }
     }
@@ -55,8 +112,15 @@ fn every_module_knows_only_what_it_may() {
 
 #[test]
 fn nothing_but_the_domain_makes_a_change() {
-    for file in sources("src").into_iter().filter(|file| !file.ends_with("domain/change.rs")) {
-        assert!(!knows(&code_of(&file), "Change {"), "{} builds a Change by hand", file.display());
+    for file in sources("src")
+        .into_iter()
+        .filter(|file| !file.ends_with("domain/change.rs"))
+    {
+        assert!(
+            !knows(&code_of(&file), "Change {"),
+            "{} builds a Change by hand",
+            file.display()
+        );
     }
 }
 
@@ -66,23 +130,37 @@ fn the_published_contracts_are_what_the_server_publishes() {
     let accept = env::var_os("UPDATE_TOOLS").is_some();
     let tools = tools();
     for tool in &tools {
-        let path = root.join("tools").join(format!("{}.json", tool["name"].as_str().unwrap()));
+        let path = root
+            .join("tools")
+            .join(format!("{}.json", tool["name"].as_str().unwrap()));
         let published = format!("{}\n", serde_json::to_string_pretty(tool).unwrap());
         if accept {
             fs::create_dir_all(root.join("tools")).unwrap();
             fs::write(&path, &published).unwrap();
         }
         let known = fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(known, published, "{} differs; accept it with UPDATE_TOOLS=1 cargo test contracts", path.display());
+        assert_eq!(
+            known,
+            published,
+            "{} differs; accept it with UPDATE_TOOLS=1 cargo test contracts",
+            path.display()
+        );
     }
-    assert_eq!(fs::read_dir(root.join("tools")).unwrap().count(), tools.len(), "tools/ holds a tool that is not there any more");
+    assert_eq!(
+        fs::read_dir(root.join("tools")).unwrap().count(),
+        tools.len(),
+        "tools/ holds a tool that is not there any more"
+    );
 
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let with_table = with_table(&readme, &tools);
     if accept {
         fs::write(root.join("README.md"), &with_table).unwrap();
     } else {
-        assert_eq!(readme, with_table, "README.md's table differs; accept it with UPDATE_TOOLS=1 cargo test contracts");
+        assert_eq!(
+            readme, with_table,
+            "README.md's table differs; accept it with UPDATE_TOOLS=1 cargo test contracts"
+        );
     }
 }
 
@@ -95,27 +173,53 @@ fn every_tool_is_acceptable_to_strict_clients() {
         let name = tool["name"].as_str().unwrap();
         assert!(!tool["title"].as_str().unwrap().is_empty(), "{name}");
         assert!(tool["description"].as_str().unwrap().len() > 40, "{name}");
-        for hint in ["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"] {
+        for hint in [
+            "readOnlyHint",
+            "destructiveHint",
+            "idempotentHint",
+            "openWorldHint",
+        ] {
             assert!(tool["annotations"][hint].is_boolean(), "{name}: {hint}");
         }
-        assert_eq!(tool["annotations"]["readOnlyHint"], json!(!name.starts_with("update_")), "{name}");
+        assert_eq!(
+            tool["annotations"]["readOnlyHint"],
+            json!(!name.starts_with("update_")),
+            "{name}"
+        );
         for schema in ["inputSchema", "outputSchema"] {
             assert_eq!(tool[schema]["type"], "object", "{name}: {schema}");
             plain(&tool[schema], &format!("{name}.{schema}"));
         }
-        assert_eq!(tool["inputSchema"]["additionalProperties"], json!(false), "{name}");
+        assert_eq!(
+            tool["inputSchema"]["additionalProperties"],
+            json!(false),
+            "{name}"
+        );
     }
 }
 
 /// No references, one type each, and members that are object schemas.
 fn plain(schema: &Value, place: &str) {
-    let Some(members) = schema.as_object() else { return };
+    let Some(members) = schema.as_object() else {
+        return;
+    };
     for keyword in ["$ref", "$defs", "anyOf", "oneOf", "allOf", "nullable"] {
         assert!(!members.contains_key(keyword), "{place} has {keyword}");
     }
-    assert!(members.get("type").is_none_or(Value::is_string), "{place} has several types");
-    for (name, member) in members.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        assert!(member.is_object(), "{place}.{name} is published as {member}");
+    assert!(
+        members.get("type").is_none_or(Value::is_string),
+        "{place} has several types"
+    );
+    for (name, member) in members
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        assert!(
+            member.is_object(),
+            "{place}.{name} is published as {member}"
+        );
         plain(member, &format!("{place}.{name}"));
     }
     if let Some(items) = members.get("items") {
@@ -126,47 +230,104 @@ fn plain(schema: &Value, place: &str) {
 
 #[test]
 fn the_patch_of_an_update_publishes_no_field_that_the_server_owns() {
-    for tool in tools().iter().filter(|tool| tool["name"].as_str().unwrap().starts_with("update_")) {
+    for tool in tools()
+        .iter()
+        .filter(|tool| tool["name"].as_str().unwrap().starts_with("update_"))
+    {
         let fields = &tool["inputSchema"]["properties"]["data"]["properties"];
 
         assert!(fields.get("title").is_some());
         assert!(fields.get("id").is_none());
         assert!(fields["metadata"]["properties"].get("status").is_some());
         for owned in ["createdAt", "updatedAt"] {
-            assert!(fields["metadata"]["properties"].get(owned).is_none(), "{owned}");
+            assert!(
+                fields["metadata"]["properties"].get(owned).is_none(),
+                "{owned}"
+            );
         }
-        assert!(!tool["inputSchema"]["properties"]["data"].to_string().contains("\"required\""));
+        assert!(
+            !tool["inputSchema"]["properties"]["data"]
+                .to_string()
+                .contains("\"required\"")
+        );
     }
 }
 
 #[test]
 fn the_readme_tells_the_help_of_the_program() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let help = std::process::Command::new(env!("CARGO_BIN_EXE_portfolio-mcp")).args(["http", "--help"]).output().unwrap();
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_portfolio-mcp"))
+        .args(["http", "--help"])
+        .output()
+        .unwrap();
 
-    for option in String::from_utf8(help.stdout).unwrap().split_whitespace().filter(|word| word.starts_with("--")) {
-        let option = option.trim_end_matches([',', '.', ']']).split(['[', '=']).next().unwrap();
-        assert!(readme.contains(option) || matches!(option, "--help" | "--version"), "README.md does not explain {option}");
+    for option in String::from_utf8(help.stdout)
+        .unwrap()
+        .split_whitespace()
+        .filter(|word| word.starts_with("--"))
+    {
+        let option = option
+            .trim_end_matches([',', '.', ']'])
+            .split(['[', '='])
+            .next()
+            .unwrap();
+        assert!(
+            readme.contains(option) || matches!(option, "--help" | "--version"),
+            "README.md does not explain {option}"
+        );
     }
 }
 
 fn tools() -> Vec<Value> {
-    ContentServer::tools().iter().map(|tool| serde_json::to_value(tool).unwrap()).collect()
+    ContentServer::tools()
+        .iter()
+        .map(|tool| serde_json::to_value(tool).unwrap())
+        .collect()
 }
 
 /// The README with its table of tools made anew.
 fn with_table(readme: &str, tools: &[Value]) -> String {
-    let (begin, end) = ("<!-- tools: made by `UPDATE_TOOLS=1 cargo test contracts` -->\n", "<!-- /tools -->");
-    let (before, rest) = readme.split_once(begin).expect("README.md has a place for the table of tools");
-    let (_, after) = rest.split_once(end).expect("README.md's table of tools ends");
+    let (begin, end) = (
+        "<!-- tools: made by `UPDATE_TOOLS=1 cargo test contracts` -->\n",
+        "<!-- /tools -->",
+    );
+    let (before, rest) = readme
+        .split_once(begin)
+        .expect("README.md has a place for the table of tools");
+    let (_, after) = rest
+        .split_once(end)
+        .expect("README.md's table of tools ends");
     let mut table = "| tool | arguments | what it does |\n|---|---|---|\n".to_owned();
     for tool in tools {
-        let required = tool["inputSchema"]["required"].as_array().cloned().unwrap_or_default();
-        let arguments = tool["inputSchema"]["properties"].as_object().into_iter().flatten();
-        let arguments: Vec<String> =
-            arguments.map(|(name, _)| if required.contains(&json!(name)) { format!("**{name}**") } else { name.clone() }).collect();
-        let description = tool["description"].as_str().unwrap().replace('\n', " ").replace('|', "\\|");
-        writeln!(table, "| `{}` | {} | {description} |", tool["name"].as_str().unwrap(), arguments.join(", ")).unwrap();
+        let required = tool["inputSchema"]["required"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let arguments = tool["inputSchema"]["properties"]
+            .as_object()
+            .into_iter()
+            .flatten();
+        let arguments: Vec<String> = arguments
+            .map(|(name, _)| {
+                if required.contains(&json!(name)) {
+                    format!("**{name}**")
+                } else {
+                    name.clone()
+                }
+            })
+            .collect();
+        let description = tool["description"]
+            .as_str()
+            .unwrap()
+            .replace('\n', " ")
+            .replace('|', "\\|");
+        writeln!(
+            table,
+            "| `{}` | {} | {description} |",
+            tool["name"].as_str().unwrap(),
+            arguments.join(", ")
+        )
+        .unwrap();
     }
     format!("{before}{begin}{table}{end}{after}")
 }
@@ -186,7 +347,11 @@ fn sources(module: &str) -> Vec<PathBuf> {
     }
     let mut folders = vec![path];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+        for entry in fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+        {
             if entry.is_dir() {
                 folders.push(entry);
             } else if entry.extension().is_some_and(|extension| extension == "rs") {
@@ -194,15 +359,24 @@ fn sources(module: &str) -> Vec<PathBuf> {
             }
         }
     }
-    assert!(!files.is_empty(), "{module} is gone; this test has to follow");
+    assert!(
+        !files.is_empty(),
+        "{module} is gone; this test has to follow"
+    );
     files
 }
 
 /// The code without comments and without unit tests.
 fn code_of(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    let text = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Whether `secret` stands in the code as a name of its own, and not within a text.

@@ -62,7 +62,11 @@ fn titled(key: &DocumentKey, title: &str) -> UpdateRequest {
     }
 }
 
-async fn retitle(service: &ContentService, key: &DocumentKey, title: &str) -> Result<Updated, Error> {
+async fn retitle(
+    service: &ContentService,
+    key: &DocumentKey,
+    title: &str,
+) -> Result<Updated, Error> {
     service.update(titled(key, title)).await
 }
 
@@ -76,7 +80,12 @@ fn assert_all_applied(log: &Log) {
     let titles = log.values_of("title");
     for task in 0..TASKS {
         for number in 0..UPDATES {
-            assert_eq!(titles.get(&title_of(task, number)), Some(&1), "{}", title_of(task, number));
+            assert_eq!(
+                titles.get(&title_of(task, number)),
+                Some(&1),
+                "{}",
+                title_of(task, number)
+            );
         }
     }
 }
@@ -85,7 +94,11 @@ fn assert_all_applied(log: &Log) {
 /// they are told so and ask again. That is the exception.
 fn assert_few_lost_races(lost: usize) {
     println!("{lost} races were lost until the deadline");
-    assert!(lost <= TASKS, "{lost} of {} races were lost until the deadline", TASKS * UPDATES);
+    assert!(
+        lost <= TASKS,
+        "{lost} of {} races were lost until the deadline",
+        TASKS * UPDATES
+    );
 }
 
 /// All tasks change one document at once, each through one of `services`.
@@ -95,7 +108,11 @@ async fn check_tasks(store: &Store, services: &[Arc<ContentService>]) {
     let lost = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
-        let (service, key, lost) = (Arc::clone(&services[task % services.len()]), key.clone(), Arc::clone(&lost));
+        let (service, key, lost) = (
+            Arc::clone(&services[task % services.len()]),
+            key.clone(),
+            Arc::clone(&lost),
+        );
         tasks.spawn(async move {
             let mut number = 0;
             while number < UPDATES {
@@ -151,14 +168,20 @@ async fn four_services_lose_no_update_of_one_document_on_sqlite() {
 async fn check_processes(store: &Store) {
     let key = project_key("contended");
     create_sound(&*store.repository, &key).await;
-    let servers = [Mcp::start(store).await, Mcp::start(store).await, Mcp::start(store).await];
+    let servers = [
+        Mcp::start(store).await,
+        Mcp::start(store).await,
+        Mcp::start(store).await,
+    ];
 
     let lost = AtomicUsize::new(0);
     join_all((0..TASKS).map(async |task| {
         let mut number = 0;
         while number < UPDATES {
             let arguments = json!({ "id": key.id, "data": { "title": title_of(task, number) } });
-            let answer = servers[task % servers.len()].call("update_project", arguments).await;
+            let answer = servers[task % servers.len()]
+                .call("update_project", arguments)
+                .await;
             if answer["error"]["code"] == "VERSION_CONFLICT" {
                 lost.fetch_add(1, Ordering::SeqCst);
                 continue;
@@ -199,10 +222,19 @@ impl Line {
     async fn new() -> Self {
         let store = Store::redis();
         let proxy = Proxy::start(store.server().port()).await;
-        let location = Location::Redis { write: Some(proxy.redis_url()), read: None, key_prefix: String::new() };
+        let location = Location::Redis {
+            write: Some(proxy.redis_url()),
+            read: None,
+            key_prefix: String::new(),
+        };
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
-        Self { service: service_on(open(&location).unwrap().repository), store, proxy, key }
+        Self {
+            service: service_on(open(&location).unwrap().repository),
+            store,
+            proxy,
+            key,
+        }
     }
 }
 
@@ -235,11 +267,20 @@ impl Burst {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
-                    retitle(&busy, &own, &title_of(writer, number)).await.unwrap();
+                    retitle(&busy, &own, &title_of(writer, number))
+                        .await
+                        .unwrap();
                 }
             });
         }
-        Self { store, busy, other, key, stop, writers }
+        Self {
+            store,
+            busy,
+            other,
+            key,
+            stop,
+            writers,
+        }
     }
 
     async fn end(self) -> Log {
@@ -253,7 +294,10 @@ impl Burst {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
     let burst = Burst::begin().await;
-    let result = |text: &str| UpdateRequest { patch: object(json!({ "result": text })), ..titled(&burst.key, "") };
+    let result = |text: &str| UpdateRequest {
+        patch: object(json!({ "result": text })),
+        ..titled(&burst.key, "")
+    };
     for round in 0..ROUNDS {
         let (first, elsewhere) = (format!("first {round}"), format!("elsewhere {round}"));
         burst.busy.update(result(&first)).await.unwrap();
@@ -264,12 +308,32 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
         assert_eq!(changed.changes[0]["oldValue"], json!(elsewhere));
 
         // A version that is not the remembered one is the stored one, and the other way round.
-        let known = burst.other.update(result(&elsewhere)).await.unwrap().version;
-        let expecting = |version: &Version| UpdateRequest { expected_version: Some(version.to_string()), ..result("expected") };
+        let known = burst
+            .other
+            .update(result(&elsewhere))
+            .await
+            .unwrap()
+            .version;
+        let expecting = |version: &Version| UpdateRequest {
+            expected_version: Some(version.to_string()),
+            ..result("expected")
+        };
         let expected = burst.busy.update(expecting(&known)).await.unwrap();
-        let current = burst.other.update(result(&elsewhere)).await.unwrap().version;
-        let conflict = burst.busy.update(expecting(&expected.version)).await.unwrap_err();
-        assert!(matches!(&conflict, Error::Conflict { current: Some(known), .. } if *known == current), "{conflict:?}");
+        let current = burst
+            .other
+            .update(result(&elsewhere))
+            .await
+            .unwrap()
+            .version;
+        let conflict = burst
+            .busy
+            .update(expecting(&expected.version))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&conflict, Error::Conflict { current: Some(known), .. } if *known == current),
+            "{conflict:?}"
+        );
 
         // What is remembered would be changed, and what is stored is so already.
         burst.other.update(result(&first)).await.unwrap();
@@ -284,12 +348,20 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn writers_among_others_do_not_read_before_they_write() {
     let burst = Burst::begin().await;
-    burst.store.server().run::<()>(redis::cmd("CONFIG").arg("RESETSTAT"));
+    burst
+        .store
+        .server()
+        .run::<()>(redis::cmd("CONFIG").arg("RESETSTAT"));
 
     wait_until("a commit was made from what is remembered", || {
-        let calls: String = burst.store.server().run(redis::cmd("INFO").arg("commandstats"));
+        let calls: String = burst
+            .store
+            .server()
+            .run(redis::cmd("INFO").arg("commandstats"));
         let count = |command: &str| {
-            let line = calls.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))?;
+            let line = calls
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))?;
             line.split(',').next()?.parse::<usize>().ok()
         };
         // Each of the writers may have read before the counting began.
@@ -305,7 +377,9 @@ async fn check_cuts(mode: Mode) {
 
     for round in 0..ROUNDS {
         line.proxy.set(mode).await;
-        let updated = retitle(&line.service, &line.key, &format!("round {round}")).await.unwrap();
+        let updated = retitle(&line.service, &line.key, &format!("round {round}"))
+            .await
+            .unwrap();
         assert!(!updated.replayed, "the caller asked once");
         assert_eq!(line.proxy.cuts(), round + 1);
     }
@@ -332,10 +406,16 @@ async fn a_request_that_is_cut_off_before_the_commit_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
     let mut line = Line::new().await;
-    let (done, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (done, stop) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let mut writers = JoinSet::new();
     for writer in 0..BURST {
-        let (service, own) = (Arc::clone(&line.service), project_key(&format!("writer-{writer}")));
+        let (service, own) = (
+            Arc::clone(&line.service),
+            project_key(&format!("writer-{writer}")),
+        );
         create_sound(&*line.store.repository, &own).await;
         let (done, stop) = (Arc::clone(&done), Arc::clone(&stop));
         writers.spawn(async move {
@@ -352,25 +432,45 @@ async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
             told
         });
     }
-    for (round, mode) in [Mode::CutReply, Mode::CutRequest].into_iter().cycle().take(ROUNDS).enumerate() {
+    for (round, mode) in [Mode::CutReply, Mode::CutRequest]
+        .into_iter()
+        .cycle()
+        .take(ROUNDS)
+        .enumerate()
+    {
         line.proxy.set(mode).await;
-        wait_until("the line was cut", || (line.proxy.cuts() > round).then_some(()));
+        wait_until("the line was cut", || {
+            (line.proxy.cuts() > round).then_some(())
+        });
         let before = done.load(Ordering::SeqCst);
-        wait_until("the writers write again", || (done.load(Ordering::SeqCst) > before + 2 * BURST).then_some(()));
+        wait_until("the writers write again", || {
+            (done.load(Ordering::SeqCst) > before + 2 * BURST).then_some(())
+        });
     }
     stop.store(true, Ordering::SeqCst);
     let told: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
 
     let log = line.store.assert_sound().await;
     let titles = log.values_of("title");
-    let unknown = told.iter().filter(|(_, outcome)| matches!(outcome, Err(Error::Store(StoreError::OutcomeUnknown(_))))).count();
-    println!("{} cuts under {} updates, {unknown} of unknown outcome", line.proxy.cuts(), told.len());
+    let unknown = told
+        .iter()
+        .filter(|(_, outcome)| matches!(outcome, Err(Error::Store(StoreError::OutcomeUnknown(_)))))
+        .count();
+    println!(
+        "{} cuts under {} updates, {unknown} of unknown outcome",
+        line.proxy.cuts(),
+        told.len()
+    );
     for (title, outcome) in &told {
         let times = titles.get(title).copied().unwrap_or_default();
         match outcome {
             Ok(updated) => assert_eq!((times, updated.replayed), (1, false), "{title}"),
-            Err(Error::Store(StoreError::OutcomeUnknown(_))) => assert!(times <= 1, "{title} was applied {times} times"),
-            Err(Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. })) => assert_eq!(times, 0, "{title}"),
+            Err(Error::Store(StoreError::OutcomeUnknown(_))) => {
+                assert!(times <= 1, "{title} was applied {times} times")
+            }
+            Err(Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. })) => {
+                assert_eq!(times, 0, "{title}")
+            }
             Err(other) => panic!("{title}: {other:?}"),
         }
     }
@@ -388,7 +488,10 @@ async fn the_answer_after_a_cut_reply_names_the_entry_that_is_in_the_log() {
     let entry = log.entries.last().unwrap();
     assert_eq!(updated.audit_id.as_deref(), entry.text_of("id"));
     assert_eq!(updated.changes, entry.json()["changes"]);
-    assert_eq!(updated.version.as_str(), entry.json()["metadata"]["versionAfter"]);
+    assert_eq!(
+        updated.version.as_str(),
+        entry.json()["metadata"]["versionAfter"]
+    );
 }
 
 #[tokio::test]
@@ -397,8 +500,13 @@ async fn a_line_that_is_down_writes_nothing_and_works_when_it_is_back() {
     retitle(&line.service, &line.key, "before").await.unwrap();
     line.proxy.set(Mode::Refuse).await;
 
-    let refused = retitle(&line.service, &line.key, "meanwhile").await.unwrap_err();
-    assert!(matches!(&refused, Error::Store(StoreError::Unavailable(_))), "{refused:?}");
+    let refused = retitle(&line.service, &line.key, "meanwhile")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&refused, Error::Store(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
 
     line.proxy.set(Mode::Pass).await;
     retitle(&line.service, &line.key, "after").await.unwrap();
@@ -411,13 +519,29 @@ async fn a_line_that_is_down_writes_nothing_and_works_when_it_is_back() {
 #[tokio::test]
 async fn an_outcome_that_is_unknown_is_settled_by_sending_the_same_again() {
     let store = Store::redis();
-    let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), json!({})));
+    let (key, operation) = (
+        project_key("a"),
+        Operation::keyed(&unique("key"), json!({})),
+    );
     create_sound(&*store.repository, &key).await;
-    let change = [change_for(&*store.repository, &key, json!({ "title": "New" }), &operation).await];
+    let change = [change_for(
+        &*store.repository,
+        &key,
+        json!({ "title": "New" }),
+        &operation,
+    )
+    .await];
     store.server().stop();
 
-    let unknown = store.repository.commit(&change, &operation).await.unwrap_err();
-    assert!(matches!(&unknown, StoreError::OutcomeUnknown(_)), "{unknown:?}");
+    let unknown = store
+        .repository
+        .commit(&change, &operation)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&unknown, StoreError::OutcomeUnknown(_)),
+        "{unknown:?}"
+    );
 
     store.server().cont();
     let settled = store.repository.commit(&change, &operation).await.unwrap();
@@ -447,14 +571,20 @@ fn keyed(key: &str, title: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_key_that_is_repeated_after_a_restart_and_from_another_process_is_answered_and_not_applied() {
+async fn a_key_that_is_repeated_after_a_restart_and_from_another_process_is_answered_and_not_applied()
+ {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("a")).await;
         let (server, arguments) = (Mcp::start(store).await, keyed("once-only", "New"));
         let first = server.call("update_project", arguments.clone()).await;
         assert_eq!(first["meta"].get("replayed"), None, "{first}");
         let other = Mcp::start(store).await;
-        other.call("update_project", json!({ "id": "a", "data": { "title": "Newer" } })).await;
+        other
+            .call(
+                "update_project",
+                json!({ "id": "a", "data": { "title": "Newer" } }),
+            )
+            .await;
         assert!(server.finish().success());
         let restarted = Mcp::start(store).await;
 
@@ -464,10 +594,18 @@ async fn a_key_that_is_repeated_after_a_restart_and_from_another_process_is_answ
             assert_eq!(again["meta"]["replayed"], true, "{again}");
             assert_eq!(again["meta"]["auditId"], first["meta"]["auditId"]);
             assert_eq!(again["meta"]["changes"], first["meta"]["changes"]);
-            assert_eq!(again["data"]["title"], "Newer", "the document is answered as it is now");
+            assert_eq!(
+                again["data"]["title"], "Newer",
+                "the document is answered as it is now"
+            );
         }
-        let refused = restarted.call("update_project", keyed("once-only", "Other")).await;
-        assert_eq!(refused["error"]["code"], "IDEMPOTENCY_MISMATCH", "{refused}");
+        let refused = restarted
+            .call("update_project", keyed("once-only", "Other"))
+            .await;
+        assert_eq!(
+            refused["error"]["code"], "IDEMPOTENCY_MISMATCH",
+            "{refused}"
+        );
         let log = store.assert_sound().await;
         assert_eq!((log.seq, log.values_of("title")["New"]), (3, 1));
     })
@@ -483,12 +621,21 @@ async fn a_key_that_two_processes_use_at_once_is_applied_once() {
 
         for round in 0..10 {
             let arguments = keyed(&format!("key-{round}"), &format!("round {round}"));
-            let calls = (0..6).map(|number| servers[number % 2].call("update_project", arguments.clone()));
+            let calls =
+                (0..6).map(|number| servers[number % 2].call("update_project", arguments.clone()));
             let answers = join_all(calls).await;
 
-            let replayed = answers.iter().filter(|answer| answer["meta"]["replayed"] == true).count();
+            let replayed = answers
+                .iter()
+                .filter(|answer| answer["meta"]["replayed"] == true)
+                .count();
             assert_eq!(replayed, 5, "{answers:?}");
-            assert!(answers.iter().all(|answer| answer["meta"]["auditId"] == answers[0]["meta"]["auditId"]), "{answers:?}");
+            assert!(
+                answers
+                    .iter()
+                    .all(|answer| answer["meta"]["auditId"] == answers[0]["meta"]["auditId"]),
+                "{answers:?}"
+            );
         }
         assert_eq!(store.assert_sound().await.seq, 11);
     })
@@ -507,10 +654,17 @@ impl Writes {
     fn assert_kept(&self, log: &Log) {
         let titles = log.values_of("title");
         for title in &self.acknowledged {
-            assert_eq!(titles.get(title), Some(&1), "the acknowledged write `{title}`");
+            assert_eq!(
+                titles.get(title),
+                Some(&1),
+                "the acknowledged write `{title}`"
+            );
         }
         for title in &self.unknown {
-            assert!(titles.get(title).is_none_or(|times| *times == 1), "the write `{title}`, of which nothing is known");
+            assert!(
+                titles.get(title).is_none_or(|times| *times == 1),
+                "the write `{title}`, of which nothing is known"
+            );
         }
     }
 }
@@ -531,7 +685,8 @@ async fn check_kills(mut store: Store) {
         let (answered, writes) = (AtomicUsize::new(0), Mutex::new(Writes::default()));
         let calls = (0..BURST).map(async |number| {
             let title = format!("round {round} write {number}");
-            let arguments = json!({ "id": keys[number % keys.len()].id, "data": { "title": title } });
+            let arguments =
+                json!({ "id": keys[number % keys.len()].id, "data": { "title": title } });
             match server.try_call("update_project", arguments).await {
                 Ok(answer) => {
                     assert_eq!(answer["success"], true, "{answer}");
@@ -558,7 +713,10 @@ async fn check_kills(mut store: Store) {
         writes.assert_kept(&log);
         all_unknown += writes.unknown.len();
     }
-    assert!(all_unknown > ROUNDS, "the kills met no writes: {all_unknown}");
+    assert!(
+        all_unknown > ROUNDS,
+        "the kills met no writes: {all_unknown}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -578,7 +736,9 @@ async fn servers_that_make_the_file_at_once_or_die_while_they_make_it_leave_one_
         let store = Store::sqlite();
         let servers = join_all((0..3).map(|_| Mcp::start(&store))).await;
         let doomed = Mcp::start(&store).await;
-        let calls = servers.iter().map(|server| server.call("list_projects", json!({})));
+        let calls = servers
+            .iter()
+            .map(|server| server.call("list_projects", json!({})));
         let kill = async {
             for _ in 0..round * 20 {
                 yield_now().await;
@@ -586,7 +746,12 @@ async fn servers_that_make_the_file_at_once_or_die_while_they_make_it_leave_one_
             doomed.kill9();
         };
 
-        let (answers, _, ()) = join3(join_all(calls), doomed.try_call("list_projects", json!({})), kill).await;
+        let (answers, _, ()) = join3(
+            join_all(calls),
+            doomed.try_call("list_projects", json!({})),
+            kill,
+        )
+        .await;
 
         for answer in answers {
             assert_eq!(answer["meta"]["total"], 0, "{answer}");
@@ -602,17 +767,33 @@ async fn servers_that_make_the_file_at_once_or_die_while_they_make_it_leave_one_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing() {
     const WRITERS: usize = 8;
-    let mut server = RedisServer::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
-    let location = Location::Redis { write: Some(server.redis_url()), read: None, key_prefix: String::new() };
+    let mut server = RedisServer::start_with(&[
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+    ]);
+    let location = Location::Redis {
+        write: Some(server.redis_url()),
+        read: None,
+        key_prefix: String::new(),
+    };
     let repository = open(&location).unwrap().repository;
-    let keys: Vec<DocumentKey> = (0..WRITERS).map(|writer| project_key(&format!("p{writer}"))).collect();
+    let keys: Vec<DocumentKey> = (0..WRITERS)
+        .map(|writer| project_key(&format!("p{writer}")))
+        .collect();
     for key in &keys {
         create_sound(&*repository, key).await;
     }
 
     for round in 0..10 {
         let service = service_on(open(&location).unwrap().repository);
-        let (answered, killed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (answered, killed) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let mut tasks = JoinSet::new();
         for key in &keys {
             let (service, key) = (Arc::clone(&service), key.clone());
@@ -623,9 +804,13 @@ async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing
                     let title = format!("round {round} write {number} to {}", key.id);
                     match retitle(&service, &key, &title).await {
                         Ok(_) => writes.acknowledged.push(title),
-                        Err(Error::Store(StoreError::OutcomeUnknown(_))) => writes.unknown.push(title),
+                        Err(Error::Store(StoreError::OutcomeUnknown(_))) => {
+                            writes.unknown.push(title)
+                        }
                         // Nothing was written, says this answer; the log is asked.
-                        Err(Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. })) => {}
+                        Err(Error::Store(
+                            StoreError::Unavailable(_) | StoreError::Paused { .. },
+                        )) => {}
                         Err(other) => panic!("{other:?}"),
                     }
                     answered.fetch_add(1, Ordering::SeqCst);
@@ -636,7 +821,9 @@ async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing
                 writes
             });
         }
-        wait_until("there are writes", || (answered.load(Ordering::SeqCst) > 5 + round * 3).then_some(()));
+        wait_until("there are writes", || {
+            (answered.load(Ordering::SeqCst) > 5 + round * 3).then_some(())
+        });
         server.kill9();
         server.restart();
         killed.store(true, Ordering::SeqCst);
@@ -665,21 +852,41 @@ async fn check_full_disk(store: &Store, server: Mcp, make_room: impl AsyncFnOnce
             break answer;
         }
         writes.acknowledged.push(title);
-        assert!(writes.acknowledged.len() < 5000, "the disk does not become full");
+        assert!(
+            writes.acknowledged.len() < 5000,
+            "the disk does not become full"
+        );
     };
-    println!("{} writes were acknowledged before the disk was full", writes.acknowledged.len());
+    println!(
+        "{} writes were acknowledged before the disk was full",
+        writes.acknowledged.len()
+    );
 
     assert_eq!(refusal["error"]["code"], "STORE_READ_ONLY", "{refusal}");
-    assert!(refusal["error"]["message"].as_str().unwrap().contains("make room"), "{refusal}");
+    assert!(
+        refusal["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("make room"),
+        "{refusal}"
+    );
     for number in 0..5 {
         let title = format!("on a full disk {number}");
         let answer = update(&server, &title).await;
         // A smaller remainder may still fit in.
-        let list = if answer["success"] == true { &mut writes.acknowledged } else { &mut writes.unknown };
+        let list = if answer["success"] == true {
+            &mut writes.acknowledged
+        } else {
+            &mut writes.unknown
+        };
         list.push(title);
     }
     let shown = server.call("get_project", json!({ "id": "a" })).await;
-    assert_eq!(shown["data"]["title"].as_str(), writes.acknowledged.last().map(String::as_str), "what is there can be read");
+    assert_eq!(
+        shown["data"]["title"].as_str(),
+        writes.acknowledged.last().map(String::as_str),
+        "what is there can be read"
+    );
 
     let server = make_room(server).await;
     let answer = update(&server, "there is room again").await;
@@ -719,8 +926,13 @@ impl SmallDisk {
     fn of(size: &str) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(folder.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(folder))
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "none"])
+            .arg(folder.path())
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then(|| Self(folder))
     }
 }
 
@@ -734,7 +946,9 @@ impl Drop for SmallDisk {
 #[tokio::test]
 async fn a_full_disk_loses_nothing_and_the_same_server_goes_on_when_there_is_room() {
     let Some(disk) = SmallDisk::of("4m") else {
-        println!("no small disk can be mounted here; a limit on the length of files is used instead");
+        println!(
+            "no small disk can be mounted here; a limit on the length of files is used instead"
+        );
         return check_file_limit().await;
     };
     println!("a tmpfs of 4 MiB is used");
@@ -775,11 +989,20 @@ async fn a_list_is_never_older_than_an_acknowledged_write_of_any_process() {
         for round in 0..40 {
             let title = format!("round {round}");
             let arguments = json!({ "id": key.id, "data": { "title": title } });
-            assert_eq!(writer.call("update_project", arguments).await["success"], true);
+            assert_eq!(
+                writer.call("update_project", arguments).await["success"],
+                true
+            );
 
-            let listed = reader.call("list_projects", json!({ "query": "watched" })).await;
+            let listed = reader
+                .call("list_projects", json!({ "query": "watched" }))
+                .await;
 
-            assert_eq!((&listed["data"][0]["title"], &listed["meta"]["total"]), (&json!(title), &json!(1)), "{listed}");
+            assert_eq!(
+                (&listed["data"][0]["title"], &listed["meta"]["total"]),
+                (&json!(title), &json!(1)),
+                "{listed}"
+            );
         }
         over.store(true, Ordering::SeqCst);
     };
@@ -789,9 +1012,26 @@ async fn a_list_is_never_older_than_an_acknowledged_write_of_any_process() {
     let expected = store.assert_sound().await.seq;
     reader.call("list_projects", json!({})).await;
     store.server().stop();
-    let (stats, log) = (reader.call("get_audit_stats", json!({})).await, reader.call("get_audit_log", json!({ "limit": 500 })).await);
+    let (stats, log) = (
+        reader.call("get_audit_stats", json!({})).await,
+        reader.call("get_audit_log", json!({ "limit": 500 })).await,
+    );
     store.server().cont();
-    assert_eq!((&stats["meta"]["source"], &stats["data"]["totalEntries"]), (&json!("snapshot"), &json!(expected)), "{stats}");
-    let numbers: Vec<u64> = log["data"].as_array().unwrap().iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, (0..numbers.len() as u64).map(|older| expected - older).collect::<Vec<_>>());
+    assert_eq!(
+        (&stats["meta"]["source"], &stats["data"]["totalEntries"]),
+        (&json!("snapshot"), &json!(expected)),
+        "{stats}"
+    );
+    let numbers: Vec<u64> = log["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        numbers,
+        (0..numbers.len() as u64)
+            .map(|older| expected - older)
+            .collect::<Vec<_>>()
+    );
 }

@@ -35,31 +35,47 @@ const CANARIES: [&str; 6] = [PASSWORD, TOKEN, KEY, CONTENT, ARGUMENT, REASON];
 fn assert_silent(place: &str, written: &str) {
     let lower = written.to_lowercase();
     for canary in CANARIES {
-        assert!(!lower.contains(&canary.to_lowercase()), "{place} tells {canary}:\n{written}");
+        assert!(
+            !lower.contains(&canary.to_lowercase()),
+            "{place} tells {canary}:\n{written}"
+        );
     }
 }
 
 /// What every line in a log at trace level, of either form, is made with.
-const LOGS: [[&str; 4]; 2] = [["--log", "trace", "--log-format", "text"], ["--log", "trace", "--log-format", "json"]];
+const LOGS: [[&str; 4]; 2] = [
+    ["--log", "trace", "--log-format", "text"],
+    ["--log", "trace", "--log-format", "json"],
+];
 
 /// Runs a command to its end; nothing it writes may hold a canary, except what it answers over the protocol.
 fn run(command: &mut Command, input: &[String]) -> (i32, String) {
     let place = format!("{:?}", command.get_args().collect::<Vec<_>>());
-    let protocol = command.get_args().any(|argument| argument == "stdio") && !place.contains("--help");
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let protocol =
+        command.get_args().any(|argument| argument == "stdio") && !place.contains("--help");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.join("\n");
     // A program that refuses its arguments does not read it.
     let writing = thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().unwrap();
     writing.join().unwrap();
-    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert_silent(&format!("stderr of {place}"), &stderr);
     if !protocol {
         assert_silent(&format!("stdout of {place}"), &stdout);
     }
     for secret in [PASSWORD, TOKEN] {
-        assert!(!stdout.contains(secret), "an answer of {place} tells {secret}: {stdout}");
+        assert!(
+            !stdout.contains(secret),
+            "an answer of {place} tells {secret}: {stdout}"
+        );
     }
     (output.status.code().unwrap(), stdout)
 }
@@ -72,15 +88,33 @@ fn messages() -> Vec<String> {
     let requests = [
         json!({ "method": "initialize", "params": hello }),
         call("get_project", json!({ "id": "kept" })),
-        call("list_projects", json!({ "query": ARGUMENT, "tag": ARGUMENT, "detail": "full" })),
+        call(
+            "list_projects",
+            json!({ "query": ARGUMENT, "tag": ARGUMENT, "detail": "full" }),
+        ),
         call("update_project", update(json!({ "title": CONTENT }))),
         call("update_project", update(json!({ "title": CONTENT }))),
         call("update_project", update(json!({ "title": ARGUMENT }))),
-        call("update_project", json!({ "id": "kept", "data": { CONTENT: CONTENT, "metadata": { "status": CONTENT } }, "reason": REASON })),
-        call("update_project", json!({ "id": "kept", "data": { "challenge": CONTENT }, "expectedVersion": ARGUMENT, "dryRun": true })),
-        call("update_project", json!({ "id": "nobody", "data": { "title": CONTENT } })),
-        call("update_project", json!({ "id": "kept", "data": { "result": format!("{CONTENT} 2") }, "reason": REASON })),
-        call("get_audit_log", json!({ "action": ARGUMENT, "cursor": ARGUMENT, "since": ARGUMENT })),
+        call(
+            "update_project",
+            json!({ "id": "kept", "data": { CONTENT: CONTENT, "metadata": { "status": CONTENT } }, "reason": REASON }),
+        ),
+        call(
+            "update_project",
+            json!({ "id": "kept", "data": { "challenge": CONTENT }, "expectedVersion": ARGUMENT, "dryRun": true }),
+        ),
+        call(
+            "update_project",
+            json!({ "id": "nobody", "data": { "title": CONTENT } }),
+        ),
+        call(
+            "update_project",
+            json!({ "id": "kept", "data": { "result": format!("{CONTENT} 2") }, "reason": REASON }),
+        ),
+        call(
+            "get_audit_log",
+            json!({ "action": ARGUMENT, "cursor": ARGUMENT, "since": ARGUMENT }),
+        ),
         call("get_audit_log", json!({ "detail": "full" })),
         call("get_audit_stats", json!({ ARGUMENT: ARGUMENT })),
         call(ARGUMENT, json!({})),
@@ -93,7 +127,11 @@ fn messages() -> Vec<String> {
         request.to_string()
     });
     numbered
-        .chain([format!("not JSON: {ARGUMENT}"), format!("[\"{ARGUMENT}\"]"), format!("{{\"id\":\"{ARGUMENT}\",\"x\":\"{CONTENT}\"}}")])
+        .chain([
+            format!("not JSON: {ARGUMENT}"),
+            format!("[\"{ARGUMENT}\"]"),
+            format!("{{\"id\":\"{ARGUMENT}\",\"x\":\"{CONTENT}\"}}"),
+        ])
         .collect()
 }
 
@@ -101,9 +139,16 @@ fn messages() -> Vec<String> {
 fn folder(home: &Home, title: &str) -> String {
     let folder = home.path().join(title);
     fs::create_dir(&folder).unwrap();
-    let project = content::with(&content::project("kept"), json!({ "title": title, "description": CONTENT, "results": [CONTENT] }));
+    let project = content::with(
+        &content::project("kept"),
+        json!({ "title": title, "description": CONTENT, "results": [CONTENT] }),
+    );
     fs::write(folder.join("projects.json"), json!([project]).to_string()).unwrap();
-    fs::write(folder.join("audit.jsonl"), json!({ "id": "old", "action": "create", "changes": CONTENT }).to_string()).unwrap();
+    fs::write(
+        folder.join("audit.jsonl"),
+        json!({ "id": "old", "action": "create", "changes": CONTENT }).to_string(),
+    )
+    .unwrap();
     folder.to_string_lossy().into_owned()
 }
 
@@ -135,16 +180,48 @@ fn a_server_over_stdio_logs_nothing_of_what_it_is_told() {
     let addresses = Addresses::new();
     for log in LOGS {
         let home = Home::new();
-        run(home.command(PROGRAM).args(["import", &folder(&home, "first"), "--store", &addresses.good]).args(log), &[]);
+        run(
+            home.command(PROGRAM)
+                .args([
+                    "import",
+                    &folder(&home, "first"),
+                    "--store",
+                    &addresses.good,
+                ])
+                .args(log),
+            &[],
+        );
         for store in [&addresses.good, &addresses.wrong, &addresses.down] {
-            let (code, said) = run(home.command(PROGRAM).args(["stdio", "--store", store]).args(log), &messages());
-            assert_eq!((code, said.lines().count()), (0, messages().len()), "{said}");
+            let (code, said) = run(
+                home.command(PROGRAM)
+                    .args(["stdio", "--store", store])
+                    .args(log),
+                &messages(),
+            );
+            assert_eq!(
+                (code, said.lines().count()),
+                (0, messages().len()),
+                "{said}"
+            );
 
-            let (code, by_variable) = run(home.command(PROGRAM).arg("stdio").env("REDIS_URL", store).args(log), &messages());
+            let (code, by_variable) = run(
+                home.command(PROGRAM)
+                    .arg("stdio")
+                    .env("REDIS_URL", store)
+                    .args(log),
+                &messages(),
+            );
             assert_eq!((code, by_variable.lines().count()), (0, messages().len()));
         }
-        let rest = [("KV_REST_API_URL", "https://127.255.255.254"), ("KV_REST_API_TOKEN", TOKEN), ("KV_REST_API_READ_ONLY_TOKEN", TOKEN)];
-        let (code, _) = run(home.command(PROGRAM).arg("stdio").envs(rest).args(log), &messages());
+        let rest = [
+            ("KV_REST_API_URL", "https://127.255.255.254"),
+            ("KV_REST_API_TOKEN", TOKEN),
+            ("KV_REST_API_READ_ONLY_TOKEN", TOKEN),
+        ];
+        let (code, _) = run(
+            home.command(PROGRAM).arg("stdio").envs(rest).args(log),
+            &messages(),
+        );
         assert_eq!(code, 0);
     }
 }
@@ -152,43 +229,106 @@ fn a_server_over_stdio_logs_nothing_of_what_it_is_told() {
 #[test]
 fn a_server_over_http_logs_nothing_of_what_it_is_told() {
     let addresses = Addresses::new();
-    for (log, store) in LOGS.into_iter().flat_map(|log| [(log, &addresses.good), (log, &addresses.wrong)]) {
+    for (log, store) in LOGS
+        .into_iter()
+        .flat_map(|log| [(log, &addresses.good), (log, &addresses.wrong)])
+    {
         let home = Home::new();
         let file = home.path().join("log");
         let mut command = home.command(PROGRAM);
-        command.args(["http", "--listen", "127.0.0.1:0", "--store", store]).args(log);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&file).unwrap()).spawn().unwrap();
+        command
+            .args(["http", "--listen", "127.0.0.1:0", "--store", store])
+            .args(log);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&file).unwrap())
+            .spawn()
+            .unwrap();
         let address = wait_until("it listens", || {
             let log = fs::read_to_string(&file).unwrap();
             log.split_once("http://")?.1.split_once(',')?.0.parse().ok()
         });
 
         let bearer = format!("Bearer {TOKEN}");
-        let agent = [("User-Agent", ARGUMENT), ("Authorization", bearer.as_str()), ("Cookie", TOKEN), ("Mcp-Session-Id", TOKEN)];
-        let json = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
+        let agent = [
+            ("User-Agent", ARGUMENT),
+            ("Authorization", bearer.as_str()),
+            ("Cookie", TOKEN),
+            ("Mcp-Session-Id", TOKEN),
+        ];
+        let json = [
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json, text/event-stream"),
+        ];
         let mut stream = http::send(address, "GET", "/sse", &agent, "");
         let opened = String::from_utf8(stream.chunk().unwrap()).unwrap();
-        let endpoint = opened.lines().find_map(|line| line.strip_prefix("data:")).unwrap().trim().to_owned();
+        let endpoint = opened
+            .lines()
+            .find_map(|line| line.strip_prefix("data:"))
+            .unwrap()
+            .trim()
+            .to_owned();
         for message in messages() {
-            for path in ["/mcp", &endpoint, "/messages", "/nowhere", &format!("/mcp?token={TOKEN}")] {
-                let answer = http::send(address, "POST", path, &[&json[..], &agent].concat(), &message).text();
-                assert!(!answer.contains(TOKEN) && !answer.contains(PASSWORD), "{answer}");
+            for path in [
+                "/mcp",
+                &endpoint,
+                "/messages",
+                "/nowhere",
+                &format!("/mcp?token={TOKEN}"),
+            ] {
+                let answer = http::send(
+                    address,
+                    "POST",
+                    path,
+                    &[&json[..], &agent].concat(),
+                    &message,
+                )
+                .text();
+                assert!(
+                    !answer.contains(TOKEN) && !answer.contains(PASSWORD),
+                    "{answer}"
+                );
             }
         }
-        for path in
-            ["/metrics", "/readyz", "/healthz", &format!("/api/projects/{KEY}"), &format!("/api/resources/{ARGUMENT}"), "/api/projects"]
-        {
+        for path in [
+            "/metrics",
+            "/readyz",
+            "/healthz",
+            &format!("/api/projects/{KEY}"),
+            &format!("/api/resources/{ARGUMENT}"),
+            "/api/projects",
+        ] {
             let answer = http::send(address, "GET", path, &agent, "").text();
-            assert!(!answer.contains(TOKEN) && !answer.contains(PASSWORD) && !answer.contains(REASON), "{answer}");
-            assert!(path.starts_with("/api/") || !answer.contains("canary"), "{answer}");
+            assert!(
+                !answer.contains(TOKEN) && !answer.contains(PASSWORD) && !answer.contains(REASON),
+                "{answer}"
+            );
+            assert!(
+                path.starts_with("/api/") || !answer.contains("canary"),
+                "{answer}"
+            );
         }
         // Sent without an address that is allowed: what is logged of it is the host and the origin alone.
         for (name, value) in [("Host", "evil.example"), ("Origin", "https://evil.example")] {
-            http::send(address, "POST", &format!("/mcp?token={TOKEN}"), &[&agent[..], &[(name, value)]].concat(), ARGUMENT).text();
+            http::send(
+                address,
+                "POST",
+                &format!("/mcp?token={TOKEN}"),
+                &[&agent[..], &[(name, value)]].concat(),
+                ARGUMENT,
+            )
+            .text();
         }
 
         drop(stream);
-        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &child.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
         let status = wait_until("the server ends", || child.try_wait().unwrap());
         let log = fs::read_to_string(&file).unwrap();
         assert_eq!(status.code(), Some(0), "{log}");
@@ -203,23 +343,75 @@ fn an_import_tells_fields_and_no_values() {
     for log in LOGS {
         let home = Home::new();
         let (first, second) = (folder(&home, "first"), folder(&home, "second"));
-        let other = content::with(&content::project("kept"), json!({ "description": format!("another {CONTENT}") }));
-        fs::write(Path::new(&second).join("projects.json"), json!([other]).to_string()).unwrap();
+        let other = content::with(
+            &content::project("kept"),
+            json!({ "description": format!("another {CONTENT}") }),
+        );
+        fs::write(
+            Path::new(&second).join("projects.json"),
+            json!([other]).to_string(),
+        )
+        .unwrap();
         let store = format!("sqlite:{}", home.path().join("store.db").display());
 
-        for (store, codes) in [(&store, [0, 0, 1, 0]), (&addresses.wrong, [3; 4]), (&addresses.down, [3; 4])] {
-            for (arguments, code) in [vec![&first, "--dry-run"], vec![&first], vec![&second], vec![&second, "--force"]].iter().zip(codes) {
-                let (found, said) = run(home.command(PROGRAM).arg("import").args(arguments).args(["--store", store]).args(log), &[]);
+        for (store, codes) in [
+            (&store, [0, 0, 1, 0]),
+            (&addresses.wrong, [3; 4]),
+            (&addresses.down, [3; 4]),
+        ] {
+            for (arguments, code) in [
+                vec![&first, "--dry-run"],
+                vec![&first],
+                vec![&second],
+                vec![&second, "--force"],
+            ]
+            .iter()
+            .zip(codes)
+            {
+                let (found, said) = run(
+                    home.command(PROGRAM)
+                        .arg("import")
+                        .args(arguments)
+                        .args(["--store", store])
+                        .args(log),
+                    &[],
+                );
                 assert_eq!(found, code, "{arguments:?} {store}: {said}");
             }
         }
         // Such a server repeats what it was sent.
         let crippled = RedisServer::start_with(&["--rename-command", "ZADD", "", "--save", ""]);
-        assert_eq!(run(home.command(PROGRAM).args(["import", &first, "--store", &crippled.url()]).args(log), &[]).0, 3);
-        for broken in [format!("[{{\"id\":\"a\", {CONTENT}"), format!("{{\"{CONTENT}\": 1}}"), format!("[\"{CONTENT}\"]")] {
+        assert_eq!(
+            run(
+                home.command(PROGRAM)
+                    .args(["import", &first, "--store", &crippled.url()])
+                    .args(log),
+                &[]
+            )
+            .0,
+            3
+        );
+        for broken in [
+            format!("[{{\"id\":\"a\", {CONTENT}"),
+            format!("{{\"{CONTENT}\": 1}}"),
+            format!("[\"{CONTENT}\"]"),
+        ] {
             fs::write(Path::new(&second).join("projects.json"), broken).unwrap();
-            fs::write(Path::new(&second).join("audit.jsonl"), format!("{CONTENT}\n\"{CONTENT}\"\n")).unwrap();
-            assert_eq!(run(home.command(PROGRAM).args(["import", &second, "--store", &store]).args(log), &[]).0, 1);
+            fs::write(
+                Path::new(&second).join("audit.jsonl"),
+                format!("{CONTENT}\n\"{CONTENT}\"\n"),
+            )
+            .unwrap();
+            assert_eq!(
+                run(
+                    home.command(PROGRAM)
+                        .args(["import", &second, "--store", &store])
+                        .args(log),
+                    &[]
+                )
+                .0,
+                1
+            );
         }
     }
 }
@@ -270,10 +462,26 @@ fn wrong_usage_repeats_no_address() {
         let (code, _) = run(home.command(PROGRAM).args(&arguments), &[]);
         assert_eq!(code, 2, "{arguments:?}");
     }
-    for name in ["PORTFOLIO_STORE", "REDIS_URL", "KV_REST_API_URL", "PORTFOLIO_LISTEN", "PORTFOLIO_READ_ONLY", "PORTFOLIO_LOG"] {
+    for name in [
+        "PORTFOLIO_STORE",
+        "REDIS_URL",
+        "KV_REST_API_URL",
+        "PORTFOLIO_LISTEN",
+        "PORTFOLIO_READ_ONLY",
+        "PORTFOLIO_LOG",
+    ] {
         let value = format!("http//owner:{PASSWORD}@127.0.0.1:1");
-        let variables = [(name, value.as_str()), ("KV_REST_API_TOKEN", TOKEN), ("PORTFOLIO_TOKENS", TOKEN)];
-        let (code, _) = run(home.command(PROGRAM).args(["http", "--listen="]).envs(variables), &[]);
+        let variables = [
+            (name, value.as_str()),
+            ("KV_REST_API_TOKEN", TOKEN),
+            ("PORTFOLIO_TOKENS", TOKEN),
+        ];
+        let (code, _) = run(
+            home.command(PROGRAM)
+                .args(["http", "--listen="])
+                .envs(variables),
+            &[],
+        );
         assert_eq!(code, 2, "{name}");
     }
 }
@@ -282,11 +490,36 @@ fn wrong_usage_repeats_no_address() {
 fn help_shows_no_secret_of_the_environment() {
     let home = Home::new();
     let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1");
-    let variables = ["PORTFOLIO_STORE", "REDIS_URL", "REDIS_REDIS_URL", "REDIS_KV_URL", "KV_URL"].map(|name| (name, url.as_str()));
-    let tokens = ["PORTFOLIO_TOKENS", "KV_REST_API_TOKEN", "UPSTASH_REDIS_REST_READ_ONLY_TOKEN"].map(|name| (name, TOKEN));
-    for arguments in [&["--help"][..], &["-h"], &["help"], &["stdio", "--help"], &["http", "--help"], &["import", "--help"], &["--version"]]
-    {
-        let (code, _) = run(home.command(PROGRAM).args(arguments).envs(variables).envs(tokens), &[]);
+    let variables = [
+        "PORTFOLIO_STORE",
+        "REDIS_URL",
+        "REDIS_REDIS_URL",
+        "REDIS_KV_URL",
+        "KV_URL",
+    ]
+    .map(|name| (name, url.as_str()));
+    let tokens = [
+        "PORTFOLIO_TOKENS",
+        "KV_REST_API_TOKEN",
+        "UPSTASH_REDIS_REST_READ_ONLY_TOKEN",
+    ]
+    .map(|name| (name, TOKEN));
+    for arguments in [
+        &["--help"][..],
+        &["-h"],
+        &["help"],
+        &["stdio", "--help"],
+        &["http", "--help"],
+        &["import", "--help"],
+        &["--version"],
+    ] {
+        let (code, _) = run(
+            home.command(PROGRAM)
+                .args(arguments)
+                .envs(variables)
+                .envs(tokens),
+            &[],
+        );
         assert_eq!(code, 0, "{arguments:?}");
     }
 }
@@ -294,16 +527,28 @@ fn help_shows_no_secret_of_the_environment() {
 #[test]
 fn settings_in_words_hold_no_secret() {
     let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1/0?x={PASSWORD}");
-    let (arguments, none) = (Cli::parse_from(["portfolio-mcp", "stdio", "--store", &url]), Cli::parse_from(["portfolio-mcp", "stdio"]));
+    let (arguments, none) = (
+        Cli::parse_from(["portfolio-mcp", "stdio", "--store", &url]),
+        Cli::parse_from(["portfolio-mcp", "stdio"]),
+    );
     let rest = |name: &str| match name {
         "KV_REST_API_URL" => Some("https://a.upstash.io".to_owned()),
         "KV_REST_API_TOKEN" | "KV_REST_API_READ_ONLY_TOKEN" => Some(TOKEN.to_owned()),
         _ => None,
     };
-    for (cli, environment) in [(arguments, &(|_: &str| None) as &dyn Fn(&str) -> Option<String>), (none, &rest)] {
+    for (cli, environment) in [
+        (
+            arguments,
+            &(|_: &str| None) as &dyn Fn(&str) -> Option<String>,
+        ),
+        (none, &rest),
+    ] {
         let settings = cli.settings(environment).unwrap();
 
         assert_silent("the arguments", &format!("{cli:?}"));
-        assert_silent("the settings", &format!("{settings:?} {} {:?}", settings.location, settings.location));
+        assert_silent(
+            "the settings",
+            &format!("{settings:?} {} {:?}", settings.location, settings.location),
+        );
     }
 }

@@ -8,8 +8,13 @@ mod checks;
 
 /// Runs a check on each of its target's seeds.
 fn check(target: &str, check: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
-    let seeds: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/seeds")
+        .join(target);
+    let seeds: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert!(seeds.len() > 3, "{} holds too few seeds", folder.display());
     for seed in seeds {
         eprintln!("--- {}", seed.display());

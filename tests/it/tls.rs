@@ -34,8 +34,15 @@ impl Secured {
         let files = TempDir::new().unwrap();
         let authority = authority();
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-        for (name, text) in [("ca.pem", authority.pem()), ("other.pem", self::authority().pem()), ("cert.pem", certificate.pem())] {
+        let certificate = CertificateParams::new(["localhost".to_owned()])
+            .unwrap()
+            .signed_by(&key, &authority)
+            .unwrap();
+        for (name, text) in [
+            ("ca.pem", authority.pem()),
+            ("other.pem", self::authority().pem()),
+            ("cert.pem", certificate.pem()),
+        ] {
             fs::write(files.path().join(name), text).unwrap();
         }
         fs::write(files.path().join("key.pem"), key.serialize_pem()).unwrap();
@@ -56,7 +63,11 @@ impl Secured {
             "no",
         ]);
         server.user("site", &["~*", "+@all"]);
-        Self { server, port, files }
+        Self {
+            server,
+            port,
+            files,
+        }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -70,14 +81,22 @@ impl Secured {
     /// How many connections there were so far.
     fn connections(&self) -> u64 {
         let stats: String = self.server.run(cmd("INFO").arg("stats"));
-        let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        let count = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("total_connections_received:"));
         count.unwrap().trim().parse().unwrap()
     }
 
     fn store(&self, url: &str, authority: Option<&str>) -> Arc<dyn Repository> {
-        let location = Location::Redis { write: Some(RedisUrl::parse(url).unwrap()), read: None, key_prefix: String::new() };
+        let location = Location::Redis {
+            write: Some(RedisUrl::parse(url).unwrap()),
+            read: None,
+            key_prefix: String::new(),
+        };
         let location = match authority {
-            Some(name) => location.trusting(&Authority::parse(&fs::read(self.file(name)).unwrap()).unwrap()).unwrap(),
+            Some(name) => location
+                .trusting(&Authority::parse(&fs::read(self.file(name)).unwrap()).unwrap())
+                .unwrap(),
             None => location,
         };
         open(&location).unwrap().repository
@@ -93,16 +112,33 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
 #[tokio::test]
 async fn a_store_behind_a_private_authority_is_imported_into_listed_and_updated() {
     let secured = Secured::start();
-    let (url, ca) = (secured.url(), secured.file("ca.pem").to_str().unwrap().to_owned());
+    let (url, ca) = (
+        secured.url(),
+        secured.file("ca.pem").to_str().unwrap().to_owned(),
+    );
     let home = Home::new();
 
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/content");
-    let imported = home.command(PROGRAM).args(["import", folder, "--store", &url]).env("PORTFOLIO_CA_FILE", &ca).output().unwrap();
+    let imported = home
+        .command(PROGRAM)
+        .args(["import", folder, "--store", &url])
+        .env("PORTFOLIO_CA_FILE", &ca)
+        .output()
+        .unwrap();
     let client = Mcp::start_with(&["--store", &url, "--ca-file", &ca]).await;
     let listed = client.call("list_projects", json!({})).await;
-    let updated = client.call("update_project", json!({ "id": "rdv-artisan", "data": { "title": "Over TLS" } })).await;
+    let updated = client
+        .call(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": "Over TLS" } }),
+        )
+        .await;
 
-    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    assert!(
+        imported.status.success(),
+        "{}",
+        String::from_utf8_lossy(&imported.stderr)
+    );
     assert_eq!(listed["meta"]["total"], 3, "{listed}");
     assert_eq!(updated["data"]["title"], "Over TLS", "{updated}");
     soundness::assert_sound(&*secured.store(&url, Some("ca.pem"))).await;
@@ -112,11 +148,27 @@ async fn a_store_behind_a_private_authority_is_imported_into_listed_and_updated(
 fn mistakes(secured: &Secured) -> [(String, Option<&'static str>, &'static str); 5] {
     let port = secured.port;
     [
-        (format!("rediss://site:{PASSWORD}@127.0.0.1:{port}"), Some("ca.pem"), "it is for another host"),
+        (
+            format!("rediss://site:{PASSWORD}@127.0.0.1:{port}"),
+            Some("ca.pem"),
+            "it is for another host",
+        ),
         (secured.url(), None, "--ca-file (PORTFOLIO_CA_FILE)"),
-        (secured.url(), Some("other.pem"), "--ca-file (PORTFOLIO_CA_FILE)"),
-        (format!("rediss://site:wr0ng@localhost:{port}"), Some("ca.pem"), "refuses the user or the password"),
-        (format!("rediss://localhost:{port}"), Some("ca.pem"), "wants a password"),
+        (
+            secured.url(),
+            Some("other.pem"),
+            "--ca-file (PORTFOLIO_CA_FILE)",
+        ),
+        (
+            format!("rediss://site:wr0ng@localhost:{port}"),
+            Some("ca.pem"),
+            "refuses the user or the password",
+        ),
+        (
+            format!("rediss://localhost:{port}"),
+            Some("ca.pem"),
+            "wants a password",
+        ),
     ]
 }
 
@@ -125,7 +177,9 @@ async fn a_refused_password_or_certificate_is_said_with_what_to_do_and_tried_onc
     let secured = Secured::start();
     let good = secured.store(&secured.url(), Some("ca.pem"));
     create_sound(&*good, &project_key("a")).await;
-    secured.server.run::<()>(cmd("ACL").arg(&["SETUSER", "default", "resetpass", ">unknown"]));
+    secured
+        .server
+        .run::<()>(cmd("ACL").arg(&["SETUSER", "default", "resetpass", ">unknown"]));
     let before = secured.server.dump();
 
     for (url, authority, remedy) in mistakes(&secured) {
@@ -133,16 +187,27 @@ async fn a_refused_password_or_certificate_is_said_with_what_to_do_and_tried_onc
         let change = change(&*good, &project_key("a"), json!({ "title": "New" })).await;
         let connections = secured.connections();
 
-        let read = store.get(&project_key("a"), Purpose::Show).await.unwrap_err();
+        let read = store
+            .get(&project_key("a"), Purpose::Show)
+            .await
+            .unwrap_err();
         let written = store.commit(&[change], &once()).await.unwrap_err();
 
         for error in [read, written] {
-            let StoreError::Refused(reason) = &error else { panic!("{url}: {error:?}") };
+            let StoreError::Refused(reason) = &error else {
+                panic!("{url}: {error:?}")
+            };
             assert!(reason.contains(remedy), "{url}: {reason}");
-            assert!(!reason.contains(PASSWORD) && !reason.contains("wr0ng"), "{reason}");
+            assert!(
+                !reason.contains(PASSWORD) && !reason.contains("wr0ng"),
+                "{reason}"
+            );
         }
         // One for each connection of the store.
-        assert!(secured.connections() - connections <= 2, "{url} is hammered");
+        assert!(
+            secured.connections() - connections <= 2,
+            "{url} is hammered"
+        );
     }
     assert_eq!(secured.server.dump(), before);
 }
@@ -150,28 +215,59 @@ async fn a_refused_password_or_certificate_is_said_with_what_to_do_and_tried_onc
 #[tokio::test]
 async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
     let secured = Secured::start();
-    secured.server.run::<()>(cmd("ACL").arg(&["SETUSER", "default", "resetpass", ">unknown"]));
+    secured
+        .server
+        .run::<()>(cmd("ACL").arg(&["SETUSER", "default", "resetpass", ">unknown"]));
     let plain = [
-        (format!("rediss://site:{PASSWORD}@localhost:{}", secured.server.port()), Some("ca.pem"), "`redis://` where not"),
-        (format!("redis://site:{PASSWORD}@localhost:{}", secured.port), None, "`rediss://` where the port speaks TLS"),
+        (
+            format!(
+                "rediss://site:{PASSWORD}@localhost:{}",
+                secured.server.port()
+            ),
+            Some("ca.pem"),
+            "`redis://` where not",
+        ),
+        (
+            format!("redis://site:{PASSWORD}@localhost:{}", secured.port),
+            None,
+            "`rediss://` where the port speaks TLS",
+        ),
     ];
 
     for (url, authority, remedy) in mistakes(&secured).into_iter().chain(plain) {
         let mut arguments = vec!["--store".to_owned(), url.clone()];
         if let Some(name) = authority {
-            arguments.extend(["--ca-file".to_owned(), secured.file(name).to_str().unwrap().to_owned()]);
+            arguments.extend([
+                "--ca-file".to_owned(),
+                secured.file(name).to_str().unwrap().to_owned(),
+            ]);
         }
         let client = Mcp::start_with(&arguments).await;
 
-        let answer = client.call("update_project", json!({ "id": "a", "data": { "title": "New" } })).await;
+        let answer = client
+            .call(
+                "update_project",
+                json!({ "id": "a", "data": { "title": "New" } }),
+            )
+            .await;
 
-        let (code, message) = (&answer["error"]["code"], answer["error"]["message"].as_str().unwrap());
+        let (code, message) = (
+            &answer["error"]["code"],
+            answer["error"]["message"].as_str().unwrap(),
+        );
         assert_eq!(code, "STORE_UNAVAILABLE", "{url}: {answer}");
         assert_eq!(message.matches(remedy).count(), 1, "{url}: {message}");
         assert!(message.contains("nothing was written"), "{message}");
-        let stderr = wait_until("the log says it too", || Some(client.stderr()).filter(|log| log.contains(remedy)));
+        let stderr = wait_until("the log says it too", || {
+            Some(client.stderr()).filter(|log| log.contains(remedy))
+        });
         assert_eq!(stderr.matches(remedy).count(), 1, "{url}: {stderr}");
-        assert!(![message, &stderr].iter().any(|text| text.contains(PASSWORD) || text.contains("wr0ng")), "{message}\n{stderr}");
+        assert!(
+            ![message, &stderr]
+                .iter()
+                .any(|text| text.contains(PASSWORD) || text.contains("wr0ng")),
+            "{message}\n{stderr}"
+        );
     }
     assert!(secured.server.dump().is_empty());
 }
@@ -180,14 +276,27 @@ async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
 async fn doctor_is_let_in_by_the_right_authority_and_names_the_option_for_a_private_one() {
     let secured = Secured::start();
     let (url, ca, home) = (secured.url(), secured.file("ca.pem"), Home::new());
-    let doctor = |authority: &[&str]| home.command(PROGRAM).args(["doctor", "--smoke", "--store", &url]).args(authority).output().unwrap();
+    let doctor = |authority: &[&str]| {
+        home.command(PROGRAM)
+            .args(["doctor", "--smoke", "--store", &url])
+            .args(authority)
+            .output()
+            .unwrap()
+    };
 
     let trusted = doctor(&["--ca-file", ca.to_str().unwrap()]);
     let unknown = doctor(&[]);
 
     let said = String::from_utf8(unknown.stdout).unwrap();
-    assert_eq!((trusted.status.code(), unknown.status.code()), (Some(0), Some(3)), "{said}");
-    assert!(said.contains("--ca-file") && !said.contains(PASSWORD), "{said}");
+    assert_eq!(
+        (trusted.status.code(), unknown.status.code()),
+        (Some(0), Some(3)),
+        "{said}"
+    );
+    assert!(
+        said.contains("--ca-file") && !said.contains(PASSWORD),
+        "{said}"
+    );
     assert!(secured.server.dump().is_empty());
 }
 
@@ -203,27 +312,48 @@ fn a_file_that_is_no_authority_is_refused_at_the_start() {
     let key = KeyPair::generate().unwrap().serialize_pem();
     let (empty, garbled, key) = (
         path("empty.pem", ""),
-        path("garbled.pem", "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n"),
+        path(
+            "garbled.pem",
+            "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n",
+        ),
         path("key.pem", &key),
     );
-    let false_certificate = path("false.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let false_certificate = path(
+        "false.pem",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
     let good = path("ca.pem", &authority().pem());
     let cases = [
-        ("rediss://localhost:1", files.path().join("nowhere").to_str().unwrap().to_owned(), "cannot be read"),
+        (
+            "rediss://localhost:1",
+            files.path().join("nowhere").to_str().unwrap().to_owned(),
+            "cannot be read",
+        ),
         ("rediss://localhost:1", empty, "holds no certificate"),
         ("rediss://localhost:1", key, "holds no certificate"),
         ("rediss://localhost:1", garbled, "is not sound PEM"),
-        ("rediss://localhost:1", false_certificate, "nothing can be checked against"),
+        (
+            "rediss://localhost:1",
+            false_certificate,
+            "nothing can be checked against",
+        ),
         ("redis://localhost:1", good.clone(), "use `rediss://…`"),
         ("sqlite:x.db", good, "choose a Redis"),
     ];
 
     for (store, file, problem) in cases {
-        let output = home.command(PROGRAM).args(["stdio", "--store", store, "--ca-file", &file]).output().unwrap();
+        let output = home
+            .command(PROGRAM)
+            .args(["stdio", "--store", store, "--ca-file", &file])
+            .output()
+            .unwrap();
 
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{file}: {stderr}");
-        assert!(stderr.contains("--ca-file (PORTFOLIO_CA_FILE)") && stderr.contains(problem), "{file}: {stderr}");
+        assert!(
+            stderr.contains("--ca-file (PORTFOLIO_CA_FILE)") && stderr.contains(problem),
+            "{file}: {stderr}"
+        );
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
 }
@@ -236,7 +366,9 @@ async fn a_password_that_was_put_right_lets_the_running_server_in() {
     let refused = client.call("list_projects", json!({})).await;
     assert_eq!(refused["error"]["code"], "STORE_UNAVAILABLE", "{refused}");
 
-    secured.server.run::<()>(cmd("ACL").arg(&["SETUSER", "site", ">other"]));
+    secured
+        .server
+        .run::<()>(cmd("ACL").arg(&["SETUSER", "site", ">other"]));
     let start = Instant::now();
     let mut served = client.call("list_projects", json!({})).await;
     while served["success"] != true && start.elapsed() < PATIENCE {

@@ -6,15 +6,18 @@ use async_trait::async_trait;
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation, Publication, Record, StoredEntry,
-        Timestamp,
+        AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+        Operation, Publication, Record, StoredEntry, Timestamp,
     },
     mcp::{ContentServer, stdio},
     service::ContentService,
     store::{Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError},
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex, split};
+use tokio::io::{
+    AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex,
+    split,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
@@ -34,24 +37,51 @@ impl Client {
     fn of(repository: Arc<dyn Repository>, read_only: Option<&str>) -> Self {
         let (here, there) = duplex(1 << 20);
         let (input, output) = split(there);
-        let server = ContentServer::new(Arc::new(ContentService::new(repository, clock)), Some("owner"), read_only);
-        tokio::spawn(stdio::serve_on(server, input, output, CancellationToken::new()));
+        let server = ContentServer::new(
+            Arc::new(ContentService::new(repository, clock)),
+            Some("owner"),
+            read_only,
+        );
+        tokio::spawn(stdio::serve_on(
+            server,
+            input,
+            output,
+            CancellationToken::new(),
+        ));
         let (output, input) = split(here);
-        Self { input, output: BufReader::new(output).lines() }
+        Self {
+            input,
+            output: BufReader::new(output).lines(),
+        }
     }
 
     async fn line(&mut self, line: &str) -> Value {
-        self.input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        self.input
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
         serde_json::from_str(&self.output.next_line().await.unwrap().unwrap()).unwrap()
     }
 
     async fn request(&mut self, method: &str, params: Value) -> Value {
-        self.line(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string()).await
+        self.line(
+            &json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string(),
+        )
+        .await
     }
 
     async fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        let answer = self.request("tools/call", json!({ "name": tool, "arguments": arguments })).await;
-        said(answer.get("result").unwrap_or_else(|| panic!("no result: {answer}")))
+        let answer = self
+            .request(
+                "tools/call",
+                json!({ "name": tool, "arguments": arguments }),
+            )
+            .await;
+        said(
+            answer
+                .get("result")
+                .unwrap_or_else(|| panic!("no result: {answer}")),
+        )
     }
 
     /// Calls a tool that must refuse, and gives the error.
@@ -65,8 +95,18 @@ impl Client {
 /// Fills a store as its owner would.
 fn import(store: &Store, folder: &str) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let imported = Home::new().command(PROGRAM).arg("import").arg(folder).args(store.arguments()).output().unwrap();
-    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    let imported = Home::new()
+        .command(PROGRAM)
+        .arg("import")
+        .arg(folder)
+        .args(store.arguments())
+        .output()
+        .unwrap();
+    assert!(
+        imported.status.success(),
+        "{}",
+        String::from_utf8_lossy(&imported.stderr)
+    );
 }
 
 /// A store with the sample content, and a client.
@@ -78,7 +118,12 @@ fn stocked() -> (Store, Client) {
 }
 
 fn paths(error: &Value) -> Vec<&str> {
-    error["details"]["violations"].as_array().unwrap().iter().map(|violation| violation["path"].as_str().unwrap()).collect()
+    error["details"]["violations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|violation| violation["path"].as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -90,13 +135,20 @@ async fn a_client_is_told_who_serves_it_and_what_it_may_do() {
 
     assert_eq!(answer["result"]["serverInfo"]["name"], "portfolio-mcp");
     assert_eq!(answer["result"]["protocolVersion"], "2025-06-18");
-    assert!(answer["result"]["instructions"].as_str().unwrap().contains("expectedVersion"));
+    assert!(
+        answer["result"]["instructions"]
+            .as_str()
+            .unwrap()
+            .contains("expectedVersion")
+    );
 }
 
 #[tokio::test]
 async fn an_update_merges_deeply_and_is_recorded_with_who_and_why() {
     let (_store, mut client) = stocked();
-    let before = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
+    let before = client
+        .call("get_project", json!({ "id": "rdv-artisan" }))
+        .await;
 
     let arguments = json!({
         "id": "rdv-artisan",
@@ -107,20 +159,46 @@ async fn an_update_merges_deeply_and_is_recorded_with_who_and_why() {
     let updated = client.call("update_project", arguments).await;
 
     assert_eq!(updated["data"]["client"]["size"], "61 artisans");
-    assert_eq!(updated["data"]["client"]["type"], before["data"]["client"]["type"]);
-    let fields: Vec<&str> = updated["meta"]["changes"].as_array().unwrap().iter().map(|change| change["field"].as_str().unwrap()).collect();
+    assert_eq!(
+        updated["data"]["client"]["type"],
+        before["data"]["client"]["type"]
+    );
+    let fields: Vec<&str> = updated["meta"]["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| change["field"].as_str().unwrap())
+        .collect();
     assert_eq!(fields, ["client.size", "metadata.updatedAt"]);
     assert_ne!(updated["meta"]["version"], before["meta"]["version"]);
 
-    let log = client.call("get_audit_log", json!({ "entityId": "rdv-artisan", "action": "update" })).await;
+    let log = client
+        .call(
+            "get_audit_log",
+            json!({ "entityId": "rdv-artisan", "action": "update" }),
+        )
+        .await;
     let entry = &log["data"][0];
     assert_eq!(entry["id"], updated["meta"]["auditId"]);
     assert_eq!(entry["changes"], updated["meta"]["changes"]);
     assert!(entry["seq"].is_u64());
     let metadata = &entry["metadata"];
-    assert_eq!((&metadata["reason"], &metadata["actor"], &metadata["transport"]), (&json!("two joined"), &json!("owner"), &json!("stdio")));
-    assert_eq!((&metadata["versionBefore"], &metadata["versionAfter"]), (&before["meta"]["version"], &updated["meta"]["version"]));
-    assert!(metadata["previous"].as_str().unwrap().len() == 64 && metadata["checksum"].as_str().unwrap().len() == 64);
+    assert_eq!(
+        (
+            &metadata["reason"],
+            &metadata["actor"],
+            &metadata["transport"]
+        ),
+        (&json!("two joined"), &json!("owner"), &json!("stdio"))
+    );
+    assert_eq!(
+        (&metadata["versionBefore"], &metadata["versionAfter"]),
+        (&before["meta"]["version"], &updated["meta"]["version"])
+    );
+    assert!(
+        metadata["previous"].as_str().unwrap().len() == 64
+            && metadata["checksum"].as_str().unwrap().len() == 64
+    );
 }
 
 #[tokio::test]
@@ -129,7 +207,12 @@ async fn the_client_of_an_entry_is_that_of_the_request_before_that_of_the_connec
     let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "editor", "version": "7" } });
     client.request("initialize", hello).await;
 
-    client.call("update_project", json!({ "id": "rdv-artisan", "data": { "title": "One" } })).await;
+    client
+        .call(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": "One" } }),
+        )
+        .await;
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": { "name": "agent", "version": "8" },
@@ -149,14 +232,37 @@ async fn every_mistake_is_named_at_once_and_nothing_is_written() {
     let before = client.call("get_audit_stats", json!({})).await;
 
     let data = json!({ "titel": "x", "id": "other", "client": { "size": 5 }, "testimonial": null, "metadata": { "status": "live", "updatedAt": "2020-01-01T00:00:00Z" } });
-    let error = client.refused("update_project", json!({ "id": "rdv-artisan", "data": data })).await;
+    let error = client
+        .refused(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": data }),
+        )
+        .await;
 
     assert_eq!(error["code"], "VALIDATION_FAILED");
     let mut found = paths(&error);
     found.sort_unstable();
-    assert_eq!(found, ["client.size", "id", "metadata.status", "metadata.updatedAt", "testimonial", "titel"]);
-    assert!(error["message"].as_str().unwrap().contains("did you mean `title`?"));
-    assert_eq!(client.call("get_audit_stats", json!({})).await["data"], before["data"]);
+    assert_eq!(
+        found,
+        [
+            "client.size",
+            "id",
+            "metadata.status",
+            "metadata.updatedAt",
+            "testimonial",
+            "titel"
+        ]
+    );
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("did you mean `title`?")
+    );
+    assert_eq!(
+        client.call("get_audit_stats", json!({})).await["data"],
+        before["data"]
+    );
     drop(store);
 }
 
@@ -165,56 +271,174 @@ async fn bad_arguments_get_the_error_that_the_contract_names() {
     let (_store, mut client) = stocked();
     let long = "x".repeat(100_000);
     let cases = [
-        ("list_projects", json!({ "limit": 0 }), "VALIDATION_FAILED", "limit"),
-        ("list_projects", json!({ "limit": 1_000_000_000 }), "VALIDATION_FAILED", "limit"),
-        ("list_projects", json!({ "limit": "20" }), "VALIDATION_FAILED", "limit"),
-        ("list_projects", json!({ "status": "live" }), "VALIDATION_FAILED", "status"),
-        ("list_projects", json!({ "stauts": "draft" }), "VALIDATION_FAILED", "did you mean `status`?"),
-        ("list_projects", json!({ "cursor": "bm90IG9uZQ" }), "VALIDATION_FAILED", "cursor"),
-        ("list_projects", json!({ "query": "x".repeat(201) }), "VALIDATION_FAILED", "query"),
+        (
+            "list_projects",
+            json!({ "limit": 0 }),
+            "VALIDATION_FAILED",
+            "limit",
+        ),
+        (
+            "list_projects",
+            json!({ "limit": 1_000_000_000 }),
+            "VALIDATION_FAILED",
+            "limit",
+        ),
+        (
+            "list_projects",
+            json!({ "limit": "20" }),
+            "VALIDATION_FAILED",
+            "limit",
+        ),
+        (
+            "list_projects",
+            json!({ "status": "live" }),
+            "VALIDATION_FAILED",
+            "status",
+        ),
+        (
+            "list_projects",
+            json!({ "stauts": "draft" }),
+            "VALIDATION_FAILED",
+            "did you mean `status`?",
+        ),
+        (
+            "list_projects",
+            json!({ "cursor": "bm90IG9uZQ" }),
+            "VALIDATION_FAILED",
+            "cursor",
+        ),
+        (
+            "list_projects",
+            json!({ "query": "x".repeat(201) }),
+            "VALIDATION_FAILED",
+            "query",
+        ),
         ("get_project", json!({}), "VALIDATION_FAILED", "id: missing"),
         ("get_project", json!({ "id": 5 }), "VALIDATION_FAILED", "id"),
-        ("get_project", json!({ "id": "Rdv-Artisan" }), "PROJECT_NOT_FOUND", "did you mean `rdv-artisan`?"),
-        ("get_project", json!({ "id": "../rdv-artisan" }), "PROJECT_NOT_FOUND", "rdv-artisan"),
-        ("get_resource", json!({ "id": "rdv-artisan" }), "RESOURCE_NOT_FOUND", "list_resources"),
-        ("update_project", json!({ "id": "rdv-artisan" }), "VALIDATION_FAILED", "data: missing"),
-        ("update_project", json!({ "id": "rdv-artisan", "data": [1] }), "VALIDATION_FAILED", "data: expected an object"),
-        ("update_project", json!({ "id": "rdv-artisan", "data": "title: x" }), "VALIDATION_FAILED", "data: expected an object"),
-        ("update_project", json!({ "id": "nobody", "data": { "title": "x" } }), "PROJECT_NOT_FOUND", "nobody"),
-        ("update_project", json!({ "id": "rdv-artisan", "data": {}, "idempotencyKey": "a b" }), "VALIDATION_FAILED", "idempotencyKey"),
-        ("update_project", json!({ "id": "rdv-artisan", "data": {}, "reason": "x".repeat(501) }), "VALIDATION_FAILED", "reason"),
-        ("update_project", json!({ "id": "rdv-artisan", "data": { "title": long } }), "VALIDATION_FAILED", "at most 200 characters"),
+        (
+            "get_project",
+            json!({ "id": "Rdv-Artisan" }),
+            "PROJECT_NOT_FOUND",
+            "did you mean `rdv-artisan`?",
+        ),
+        (
+            "get_project",
+            json!({ "id": "../rdv-artisan" }),
+            "PROJECT_NOT_FOUND",
+            "rdv-artisan",
+        ),
+        (
+            "get_resource",
+            json!({ "id": "rdv-artisan" }),
+            "RESOURCE_NOT_FOUND",
+            "list_resources",
+        ),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan" }),
+            "VALIDATION_FAILED",
+            "data: missing",
+        ),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": [1] }),
+            "VALIDATION_FAILED",
+            "data: expected an object",
+        ),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": "title: x" }),
+            "VALIDATION_FAILED",
+            "data: expected an object",
+        ),
+        (
+            "update_project",
+            json!({ "id": "nobody", "data": { "title": "x" } }),
+            "PROJECT_NOT_FOUND",
+            "nobody",
+        ),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": {}, "idempotencyKey": "a b" }),
+            "VALIDATION_FAILED",
+            "idempotencyKey",
+        ),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": {}, "reason": "x".repeat(501) }),
+            "VALIDATION_FAILED",
+            "reason",
+        ),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": long } }),
+            "VALIDATION_FAILED",
+            "at most 200 characters",
+        ),
         (
             "update_project",
             json!({ "id": "rdv-artisan", "data": { "title": "x" }, "expectedVersion": "0" }),
             "VERSION_CONFLICT",
             "get_project",
         ),
-        ("get_audit_log", json!({ "limit": 501 }), "VALIDATION_FAILED", "limit"),
-        ("get_audit_log", json!({ "since": "yesterday" }), "VALIDATION_FAILED", "since"),
-        ("get_audit_stats", json!({ "limit": 1 }), "VALIDATION_FAILED", "limit: unknown argument"),
+        (
+            "get_audit_log",
+            json!({ "limit": 501 }),
+            "VALIDATION_FAILED",
+            "limit",
+        ),
+        (
+            "get_audit_log",
+            json!({ "since": "yesterday" }),
+            "VALIDATION_FAILED",
+            "since",
+        ),
+        (
+            "get_audit_stats",
+            json!({ "limit": 1 }),
+            "VALIDATION_FAILED",
+            "limit: unknown argument",
+        ),
     ];
     let before = client.call("get_audit_stats", json!({})).await;
 
     for (tool, arguments, code, says) in cases {
         let error = client.refused(tool, arguments.clone()).await;
         let message = error["message"].as_str().unwrap();
-        assert_eq!(error["code"], code, "{tool} {}", arguments.to_string().get(..100).unwrap_or_default());
+        assert_eq!(
+            error["code"],
+            code,
+            "{tool} {}",
+            arguments.to_string().get(..100).unwrap_or_default()
+        );
         assert!(message.contains(says), "{tool}: {message}");
         assert!(message.len() < 1000, "{tool} repeats what it was given");
     }
 
-    assert_eq!(client.call("get_audit_stats", json!({})).await["data"], before["data"]);
+    assert_eq!(
+        client.call("get_audit_stats", json!({})).await["data"],
+        before["data"]
+    );
 }
 
 #[tokio::test]
 async fn an_unknown_tool_is_the_protocols_error() {
     let (_store, mut client) = stocked();
 
-    let answer = client.request("tools/call", json!({ "name": "delete_project", "arguments": {} })).await;
+    let answer = client
+        .request(
+            "tools/call",
+            json!({ "name": "delete_project", "arguments": {} }),
+        )
+        .await;
 
     assert_eq!(answer["error"]["code"], -32602);
-    assert!(answer["error"]["message"].as_str().unwrap().contains("update_project"));
+    assert!(
+        answer["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("update_project")
+    );
 }
 
 #[tokio::test]
@@ -225,51 +449,96 @@ async fn a_line_that_is_no_message_is_answered_and_the_next_one_is_served() {
     let no_message = client.line(r#"{"hello":"world"}"#).await;
     let too_long = client.line(&format!("\"{}\"", "x".repeat(5 << 20))).await;
 
-    assert_eq!((&not_json["error"]["code"], &not_json["id"]), (&json!(-32700), &Value::Null));
+    assert_eq!(
+        (&not_json["error"]["code"], &not_json["id"]),
+        (&json!(-32700), &Value::Null)
+    );
     assert_eq!(no_message["error"]["code"], -32600);
     assert_eq!(too_long["error"]["code"], -32600);
-    assert_eq!(client.call("get_project", json!({ "id": "rdv-artisan" })).await["success"], json!(true));
+    assert_eq!(
+        client
+            .call("get_project", json!({ "id": "rdv-artisan" }))
+            .await["success"],
+        json!(true)
+    );
 }
 
 #[tokio::test]
 async fn a_patch_that_changes_nothing_says_so_and_leaves_no_trace() {
     let (_store, mut client) = stocked();
-    let document = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
+    let document = client
+        .call("get_project", json!({ "id": "rdv-artisan" }))
+        .await;
     let before = client.call("get_audit_stats", json!({})).await;
 
     // What a client sends back whole is accepted, the fields of the server included.
-    let same = client.call("update_project", json!({ "id": "rdv-artisan", "data": document["data"] })).await;
-    let empty = client.call("update_project", json!({ "id": "rdv-artisan", "data": {} })).await;
+    let same = client
+        .call(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": document["data"] }),
+        )
+        .await;
+    let empty = client
+        .call("update_project", json!({ "id": "rdv-artisan", "data": {} }))
+        .await;
 
-    assert_eq!((&same["meta"]["changes"], same["meta"].get("auditId")), (&json!([]), None));
+    assert_eq!(
+        (&same["meta"]["changes"], same["meta"].get("auditId")),
+        (&json!([]), None)
+    );
     assert_eq!(same["meta"]["version"], document["meta"]["version"]);
-    assert!(empty["meta"]["warnings"][0].as_str().unwrap().contains("empty"));
-    assert_eq!(client.call("get_audit_stats", json!({})).await["data"], before["data"]);
+    assert!(
+        empty["meta"]["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("empty")
+    );
+    assert_eq!(
+        client.call("get_audit_stats", json!({})).await["data"],
+        before["data"]
+    );
 }
 
 #[tokio::test]
 async fn a_dry_run_shows_the_result_and_writes_nothing() {
     let (_store, mut client) = stocked();
-    let before = client.call("get_project", json!({ "id": "rdv-artisan" })).await;
+    let before = client
+        .call("get_project", json!({ "id": "rdv-artisan" }))
+        .await;
 
     let arguments = json!({ "id": "rdv-artisan", "data": { "title": "Neu" }, "dryRun": true, "idempotencyKey": "k" });
     let tried = client.call("update_project", arguments).await;
-    let arguments = json!({ "id": "rdv-artisan", "data": { "title": "Anders" }, "idempotencyKey": "k" });
+    let arguments =
+        json!({ "id": "rdv-artisan", "data": { "title": "Anders" }, "idempotencyKey": "k" });
     let done = client.call("update_project", arguments).await;
 
-    assert_eq!((&tried["data"]["title"], &tried["meta"]["dryRun"]), (&json!("Neu"), &json!(true)));
+    assert_eq!(
+        (&tried["data"]["title"], &tried["meta"]["dryRun"]),
+        (&json!("Neu"), &json!(true))
+    );
     assert_eq!(tried["meta"]["version"], before["meta"]["version"]);
     assert_eq!(tried["meta"].get("auditId"), None);
-    assert_eq!(done["data"]["title"], "Anders", "a dry run leaves no mark on its key");
+    assert_eq!(
+        done["data"]["title"], "Anders",
+        "a dry run leaves no mark on its key"
+    );
 }
 
 #[tokio::test]
 async fn a_repeated_request_is_answered_as_the_first_time_whatever_happened_since() {
     let (_store, mut client) = stocked();
-    let version = client.call("get_project", json!({ "id": "rdv-artisan" })).await["meta"]["version"].clone();
+    let version = client
+        .call("get_project", json!({ "id": "rdv-artisan" }))
+        .await["meta"]["version"]
+        .clone();
     let request = json!({ "id": "rdv-artisan", "data": { "title": "Once" }, "expectedVersion": version, "idempotencyKey": "once" });
     let first = client.call("update_project", request.clone()).await;
-    client.call("update_project", json!({ "id": "rdv-artisan", "data": { "title": "Later" } })).await;
+    client
+        .call(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": "Later" } }),
+        )
+        .await;
 
     let again = client.call("update_project", request).await;
     let other = json!({ "id": "rdv-artisan", "data": { "title": "Twice" }, "expectedVersion": version, "idempotencyKey": "once" });
@@ -277,11 +546,20 @@ async fn a_repeated_request_is_answered_as_the_first_time_whatever_happened_sinc
     let invalid = json!({ "id": "rdv-artisan", "data": { "title": "" }, "limit": 1, "idempotencyKey": "once" });
     let checked_later = client.refused("update_project", invalid).await;
 
-    assert_eq!((&again["meta"]["replayed"], &again["meta"]["auditId"]), (&json!(true), &first["meta"]["auditId"]));
+    assert_eq!(
+        (&again["meta"]["replayed"], &again["meta"]["auditId"]),
+        (&json!(true), &first["meta"]["auditId"])
+    );
     assert_eq!(again["meta"]["changes"], first["meta"]["changes"]);
-    assert_eq!(again["data"]["title"], "Later", "the document is as it is now");
+    assert_eq!(
+        again["data"]["title"], "Later",
+        "the document is as it is now"
+    );
     assert_eq!(mismatch["code"], "IDEMPOTENCY_MISMATCH");
-    assert_eq!(checked_later["code"], "IDEMPOTENCY_MISMATCH", "the key is looked up before anything is checked");
+    assert_eq!(
+        checked_later["code"], "IDEMPOTENCY_MISMATCH",
+        "the key is looked up before anything is checked"
+    );
 }
 
 #[tokio::test]
@@ -290,7 +568,9 @@ async fn an_object_sent_as_a_text_and_absence_sent_as_null_are_understood() {
 
     let arguments = json!({ "id": "rdv-artisan", "data": "{\"title\":\"As text\"}", "expectedVersion": null, "reason": null });
     let updated = client.call("update_project", arguments).await;
-    let listed = client.call("list_projects", json!({ "limit": 2.0, "status": null })).await;
+    let listed = client
+        .call("list_projects", json!({ "limit": 2.0, "status": null }))
+        .await;
 
     assert_eq!(updated["data"]["title"], "As text");
     assert_eq!(listed["data"].as_array().unwrap().len(), 2);
@@ -302,18 +582,35 @@ async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
     import(&store, "tests/fixtures/broken");
     let mut client = Client::of(store.another(), None);
 
-    for (kind, id) in [("project", "broken-project"), ("resource", "broken-resource")] {
-        let listed = client.call(&format!("list_{kind}s"), json!({ "detail": "full" })).await;
-        let read = client.call(&format!("get_{kind}"), json!({ "id": id })).await;
-        let repaired = client.call(&format!("update_{kind}"), json!({ "id": id, "data": { "tags": ["repaired"] } })).await;
+    for (kind, id) in [
+        ("project", "broken-project"),
+        ("resource", "broken-resource"),
+    ] {
+        let listed = client
+            .call(&format!("list_{kind}s"), json!({ "detail": "full" }))
+            .await;
+        let read = client
+            .call(&format!("get_{kind}"), json!({ "id": id }))
+            .await;
+        let repaired = client
+            .call(
+                &format!("update_{kind}"),
+                json!({ "id": id, "data": { "tags": ["repaired"] } }),
+            )
+            .await;
         let data = json!({ "metadata": { "status": "vivid" } });
-        let refused = client.refused(&format!("update_{kind}"), json!({ "id": id, "data": data })).await;
+        let refused = client
+            .refused(&format!("update_{kind}"), json!({ "id": id, "data": data }))
+            .await;
 
         assert_eq!(listed["data"][0], read["data"]);
         assert!(listed["meta"]["warnings"][0].as_str().unwrap().contains(id));
         assert!(read["meta"]["warnings"].as_array().unwrap().len() > 10);
         assert_eq!(repaired["data"]["tags"], json!(["repaired"]));
-        assert_eq!(repaired["data"]["updatedAt"], repaired["data"]["metadata"]["updatedAt"], "older programs' fields stay in step");
+        assert_eq!(
+            repaired["data"]["updatedAt"], repaired["data"]["metadata"]["updatedAt"],
+            "older programs' fields stay in step"
+        );
         assert_eq!(paths(&refused), ["metadata.status"]);
     }
 }
@@ -322,11 +619,24 @@ async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
 async fn long_values_are_shortened_in_the_log_unless_asked_for() {
     let (_store, mut client) = stocked();
 
-    let short = client.call("get_audit_log", json!({ "entityId": "rdv-artisan" })).await;
-    let full = client.call("get_audit_log", json!({ "entityId": "rdv-artisan", "detail": "full" })).await;
+    let short = client
+        .call("get_audit_log", json!({ "entityId": "rdv-artisan" }))
+        .await;
+    let full = client
+        .call(
+            "get_audit_log",
+            json!({ "entityId": "rdv-artisan", "detail": "full" }),
+        )
+        .await;
 
-    let longest =
-        |log: &Value| log["data"][0]["changes"].as_array().unwrap().iter().map(|change| change["newValue"].to_string().len()).max();
+    let longest = |log: &Value| {
+        log["data"][0]["changes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|change| change["newValue"].to_string().len())
+            .max()
+    };
     assert!(longest(&short).unwrap() < 500);
     assert!(longest(&full).unwrap() > 500);
     assert!(short.to_string().contains(" characters)"));
@@ -338,15 +648,33 @@ async fn a_cursor_serves_its_own_query_and_no_other() {
 
     let first = client.call("list_projects", json!({ "limit": 2 })).await;
     let cursor = &first["meta"]["nextCursor"];
-    let second = client.call("list_projects", json!({ "limit": 2, "cursor": cursor })).await;
-    let other = client.refused("list_projects", json!({ "limit": 2, "cursor": cursor, "featured": true })).await;
-    let elsewhere = client.refused("list_resources", json!({ "cursor": cursor })).await;
+    let second = client
+        .call("list_projects", json!({ "limit": 2, "cursor": cursor }))
+        .await;
+    let other = client
+        .refused(
+            "list_projects",
+            json!({ "limit": 2, "cursor": cursor, "featured": true }),
+        )
+        .await;
+    let elsewhere = client
+        .refused("list_resources", json!({ "cursor": cursor }))
+        .await;
 
-    assert_eq!((&first["meta"]["total"], first["data"].as_array().unwrap().len()), (&json!(3), 2));
+    assert_eq!(
+        (
+            &first["meta"]["total"],
+            first["data"].as_array().unwrap().len()
+        ),
+        (&json!(3), 2)
+    );
     assert_eq!(second["data"].as_array().unwrap().len(), 1);
     assert_eq!(second["meta"].get("nextCursor"), None);
     for error in [other, elsewhere] {
-        assert_eq!((&error["code"], paths(&error)), (&json!("VALIDATION_FAILED"), vec!["cursor"]));
+        assert_eq!(
+            (&error["code"], paths(&error)),
+            (&json!("VALIDATION_FAILED"), vec!["cursor"])
+        );
     }
 }
 
@@ -354,10 +682,18 @@ async fn a_cursor_serves_its_own_query_and_no_other() {
 async fn a_read_only_server_hides_the_writing_tools_and_answers_calls_to_them() {
     let store = Store::sqlite();
     import(&store, "examples/content");
-    let mut client = Client::of(store.another(), Some("the server was started with --read-only"));
+    let mut client = Client::of(
+        store.another(),
+        Some("the server was started with --read-only"),
+    );
 
     let tools = client.request("tools/list", json!({})).await;
-    let refused = client.refused("update_project", json!({ "id": "rdv-artisan", "data": { "title": "x" } })).await;
+    let refused = client
+        .refused(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": "x" } }),
+        )
+        .await;
 
     assert_eq!(tools["result"]["tools"].as_array().unwrap().len(), 6);
     assert_eq!(refused["code"], "STORE_READ_ONLY");
@@ -369,9 +705,17 @@ async fn a_patch_that_hides_a_deep_nesting_in_a_text_is_refused() {
     let (_store, mut client) = stocked();
     let deep = format!("{{\"challenge\":{}{}}}", "[".repeat(64), "]".repeat(64));
 
-    let refused = client.refused("update_project", json!({ "id": "rdv-artisan", "data": deep })).await;
+    let refused = client
+        .refused(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": deep }),
+        )
+        .await;
 
-    assert_eq!((refused["code"].as_str(), paths(&refused)), (Some("VALIDATION_FAILED"), vec!["data"]));
+    assert_eq!(
+        (refused["code"].as_str(), paths(&refused)),
+        (Some("VALIDATION_FAILED"), vec!["data"])
+    );
 }
 
 /// A store that fails as no real one can be made to: it panics, or never answers.
@@ -457,7 +801,11 @@ async fn every_tool_fails_cleanly(faulty: Faulty) {
         };
         let error = client.refused(tool, arguments).await;
         // No commit was begun, so nothing was written, and the answer says so.
-        assert_eq!(error["code"], if hangs { "STORE_UNAVAILABLE" } else { code }, "{tool}: {error}");
+        assert_eq!(
+            error["code"],
+            if hangs { "STORE_UNAVAILABLE" } else { code },
+            "{tool}: {error}"
+        );
     }
 }
 
@@ -465,7 +813,12 @@ async fn every_tool_fails_cleanly(faulty: Faulty) {
 async fn every_broken_argument_is_named_at_once_with_the_mistakes_in_the_patch() {
     let (_store, mut client) = stocked();
 
-    let log = client.refused("get_audit_log", json!({ "since": "x", "until": "y", "limit": 0, "cursor": "!" })).await;
+    let log = client
+        .refused(
+            "get_audit_log",
+            json!({ "since": "x", "until": "y", "limit": 0, "cursor": "!" }),
+        )
+        .await;
     let arguments = json!({ "id": "rdv-artisan", "data": { "titel": "x", "tags": "y" }, "reason": "x".repeat(501) });
     let update = client.refused("update_project", arguments).await;
 
@@ -488,7 +841,11 @@ async fn a_call_of_the_wrong_form_and_an_unknown_method_are_told_apart() {
         json!({ "name": "get_project", "arguments": [1] }),
     ] {
         let answer = client.request("tools/call", params).await;
-        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-32602), &json!(1)), "{answer}");
+        assert_eq!(
+            (&answer["error"]["code"], &answer["id"]),
+            (&json!(-32602), &json!(1)),
+            "{answer}"
+        );
     }
     let unknown = client.request(&"m".repeat(3000), json!({})).await;
     assert_eq!(unknown["error"]["code"], -32601);
@@ -503,24 +860,46 @@ async fn a_message_that_cannot_be_served_is_refused_under_its_own_id() {
     let too_deep = client
         .line(&format!(r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{"name":"x","arguments":{{"id":1,"a":{deep}}}}},"id":7}}"#))
         .await;
-    let too_long = client.line(&format!(r#"{{"jsonrpc":"2.0","id":"long","method":"{}"}}"#, "x".repeat(2 << 20))).await;
+    let too_long = client
+        .line(&format!(
+            r#"{{"jsonrpc":"2.0","id":"long","method":"{}"}}"#,
+            "x".repeat(2 << 20)
+        ))
+        .await;
     let no_method = client.line(r#"{"jsonrpc":"2.0","id":78,"method":5}"#).await;
 
-    assert_eq!((&too_deep["id"], &too_deep["error"]["code"]), (&json!(7), &json!(-32600)));
-    assert!(too_deep["error"]["message"].as_str().unwrap().contains("65 levels deep, and at most 64"), "{too_deep}");
-    assert_eq!((&too_long["id"], &too_long["error"]["code"]), (&json!("long"), &json!(-32600)));
-    assert_eq!((&no_method["id"], &no_method["error"]["code"]), (&json!(78), &json!(-32600)));
+    assert_eq!(
+        (&too_deep["id"], &too_deep["error"]["code"]),
+        (&json!(7), &json!(-32600))
+    );
+    assert!(
+        too_deep["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("65 levels deep, and at most 64"),
+        "{too_deep}"
+    );
+    assert_eq!(
+        (&too_long["id"], &too_long["error"]["code"]),
+        (&json!("long"), &json!(-32600))
+    );
+    assert_eq!(
+        (&no_method["id"], &no_method["error"]["code"]),
+        (&json!(78), &json!(-32600))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_second_request_with_an_id_that_is_in_use_is_refused_and_not_carried_out() {
     let mut client = Client::of(Arc::new(Faulty::Hangs), None);
-    let call =
-        json!({ "jsonrpc": "2.0", "id": 500, "method": "tools/call", "params": { "name": "get_project", "arguments": { "id": "x" } } });
+    let call = json!({ "jsonrpc": "2.0", "id": 500, "method": "tools/call", "params": { "name": "get_project", "arguments": { "id": "x" } } });
 
     let refused = client.line(&format!("{call}\n{call}")).await;
 
-    assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(500), &json!(-32600)));
+    assert_eq!(
+        (&refused["id"], &refused["error"]["code"]),
+        (&json!(500), &json!(-32600))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -535,12 +914,25 @@ async fn a_call_that_finds_too_many_others_under_way_is_told_so_and_not_begun() 
     let mut others = Vec::new();
     while others.len() < PLACES {
         let line = client.output.next_line().await.unwrap().unwrap();
-        others.push(said(&serde_json::from_str::<Value>(&line).unwrap()["result"]));
+        others.push(said(
+            &serde_json::from_str::<Value>(&line).unwrap()["result"],
+        ));
     }
 
     assert_eq!(first["error"]["code"], "STORE_UNAVAILABLE");
-    assert!(first["error"]["message"].as_str().unwrap().contains("was not begun"), "{first}");
-    assert!(others.iter().all(|other| other["error"]["message"].as_str().unwrap().contains("10 seconds")));
+    assert!(
+        first["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("was not begun"),
+        "{first}"
+    );
+    assert!(others.iter().all(|other| {
+        other["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("10 seconds")
+    }));
 }
 
 #[tokio::test]
@@ -560,17 +952,39 @@ async fn messages_that_nest_without_end_are_refused_in_every_place() {
 
     for depth in [200, 100_000] {
         let bare = client.line(&bomb(depth)).await;
-        let params = format!(r#"{{"name":"get_project","arguments":{{"id":{}}}}}"#, bomb(depth));
-        let inside = client.line(&format!(r#"{{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{params}}}"#)).await;
+        let params = format!(
+            r#"{{"name":"get_project","arguments":{{"id":{}}}}}"#,
+            bomb(depth)
+        );
+        let inside = client
+            .line(&format!(
+                r#"{{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{params}}}"#
+            ))
+            .await;
         // Some clients send their objects as texts, and a text is not parsed as deep as its sender likes either.
-        let arguments = json!({ "id": "rdv-artisan", "data": format!(r#"{{"title":{}}}"#, bomb(depth)) });
+        let arguments =
+            json!({ "id": "rdv-artisan", "data": format!(r#"{{"title":{}}}"#, bomb(depth)) });
         let as_text = client.refused("update_project", arguments).await;
 
-        assert!(bare["error"]["code"].is_i64() && bare["id"].is_null(), "{bare}");
-        assert!(inside["error"]["code"].is_i64() && inside["id"] == json!(5), "{inside}");
-        assert_eq!((&as_text["code"], paths(&as_text)), (&json!("VALIDATION_FAILED"), vec!["data"]));
+        assert!(
+            bare["error"]["code"].is_i64() && bare["id"].is_null(),
+            "{bare}"
+        );
+        assert!(
+            inside["error"]["code"].is_i64() && inside["id"] == json!(5),
+            "{inside}"
+        );
+        assert_eq!(
+            (&as_text["code"], paths(&as_text)),
+            (&json!("VALIDATION_FAILED"), vec!["data"])
+        );
     }
-    assert_eq!(client.call("get_project", json!({ "id": "rdv-artisan" })).await["success"], json!(true));
+    assert_eq!(
+        client
+            .call("get_project", json!({ "id": "rdv-artisan" }))
+            .await["success"],
+        json!(true)
+    );
 }
 
 #[tokio::test]
@@ -585,7 +999,10 @@ async fn a_line_of_ten_megabytes_is_refused_and_the_next_one_is_served() {
     let refused = client.line(&call(&"x".repeat(10 << 20))).await;
     let served = client.line(&call("x")).await;
 
-    assert_eq!((&refused["error"]["code"], &refused["id"]), (&json!(-32600), &json!(6)));
+    assert_eq!(
+        (&refused["error"]["code"], &refused["id"]),
+        (&json!(-32600), &json!(6))
+    );
     assert_eq!(said(&served["result"])["data"]["title"], "x");
 }
 
@@ -593,14 +1010,28 @@ async fn a_line_of_ten_megabytes_is_refused_and_the_next_one_is_served() {
 async fn of_a_member_that_is_there_twice_the_last_one_counts_and_is_recorded() {
     let (_store, mut client) = stocked();
 
-    let arguments =
-        r#"{"id":"nobody","id":"rdv-artisan","data":{"title":"First","title":"Last","client":{"size":"1"},"client":{"size":"2"}}}"#;
+    let arguments = r#"{"id":"nobody","id":"rdv-artisan","data":{"title":"First","title":"Last","client":{"size":"1"},"client":{"size":"2"}}}"#;
     let params = format!(r#"{{"name":"update_project","arguments":{arguments}}}"#);
-    let answer = client.line(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)).await;
+    let answer = client
+        .line(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#
+        ))
+        .await;
 
     let updated = said(&answer["result"]);
-    assert_eq!((&updated["data"]["title"], &updated["data"]["client"]["size"]), (&json!("Last"), &json!("2")));
-    let fields: Vec<&Value> = updated["meta"]["changes"].as_array().unwrap().iter().map(|change| &change["field"]).collect();
+    assert_eq!(
+        (
+            &updated["data"]["title"],
+            &updated["data"]["client"]["size"]
+        ),
+        (&json!("Last"), &json!("2"))
+    );
+    let fields: Vec<&Value> = updated["meta"]["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| &change["field"])
+        .collect();
     assert_eq!(fields, ["title", "client.size", "metadata.updatedAt"]);
 }
 
@@ -612,21 +1043,60 @@ async fn numbers_that_no_reader_keeps_are_refused() {
     for number in ["1e400", "-1e400", "1e309"] {
         for params in [
             format!(r#"{{"name":"list_projects","arguments":{{"limit":{number}}}}}"#),
-            format!(r#"{{"name":"update_resource","arguments":{{"id":{id},"data":{{"metadata":{{"downloadCount":{number}}}}}}}}}"#),
+            format!(
+                r#"{{"name":"update_resource","arguments":{{"id":{id},"data":{{"metadata":{{"downloadCount":{number}}}}}}}}}"#
+            ),
         ] {
-            let answer = client.line(&format!(r#"{{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{params}}}"#)).await;
-            assert!(answer["error"]["code"].is_i64() && answer["id"] == json!(3), "{number}: {answer}");
+            let answer = client
+                .line(&format!(
+                    r#"{{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{params}}}"#
+                ))
+                .await;
+            assert!(
+                answer["error"]["code"].is_i64() && answer["id"] == json!(3),
+                "{number}: {answer}"
+            );
         }
     }
-    for number in ["-1", "1.5", "1e300", "9007199254740993", "-9007199254740993", "123456789012345678901234567890", "\"1\""] {
+    for number in [
+        "-1",
+        "1.5",
+        "1e300",
+        "9007199254740993",
+        "-9007199254740993",
+        "123456789012345678901234567890",
+        "\"1\"",
+    ] {
         let count: Value = serde_json::from_str(number).unwrap();
-        let refused = client.refused("update_resource", json!({ "id": id, "data": { "metadata": { "downloadCount": count } } })).await;
-        assert!(paths(&refused).iter().all(|path| *path == "metadata.downloadCount"), "{number}: {refused}");
+        let refused = client
+            .refused(
+                "update_resource",
+                json!({ "id": id, "data": { "metadata": { "downloadCount": count } } }),
+            )
+            .await;
+        assert!(
+            paths(&refused)
+                .iter()
+                .all(|path| *path == "metadata.downloadCount"),
+            "{number}: {refused}"
+        );
     }
-    for (number, stored) in [("-0", json!(-0.0)), ("7.0", json!(7.0)), ("9007199254740992", json!(9_007_199_254_740_992_u64))] {
+    for (number, stored) in [
+        ("-0", json!(-0.0)),
+        ("7.0", json!(7.0)),
+        ("9007199254740992", json!(9_007_199_254_740_992_u64)),
+    ] {
         let count: Value = serde_json::from_str(number).unwrap();
-        let updated = client.call("update_resource", json!({ "id": id, "data": { "metadata": { "downloadCount": count } } })).await;
-        assert_eq!(updated["data"]["metadata"]["downloadCount"], stored, "{number}: {updated}");
+        let updated = client
+            .call(
+                "update_resource",
+                json!({ "id": id, "data": { "metadata": { "downloadCount": count } } }),
+            )
+            .await;
+        assert_eq!(
+            updated["data"]["metadata"]["downloadCount"], stored,
+            "{number}: {updated}"
+        );
     }
 }
 
@@ -635,16 +1105,47 @@ async fn names_that_mean_something_to_other_programs_are_unknown_like_any_other(
     let (_store, mut client) = stocked();
     let before = client.call("get_audit_stats", json!({})).await;
 
-    for name in ["__proto__", "constructor", "toString", "$ref", "$schema", "", ".", "metadata.status", "client.size", "title\0", "TITLE"] {
-        let data = client.refused("update_project", json!({ "id": "rdv-artisan", "data": { name: { "polluted": true } } })).await;
-        let argument = client.refused("get_project", json!({ "id": "rdv-artisan", name: "x" })).await;
-        let below = client.refused("update_project", json!({ "id": "rdv-artisan", "data": { "client": { name: "x" } } })).await;
+    for name in [
+        "__proto__",
+        "constructor",
+        "toString",
+        "$ref",
+        "$schema",
+        "",
+        ".",
+        "metadata.status",
+        "client.size",
+        "title\0",
+        "TITLE",
+    ] {
+        let data = client
+            .refused(
+                "update_project",
+                json!({ "id": "rdv-artisan", "data": { name: { "polluted": true } } }),
+            )
+            .await;
+        let argument = client
+            .refused("get_project", json!({ "id": "rdv-artisan", name: "x" }))
+            .await;
+        let below = client
+            .refused(
+                "update_project",
+                json!({ "id": "rdv-artisan", "data": { "client": { name: "x" } } }),
+            )
+            .await;
 
         for (refused, count) in [(&data, 1), (&argument, 1), (&below, 1)] {
-            assert_eq!((&refused["code"], paths(refused).len()), (&json!("VALIDATION_FAILED"), count), "{name:?}: {refused}");
+            assert_eq!(
+                (&refused["code"], paths(refused).len()),
+                (&json!("VALIDATION_FAILED"), count),
+                "{name:?}: {refused}"
+            );
         }
     }
-    assert_eq!(client.call("get_audit_stats", json!({})).await["data"], before["data"]);
+    assert_eq!(
+        client.call("get_audit_stats", json!({})).await["data"],
+        before["data"]
+    );
 }
 
 #[tokio::test]
@@ -676,27 +1177,53 @@ async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
     ];
     for store in [Store::sqlite(), Store::redis()] {
         for id in ids {
-            content::create(&*store.repository, &content::project_key(id), content::project(id)).await;
+            content::create(
+                &*store.repository,
+                &content::project_key(id),
+                content::project(id),
+            )
+            .await;
         }
         let mut client = Client::of(store.another(), None);
 
         for (number, id) in ids.iter().enumerate() {
-            let updated = client.call("update_project", json!({ "id": id, "data": { "title": format!("Title {number}") } })).await;
+            let updated = client
+                .call(
+                    "update_project",
+                    json!({ "id": id, "data": { "title": format!("Title {number}") } }),
+                )
+                .await;
             assert_eq!(updated["success"], json!(true), "{id:?} {updated}");
         }
 
-        assert_eq!(client.call("list_projects", json!({ "limit": 100 })).await["meta"]["total"], json!(ids.len()));
+        assert_eq!(
+            client.call("list_projects", json!({ "limit": 100 })).await["meta"]["total"],
+            json!(ids.len())
+        );
         for (number, id) in ids.iter().enumerate() {
             let read = client.call("get_project", json!({ "id": id })).await;
-            assert_eq!((&read["data"]["id"], &read["data"]["title"]), (&json!(id), &json!(format!("Title {number}"))), "{id:?}");
-            let log = client.call("get_audit_log", json!({ "entityId": id })).await;
+            assert_eq!(
+                (&read["data"]["id"], &read["data"]["title"]),
+                (&json!(id), &json!(format!("Title {number}"))),
+                "{id:?}"
+            );
+            let log = client
+                .call("get_audit_log", json!({ "entityId": id }))
+                .await;
             assert_eq!(log["data"].as_array().unwrap().len(), 2, "{id:?}");
         }
         for near in ["a\0\0", "\0", "caf\u{e9}\u{301}", "A\n"] {
-            assert_eq!(client.refused("get_project", json!({ "id": near })).await["code"], "PROJECT_NOT_FOUND", "{near:?}");
+            assert_eq!(
+                client.refused("get_project", json!({ "id": near })).await["code"],
+                "PROJECT_NOT_FOUND",
+                "{near:?}"
+            );
         }
         for wrong in ["", &"é".repeat(501)] {
-            assert_eq!(client.refused("get_project", json!({ "id": wrong })).await["code"], "VALIDATION_FAILED");
+            assert_eq!(
+                client.refused("get_project", json!({ "id": wrong })).await["code"],
+                "VALIDATION_FAILED"
+            );
         }
         store.assert_sound().await;
     }
@@ -709,14 +1236,42 @@ async fn a_reason_is_kept_to_the_byte_and_keys_and_cursors_take_no_controls() {
         let mut client = Client::of(store.another(), None);
         let reason = "why\0\u{1b}[31m\n\u{202e}\u{2028}";
 
-        let updated = client.call("update_project", json!({ "id": "a", "data": { "title": "x\0y" }, "reason": reason })).await;
-        let log = client.call("get_audit_log", json!({ "limit": 1, "entityId": "a" })).await;
-        let key = client.refused("update_project", json!({ "id": "a", "data": { "title": "z" }, "idempotencyKey": "k\0" })).await;
-        let cursor = client.refused("list_projects", json!({ "cursor": "\0" })).await;
-        let none = client.call("get_audit_log", json!({ "entityId": "a\0", "action": "update\0", "source": "\0mcp" })).await;
+        let updated = client
+            .call(
+                "update_project",
+                json!({ "id": "a", "data": { "title": "x\0y" }, "reason": reason }),
+            )
+            .await;
+        let log = client
+            .call("get_audit_log", json!({ "limit": 1, "entityId": "a" }))
+            .await;
+        let key = client
+            .refused(
+                "update_project",
+                json!({ "id": "a", "data": { "title": "z" }, "idempotencyKey": "k\0" }),
+            )
+            .await;
+        let cursor = client
+            .refused("list_projects", json!({ "cursor": "\0" }))
+            .await;
+        let none = client
+            .call(
+                "get_audit_log",
+                json!({ "entityId": "a\0", "action": "update\0", "source": "\0mcp" }),
+            )
+            .await;
 
-        assert_eq!((&updated["data"]["title"], &log["data"][0]["metadata"]["reason"]), (&json!("x\0y"), &json!(reason)));
-        assert_eq!((paths(&key), paths(&cursor)), (vec!["idempotencyKey"], vec!["cursor"]));
+        assert_eq!(
+            (
+                &updated["data"]["title"],
+                &log["data"][0]["metadata"]["reason"]
+            ),
+            (&json!("x\0y"), &json!(reason))
+        );
+        assert_eq!(
+            (paths(&key), paths(&cursor)),
+            (vec!["idempotencyKey"], vec!["cursor"])
+        );
         assert_eq!(none["data"], json!([]));
         store.assert_sound().await;
     }

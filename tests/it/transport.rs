@@ -34,8 +34,16 @@ impl HttpServer {
         let store = format!("sqlite:{}", home.path().join("content.db").display());
         for folder in ["examples/content", "tests/fixtures/broken"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-            let imported = home.command(PROGRAM).args(["import", &folder.to_string_lossy(), "--store", &store]).output().unwrap();
-            assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+            let imported = home
+                .command(PROGRAM)
+                .args(["import", &folder.to_string_lossy(), "--store", &store])
+                .output()
+                .unwrap();
+            assert!(
+                imported.status.success(),
+                "{}",
+                String::from_utf8_lossy(&imported.stderr)
+            );
         }
         let arguments = [&["--store", store.as_str()], arguments].concat();
         let mut server = Self::start_with(home, &arguments);
@@ -46,24 +54,53 @@ impl HttpServer {
     /// A server started as `portfolio-mcp http …` on a port of its own.
     pub(crate) fn start_with(home: Home, arguments: &[impl AsRef<OsStr>]) -> Self {
         let mut command = home.command(PROGRAM);
-        command.args(["http", "--listen", "127.0.0.1:0"]).args(arguments);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command
+            .args(["http", "--listen", "127.0.0.1:0"])
+            .args(arguments);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let address = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the server ended before it listened");
+            assert!(
+                log.read_line(&mut line).unwrap() > 0,
+                "the server ended before it listened"
+            );
             if let Some((_, rest)) = line.split_once("http://") {
-                break rest.split([',', ' ', '\n']).next().unwrap().parse().unwrap();
+                break rest
+                    .split([',', ' ', '\n'])
+                    .next()
+                    .unwrap()
+                    .parse()
+                    .unwrap();
             }
         };
         // Read on, so that a full pipe never stops the server.
         thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, address, home, store: String::new() }
+        Self {
+            child,
+            address,
+            home,
+            store: String::new(),
+        }
     }
 
     fn post(&self, headers: &[(&str, &str)], body: &str) -> Response {
-        let usual = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
-        http::send(self.address, "POST", "/mcp", &[&usual, headers].concat(), body)
+        let usual = [
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json, text/event-stream"),
+        ];
+        http::send(
+            self.address,
+            "POST",
+            "/mcp",
+            &[&usual, headers].concat(),
+            body,
+        )
     }
 
     pub(crate) fn request(&self, method: &str, params: &Value) -> Value {
@@ -71,17 +108,32 @@ impl HttpServer {
     }
 
     pub(crate) fn call(&self, tool: &str, arguments: &Value) -> Value {
-        self.request("tools/call", &json!({ "name": tool, "arguments": arguments }))["result"].clone()
+        self.request(
+            "tools/call",
+            &json!({ "name": tool, "arguments": arguments }),
+        )["result"]
+            .clone()
     }
 
     /// Tells the server to stop and gives what it wrote to stdout.
     pub(crate) fn stop(mut self) -> String {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let status = wait_until("the server ends", || self.child.try_wait().unwrap());
         assert_eq!(status.code(), Some(0));
         let mut stdout = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        self.child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut stdout)
+            .unwrap();
         stdout
     }
 }
@@ -107,9 +159,20 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = http::send(address, "GET", "/sse", &[("Accept", "text/event-stream")], "");
+        let stream = http::send(
+            address,
+            "GET",
+            "/sse",
+            &[("Accept", "text/event-stream")],
+            "",
+        );
         assert_eq!(stream.status, 200);
-        let mut session = Self { address, endpoint: String::new(), stream, text: String::new() };
+        let mut session = Self {
+            address,
+            endpoint: String::new(),
+            stream,
+            text: String::new(),
+        };
         session.endpoint = session.event("endpoint");
         session
     }
@@ -120,8 +183,16 @@ impl Session {
                 let event = event.to_owned();
                 self.text = rest.to_owned();
                 // Readers differ in what ends a line.
-                assert!(!event.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}']), "{event:?}");
-                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
+                assert!(
+                    !event.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}']),
+                    "{event:?}"
+                );
+                let field = |name: &str| {
+                    event
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name))
+                        .map(|value| value.trim().to_owned())
+                };
                 if field("event:").as_deref() == Some(kind) {
                     return field("data:").unwrap();
                 }
@@ -133,7 +204,13 @@ impl Session {
     }
 
     fn send(&self, body: &str) -> Response {
-        http::send(self.address, "POST", &self.endpoint, &[("Content-Type", "application/json")], body)
+        http::send(
+            self.address,
+            "POST",
+            &self.endpoint,
+            &[("Content-Type", "application/json")],
+            body,
+        )
     }
 
     pub(crate) fn request(&mut self, method: &str, params: &Value) -> Value {
@@ -160,39 +237,74 @@ async fn every_tool_answers_the_same_over_all_three_transports() {
     let stdio = Mcp::start_with(&["--store", &server.store]).await;
     let mut sse = Session::open(server.address);
     let hello = json!({ "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": { "name": "old", "version": "1" } });
-    assert_eq!(sse.request("initialize", &hello)["result"]["protocolVersion"], "2024-11-05");
+    assert_eq!(
+        sse.request("initialize", &hello)["result"]["protocolVersion"],
+        "2024-11-05"
+    );
     let calls = [
         ("list_projects", json!({})),
-        ("list_projects", json!({ "detail": "full", "status": "published" })),
+        (
+            "list_projects",
+            json!({ "detail": "full", "status": "published" }),
+        ),
         ("list_projects", json!({ "limit": 0 })),
         ("get_project", json!({ "id": "rdv-artisan" })),
         ("get_project", json!({ "id": "broken-project" })),
         ("get_project", json!({ "id": "nobody" })),
         ("update_project", json!({ "id": "rdv-artisan", "data": {} })),
-        ("update_project", json!({ "id": "rdv-artisan", "data": { "titel": "x" } })),
-        ("update_project", json!({ "id": "rdv-artisan", "data": { "title": "x" }, "expectedVersion": "0" })),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "titel": "x" } }),
+        ),
+        (
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": "x" }, "expectedVersion": "0" }),
+        ),
         ("list_resources", json!({ "query": "guide" })),
         ("get_resource", json!({ "id": "broken-resource" })),
-        ("update_resource", json!({ "id": "cahier-des-charges-web", "data": { "price": "" } })),
+        (
+            "update_resource",
+            json!({ "id": "cahier-des-charges-web", "data": { "price": "" } }),
+        ),
         ("get_audit_log", json!({ "limit": 3 })),
         ("get_audit_stats", json!({})),
     ];
 
     for (tool, arguments) in &calls {
         let call = json!({ "name": tool, "arguments": arguments });
-        let over_stdio = comparable(&stdio.request("tools/call", call.clone()).await.unwrap().unwrap());
+        let over_stdio = comparable(
+            &stdio
+                .request("tools/call", call.clone())
+                .await
+                .unwrap()
+                .unwrap(),
+        );
         let over_http = comparable(&server.call(tool, arguments));
         let over_sse = comparable(&sse.request("tools/call", &call)["result"]);
 
         assert_eq!(over_stdio, over_http, "{tool} {arguments}");
         assert_eq!(over_stdio, over_sse, "{tool} {arguments}");
     }
-    let tools = stdio.request("tools/list", json!({})).await.unwrap().unwrap();
-    assert_eq!(tools["tools"], server.request("tools/list", &json!({}))["result"]["tools"]);
-    assert_eq!(tools["tools"], sse.request("tools/list", &json!({}))["result"]["tools"]);
+    let tools = stdio
+        .request("tools/list", json!({}))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        tools["tools"],
+        server.request("tools/list", &json!({}))["result"]["tools"]
+    );
+    assert_eq!(
+        tools["tools"],
+        sse.request("tools/list", &json!({}))["result"]["tools"]
+    );
 
     drop(sse);
-    assert!(stdio.strays().is_empty(), "stdout holds more than answers: {:?}", stdio.strays());
+    assert!(
+        stdio.strays().is_empty(),
+        "stdout holds more than answers: {:?}",
+        stdio.strays()
+    );
     assert_eq!(server.stop(), "", "an HTTP server writes nothing to stdout");
 }
 
@@ -205,8 +317,18 @@ async fn each_transport_says_who_called() {
     let update = |title: &str| json!({ "name": "update_project", "arguments": { "id": "rdv-artisan", "data": { "title": title } } });
 
     let by_session = message(7, "tools/call", &update("by session"));
-    server.post(&[("Mcp-Session-Id", &session_id), ("User-Agent", "browser/1")], &by_session).json();
-    server.post(&[("User-Agent", "browser/1")], &message(8, "tools/call", &update("by user agent"))).json();
+    server
+        .post(
+            &[("Mcp-Session-Id", &session_id), ("User-Agent", "browser/1")],
+            &by_session,
+        )
+        .json();
+    server
+        .post(
+            &[("User-Agent", "browser/1")],
+            &message(8, "tools/call", &update("by user agent")),
+        )
+        .json();
     let mut sse = Session::open(server.address);
     sse.request("initialize", &hello);
     sse.request("tools/call", &update("by connection"));
@@ -216,14 +338,33 @@ async fn each_transport_says_who_called() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|entry| ["clientId", "transport", "userAgent", "ipAddress", "requestId"].map(|name| &entry["metadata"][name]))
+        .map(|entry| {
+            [
+                "clientId",
+                "transport",
+                "userAgent",
+                "ipAddress",
+                "requestId",
+            ]
+            .map(|name| &entry["metadata"][name])
+        })
         .collect();
     let none = &Value::Null;
     let (here, agent) = (&json!("127.0.0.1"), &json!("browser/1"));
-    assert_eq!(told[0], [&json!("named/3"), &json!("sse"), none, here, &json!("1")]);
+    assert_eq!(
+        told[0],
+        [&json!("named/3"), &json!("sse"), none, here, &json!("1")]
+    );
     assert_eq!(told[1], [agent, &json!("http"), agent, here, &json!("8")]);
-    assert_eq!(told[2], [&json!("named/3"), &json!("http"), agent, here, &json!("7")]);
-    assert_eq!(log["data"][0]["metadata"].get("actor"), None, "over HTTP nobody is the operating system's user");
+    assert_eq!(
+        told[2],
+        [&json!("named/3"), &json!("http"), agent, here, &json!("7")]
+    );
+    assert_eq!(
+        log["data"][0]["metadata"].get("actor"),
+        None,
+        "over HTTP nobody is the operating system's user"
+    );
 }
 
 #[test]
@@ -232,7 +373,11 @@ fn wrong_messages_get_the_protocols_errors_over_http() {
     let sse = Session::open(server.address);
     let huge = json!({ "x": "y".repeat(10 << 20) }).to_string();
 
-    for (body, status, code) in [("{ not json", 400, -32700), (r#"{"hello":1}"#, 400, -32600), ("[]", 400, -32600)] {
+    for (body, status, code) in [
+        ("{ not json", 400, -32700),
+        (r#"{"hello":1}"#, 400, -32600),
+        ("[]", 400, -32600),
+    ] {
         let answer = server.post(&[], body);
         assert_eq!(answer.status, status, "{body}");
         assert_eq!(answer.json()["error"]["code"], code, "{body}");
@@ -240,24 +385,62 @@ fn wrong_messages_get_the_protocols_errors_over_http() {
     }
     assert_eq!(server.post(&[], &huge).status, 413);
     assert_eq!(sse.send(&huge).status, 413);
-    assert_eq!(http::send(server.address, "POST", "/sse", &[("Content-Type", "application/json")], "{}").status, 405);
-    assert_eq!(server.request("tools/call", &json!({ "name": "nope", "arguments": {} }))["error"]["code"], -32602);
+    assert_eq!(
+        http::send(
+            server.address,
+            "POST",
+            "/sse",
+            &[("Content-Type", "application/json")],
+            "{}"
+        )
+        .status,
+        405
+    );
+    assert_eq!(
+        server.request("tools/call", &json!({ "name": "nope", "arguments": {} }))["error"]["code"],
+        -32602
+    );
 }
 
 #[test]
 fn foreign_hosts_and_origins_are_turned_away_on_every_route() {
-    let server = HttpServer::start(&["--allowed-host", "cms.example.com", "--allowed-origin", "https://example.com"]);
+    let server = HttpServer::start(&[
+        "--allowed-host",
+        "cms.example.com",
+        "--allowed-origin",
+        "https://example.com",
+    ]);
 
     for path in ["/mcp", "/sse", "/messages", "/nowhere"] {
-        let foreign_host = http::send(server.address, "POST", path, &[("Host", "evil.example")], "{}");
+        let foreign_host = http::send(
+            server.address,
+            "POST",
+            path,
+            &[("Host", "evil.example")],
+            "{}",
+        );
         assert_eq!(foreign_host.status, 403, "{path}");
         assert!(foreign_host.text().contains("--allowed-host"), "{path}");
-        let foreign_origin = http::send(server.address, "POST", path, &[("Origin", "https://evil.example")], "{}");
+        let foreign_origin = http::send(
+            server.address,
+            "POST",
+            path,
+            &[("Origin", "https://evil.example")],
+            "{}",
+        );
         assert_eq!(foreign_origin.status, 403, "{path}");
         assert!(foreign_origin.text().contains("--allowed-origin"), "{path}");
     }
-    let allowed = [("Host", "cms.example.com"), ("Origin", "https://example.com")];
-    assert_eq!(server.post(&allowed, &message(1, "ping", &json!({}))).status, 200);
+    let allowed = [
+        ("Host", "cms.example.com"),
+        ("Origin", "https://example.com"),
+    ];
+    assert_eq!(
+        server
+            .post(&allowed, &message(1, "ping", &json!({})))
+            .status,
+        200
+    );
 }
 
 #[test]
@@ -266,25 +449,49 @@ fn every_revision_of_the_protocol_is_served_without_a_session() {
 
     for revision in ["2025-03-26", "2025-06-18", "2025-11-25"] {
         let hello = json!({ "protocolVersion": revision, "capabilities": {}, "clientInfo": { "name": "it", "version": "1" } });
-        assert_eq!(server.request("initialize", &hello)["result"]["protocolVersion"], revision);
-        let list = server.post(&[("MCP-Protocol-Version", revision)], &message(2, "tools/list", &json!({}))).json();
-        assert_eq!(list["result"]["tools"].as_array().unwrap().len(), 8, "{revision}");
+        assert_eq!(
+            server.request("initialize", &hello)["result"]["protocolVersion"],
+            revision
+        );
+        let list = server
+            .post(
+                &[("MCP-Protocol-Version", revision)],
+                &message(2, "tools/list", &json!({})),
+            )
+            .json();
+        assert_eq!(
+            list["result"]["tools"].as_array().unwrap().len(),
+            8,
+            "{revision}"
+        );
     }
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": { "name": "modern", "version": "1" },
         "io.modelcontextprotocol/clientCapabilities": {},
     });
-    let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "get_project")];
-    let call = json!({ "name": "get_project", "arguments": { "id": "rdv-artisan" }, "_meta": meta });
-    let answer = server.post(&headers, &message(3, "tools/call", &call)).json();
-    assert_eq!(answer["result"]["structuredContent"]["data"]["id"], "rdv-artisan");
+    let headers = [
+        ("MCP-Protocol-Version", "2026-07-28"),
+        ("Mcp-Method", "tools/call"),
+        ("Mcp-Name", "get_project"),
+    ];
+    let call =
+        json!({ "name": "get_project", "arguments": { "id": "rdv-artisan" }, "_meta": meta });
+    let answer = server
+        .post(&headers, &message(3, "tools/call", &call))
+        .json();
+    assert_eq!(
+        answer["result"]["structuredContent"]["data"]["id"],
+        "rdv-artisan"
+    );
 }
 
 #[test]
 fn open_streams_end_with_the_server() {
     let server = HttpServer::start(&[]);
-    let mut sessions: Vec<Session> = std::iter::repeat_with(|| Session::open(server.address)).take(5).collect();
+    let mut sessions: Vec<Session> = std::iter::repeat_with(|| Session::open(server.address))
+        .take(5)
+        .collect();
 
     server.stop();
 
@@ -296,28 +503,61 @@ fn open_streams_end_with_the_server() {
 /// A process that is fed `input`, told that it ends, and left to itself.
 fn finished(home: &Home, arguments: &[&str], input: &str) -> (Option<i32>, Vec<Value>) {
     let mut command = home.command(PROGRAM);
-    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let mut child = command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let lines = String::from_utf8(output.stdout).unwrap();
-    (output.status.code(), lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    (
+        output.status.code(),
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect(),
+    )
 }
 
 #[test]
 fn the_end_of_input_ends_stdio_after_the_answers_that_are_due() {
     let server = HttpServer::start(&[]);
     let arguments = ["stdio", "--store", &server.store];
-    let list = message(1, "tools/call", &json!({ "name": "list_projects", "arguments": {} }));
+    let list = message(
+        1,
+        "tools/call",
+        &json!({ "name": "list_projects", "arguments": {} }),
+    );
     let update = json!({ "name": "update_project", "arguments": { "id": "rdv-artisan", "data": { "title": "Last" } } });
 
     let (nothing_sent, no_answers) = finished(&server.home, &arguments, "");
     // No handshake, and the last line lacks its end.
-    let (two_sent, answers) = finished(&server.home, &arguments, &format!("{list}\n{}", message(2, "tools/call", &update)));
+    let (two_sent, answers) = finished(
+        &server.home,
+        &arguments,
+        &format!("{list}\n{}", message(2, "tools/call", &update)),
+    );
 
     assert_eq!((nothing_sent, no_answers.len()), (Some(0), 0));
     assert_eq!((two_sent, answers.len()), (Some(0), 2));
-    assert!(answers.iter().all(|answer| answer["result"]["structuredContent"]["success"] == json!(true)), "{answers:?}");
-    assert_eq!(said(&server.call("get_project", &json!({ "id": "rdv-artisan" })))["data"]["title"], "Last");
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer["result"]["structuredContent"]["success"] == json!(true)),
+        "{answers:?}"
+    );
+    assert_eq!(
+        said(&server.call("get_project", &json!({ "id": "rdv-artisan" })))["data"]["title"],
+        "Last"
+    );
 }
 
 #[test]
@@ -333,13 +573,28 @@ fn without_a_command_and_a_terminal_it_serves_stdio() {
 #[test]
 fn a_stop_signal_ends_stdio_while_its_input_is_open() {
     let home = Home::new();
-    let mut child = home.command(PROGRAM).arg("stdio").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = home
+        .command(PROGRAM)
+        .arg("stdio")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     writeln!(stdin, "{}", message(1, "tools/list", &json!({}))).unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
 
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
 
     let status = wait_until("the server ends", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
@@ -355,10 +610,19 @@ async fn a_store_that_is_down_is_said_so_and_served_when_it_is_back() {
 
     let down = client.call("get_project", json!({ "id": "x" })).await;
     redis.restart();
-    let back = client.call_until("get_project", json!({ "id": "x" }), |answer| answer["error"]["code"] != "STORE_UNAVAILABLE").await;
+    let back = client
+        .call_until("get_project", json!({ "id": "x" }), |answer| {
+            answer["error"]["code"] != "STORE_UNAVAILABLE"
+        })
+        .await;
 
     assert_eq!(down["error"]["code"], "STORE_UNAVAILABLE");
-    assert!(down["error"]["message"].as_str().unwrap().contains("try again"));
+    assert!(
+        down["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("try again")
+    );
     assert_eq!(back["error"]["code"], "PROJECT_NOT_FOUND");
 }
 
@@ -369,26 +633,48 @@ async fn a_store_that_never_answers_gets_the_client_an_error_all_the_same() {
     client.call("get_project", json!({ "id": "x" })).await;
 
     redis.stop();
-    let answer = client.call("update_project", json!({ "id": "x", "data": { "title": "x" } })).await;
+    let answer = client
+        .call(
+            "update_project",
+            json!({ "id": "x", "data": { "title": "x" } }),
+        )
+        .await;
     redis.cont();
 
     assert_eq!(answer["success"], json!(false));
-    let back = client.call_until("get_project", json!({ "id": "x" }), |answer| answer["error"]["code"] != "STORE_UNAVAILABLE").await;
+    let back = client
+        .call_until("get_project", json!({ "id": "x" }), |answer| {
+            answer["error"]["code"] != "STORE_UNAVAILABLE"
+        })
+        .await;
     assert_eq!(back["error"]["code"], "PROJECT_NOT_FOUND");
 }
 
 /// What `mcp.json.example` says is what the program understands, and what its server serves.
 #[tokio::test]
 async fn the_example_configuration_starts_and_connects() {
-    let example = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("mcp.json.example")).unwrap();
+    let example =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("mcp.json.example"))
+            .unwrap();
     let example: Value = serde_json::from_str(&example).unwrap();
-    let (stdio, sse) = (&example["mcpServers"]["portfolio"], &example["mcpServers"]["portfolio-sse"]);
-    let arguments: Vec<&str> = stdio["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()).collect();
+    let (stdio, sse) = (
+        &example["mcpServers"]["portfolio"],
+        &example["mcpServers"]["portfolio-sse"],
+    );
+    let arguments: Vec<&str> = stdio["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|argument| argument.as_str().unwrap())
+        .collect();
     let server = HttpServer::start(&[]);
     let redis = RedisServer::start();
     let home = Home::new();
 
-    assert_eq!((&stdio["type"], &stdio["command"]), (&json!("stdio"), &json!("portfolio-mcp")));
+    assert_eq!(
+        (&stdio["type"], &stdio["command"]),
+        (&json!("stdio"), &json!("portfolio-mcp"))
+    );
     let mut command = home.command(PROGRAM);
     for (name, value) in stdio["env"].as_object().unwrap() {
         assert!(value.as_str().unwrap().starts_with("rediss://"));
@@ -398,11 +684,22 @@ async fn the_example_configuration_starts_and_connects() {
         command.args(&arguments);
         command
     });
-    assert_eq!(client.call("list_projects", json!({})).await["meta"]["source"], "redis");
+    assert_eq!(
+        client.call("list_projects", json!({})).await["meta"]["source"],
+        "redis"
+    );
 
     let url = sse["url"].as_str().unwrap();
     assert_eq!(sse["type"], "sse");
-    let path = url.strip_prefix("http://127.0.0.1:8787").expect("the default address of `http`");
-    let stream = http::send(server.address, "GET", path, &[("Accept", "text/event-stream")], "");
+    let path = url
+        .strip_prefix("http://127.0.0.1:8787")
+        .expect("the default address of `http`");
+    let stream = http::send(
+        server.address,
+        "GET",
+        path,
+        &[("Accept", "text/event-stream")],
+        "",
+    );
     assert_eq!(stream.header("content-type"), Some("text/event-stream"));
 }

@@ -7,14 +7,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd};
+use redis::{
+    AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd,
+};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::{CHUNK, Keys, RedisStore, array, client, is_permission, kind_of, pairs, plain, scored, text, unread, unwrapped};
+use super::{
+    CHUNK, Keys, RedisStore, array, client, is_permission, kind_of, pairs, plain, scored, text,
+    unread, unwrapped,
+};
 use crate::{
     domain::{
-        AuditStats, Change, Circumstances, DocumentKey, Kind, Operation, Origin, Record, Source, StoredEntry, Timestamp, text::excerpt,
+        AuditStats, Change, Circumstances, DocumentKey, Kind, Operation, Origin, Record, Source,
+        StoredEntry, Timestamp, text::excerpt,
     },
     store::{
         RedisUrl, Repository, StoreError,
@@ -57,27 +63,49 @@ impl Probe {
         Self::open_with(url, name, AsyncConnectionConfig::new()).await
     }
 
-    pub(super) async fn open_with(url: &RedisUrl, name: &'static str, config: AsyncConnectionConfig) -> Result<Self, StoreError> {
+    pub(super) async fn open_with(
+        url: &RedisUrl,
+        name: &'static str,
+        config: AsyncConnectionConfig,
+    ) -> Result<Self, StoreError> {
         let client = client(url).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let config = config.set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(RESPONSE));
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| unread(&error))?;
+        let config = config
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(RESPONSE));
+        let connection = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| unread(&error))?;
         Ok(Self { connection, name })
     }
 
     pub(super) async fn ask(&mut self, command: &Cmd) -> Result<Value, RedisError> {
-        self.connection.send_packed_command(command).await.and_then(unwrapped)
+        self.connection
+            .send_packed_command(command)
+            .await
+            .and_then(unwrapped)
     }
 
     /// An answer for each command of the pipeline, refusals among them.
-    pub(super) async fn ask_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+    pub(super) async fn ask_all(
+        &mut self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         let mut pipeline = pipeline.clone();
         pipeline.ignore_errors();
-        let answers = self.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+        let answers = self
+            .connection
+            .send_packed_commands(&pipeline, 0, pipeline.len())
+            .await?;
         Ok(answers.into_iter().map(unwrapped).collect())
     }
 
     /// The median time of a command that every user may run.
-    pub(super) async fn round_trip(&mut self, key: &str, times: usize) -> Result<Duration, RedisError> {
+    pub(super) async fn round_trip(
+        &mut self,
+        key: &str,
+        times: usize,
+    ) -> Result<Duration, RedisError> {
         let mut took = Vec::with_capacity(times);
         for _ in 0..times {
             let start = Instant::now();
@@ -101,10 +129,17 @@ pub(in crate::store) async fn examine(
     clock: fn() -> Timestamp,
     findings: &mut Vec<Finding>,
 ) {
-    let names = if write.is_some() && read.is_some() { ["writing credential", "reading credential"] } else { ["connection"; 2] };
+    let names = if write.is_some() && read.is_some() {
+        ["writing credential", "reading credential"]
+    } else {
+        ["connection"; 2]
+    };
     let [name_of_writing, name_of_reading] = names;
     let opened = async |url: Option<&RedisUrl>, name| Some(Probe::open(url?, name).await);
-    let (writing, reading) = tokio::join!(opened(write, name_of_writing), opened(read, name_of_reading));
+    let (writing, reading) = tokio::join!(
+        opened(write, name_of_writing),
+        opened(read, name_of_reading)
+    );
     let can_write = matches!(writing, Some(Ok(_)));
     let mut lines = Vec::new();
     for ((url, line), name) in [(write, writing), (read, reading)].into_iter().zip(names) {
@@ -115,12 +150,24 @@ pub(in crate::store) async fn examine(
             }
             (Some(url), Some(Err(error))) => {
                 let remedy = "mend this first; until then tools answer STORE_UNAVAILABLE";
-                findings.push(Finding::problem(Fault::Store, name, format!("{url}: {error}"), remedy));
+                findings.push(Finding::problem(
+                    Fault::Store,
+                    name,
+                    format!("{url}: {error}"),
+                    remedy,
+                ));
             }
             _ => {}
         }
     }
-    let examination = Examination { keys: Keys { prefix: key_prefix.to_owned() }, clock, read_only: write.is_none(), findings };
+    let examination = Examination {
+        keys: Keys {
+            prefix: key_prefix.to_owned(),
+        },
+        clock,
+        read_only: write.is_none(),
+        findings,
+    };
     examination.run(lines, write.filter(|_| can_write)).await;
 }
 
@@ -144,7 +191,9 @@ impl Examination<'_> {
                 return;
             }
         }
-        let Some(line) = lines.first_mut() else { return };
+        let Some(line) = lines.first_mut() else {
+            return;
+        };
         if let Err(error) = self.all(line, write).await {
             self.failed("connection", &error);
         }
@@ -154,7 +203,10 @@ impl Examination<'_> {
         self.version(line).await?;
         match write {
             Some(url) if self.writing(line).await? => self.script(url).await,
-            None if self.read_only => self.findings.push(Finding::ok("writing", "not examined: the server would be a read-only one")),
+            None if self.read_only => self.findings.push(Finding::ok(
+                "writing",
+                "not examined: the server would be a read-only one",
+            )),
             _ => {}
         }
         let now = self.clocks(line).await?;
@@ -167,18 +219,34 @@ impl Examination<'_> {
 
     fn failed(&mut self, check: &str, error: &RedisError) {
         let remedy = "the examination ends here; mend this and examine it again";
-        self.findings.push(Finding::problem(Fault::Store, check, unread(error).to_string(), remedy));
+        self.findings.push(Finding::problem(
+            Fault::Store,
+            check,
+            unread(error).to_string(),
+            remedy,
+        ));
     }
 
     async fn speed(&mut self, line: &mut Probe) -> Result<(), RedisError> {
         let check = "round trip";
-        match line.round_trip(&self.keys.internal("self-test"), ROUND_TRIPS).await {
+        match line
+            .round_trip(&self.keys.internal("self-test"), ROUND_TRIPS)
+            .await
+        {
             Ok(median) => {
-                let says = format!("{:.1} ms with the {}, the median of {ROUND_TRIPS}", median.as_secs_f64() * 1000.0, line.name);
+                let says = format!(
+                    "{:.1} ms with the {}, the median of {ROUND_TRIPS}",
+                    median.as_secs_f64() * 1000.0,
+                    line.name
+                );
                 self.findings.push(if median <= SLOW {
                     Finding::ok(check, says)
                 } else {
-                    Finding::warning(check, says, "a call needs two or three of them; run the server nearer to its store")
+                    Finding::warning(
+                        check,
+                        says,
+                        "a call needs two or three of them; run the server nearer to its store",
+                    )
                 });
             }
             // What is not permitted is told by the next check.
@@ -210,15 +278,25 @@ impl Examination<'_> {
             pipeline.add_command(command.clone());
         }
         let answers = line.ask_all(&pipeline).await?;
-        let refused = |answer: &Result<Value, RedisError>| answer.as_ref().is_err_and(is_permission);
-        let missing: Vec<String> =
-            commands.iter().zip(&answers).filter(|(_, answer)| refused(answer)).map(|(command, _)| shown(command)).collect();
+        let refused =
+            |answer: &Result<Value, RedisError>| answer.as_ref().is_err_and(is_permission);
+        let missing: Vec<String> = commands
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| refused(answer))
+            .map(|(command, _)| shown(command))
+            .collect();
         let check = format!("{}: reading", line.name);
         self.findings.push(if missing.is_empty() {
             Finding::ok(check, "may run all that is needed")
         } else {
             let remedy = "grant it, such as with `ACL SETUSER … +@read ~*`";
-            Finding::problem(Fault::Store, check, format!("may not run {}", few(&missing, ", ")), remedy)
+            Finding::problem(
+                Fault::Store,
+                check,
+                format!("may not run {}", few(&missing, ", ")),
+                remedy,
+            )
         });
         Ok(())
     }
@@ -229,20 +307,42 @@ impl Examination<'_> {
             Ok(about) => text(about).unwrap_or_default(),
             Err(error) if error.is_io_error() => return Err(error),
             Err(_) => {
-                self.findings.push(Finding::ok(check, "this user may not ask for it"));
+                self.findings
+                    .push(Finding::ok(check, "this user may not ask for it"));
                 return Ok(());
             }
         };
-        let member = |name: &str| about.lines().find_map(|line| line.strip_prefix(name)).map(|value| excerpt(value.trim()).into_owned());
+        let member = |name: &str| {
+            about
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(|value| excerpt(value.trim()).into_owned())
+        };
         let version = member("valkey_version:").map(|version| format!("Valkey {version}"));
         let (name, redis) = (version, member("redis_version:").unwrap_or_default());
-        let mut numbers = redis.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
-        let parsed = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-        let says = name.unwrap_or_else(|| if redis.is_empty() { "not told".to_owned() } else { format!("Redis {redis}") });
+        let mut numbers = redis
+            .split('.')
+            .map(|number| number.parse::<u32>().unwrap_or_default());
+        let parsed = (
+            numbers.next().unwrap_or_default(),
+            numbers.next().unwrap_or_default(),
+        );
+        let says = name.unwrap_or_else(|| {
+            if redis.is_empty() {
+                "not told".to_owned()
+            } else {
+                format!("Redis {redis}")
+            }
+        });
         self.findings.push(if redis.is_empty() || parsed >= (6, 2) {
             Finding::ok(check, says)
         } else {
-            Finding::problem(Fault::Store, check, says, "this program needs Redis 6.2, or Valkey; update it")
+            Finding::problem(
+                Fault::Store,
+                check,
+                says,
+                "this program needs Redis 6.2, or Valkey; update it",
+            )
         });
         Ok(())
     }
@@ -254,16 +354,23 @@ impl Examination<'_> {
         let mut eval = cmd("EVAL");
         eval.arg(PERMISSIONS).arg(0).arg(self.needed());
         let (missing, how) = match line.ask(&eval).await {
-            Ok(Value::Nil) => (self.tried(line).await?, "may run all that is needed, as tried on a key of our own"),
+            Ok(Value::Nil) => (
+                self.tried(line).await?,
+                "may run all that is needed, as tried on a key of our own",
+            ),
             Ok(missing) => {
-                let missing = array(missing).into_iter().filter_map(|command| text(command).ok()).collect();
+                let missing = array(missing)
+                    .into_iter()
+                    .filter_map(|command| text(command).ok())
+                    .collect();
                 (missing, "may run all that is needed")
             }
             Err(error) if is_permission(&error) => (vec!["EVAL".to_owned()], ""),
             Err(error) if error.is_io_error() => return Err(error),
             Err(error) => {
                 let says = format!("cannot be asked for: {}", plain(&error));
-                self.findings.push(Finding::warning(check, says, "`doctor --smoke` tries it"));
+                self.findings
+                    .push(Finding::warning(check, says, "`doctor --smoke` tries it"));
                 return Ok(true);
             }
         };
@@ -271,7 +378,12 @@ impl Examination<'_> {
         self.findings.push(if allowed {
             Finding::ok(check, how)
         } else {
-            Finding::problem(Fault::Content, check, format!("may not run {}", few(&missing, ", ")), remedy)
+            Finding::problem(
+                Fault::Content,
+                check,
+                format!("may not run {}", few(&missing, ", ")),
+                remedy,
+            )
         });
         Ok(allowed)
     }
@@ -282,7 +394,11 @@ impl Examination<'_> {
         let mut need = |words: &[&str]| needed.push(words.join("\n"));
         for kind in Kind::ALL {
             let document = DocumentKey::new(kind, "x");
-            let (data, latest, cache) = (self.keys.document(&document), self.keys.latest(&document), self.keys.cache(kind));
+            let (data, latest, cache) = (
+                self.keys.document(&document),
+                self.keys.latest(&document),
+                self.keys.cache(kind),
+            );
             need(&["GET", &data]);
             need(&["SET", &data, "x"]);
             need(&["SET", &latest, "x"]);
@@ -328,8 +444,13 @@ impl Examination<'_> {
             }
         }
         let answers = line.ask_all(&pipeline).await?;
-        let failed = tries.iter().zip(&answers).filter(|(_, answer)| answer.is_err());
-        let missing: BTreeSet<String> = failed.filter_map(|(words, _)| words.first().map(|word| (*word).to_owned())).collect();
+        let failed = tries
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_err());
+        let missing: BTreeSet<String> = failed
+            .filter_map(|(words, _)| words.first().map(|word| (*word).to_owned()))
+            .collect();
         Ok(missing.into_iter().collect())
     }
 
@@ -338,11 +459,16 @@ impl Examination<'_> {
         let [kind, _] = Kind::ALL;
         let run = async {
             let prefix = self.keys.internal(&format!("doctor:{}:", Uuid::new_v4()));
-            let store = RedisStore::new(Some(url), None, &prefix).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            let current = Record::parse(DocumentKey::new(kind, "doctor"), "{}".to_owned()).map_err(StoreError::Failed)?;
+            let store = RedisStore::new(Some(url), None, &prefix)
+                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            let current = Record::parse(DocumentKey::new(kind, "doctor"), "{}".to_owned())
+                .map_err(StoreError::Failed)?;
             let operation = Operation::once(&Uuid::new_v4().to_string(), json!({}));
-            let change =
-                Change::replace(&current, &Map::from_iter([("id".to_owned(), json!("doctor"))]), circumstances(&operation, (self.clock)()));
+            let change = Change::replace(
+                &current,
+                &Map::from_iter([("id".to_owned(), json!("doctor"))]),
+                circumstances(&operation, (self.clock)()),
+            );
             let changes: Vec<Change> = change.into_iter().collect();
             store.commit(&changes, &operation).await
         };
@@ -350,7 +476,12 @@ impl Examination<'_> {
         let remedy = "until this is mended writes are refused";
         let finding = match run.await {
             Err(StoreError::Conflict) => Finding::ok(check, "is loaded and runs"),
-            Ok(_) => Finding::problem(Fault::Store, check, "wrote over a document that was not there", "do not write with this server"),
+            Ok(_) => Finding::problem(
+                Fault::Store,
+                check,
+                "wrote over a document that was not there",
+                "do not write with this server",
+            ),
             Err(error) => Finding::problem(Fault::Store, check, error.to_string(), remedy),
         };
         self.findings.push(finding);
@@ -362,12 +493,18 @@ impl Examination<'_> {
         let answer = line.ask(&cmd("TIME")).await;
         let after = (self.clock)();
         let parts: Vec<i64> = match answer {
-            Ok(answer) => array(answer).into_iter().filter_map(|part| text(part).ok()?.parse().ok()).collect(),
+            Ok(answer) => array(answer)
+                .into_iter()
+                .filter_map(|part| text(part).ok()?.parse().ok())
+                .collect(),
             Err(error) if error.is_io_error() => return Err(error),
             Err(_) => Vec::new(),
         };
         let [seconds, micros] = parts.as_slice() else {
-            self.findings.push(Finding::ok("clock", "the store's cannot be asked for by this user, so it was not compared"));
+            self.findings.push(Finding::ok(
+                "clock",
+                "the store's cannot be asked for by this user, so it was not compared",
+            ));
             return Ok(after);
         };
         let now = Timestamp::from_micros(seconds * 1_000_000 + micros);
@@ -382,14 +519,27 @@ impl Examination<'_> {
         let finding = match line.ask(cmd("GET").arg(&key)).await.map(text) {
             Ok(Ok(version)) if version == "1" => Finding::ok(check, version),
             Ok(Ok(version)) => {
-                let remedy =
-                    format!("another program may have changed how the content is kept; see which, and set `{key}` to 1 if it is right");
-                Finding::problem(Fault::Content, check, format!("`{}`; this program knows 1", excerpt(&version)), remedy)
+                let remedy = format!(
+                    "another program may have changed how the content is kept; see which, and set `{key}` to 1 if it is right"
+                );
+                Finding::problem(
+                    Fault::Content,
+                    check,
+                    format!("`{}`; this program knows 1", excerpt(&version)),
+                    remedy,
+                )
             }
             Ok(Err(_)) => Finding::ok(check, "not set, which is fine"),
-            Err(error) if is_permission(&error) => Finding::ok(check, "not readable by this user, so it was not compared"),
+            Err(error) if is_permission(&error) => {
+                Finding::ok(check, "not readable by this user, so it was not compared")
+            }
             Err(error) if error.is_io_error() => return Err(error),
-            Err(_) => Finding::problem(Fault::Content, check, format!("`{key}` is not a string"), "see which program wrote it"),
+            Err(_) => Finding::problem(
+                Fault::Content,
+                check,
+                format!("`{key}` is not a string"),
+                "see which program wrote it",
+            ),
         };
         self.findings.push(finding);
         Ok(())
@@ -397,16 +547,26 @@ impl Examination<'_> {
 
     /// Keys whose type is another one than the contract's.
     async fn types(&mut self, line: &mut Probe) -> Result<(), RedisError> {
-        let mut expected = vec![(self.keys.entries(), "zset"), (self.keys.stats(), "hash"), (self.keys.internal("unlabelled"), "hash")];
+        let mut expected = vec![
+            (self.keys.entries(), "zset"),
+            (self.keys.stats(), "hash"),
+            (self.keys.internal("unlabelled"), "hash"),
+        ];
         for kind in Kind::ALL {
-            expected.extend(["all", "published", "featured"].map(|index| (self.keys.index(index, kind), "set")));
+            expected.extend(
+                ["all", "published", "featured"].map(|index| (self.keys.index(index, kind), "set")),
+            );
         }
         let mut pipeline = redis::pipe();
         for (key, _) in &expected {
             pipeline.cmd("TYPE").arg(key);
         }
-        let found =
-            line.ask_all(&pipeline).await?.into_iter().map(|answer| answer.ok().and_then(|value| text(value).ok()).unwrap_or_default());
+        let found = line.ask_all(&pipeline).await?.into_iter().map(|answer| {
+            answer
+                .ok()
+                .and_then(|value| text(value).ok())
+                .unwrap_or_default()
+        });
         let wrong: Vec<String> = expected
             .iter()
             .zip(found)
@@ -426,55 +586,108 @@ impl Examination<'_> {
         let stored = self.search(line).await?;
         for kind in Kind::ALL {
             let indexed = self.members(line, "all", kind).await?;
-            let ids: BTreeSet<String> = indexed.iter().chain(stored.get(&kind).into_iter().flatten()).cloned().collect();
+            let ids: BTreeSet<String> = indexed
+                .iter()
+                .chain(stored.get(&kind).into_iter().flatten())
+                .cloned()
+                .collect();
             let (records, unreadable, absent) = self.records(line, kind, ids).await?;
             self.findings.extend(documents(kind, &records, &unreadable));
 
             let name = self.keys.index("all", kind);
-            let here: BTreeSet<String> = records.iter().map(|record| record.key().id.clone()).collect();
+            let here: BTreeSet<String> = records
+                .iter()
+                .map(|record| record.key().id.clone())
+                .collect();
             let unlisted: Vec<&String> = here.difference(&indexed).collect();
             let gone: Vec<&String> = absent.iter().filter(|id| indexed.contains(*id)).collect();
             let mut drift = Vec::new();
             if !unlisted.is_empty() {
-                let remedy = format!("no list shows them; update them once, or run `SADD {name} {}` and so on", few(&unlisted, " "));
-                let says = format!("`{name}` lacks {} documents: {}", unlisted.len(), few(&unlisted, ", "));
+                let remedy = format!(
+                    "no list shows them; update them once, or run `SADD {name} {}` and so on",
+                    few(&unlisted, " ")
+                );
+                let says = format!(
+                    "`{name}` lacks {} documents: {}",
+                    unlisted.len(),
+                    few(&unlisted, ", ")
+                );
                 drift.push(Finding::problem(Fault::Content, "index", says, remedy));
             }
             if !gone.is_empty() {
-                let remedy = format!("harmless here, the lists leave them out; `SREM {name} {}` and so on removes them", few(&gone, " "));
-                let says = format!("`{name}` names {} documents that are not there: {}", gone.len(), few(&gone, ", "));
+                let remedy = format!(
+                    "harmless here, the lists leave them out; `SREM {name} {}` and so on removes them",
+                    few(&gone, " ")
+                );
+                let says = format!(
+                    "`{name}` names {} documents that are not there: {}",
+                    gone.len(),
+                    few(&gone, ", ")
+                );
                 drift.push(Finding::warning("index", says, remedy));
             }
-            for (index, belongs) in [("published", Record::is_published as fn(&Record) -> bool), ("featured", Record::is_featured)] {
+            for (index, belongs) in [
+                ("published", Record::is_published as fn(&Record) -> bool),
+                ("featured", Record::is_featured),
+            ] {
                 let members = self.members(line, index, kind).await?;
                 let name = self.keys.index(index, kind);
-                let expected: BTreeSet<String> =
-                    records.iter().filter(|record| belongs(record)).map(|record| record.key().id.clone()).collect();
+                let expected: BTreeSet<String> = records
+                    .iter()
+                    .filter(|record| belongs(record))
+                    .map(|record| record.key().id.clone())
+                    .collect();
                 for (verb, command, ids) in [
-                    ("lacks", "SADD", expected.difference(&members).collect::<Vec<_>>()),
-                    ("names too much:", "SREM", members.difference(&expected).collect()),
+                    (
+                        "lacks",
+                        "SADD",
+                        expected.difference(&members).collect::<Vec<_>>(),
+                    ),
+                    (
+                        "names too much:",
+                        "SREM",
+                        members.difference(&expected).collect(),
+                    ),
                 ] {
                     if !ids.is_empty() {
                         let remedy = format!(
                             "harmless here, but the website may use it; an update of each puts it right, or `{command} {name} {}` and so on",
                             few(&ids, " ")
                         );
-                        let says = format!("`{name}` {verb} {} documents, such as {}", ids.len(), few(&ids, ", "));
+                        let says = format!(
+                            "`{name}` {verb} {} documents, such as {}",
+                            ids.len(),
+                            few(&ids, ", ")
+                        );
                         drift.push(Finding::warning("index", says, remedy));
                     }
                 }
             }
             if drift.is_empty() {
-                drift.push(Finding::ok("index", format!("those of the {} agree with the documents", kind.plural())));
+                drift.push(Finding::ok(
+                    "index",
+                    format!("those of the {} agree with the documents", kind.plural()),
+                ));
             }
             self.findings.append(&mut drift);
         }
         Ok(())
     }
 
-    async fn members(&mut self, line: &mut Probe, index: &str, kind: Kind) -> Result<BTreeSet<String>, RedisError> {
-        match line.ask(cmd("SMEMBERS").arg(self.keys.index(index, kind))).await {
-            Ok(members) => Ok(array(members).into_iter().filter_map(|id| text(id).ok()).collect()),
+    async fn members(
+        &mut self,
+        line: &mut Probe,
+        index: &str,
+        kind: Kind,
+    ) -> Result<BTreeSet<String>, RedisError> {
+        match line
+            .ask(cmd("SMEMBERS").arg(self.keys.index(index, kind)))
+            .await
+        {
+            Ok(members) => Ok(array(members)
+                .into_iter()
+                .filter_map(|id| text(id).ok())
+                .collect()),
             Err(error) if error.is_io_error() => Err(error),
             // What it may not, and what is not a set, was told before.
             Err(_) => Ok(BTreeSet::new()),
@@ -482,7 +695,10 @@ impl Examination<'_> {
     }
 
     /// The ids of all documents, whether an index names them or not.
-    async fn search(&mut self, line: &mut Probe) -> Result<BTreeMap<Kind, BTreeSet<String>>, RedisError> {
+    async fn search(
+        &mut self,
+        line: &mut Probe,
+    ) -> Result<BTreeMap<Kind, BTreeSet<String>>, RedisError> {
         let mut found: BTreeMap<Kind, BTreeSet<String>> = BTreeMap::new();
         let start = Instant::now();
         for kind in Kind::ALL {
@@ -490,7 +706,11 @@ impl Examination<'_> {
             let mut cursor = "0".to_owned();
             loop {
                 let mut scan = cmd("SCAN");
-                scan.arg(&cursor).arg("MATCH").arg(format!("{}*", literal(&beginning))).arg("COUNT").arg(1000);
+                scan.arg(&cursor)
+                    .arg("MATCH")
+                    .arg(format!("{}*", literal(&beginning)))
+                    .arg("COUNT")
+                    .arg(1000);
                 let answer = match line.ask(&scan).await {
                     Ok(answer) => answer,
                     Err(error) if is_permission(&error) => {
@@ -501,9 +721,17 @@ impl Examination<'_> {
                     Err(error) => return Err(error),
                 };
                 let mut parts = array(answer).into_iter();
-                cursor = parts.next().and_then(|cursor| text(cursor).ok()).unwrap_or_else(|| "0".to_owned());
+                cursor = parts
+                    .next()
+                    .and_then(|cursor| text(cursor).ok())
+                    .unwrap_or_else(|| "0".to_owned());
                 let keys = parts.next().map(array).unwrap_or_default();
-                let ids = keys.into_iter().filter_map(|key| text(key).ok()?.strip_prefix(&beginning).map(ToOwned::to_owned));
+                let ids = keys.into_iter().filter_map(|key| {
+                    text(key)
+                        .ok()?
+                        .strip_prefix(&beginning)
+                        .map(ToOwned::to_owned)
+                });
                 found.entry(kind).or_default().extend(ids);
                 if cursor == "0" {
                     break;
@@ -513,7 +741,11 @@ impl Examination<'_> {
                         "the database has too many keys to look at within {} s for documents that no index names",
                         SEARCH.as_secs()
                     );
-                    self.findings.push(Finding::warning("index", says, "give the site a database of its own"));
+                    self.findings.push(Finding::warning(
+                        "index",
+                        says,
+                        "give the site a database of its own",
+                    ));
                     return Ok(found);
                 }
             }
@@ -529,7 +761,10 @@ impl Examination<'_> {
         ids: BTreeSet<String>,
     ) -> Result<(Vec<Record>, Vec<String>, BTreeSet<String>), RedisError> {
         let (mut records, mut unreadable, mut absent) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let keys: Vec<DocumentKey> = ids.into_iter().map(|id| DocumentKey::new(kind, id)).collect();
+        let keys: Vec<DocumentKey> = ids
+            .into_iter()
+            .map(|id| DocumentKey::new(kind, id))
+            .collect();
         for chunk in keys.chunks(CHUNK) {
             let names: Vec<String> = chunk.iter().map(|key| self.keys.document(key)).collect();
             let values = match line.ask(cmd("MGET").arg(&names)).await {
@@ -564,11 +799,22 @@ impl Examination<'_> {
         let check = "audit log";
         let mut pipeline = redis::pipe();
         pipeline.cmd("ZCARD").arg(self.keys.entries());
-        pipeline.cmd("ZRANGE").arg(self.keys.entries()).arg(-100).arg(-1).arg("WITHSCORES");
+        pipeline
+            .cmd("ZRANGE")
+            .arg(self.keys.entries())
+            .arg(-100)
+            .arg(-1)
+            .arg("WITHSCORES");
         pipeline.cmd("HGETALL").arg(self.keys.stats());
-        pipeline.cmd("HGETALL").arg(self.keys.internal("unlabelled"));
+        pipeline
+            .cmd("HGETALL")
+            .arg(self.keys.internal("unlabelled"));
         pipeline.cmd("MEMORY").arg("USAGE").arg(self.keys.entries());
-        let mut answers = line.ask_all(&pipeline).await?.into_iter().map(Result::unwrap_or_default);
+        let mut answers = line
+            .ask_all(&pipeline)
+            .await?
+            .into_iter()
+            .map(Result::unwrap_or_default);
         let mut next = || answers.next().unwrap_or_default();
         let total = match next() {
             Value::Int(total) => u64::try_from(total).unwrap_or_default(),
@@ -579,7 +825,10 @@ impl Examination<'_> {
         let length: usize = newest.iter().map(|(member, _)| member.len() + 64).sum();
         let (bytes, measured) = match memory {
             Value::Int(bytes) => (u64::try_from(bytes).unwrap_or_default(), ""),
-            _ => (total * u64::try_from(length / newest.len().max(1)).unwrap_or_default(), "about "),
+            _ => (
+                total * u64::try_from(length / newest.len().max(1)).unwrap_or_default(),
+                "about ",
+            ),
         };
         let says = format!("{total} entries, {measured}{:.1} MB", megabytes(bytes));
         self.findings.push(if bytes <= LARGE_LOG {
@@ -588,7 +837,9 @@ impl Examination<'_> {
             let remedy = "Upstash takes no record of over 100 MB, and then no write; back the log up, and remove its oldest entries with ZREMRANGEBYRANK";
             Finding::warning(check, says, remedy)
         });
-        let Some((member, score)) = newest.last() else { return Ok(()) };
+        let Some((member, score)) = newest.last() else {
+            return Ok(());
+        };
         self.findings.extend(newest_entry(*score, now));
 
         let check = "audit counters";
@@ -609,17 +860,31 @@ impl Examination<'_> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
         pipeline.cmd("INFO").arg("memory");
-        let mut answers = line.ask_all(&pipeline).await?.into_iter().map(Result::unwrap_or_default);
-        let configured = answers.next().map(pairs).and_then(|mut pairs| pairs.remove("maxmemory-policy"));
+        let mut answers = line
+            .ask_all(&pipeline)
+            .await?
+            .into_iter()
+            .map(Result::unwrap_or_default);
+        let configured = answers
+            .next()
+            .map(pairs)
+            .and_then(|mut pairs| pairs.remove("maxmemory-policy"));
         let policy = configured.or_else(|| {
             let memory = text(answers.next()?).ok()?;
-            memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).map(|policy| policy.trim().to_owned())
+            memory
+                .lines()
+                .find_map(|line| line.strip_prefix("maxmemory_policy:"))
+                .map(|policy| policy.trim().to_owned())
         });
-        let remedy =
-            "set maxmemory-policy to noeviction (Upstash: switch Eviction off): a full store must refuse writes, not delete documents";
+        let remedy = "set maxmemory-policy to noeviction (Upstash: switch Eviction off): a full store must refuse writes, not delete documents";
         self.findings.push(match policy.as_deref() {
             Some("noeviction") => Finding::ok("eviction", "off"),
-            Some(other) => Finding::problem(Fault::Content, "eviction", format!("`{}`", excerpt(other)), remedy),
+            Some(other) => Finding::problem(
+                Fault::Content,
+                "eviction",
+                format!("`{}`", excerpt(other)),
+                remedy,
+            ),
             None => Finding::warning(
                 "eviction",
                 "cannot be asked for with this credential",
@@ -632,12 +897,24 @@ impl Examination<'_> {
 
 /// What an examination's own writes are recorded with.
 pub(super) fn circumstances(operation: &Operation, now: Timestamp) -> Circumstances {
-    Circumstances { origin: Origin::new(Source::Admin), operation: operation.clone(), entry_id: Uuid::new_v4().to_string(), now }
+    Circumstances {
+        origin: Origin::new(Source::Admin),
+        operation: operation.clone(),
+        entry_id: Uuid::new_v4().to_string(),
+        now,
+    }
 }
 
 /// A text as SCAN's pattern for itself.
 pub(super) fn literal(text: &str) -> String {
-    text.chars().flat_map(|c| ['\\'].into_iter().filter(move |_| "*?[]\\^".contains(c)).chain([c])).collect()
+    text.chars()
+        .flat_map(|c| {
+            ['\\']
+                .into_iter()
+                .filter(move |_| "*?[]\\^".contains(c))
+                .chain([c])
+        })
+        .collect()
 }
 
 fn megabytes(bytes: u64) -> f64 {
@@ -647,10 +924,13 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 fn shown(command: &Cmd) -> String {
-    let words = command.args_iter().take(2).filter_map(|argument| match argument {
-        redis::Arg::Simple(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        _ => None,
-    });
+    let words = command
+        .args_iter()
+        .take(2)
+        .filter_map(|argument| match argument {
+            redis::Arg::Simple(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        });
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -658,9 +938,10 @@ fn shown(command: &Cmd) -> String {
 pub(super) fn described(value: &Value) -> String {
     match value {
         Value::Int(number) => number.to_string(),
-        Value::BulkString(_) | Value::SimpleString(_) => {
-            text(value.clone()).map_or_else(|_| "bytes".to_owned(), |text| format!("`{}`", excerpt(&text)))
-        }
+        Value::BulkString(_) | Value::SimpleString(_) => text(value.clone()).map_or_else(
+            |_| "bytes".to_owned(),
+            |text| format!("`{}`", excerpt(&text)),
+        ),
         other => kind_of(other).to_owned(),
     }
 }

@@ -4,34 +4,62 @@ use std::collections::BTreeMap;
 
 use portfolio_mcp::{
     clock,
-    domain::{AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, Origin, Source, StoredEntry, Timestamp, audit::Category},
+    domain::{
+        AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, Origin, Source,
+        StoredEntry, Timestamp, audit::Category,
+    },
     store::{Purpose, Repository},
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    content::{circumstances, create, create_sound, creation, legacy_entries, now, object, once, project, project_key, unique, update},
+    content::{
+        circumstances, create, create_sound, creation, legacy_entries, now, object, once, project,
+        project_key, unique, update,
+    },
     soundness::entries,
     stores::{Store, on_each_store},
 };
 
 /// The ids of the entries that `query` asks for, newest first.
 async fn found(repository: &dyn Repository, query: AuditQuery) -> Vec<String> {
-    let page = repository.audit_entries(&AuditQuery { limit: 100, ..query }).await.unwrap();
-    page.entries.iter().map(|entry| entry.text_of("id").unwrap_or("-").to_owned()).collect()
+    let page = repository
+        .audit_entries(&AuditQuery {
+            limit: 100,
+            ..query
+        })
+        .await
+        .unwrap();
+    page.entries
+        .iter()
+        .map(|entry| entry.text_of("id").unwrap_or("-").to_owned())
+        .collect()
 }
 
 fn ids(committed: &[StoredEntry]) -> Vec<String> {
-    committed.iter().map(|entry| entry.text_of("id").unwrap().to_owned()).collect()
+    committed
+        .iter()
+        .map(|entry| entry.text_of("id").unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
 async fn the_log_of_an_empty_store_is_empty() {
     on_each_store(async |store| {
-        let page = store.repository.audit_entries(&AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap();
+        let page = store
+            .repository
+            .audit_entries(&AuditQuery {
+                limit: 10,
+                ..AuditQuery::default()
+            })
+            .await
+            .unwrap();
 
         assert_eq!((page.entries.len(), page.next), (0, None));
-        assert_eq!(store.repository.audit_stats().await.unwrap(), AuditStats::default());
+        assert_eq!(
+            store.repository.audit_stats().await.unwrap(),
+            AuditStats::default()
+        );
         assert_eq!(store.assert_sound().await.seq, 0);
     })
     .await;
@@ -45,8 +73,16 @@ async fn the_log_is_newest_first() {
         let second = update(&*store.repository, &key, json!({"title": "2"})).await;
         let third = update(&*store.repository, &key, json!({"title": "3"})).await;
 
-        let expected = [ids(&third.entries), ids(&second.entries), ids(&first.entries)].concat();
-        assert_eq!(found(&*store.repository, AuditQuery::default()).await, expected);
+        let expected = [
+            ids(&third.entries),
+            ids(&second.entries),
+            ids(&first.entries),
+        ]
+        .concat();
+        assert_eq!(
+            found(&*store.repository, AuditQuery::default()).await,
+            expected
+        );
     })
     .await;
 }
@@ -56,7 +92,12 @@ async fn an_entry_holds_what_is_known_of_the_write() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
-        let current = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+        let current = store
+            .repository
+            .get(&key, Purpose::Change)
+            .await
+            .unwrap()
+            .unwrap();
         let origin = Origin {
             client_id: Some("claude/1.0".to_owned()),
             actor: Some("zoé".to_owned()),
@@ -65,22 +106,43 @@ async fn an_entry_holds_what_is_known_of_the_write() {
             ..Origin::new(Source::Admin)
         };
         let operation = once();
-        let circumstances = Circumstances { origin, operation: operation.clone(), entry_id: unique("entry"), now: now() };
+        let circumstances = Circumstances {
+            origin,
+            operation: operation.clone(),
+            entry_id: unique("entry"),
+            now: now(),
+        };
         let entry_id = circumstances.entry_id.clone();
         let document = object(json!({"id": "a", "title": "Other"}));
         let change = Change::replace(&current, &document, circumstances).unwrap();
-        store.repository.commit(&[change], &operation).await.unwrap();
+        store
+            .repository
+            .commit(&[change], &operation)
+            .await
+            .unwrap();
 
         let log = store.assert_sound().await;
 
         let entry = log.entries.last().unwrap();
         let metadata = &entry.json()["metadata"];
         assert_eq!(entry.text_of("id"), Some(entry_id.as_str()));
-        assert_eq!((entry.text_of("action"), entry.text_of("source")), (Some("update"), Some("admin")));
-        assert_eq!((entry.text_of("entityType"), entry.text_of("entityId")), (Some("project"), Some("a")));
+        assert_eq!(
+            (entry.text_of("action"), entry.text_of("source")),
+            (Some("update"), Some("admin"))
+        );
+        assert_eq!(
+            (entry.text_of("entityType"), entry.text_of("entityId")),
+            (Some("project"), Some("a"))
+        );
         assert_eq!(entry.json()["seq"], 2);
-        assert_eq!((&metadata["clientId"], &metadata["actor"]), (&json!("claude/1.0"), &json!("zoé")));
-        assert_eq!((&metadata["transport"], &metadata["reason"]), (&json!("stdio"), &json!("because")));
+        assert_eq!(
+            (&metadata["clientId"], &metadata["actor"]),
+            (&json!("claude/1.0"), &json!("zoé"))
+        );
+        assert_eq!(
+            (&metadata["transport"], &metadata["reason"]),
+            (&json!("stdio"), &json!("because"))
+        );
         assert_eq!(metadata["operation"], operation.fingerprint());
         assert_eq!(metadata["versionBefore"], current.version().as_str());
     })
@@ -91,13 +153,21 @@ async fn an_entry_holds_what_is_known_of_the_write() {
 async fn what_a_commit_answers_is_what_the_log_holds() {
     on_each_store(async |store| {
         let (a, b) = (project_key("a"), DocumentKey::new(Kind::Resource, "b"));
-        let changes = [creation(&a, project("a")), creation(&b, crate::support::content::resource("b"))];
+        let changes = [
+            creation(&a, project("a")),
+            creation(&b, crate::support::content::resource("b")),
+        ];
 
         let committed = store.repository.commit(&changes, &once()).await.unwrap();
 
         let log = store.assert_sound().await;
         assert_eq!(committed.entries, log.entries);
-        let texts = |entries: &[StoredEntry]| entries.iter().map(|entry| entry.text().to_owned()).collect::<Vec<_>>();
+        let texts = |entries: &[StoredEntry]| {
+            entries
+                .iter()
+                .map(|entry| entry.text().to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(texts(&committed.entries), texts(&log.entries));
     })
     .await;
@@ -105,8 +175,16 @@ async fn what_a_commit_answers_is_what_the_log_holds() {
 
 /// Legacy entries beside our own on three documents.
 async fn mixed(store: &Store) {
-    store.repository.carry(&legacy_entries(), clock()).await.unwrap();
-    for key in [project_key("atelier-velo"), project_key("a"), DocumentKey::new(Kind::Resource, "a")] {
+    store
+        .repository
+        .carry(&legacy_entries(), clock())
+        .await
+        .unwrap();
+    for key in [
+        project_key("atelier-velo"),
+        project_key("a"),
+        DocumentKey::new(Kind::Resource, "a"),
+    ] {
         create_sound(&*store.repository, &key).await;
         update(&*store.repository, &key, json!({"title": "New"})).await;
     }
@@ -118,10 +196,22 @@ async fn the_log_holds_what_every_filter_lets_through() {
         mixed(store).await;
         let all = entries(&*store.repository, &AuditQuery::default()).await;
         assert_eq!(all.len(), 14);
-        let kind = |kind| AuditQuery { kind: Some(kind), ..AuditQuery::default() };
-        let action = |action: &str| AuditQuery { action: Some(action.to_owned()), ..AuditQuery::default() };
-        let source = |source: &str| AuditQuery { source: Some(source.to_owned()), ..AuditQuery::default() };
-        let id = |id: &str| AuditQuery { entity_id: Some(id.to_owned()), ..AuditQuery::default() };
+        let kind = |kind| AuditQuery {
+            kind: Some(kind),
+            ..AuditQuery::default()
+        };
+        let action = |action: &str| AuditQuery {
+            action: Some(action.to_owned()),
+            ..AuditQuery::default()
+        };
+        let source = |source: &str| AuditQuery {
+            source: Some(source.to_owned()),
+            ..AuditQuery::default()
+        };
+        let id = |id: &str| AuditQuery {
+            entity_id: Some(id.to_owned()),
+            ..AuditQuery::default()
+        };
         let cases = [
             // Old programs wrote `projects`, and once nothing at all.
             (kind(Kind::Project), 5 + 4),
@@ -135,14 +225,28 @@ async fn the_log_holds_what_every_filter_lets_through() {
             (id("atelier-velo"), 1 + 2),
             (id("a"), 4),
             (AuditQuery::of(&project_key("a"), 10), 2),
-            (AuditQuery { action: Some("update".to_owned()), source: Some("mcp".to_owned()), ..kind(Kind::Resource) }, 2),
-            (AuditQuery { action: Some("save".to_owned()), ..id("a") }, 0),
+            (
+                AuditQuery {
+                    action: Some("update".to_owned()),
+                    source: Some("mcp".to_owned()),
+                    ..kind(Kind::Resource)
+                },
+                2,
+            ),
+            (
+                AuditQuery {
+                    action: Some("save".to_owned()),
+                    ..id("a")
+                },
+                0,
+            ),
         ];
 
         for (query, count) in cases {
             let found = entries(&*store.repository, &query).await;
             assert_eq!(found.len(), count, "{query:?}");
-            let expected: Vec<&StoredEntry> = all.iter().filter(|entry| query.matches(entry)).collect();
+            let expected: Vec<&StoredEntry> =
+                all.iter().filter(|entry| query.matches(entry)).collect();
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{query:?}");
         }
         store.assert_sound().await;
@@ -154,10 +258,15 @@ async fn the_log_holds_what_every_filter_lets_through() {
 async fn filters_apply_before_the_limit() {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("old")).await;
-        let others: Vec<Change> = (0..120).map(|number| creation(&project_key(&format!("p{number}")), project("p"))).collect();
+        let others: Vec<Change> = (0..120)
+            .map(|number| creation(&project_key(&format!("p{number}")), project("p")))
+            .collect();
         store.repository.commit(&others, &once()).await.unwrap();
 
-        let query = AuditQuery { limit: 1, ..AuditQuery::of(&project_key("old"), 1) };
+        let query = AuditQuery {
+            limit: 1,
+            ..AuditQuery::of(&project_key("old"), 1)
+        };
         let page = store.repository.audit_entries(&query).await.unwrap();
 
         assert_eq!(page.entries.len(), 1);
@@ -215,21 +324,51 @@ async fn paged(repository: &dyn Repository, query: AuditQuery) -> Vec<StoredEntr
 #[tokio::test]
 async fn pages_hold_every_entry_of_one_millisecond_exactly_once() {
     on_each_store(async |store| {
-        let changes: Vec<Change> =
-            (0..60).map(|number| creation(&project_key(&format!("p{number}")), object(json!({"n": number})))).collect();
+        let changes: Vec<Change> = (0..60)
+            .map(|number| {
+                creation(
+                    &project_key(&format!("p{number}")),
+                    object(json!({"n": number})),
+                )
+            })
+            .collect();
         store.repository.commit(&changes, &once()).await.unwrap();
         let time = Timestamp::from_millis(1_500_000_000_000).to_string();
-        let carried: Vec<StoredEntry> =
-            (0..60).map(|number| StoredEntry::parse(json!({"timestamp": time, "action": "save", "n": number}).to_string())).collect();
+        let carried: Vec<StoredEntry> = (0..60)
+            .map(|number| {
+                StoredEntry::parse(
+                    json!({"timestamp": time, "action": "save", "n": number}).to_string(),
+                )
+            })
+            .collect();
         store.repository.carry(&carried, clock()).await.unwrap();
         let mut all = entries(&*store.repository, &AuditQuery::default()).await;
         all.reverse();
         assert_eq!(all.len(), 120);
 
         for limit in [1, 7, 60, 119, 120, 121] {
-            assert_eq!(paged(&*store.repository, AuditQuery { limit, ..AuditQuery::default() }).await, all, "pages of {limit}");
+            assert_eq!(
+                paged(
+                    &*store.repository,
+                    AuditQuery {
+                        limit,
+                        ..AuditQuery::default()
+                    }
+                )
+                .await,
+                all,
+                "pages of {limit}"
+            );
         }
-        let saves = paged(&*store.repository, AuditQuery { limit: 7, action: Some("save".to_owned()), ..AuditQuery::default() }).await;
+        let saves = paged(
+            &*store.repository,
+            AuditQuery {
+                limit: 7,
+                action: Some("save".to_owned()),
+                ..AuditQuery::default()
+            },
+        )
+        .await;
         assert_eq!(saves.len(), 60);
         let seqs: Vec<u64> = all.iter().filter_map(StoredEntry::seq).collect();
         assert_eq!(seqs, (1..=60).rev().collect::<Vec<_>>());
@@ -244,12 +383,20 @@ async fn entries_that_are_written_while_someone_pages_move_nothing() {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
         for number in 0..9 {
-            update(&*store.repository, &key, json!({"title": format!("{number}")})).await;
+            update(
+                &*store.repository,
+                &key,
+                json!({"title": format!("{number}")}),
+            )
+            .await;
         }
         let mut before = entries(&*store.repository, &AuditQuery::default()).await;
         before.reverse();
 
-        let mut query = AuditQuery { limit: 2, ..AuditQuery::default() };
+        let mut query = AuditQuery {
+            limit: 2,
+            ..AuditQuery::default()
+        };
         let mut seen = Vec::new();
         loop {
             let page = store.repository.audit_entries(&query).await.unwrap();
@@ -296,10 +443,16 @@ async fn entries_of_older_programs_are_passed_on_unchanged() {
         store.repository.carry(&legacy, clock()).await.unwrap();
 
         let mut found = entries(&*store.repository, &AuditQuery::default()).await;
-        assert!(found.is_sorted_by_key(StoredEntry::timestamp), "each is at its own time");
+        assert!(
+            found.is_sorted_by_key(StoredEntry::timestamp),
+            "each is at its own time"
+        );
         let texts = |entries: &mut Vec<StoredEntry>| {
             entries.sort_by_key(|entry| entry.text().to_owned());
-            entries.iter().map(|entry| entry.text().to_owned()).collect::<Vec<_>>()
+            entries
+                .iter()
+                .map(|entry| entry.text().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(texts(&mut found), texts(&mut legacy.clone()));
         store.assert_sound().await;
@@ -313,16 +466,25 @@ async fn carried_entries_are_counted_once() {
         create_sound(&*store.repository, &project_key("a")).await;
         let legacy = legacy_entries();
 
-        assert_eq!(store.repository.carry(&legacy, clock()).await.unwrap(), legacy.len());
+        assert_eq!(
+            store.repository.carry(&legacy, clock()).await.unwrap(),
+            legacy.len()
+        );
         assert_eq!(store.repository.carry(&legacy, clock()).await.unwrap(), 0);
-        assert_eq!(store.another().carry(&legacy[..3], clock()).await.unwrap(), 0);
+        assert_eq!(
+            store.another().carry(&legacy[..3], clock()).await.unwrap(),
+            0
+        );
         let doubled = [
             StoredEntry::parse(r#"{"action":"save","timestamp":5}"#.to_owned()),
             StoredEntry::parse(r#"{"action":"save","timestamp":5}"#.to_owned()),
         ];
         assert_eq!(store.repository.carry(&doubled, clock()).await.unwrap(), 1);
 
-        assert_eq!(store.repository.audit_stats().await.unwrap().total, 1 + legacy.len() as u64 + 1);
+        assert_eq!(
+            store.repository.audit_stats().await.unwrap().total,
+            1 + legacy.len() as u64 + 1
+        );
         store.assert_sound().await;
     })
     .await;
@@ -334,7 +496,11 @@ async fn carrying_touches_no_document_and_no_number() {
         let key = project_key("suivi-chantier");
         create_sound(&*store.repository, &key).await;
 
-        store.repository.carry(&legacy_entries(), clock()).await.unwrap();
+        store
+            .repository
+            .carry(&legacy_entries(), clock())
+            .await
+            .unwrap();
         let committed = update(&*store.repository, &key, json!({"title": "Next"})).await;
 
         assert_eq!(committed.entries[0].seq(), Some(2));
@@ -350,7 +516,10 @@ async fn entries_that_are_in_the_log_already_are_not_carried_again() {
         mixed(store).await;
         let log = store.assert_sound().await;
 
-        assert_eq!(store.repository.carry(&log.entries, clock()).await.unwrap(), 0);
+        assert_eq!(
+            store.repository.carry(&log.entries, clock()).await.unwrap(),
+            0
+        );
 
         assert_eq!(store.assert_sound().await.entries, log.entries);
     })
@@ -371,7 +540,11 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
         let committed = create(&*store.repository, &project_key("d"), project("d")).await;
 
         assert_eq!(committed.entries[0].seq(), Some(4));
-        let seqs: Vec<_> = entries(&*store.repository, &AuditQuery::default()).await.iter().map(StoredEntry::seq).collect();
+        let seqs: Vec<_> = entries(&*store.repository, &AuditQuery::default())
+            .await
+            .iter()
+            .map(StoredEntry::seq)
+            .collect();
         assert_eq!(seqs, [Some(1), Some(2), Some(3), Some(4)]);
     })
     .await;
@@ -379,19 +552,35 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
 
 #[tokio::test]
 async fn carrying_nothing_is_nothing() {
-    on_each_store(async |store| assert_eq!(store.repository.carry(&[], clock()).await.unwrap(), 0)).await;
+    on_each_store(async |store| assert_eq!(store.repository.carry(&[], clock()).await.unwrap(), 0))
+        .await;
 }
 
 #[tokio::test]
 async fn hundreds_of_entries_are_carried_and_found() {
     on_each_store(async |store| {
-        let entry =
-            |number: i64| StoredEntry::parse(json!({"timestamp": 1_000_000 + number / 3, "source": "cms", "n": number}).to_string());
+        let entry = |number: i64| {
+            StoredEntry::parse(
+                json!({"timestamp": 1_000_000 + number / 3, "source": "cms", "n": number})
+                    .to_string(),
+            )
+        };
         let many: Vec<StoredEntry> = (0..730).map(entry).collect();
 
         assert_eq!(store.repository.carry(&many, clock()).await.unwrap(), 730);
 
-        assert_eq!(paged(&*store.repository, AuditQuery { limit: 100, ..AuditQuery::default() }).await.len(), 730);
+        assert_eq!(
+            paged(
+                &*store.repository,
+                AuditQuery {
+                    limit: 100,
+                    ..AuditQuery::default()
+                }
+            )
+            .await
+            .len(),
+            730
+        );
         assert_eq!(store.repository.audit_stats().await.unwrap().total, 730);
     })
     .await;
@@ -402,14 +591,29 @@ async fn an_entry_that_is_no_json_object_is_shown_as_it_is() {
     on_each_store(async |store| {
         let strange = ["not JSON", "[1,2]", "null", "\"text\"", "{\"a\":"];
 
-        store.repository.carry(&strange.map(|text| StoredEntry::parse(text.to_owned())), clock()).await.unwrap();
+        store
+            .repository
+            .carry(
+                &strange.map(|text| StoredEntry::parse(text.to_owned())),
+                clock(),
+            )
+            .await
+            .unwrap();
 
         let found = entries(&*store.repository, &AuditQuery::default()).await;
         assert_eq!(found.len(), strange.len());
         for text in strange {
-            assert!(found.iter().any(|entry| entry.json().get("unreadable") == Some(&json!(text))), "{text}");
+            assert!(
+                found
+                    .iter()
+                    .any(|entry| entry.json().get("unreadable") == Some(&json!(text))),
+                "{text}"
+            );
         }
-        assert_eq!(store.repository.audit_stats().await.unwrap().total, strange.len() as u64);
+        assert_eq!(
+            store.repository.audit_stats().await.unwrap().total,
+            strange.len() as u64
+        );
     })
     .await;
 }
@@ -421,12 +625,37 @@ async fn the_statistics_count_every_label_of_every_entry() {
 
         let stats = store.repository.audit_stats().await.unwrap();
 
-        let count = |pairs: &[(&str, u64)]| pairs.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect::<BTreeMap<_, _>>();
-        let by = |category: Category| &stats.counts[Category::ALL.iter().position(|other| *other == category).unwrap()];
+        let count = |pairs: &[(&str, u64)]| {
+            pairs
+                .iter()
+                .map(|(label, count)| ((*label).to_owned(), *count))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let by = |category: Category| {
+            &stats.counts[Category::ALL
+                .iter()
+                .position(|other| *other == category)
+                .unwrap()]
+        };
         assert_eq!(stats.total, 14);
-        assert_eq!(by(Category::Action), &count(&[("create", 4), ("delete", 1), ("read", 1), ("save", 2), ("update", 6)]));
-        assert_eq!(by(Category::EntityType), &count(&[("project", 9), ("resource", 4)]));
-        assert_eq!(by(Category::Source), &count(&[("admin", 4), ("api", 1), ("cms", 1), ("mcp", 7)]));
+        assert_eq!(
+            by(Category::Action),
+            &count(&[
+                ("create", 4),
+                ("delete", 1),
+                ("read", 1),
+                ("save", 2),
+                ("update", 6)
+            ])
+        );
+        assert_eq!(
+            by(Category::EntityType),
+            &count(&[("project", 9), ("resource", 4)])
+        );
+        assert_eq!(
+            by(Category::Source),
+            &count(&[("admin", 4), ("api", 1), ("cms", 1), ("mcp", 7)])
+        );
         store.assert_sound().await;
     })
     .await;
@@ -439,7 +668,12 @@ async fn the_statistics_follow_every_write() {
         create(&*store.repository, &key, project("a")).await;
         for number in 1..5_u64 {
             assert_eq!(store.repository.audit_stats().await.unwrap().total, number);
-            let current = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+            let current = store
+                .repository
+                .get(&key, Purpose::Change)
+                .await
+                .unwrap()
+                .unwrap();
             let document = object(json!({"id": "a", "n": Value::from(number)}));
             let change = Change::replace(&current, &document, circumstances(&once())).unwrap();
             store.repository.commit(&[change], &once()).await.unwrap();
@@ -463,15 +697,24 @@ async fn writes_go_on_after_the_numbers_of_a_carried_log() {
         let key = project_key("a");
         create_sound_after(&*store.repository, &key).await;
 
-        assert_eq!(update(&*store.repository, &key, json!({"title": "Seven"})).await.entries[0].seq(), Some(7));
+        assert_eq!(
+            update(&*store.repository, &key, json!({"title": "Seven"}))
+                .await
+                .entries[0]
+                .seq(),
+            Some(7)
+        );
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_carried_entry_of_the_future_does_not_date_those_that_follow() {
-    let future =
-        [r#"{"timestamp":"9999-01-01T00:00:00Z"}"#, r#"{"timestamp":1700000000000000000}"#].map(|text| StoredEntry::parse(text.to_owned()));
+    let future = [
+        r#"{"timestamp":"9999-01-01T00:00:00Z"}"#,
+        r#"{"timestamp":1700000000000000000}"#,
+    ]
+    .map(|text| StoredEntry::parse(text.to_owned()));
 
     on_each_store(async |store| {
         store.repository.carry(&future, clock()).await.unwrap();
@@ -480,14 +723,21 @@ async fn a_carried_entry_of_the_future_does_not_date_those_that_follow() {
         let entry = create_sound_after(&*store.repository, &key).await;
 
         let year = 365 * 24 * 60 * 60 * 1000;
-        assert!(entry.timestamp().unwrap().millis() < clock().millis() + year, "{}", entry.text());
+        assert!(
+            entry.timestamp().unwrap().millis() < clock().millis() + year,
+            "{}",
+            entry.text()
+        );
     })
     .await;
 }
 
 /// A first document in a store whose log began elsewhere.
 async fn create_sound_after(repository: &dyn Repository, key: &DocumentKey) -> StoredEntry {
-    let committed = repository.commit(&[creation(key, project(&key.id))], &once()).await.unwrap();
+    let committed = repository
+        .commit(&[creation(key, project(&key.id))], &once())
+        .await
+        .unwrap();
     committed.entries[0].clone()
 }
 
@@ -495,7 +745,12 @@ async fn create_sound_after(repository: &dyn Repository, key: &DocumentKey) -> S
 async fn entries_that_are_added_while_the_log_is_read_never_repeat_another() {
     let store = Store::redis();
     let old: Vec<StoredEntry> = (0..3000)
-        .map(|n| StoredEntry::parse(format!(r#"{{"n":{n},"action":"save","timestamp":{}}}"#, 1_600_000_000_000_i64 + n / 3)))
+        .map(|n| {
+            StoredEntry::parse(format!(
+                r#"{{"n":{n},"action":"save","timestamp":{}}}"#,
+                1_600_000_000_000_i64 + n / 3
+            ))
+        })
         .collect();
     store.repository.carry(&old, clock()).await.unwrap();
     let (key, writer) = (project_key("a"), store.another());
@@ -511,11 +766,19 @@ async fn entries_that_are_added_while_the_log_is_read_never_repeat_another() {
     };
     let reading = async {
         for _ in 0..5 {
-            let query = AuditQuery { action: Some("save".to_owned()), limit: 3000, ..AuditQuery::default() };
+            let query = AuditQuery {
+                action: Some("save".to_owned()),
+                limit: 3000,
+                ..AuditQuery::default()
+            };
             let page = store.repository.audit_entries(&query).await.unwrap();
-            let distinct: std::collections::HashSet<&str> = page.entries.iter().map(StoredEntry::text).collect();
+            let distinct: std::collections::HashSet<&str> =
+                page.entries.iter().map(StoredEntry::text).collect();
             assert_eq!((page.entries.len(), distinct.len()), (3000, 3000));
-            assert_eq!(store.repository.audit_stats().await.unwrap().counts[0]["save"], 3000);
+            assert_eq!(
+                store.repository.audit_stats().await.unwrap().counts[0]["save"],
+                3000
+            );
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     };

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::support::{
     content::{
-        change, change_for, circumstances, create, create_sound, creation, once, project, project_key, resource, stored, unique, update,
+        change, change_for, circumstances, create, create_sound, creation, once, project,
+        project_key, resource, stored, unique, update,
     },
     stores::{Store, on_each_store},
 };
@@ -20,10 +21,18 @@ async fn state(repository: &dyn Repository) -> String {
     let mut state = String::new();
     for kind in Kind::ALL {
         for id in repository.ids(kind).await.unwrap() {
-            state.push_str(&stored(repository, &DocumentKey::new(kind, &id)).await.unwrap());
+            state.push_str(
+                &stored(repository, &DocumentKey::new(kind, &id))
+                    .await
+                    .unwrap(),
+            );
         }
     }
-    let log = crate::support::soundness::entries(repository, &portfolio_mcp::domain::AuditQuery::default()).await;
+    let log = crate::support::soundness::entries(
+        repository,
+        &portfolio_mcp::domain::AuditQuery::default(),
+    )
+    .await;
     state.extend(log.iter().map(StoredEntry::text));
     format!("{state} {:?}", repository.audit_stats().await.unwrap())
 }
@@ -56,7 +65,10 @@ async fn a_creation_where_a_document_is_conflicts() {
         create_sound(&*store.repository, &key).await;
         let before = state(&*store.repository).await;
 
-        let result = store.repository.commit(&[creation(&key, project("a"))], &once()).await;
+        let result = store
+            .repository
+            .commit(&[creation(&key, project("a"))], &once())
+            .await;
 
         assert!(is_conflict(&result), "{result:?}");
         assert_eq!(state(&*store.repository).await, before);
@@ -68,20 +80,49 @@ async fn a_creation_where_a_document_is_conflicts() {
 #[tokio::test]
 async fn an_update_moves_the_document_between_the_lists() {
     on_each_store(async |store| {
-        let (key, query) = (project_key("a"), |status: &str, featured| portfolio_mcp::domain::ListQuery {
-            status: Some(status.to_owned()),
-            featured: Some(featured),
-            limit: 10,
-            ..portfolio_mcp::domain::ListQuery::default()
+        let (key, query) = (project_key("a"), |status: &str, featured| {
+            portfolio_mcp::domain::ListQuery {
+                status: Some(status.to_owned()),
+                featured: Some(featured),
+                limit: 10,
+                ..portfolio_mcp::domain::ListQuery::default()
+            }
         });
         create_sound(&*store.repository, &key).await;
-        let states = [("published", true), ("published", false), ("draft", true), ("archived", false), ("published", true)];
+        let states = [
+            ("published", true),
+            ("published", false),
+            ("draft", true),
+            ("archived", false),
+            ("published", true),
+        ];
 
         for (status, featured) in states {
-            update(&*store.repository, &key, json!({"metadata": {"status": status, "featured": featured}})).await;
+            update(
+                &*store.repository,
+                &key,
+                json!({"metadata": {"status": status, "featured": featured}}),
+            )
+            .await;
 
-            assert_eq!(store.repository.list(Kind::Project, &query(status, featured)).await.unwrap().total, 1);
-            assert_eq!(store.repository.list(Kind::Project, &query(status, !featured)).await.unwrap().total, 0);
+            assert_eq!(
+                store
+                    .repository
+                    .list(Kind::Project, &query(status, featured))
+                    .await
+                    .unwrap()
+                    .total,
+                1
+            );
+            assert_eq!(
+                store
+                    .repository
+                    .list(Kind::Project, &query(status, !featured))
+                    .await
+                    .unwrap()
+                    .total,
+                0
+            );
             store.assert_sound().await;
         }
     })
@@ -113,12 +154,25 @@ async fn a_change_of_a_document_that_was_changed_and_changed_back_keeps_the_chai
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
         let late = change(&*store.repository, &key, json!({"title": "Late"})).await;
-        let original = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+        let original = store
+            .repository
+            .get(&key, Purpose::Change)
+            .await
+            .unwrap()
+            .unwrap();
         update(&*store.repository, &key, json!({"title": "Meanwhile"})).await;
-        let current = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+        let current = store
+            .repository
+            .get(&key, Purpose::Change)
+            .await
+            .unwrap()
+            .unwrap();
         let back = Change::replace(&current, original.document(), circumstances(&once())).unwrap();
         store.repository.commit(&[back], &once()).await.unwrap();
-        assert_eq!(stored(&*store.repository, &key).await.as_deref(), Some(original.text()));
+        assert_eq!(
+            stored(&*store.repository, &key).await.as_deref(),
+            Some(original.text())
+        );
 
         let result = store.repository.commit(&[late], &once()).await;
 
@@ -147,14 +201,25 @@ async fn a_change_of_a_document_that_was_never_stored_conflicts() {
 #[tokio::test]
 async fn several_changes_are_numbered_in_their_order() {
     on_each_store(async |store| {
-        let (a, b, c) = (project_key("a"), DocumentKey::new(Kind::Resource, "b"), project_key("c"));
+        let (a, b, c) = (
+            project_key("a"),
+            DocumentKey::new(Kind::Resource, "b"),
+            project_key("c"),
+        );
         create_sound(&*store.repository, &c).await;
-        let changes =
-            [creation(&a, project("a")), change(&*store.repository, &c, json!({"title": "New"})).await, creation(&b, resource("b"))];
+        let changes = [
+            creation(&a, project("a")),
+            change(&*store.repository, &c, json!({"title": "New"})).await,
+            creation(&b, resource("b")),
+        ];
 
         let committed = store.repository.commit(&changes, &once()).await.unwrap();
 
-        let numbers: Vec<_> = committed.entries.iter().map(|entry| (entry.seq().unwrap(), entry.text_of("entityId").unwrap())).collect();
+        let numbers: Vec<_> = committed
+            .entries
+            .iter()
+            .map(|entry| (entry.seq().unwrap(), entry.text_of("entityId").unwrap()))
+            .collect();
         assert_eq!(numbers, [(2, "a"), (3, "c"), (4, "b")]);
         store.assert_sound().await;
     })
@@ -167,21 +232,44 @@ async fn of_several_changes_with_one_that_conflicts_none_is_written() {
         for key in [project_key("b"), project_key("c")] {
             create_sound(&*store.repository, &key).await;
         }
-        let stale = change(&*store.repository, &project_key("b"), json!({"title": "Stale"})).await;
-        update(&*store.repository, &project_key("b"), json!({"title": "Fresh"})).await;
+        let stale = change(
+            &*store.repository,
+            &project_key("b"),
+            json!({"title": "Stale"}),
+        )
+        .await;
+        update(
+            &*store.repository,
+            &project_key("b"),
+            json!({"title": "Fresh"}),
+        )
+        .await;
         let before = state(&*store.repository).await;
         let operation = once();
         let changes = [
             creation(&project_key("a"), project("a")),
             stale,
-            change(&*store.repository, &project_key("c"), json!({"title": "New"})).await,
+            change(
+                &*store.repository,
+                &project_key("c"),
+                json!({"title": "New"}),
+            )
+            .await,
         ];
 
         let result = store.repository.commit(&changes, &operation).await;
 
         assert!(is_conflict(&result), "{result:?}");
         assert_eq!(state(&*store.repository).await, before);
-        assert!(store.repository.outcome(&operation).await.unwrap().is_none(), "a refusal leaves no mark");
+        assert!(
+            store
+                .repository
+                .outcome(&operation)
+                .await
+                .unwrap()
+                .is_none(),
+            "a refusal leaves no mark"
+        );
         store.assert_sound().await;
     })
     .await;
@@ -202,7 +290,10 @@ async fn two_changes_of_one_document_in_one_commit_are_refused_whole() {
         assert!(store.repository.commit(&changes, &once()).await.is_err());
         assert_eq!(state(&*store.repository).await, before);
 
-        let twice = [creation(&project_key("b"), project("b")), creation(&project_key("b"), project("b"))];
+        let twice = [
+            creation(&project_key("b"), project("b")),
+            creation(&project_key("b"), project("b")),
+        ];
 
         assert!(store.repository.commit(&twice, &once()).await.is_err());
         assert_eq!(state(&*store.repository).await, before);
@@ -229,7 +320,9 @@ async fn a_commit_of_nothing_writes_nothing() {
 #[tokio::test]
 async fn a_commit_of_five_hundred_documents_is_one_commit() {
     on_each_store(async |store| {
-        let changes: Vec<Change> = (0..500).map(|number| creation(&project_key(&format!("p{number}")), project("p"))).collect();
+        let changes: Vec<Change> = (0..500)
+            .map(|number| creation(&project_key(&format!("p{number}")), project("p")))
+            .collect();
         let operation = once();
 
         let committed = store.repository.commit(&changes, &operation).await.unwrap();
@@ -248,7 +341,13 @@ async fn a_commit_that_is_sent_again_is_answered_and_not_applied_again() {
     on_each_store(async |store| {
         let (key, operation) = (project_key("a"), once());
         create_sound(&*store.repository, &key).await;
-        let change = [change_for(&*store.repository, &key, json!({"title": "New"}), &operation).await];
+        let change = [change_for(
+            &*store.repository,
+            &key,
+            json!({"title": "New"}),
+            &operation,
+        )
+        .await];
 
         let first = store.repository.commit(&change, &operation).await.unwrap();
         let again = store.another().commit(&change, &operation).await.unwrap();
@@ -267,7 +366,13 @@ async fn a_commit_that_is_sent_again_after_other_writes_is_answered_with_its_own
         let (key, operation) = (project_key("a"), once());
         create_sound(&*store.repository, &key).await;
         let batch = [
-            change_for(&*store.repository, &key, json!({"title": "New"}), &operation).await,
+            change_for(
+                &*store.repository,
+                &key,
+                json!({"title": "New"}),
+                &operation,
+            )
+            .await,
             Change::create(project_key("b"), project("b"), circumstances(&operation)),
         ];
         let first = store.repository.commit(&batch, &operation).await.unwrap();
@@ -279,7 +384,12 @@ async fn a_commit_that_is_sent_again_after_other_writes_is_answered_with_its_own
 
         assert!(again.replayed);
         assert_eq!(again.entries, first.entries);
-        assert!(stored(&*store.repository, &key).await.unwrap().contains("Newest"));
+        assert!(
+            stored(&*store.repository, &key)
+                .await
+                .unwrap()
+                .contains("Newest")
+        );
         assert_eq!(store.assert_sound().await.seq, 5);
     })
     .await;
@@ -288,12 +398,32 @@ async fn a_commit_that_is_sent_again_after_other_writes_is_answered_with_its_own
 #[tokio::test]
 async fn the_outcome_of_an_operation_is_known_after_it_and_not_before() {
     on_each_store(async |store| {
-        let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), json!({"title": "New"})));
+        let (key, operation) = (
+            project_key("a"),
+            Operation::keyed(&unique("key"), json!({"title": "New"})),
+        );
         create_sound(&*store.repository, &key).await;
-        let change = change_for(&*store.repository, &key, json!({"title": "New"}), &operation).await;
-        assert!(store.repository.outcome(&operation).await.unwrap().is_none());
+        let change = change_for(
+            &*store.repository,
+            &key,
+            json!({"title": "New"}),
+            &operation,
+        )
+        .await;
+        assert!(
+            store
+                .repository
+                .outcome(&operation)
+                .await
+                .unwrap()
+                .is_none()
+        );
 
-        let committed = store.repository.commit(&[change], &operation).await.unwrap();
+        let committed = store
+            .repository
+            .commit(&[change], &operation)
+            .await
+            .unwrap();
 
         for handle in [Arc::clone(&store.repository), store.another()] {
             let outcome = handle.outcome(&operation).await.unwrap().unwrap();
@@ -308,7 +438,10 @@ async fn the_outcome_of_an_operation_is_known_after_it_and_not_before() {
 async fn a_key_that_was_used_for_another_request_is_a_mismatch() {
     on_each_store(async |store| {
         let (key, name) = (project_key("a"), unique("key"));
-        let (first, other) = (Operation::keyed(&name, json!({"title": "1"})), Operation::keyed(&name, json!({"title": "2"})));
+        let (first, other) = (
+            Operation::keyed(&name, json!({"title": "1"})),
+            Operation::keyed(&name, json!({"title": "2"})),
+        );
         create_sound(&*store.repository, &key).await;
         let done = change_for(&*store.repository, &key, json!({"title": "1"}), &first).await;
         store.repository.commit(&[done], &first).await.unwrap();
@@ -319,7 +452,10 @@ async fn a_key_that_was_used_for_another_request_is_a_mismatch() {
         let committed = store.repository.commit(&[change], &other).await;
 
         assert!(matches!(asked, Err(StoreError::Mismatch)), "{asked:?}");
-        assert!(matches!(committed, Err(StoreError::Mismatch)), "{committed:?}");
+        assert!(
+            matches!(committed, Err(StoreError::Mismatch)),
+            "{committed:?}"
+        );
         assert_eq!(state(&*store.repository).await, before);
         store.assert_sound().await;
     })
@@ -330,14 +466,35 @@ async fn a_key_that_was_used_for_another_request_is_a_mismatch() {
 async fn one_request_is_the_same_however_its_members_are_ordered() {
     on_each_store(async |store| {
         let (key, name) = (project_key("a"), unique("key"));
-        let first = Operation::keyed(&name, json!({"data": {"title": "1", "result": "2"}, "id": "a"}));
-        let same = Operation::keyed(&name, json!({"id": "a", "data": {"result": "2", "title": "1"}}));
+        let first = Operation::keyed(
+            &name,
+            json!({"data": {"title": "1", "result": "2"}, "id": "a"}),
+        );
+        let same = Operation::keyed(
+            &name,
+            json!({"id": "a", "data": {"result": "2", "title": "1"}}),
+        );
         create_sound(&*store.repository, &key).await;
-        let change = change_for(&*store.repository, &key, json!({"title": "1", "result": "2"}), &first).await;
+        let change = change_for(
+            &*store.repository,
+            &key,
+            json!({"title": "1", "result": "2"}),
+            &first,
+        )
+        .await;
 
         let committed = store.repository.commit(&[change], &first).await.unwrap();
 
-        assert_eq!(store.repository.outcome(&same).await.unwrap().unwrap().entries, committed.entries);
+        assert_eq!(
+            store
+                .repository
+                .outcome(&same)
+                .await
+                .unwrap()
+                .unwrap()
+                .entries,
+            committed.entries
+        );
     })
     .await;
 }
@@ -345,14 +502,38 @@ async fn one_request_is_the_same_however_its_members_are_ordered() {
 #[tokio::test]
 async fn an_operation_that_conflicted_may_be_tried_again() {
     on_each_store(async |store| {
-        let (key, operation) = (project_key("a"), Operation::keyed(&unique("key"), json!({})));
+        let (key, operation) = (
+            project_key("a"),
+            Operation::keyed(&unique("key"), json!({})),
+        );
         create_sound(&*store.repository, &key).await;
-        let stale = change_for(&*store.repository, &key, json!({"title": "Mine"}), &operation).await;
+        let stale = change_for(
+            &*store.repository,
+            &key,
+            json!({"title": "Mine"}),
+            &operation,
+        )
+        .await;
         update(&*store.repository, &key, json!({"title": "Yours"})).await;
-        assert!(is_conflict(&store.repository.commit(&[stale], &operation).await));
-        assert!(store.repository.outcome(&operation).await.unwrap().is_none());
+        assert!(is_conflict(
+            &store.repository.commit(&[stale], &operation).await
+        ));
+        assert!(
+            store
+                .repository
+                .outcome(&operation)
+                .await
+                .unwrap()
+                .is_none()
+        );
 
-        let fresh = change_for(&*store.repository, &key, json!({"title": "Mine"}), &operation).await;
+        let fresh = change_for(
+            &*store.repository,
+            &key,
+            json!({"title": "Mine"}),
+            &operation,
+        )
+        .await;
         let committed = store.repository.commit(&[fresh], &operation).await.unwrap();
 
         assert!(!committed.replayed);
@@ -366,7 +547,11 @@ async fn commits_at_once_on_different_documents_all_apply() {
     on_each_store(async |store| {
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..20 {
-            let repository = if number % 2 == 0 { Arc::clone(&store.repository) } else { store.another() };
+            let repository = if number % 2 == 0 {
+                Arc::clone(&store.repository)
+            } else {
+                store.another()
+            };
             tasks.spawn(async move {
                 let key = project_key(&format!("p{number}"));
                 create_sound(&*repository, &key).await;
@@ -388,7 +573,14 @@ async fn of_commits_at_once_from_the_same_bytes_one_applies() {
         create_sound(&*store.repository, &key).await;
         let mut changes = Vec::new();
         for number in 0..10 {
-            changes.push(change(&*store.repository, &key, json!({"title": format!("{number}")})).await);
+            changes.push(
+                change(
+                    &*store.repository,
+                    &key,
+                    json!({"title": format!("{number}")}),
+                )
+                .await,
+            );
         }
         let mut tasks = tokio::task::JoinSet::new();
         for change in changes {
@@ -398,7 +590,11 @@ async fn of_commits_at_once_from_the_same_bytes_one_applies() {
         let results = tasks.join_all().await;
 
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-        assert_eq!(results.iter().filter(|result| is_conflict(result)).count(), 9, "{results:?}");
+        assert_eq!(
+            results.iter().filter(|result| is_conflict(result)).count(),
+            9,
+            "{results:?}"
+        );
         assert_eq!(store.assert_sound().await.seq, 2);
     })
     .await;

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     content::{
-        Document, change, circumstances, create, create_sound, creation, document, folder, object, once, project, project_key, resource,
-        stored, update, with,
+        Document, change, circumstances, create, create_sound, creation, document, folder, object,
+        once, project, project_key, resource, stored, update, with,
     },
     stores::{Store, on_each_store},
 };
@@ -25,7 +25,14 @@ use crate::support::{
 async fn a_document_that_is_not_there_is_none_and_no_error() {
     on_each_store(async |store| {
         for purpose in [Purpose::Show, Purpose::Change] {
-            assert!(store.repository.get(&project_key("nobody"), purpose).await.unwrap().is_none());
+            assert!(
+                store
+                    .repository
+                    .get(&project_key("nobody"), purpose)
+                    .await
+                    .unwrap()
+                    .is_none()
+            );
         }
     })
     .await;
@@ -57,7 +64,12 @@ async fn a_document_is_read_for_a_change_with_its_newest_entry() {
         let committed = update(&*store.repository, &a, json!({"title": "New"})).await;
         create_sound(&*store.repository, &b).await;
 
-        let record = store.repository.get(&a, Purpose::Change).await.unwrap().unwrap();
+        let record = store
+            .repository
+            .get(&a, Purpose::Change)
+            .await
+            .unwrap()
+            .unwrap();
 
         assert_eq!(record.latest_entry(), Some(committed.entries[0].text()));
     })
@@ -73,8 +85,14 @@ async fn the_two_kinds_have_ids_of_their_own() {
         assert_eq!(stored(&*store.repository, &resource_a).await, None);
 
         create(&*store.repository, &resource_a, resource("a")).await;
-        assert_eq!(stored(&*store.repository, &project_a).await, Some(json!(project("a")).to_string()));
-        assert_eq!(stored(&*store.repository, &resource_a).await, Some(json!(resource("a")).to_string()));
+        assert_eq!(
+            stored(&*store.repository, &project_a).await,
+            Some(json!(project("a")).to_string())
+        );
+        assert_eq!(
+            stored(&*store.repository, &resource_a).await,
+            Some(json!(resource("a")).to_string())
+        );
         store.assert_sound().await;
     })
     .await;
@@ -83,17 +101,35 @@ async fn the_two_kinds_have_ids_of_their_own() {
 #[tokio::test]
 async fn ids_that_are_no_slugs_are_ids() {
     on_each_store(async |store| {
-        let ids =
-            ["Rdv Artisan", "a:b", "été", "../../etc/passwd", "123", "true", "'; DROP TABLE documents; --", "*", "%", "_", "a\nb", "\u{0}"];
+        let ids = [
+            "Rdv Artisan",
+            "a:b",
+            "été",
+            "../../etc/passwd",
+            "123",
+            "true",
+            "'; DROP TABLE documents; --",
+            "*",
+            "%",
+            "_",
+            "a\nb",
+            "\u{0}",
+        ];
         for id in ids {
             create_sound(&*store.repository, &project_key(id)).await;
         }
 
         for id in ids {
             let expected = json!(project(id)).to_string();
-            assert_eq!(stored(&*store.repository, &project_key(id)).await, Some(expected));
+            assert_eq!(
+                stored(&*store.repository, &project_key(id)).await,
+                Some(expected)
+            );
         }
-        assert_eq!(store.repository.ids(Kind::Project).await.unwrap().len(), ids.len());
+        assert_eq!(
+            store.repository.ids(Kind::Project).await.unwrap().len(),
+            ids.len()
+        );
         store.assert_sound().await;
     })
     .await;
@@ -104,7 +140,12 @@ async fn ids_that_are_no_slugs_are_ids() {
 async fn every_fixture_is_kept_byte_for_byte_through_creation_and_update() {
     on_each_store(async |store| {
         let mut documents = BTreeMap::new();
-        for path in ["tests/fixtures/published", "tests/fixtures/refused", "tests/fixtures/broken", "examples/content"] {
+        for path in [
+            "tests/fixtures/published",
+            "tests/fixtures/refused",
+            "tests/fixtures/broken",
+            "examples/content",
+        ] {
             documents.extend(folder(path));
         }
         for (key, document) in &documents {
@@ -112,7 +153,11 @@ async fn every_fixture_is_kept_byte_for_byte_through_creation_and_update() {
         }
 
         for (key, document) in &documents {
-            assert_eq!(stored(&*store.repository, key).await, Some(json!(document).to_string()), "{key}");
+            assert_eq!(
+                stored(&*store.repository, key).await,
+                Some(json!(document).to_string()),
+                "{key}"
+            );
             update(&*store.repository, key, json!({"title": "A new title"})).await;
         }
         let log = store.assert_sound().await;
@@ -128,7 +173,9 @@ fn tree() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has no infinities", |number| number.is_finite()).prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("JSON has no infinities", |number| number.is_finite())
+            .prop_map(Value::from),
         Just(json!(1.0)),
         Just(json!([])),
         Just(json!({})),
@@ -138,13 +185,15 @@ fn tree() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::vec((any::<String>(), inner), 0..4).prop_map(|members| Value::Object(members.into_iter().collect())),
+            prop::collection::vec((any::<String>(), inner), 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
 }
 
 fn any_document() -> impl Strategy<Value = Document> {
-    prop::collection::vec((any::<String>(), tree()), 0..6).prop_map(|members| members.into_iter().collect())
+    prop::collection::vec((any::<String>(), tree()), 0..6)
+        .prop_map(|members| members.into_iter().collect())
 }
 
 #[tokio::test]
@@ -155,13 +204,28 @@ async fn every_json_object_is_kept_byte_for_byte_through_creation_and_replacemen
             let key = project_key(&format!("p{number}"));
             let first = documents.new_tree(&mut runner).unwrap().current();
             create(&*store.repository, &key, first.clone()).await;
-            assert_eq!(stored(&*store.repository, &key).await, Some(json!(first).to_string()));
+            assert_eq!(
+                stored(&*store.repository, &key).await,
+                Some(json!(first).to_string())
+            );
 
             let second = documents.new_tree(&mut runner).unwrap().current();
-            let current = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
-            let Some(change) = Change::replace(&current, &second, circumstances(&once())) else { continue };
+            let current = store
+                .repository
+                .get(&key, Purpose::Change)
+                .await
+                .unwrap()
+                .unwrap();
+            let Some(change) = Change::replace(&current, &second, circumstances(&once())) else {
+                continue;
+            };
             store.repository.commit(&[change], &once()).await.unwrap();
-            let record = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+            let record = store
+                .repository
+                .get(&key, Purpose::Change)
+                .await
+                .unwrap()
+                .unwrap();
             assert_eq!(record.document(), &second);
         }
         store.assert_sound().await;
@@ -173,12 +237,23 @@ async fn every_json_object_is_kept_byte_for_byte_through_creation_and_replacemen
 async fn a_document_of_the_largest_size_is_kept() {
     on_each_store(async |store| {
         let key = project_key("big");
-        let document = with(&project("big"), json!({"challenge": "é".repeat(126 * 1024)}));
+        let document = with(
+            &project("big"),
+            json!({"challenge": "é".repeat(126 * 1024)}),
+        );
         create(&*store.repository, &key, document.clone()).await;
 
-        update(&*store.repository, &key, json!({"challenge": "ü".repeat(126 * 1024)})).await;
+        update(
+            &*store.repository,
+            &key,
+            json!({"challenge": "ü".repeat(126 * 1024)}),
+        )
+        .await;
 
-        assert_eq!(stored(&*store.repository, &key).await.unwrap().len(), json!(document).to_string().len());
+        assert_eq!(
+            stored(&*store.repository, &key).await.unwrap().len(),
+            json!(document).to_string().len()
+        );
         store.assert_sound().await;
     })
     .await;
@@ -192,7 +267,10 @@ async fn ids_are_sorted_and_of_one_kind() {
         }
         create_sound(&*store.repository, &DocumentKey::new(Kind::Resource, "c")).await;
 
-        assert_eq!(store.repository.ids(Kind::Project).await.unwrap(), ["a10", "a9", "b", "é"]);
+        assert_eq!(
+            store.repository.ids(Kind::Project).await.unwrap(),
+            ["a10", "a9", "b", "é"]
+        );
         assert_eq!(store.repository.ids(Kind::Resource).await.unwrap(), ["c"]);
     })
     .await;
@@ -201,10 +279,35 @@ async fn ids_are_sorted_and_of_one_kind() {
 #[tokio::test]
 async fn the_list_of_an_empty_store_is_empty() {
     on_each_store(async |store| {
-        let page = store.repository.list(Kind::Project, &ListQuery { limit: 20, ..ListQuery::default() }).await.unwrap();
+        let page = store
+            .repository
+            .list(
+                Kind::Project,
+                &ListQuery {
+                    limit: 20,
+                    ..ListQuery::default()
+                },
+            )
+            .await
+            .unwrap();
 
-        assert_eq!((page.records.len(), page.total, page.next, page.unreadable.len()), (0, 0, None, 0));
-        assert!(store.repository.ids(Kind::Project).await.unwrap().is_empty());
+        assert_eq!(
+            (
+                page.records.len(),
+                page.total,
+                page.next,
+                page.unreadable.len()
+            ),
+            (0, 0, None, 0)
+        );
+        assert!(
+            store
+                .repository
+                .ids(Kind::Project)
+                .await
+                .unwrap()
+                .is_empty()
+        );
     })
     .await;
 }
@@ -212,7 +315,13 @@ async fn the_list_of_an_empty_store_is_empty() {
 /// The ids of a page, and how many match in all.
 async fn listed(repository: &dyn Repository, query: ListQuery) -> (Vec<String>, usize) {
     let page = repository.list(Kind::Project, &query).await.unwrap();
-    (page.records.into_iter().map(|record| record.key().id.clone()).collect(), page.total)
+    (
+        page.records
+            .into_iter()
+            .map(|record| record.key().id.clone())
+            .collect(),
+        page.total,
+    )
 }
 
 /// Documents that differ in everything that a list filters by.
@@ -222,31 +331,64 @@ async fn filtered(store: &Store) {
             "alpha",
             json!({"metadata": {"status": "published", "featured": true, "updatedAt": "2025-01-05T00:00:00Z"}, "tags": ["Café", "web"]}),
         ),
-        ("beta", json!({"metadata": {"status": "published", "updatedAt": "2025-01-04T00:00:00Z"}, "tags": [], "title": "L’Éléphant"})),
-        ("gamma", json!({"metadata": {"status": "draft", "featured": true, "updatedAt": "2025-01-03T00:00:00Z"}, "tags": ["CAFÉ"]})),
+        (
+            "beta",
+            json!({"metadata": {"status": "published", "updatedAt": "2025-01-04T00:00:00Z"}, "tags": [], "title": "L’Éléphant"}),
+        ),
+        (
+            "gamma",
+            json!({"metadata": {"status": "draft", "featured": true, "updatedAt": "2025-01-03T00:00:00Z"}, "tags": ["CAFÉ"]}),
+        ),
         (
             "delta",
             json!({"metadata": {"status": "archived", "updatedAt": "2025-01-02T00:00:00Z"}, "tags": ["café au lait"], "result": "50 % plus d’éléphants"}),
         ),
-        ("epsilon", json!({"metadata": {"status": "live", "featured": "true", "updatedAt": "2025-01-01T00:00:00Z"}, "tags": "café"})),
+        (
+            "epsilon",
+            json!({"metadata": {"status": "live", "featured": "true", "updatedAt": "2025-01-01T00:00:00Z"}, "tags": "café"}),
+        ),
         ("zeta", json!({"metadata": null, "tags": ["café", 7]})),
     ];
     for (id, patch) in variants {
-        create(&*store.repository, &project_key(id), with(&project(id), patch)).await;
+        create(
+            &*store.repository,
+            &project_key(id),
+            with(&project(id), patch),
+        )
+        .await;
     }
-    create_sound(&*store.repository, &DocumentKey::new(Kind::Resource, "alpha")).await;
+    create_sound(
+        &*store.repository,
+        &DocumentKey::new(Kind::Resource, "alpha"),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_list_holds_what_every_filter_lets_through() {
     on_each_store(async |store| {
         filtered(store).await;
-        let status = |status: &str| ListQuery { status: Some(status.to_owned()), ..ListQuery::default() };
-        let featured = |featured| ListQuery { featured: Some(featured), ..ListQuery::default() };
-        let tag = |tag: &str| ListQuery { tag: Some(tag.to_owned()), ..ListQuery::default() };
-        let words = |text: &str| ListQuery { words: ListQuery::words_of(text), ..ListQuery::default() };
+        let status = |status: &str| ListQuery {
+            status: Some(status.to_owned()),
+            ..ListQuery::default()
+        };
+        let featured = |featured| ListQuery {
+            featured: Some(featured),
+            ..ListQuery::default()
+        };
+        let tag = |tag: &str| ListQuery {
+            tag: Some(tag.to_owned()),
+            ..ListQuery::default()
+        };
+        let words = |text: &str| ListQuery {
+            words: ListQuery::words_of(text),
+            ..ListQuery::default()
+        };
         let cases = [
-            (ListQuery::default(), vec!["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]),
+            (
+                ListQuery::default(),
+                vec!["alpha", "beta", "gamma", "delta", "epsilon", "zeta"],
+            ),
             (status("published"), vec!["alpha", "beta"]),
             (status("live"), vec!["epsilon"]),
             (status("publis"), vec![]),
@@ -259,14 +401,24 @@ async fn a_list_holds_what_every_filter_lets_through() {
             (words("alpha"), vec!["alpha"]),
             (words("%"), vec!["delta"]),
             (words("café lait"), vec!["delta"]),
-            (ListQuery { status: Some("published".to_owned()), featured: Some(true), ..tag("café") }, vec!["alpha"]),
+            (
+                ListQuery {
+                    status: Some("published".to_owned()),
+                    featured: Some(true),
+                    ..tag("café")
+                },
+                vec!["alpha"],
+            ),
         ];
 
         for (query, expected) in cases {
             let query = ListQuery { limit: 20, ..query };
             assert_eq!(
                 listed(&*store.repository, query.clone()).await,
-                (expected.iter().map(ToString::to_string).collect(), expected.len()),
+                (
+                    expected.iter().map(ToString::to_string).collect(),
+                    expected.len()
+                ),
                 "{query:?}"
             );
         }
@@ -280,7 +432,17 @@ async fn a_list_counts_all_matches_and_not_the_page() {
     on_each_store(async |store| {
         filtered(store).await;
 
-        let page = store.repository.list(Kind::Project, &ListQuery { limit: 2, ..ListQuery::default() }).await.unwrap();
+        let page = store
+            .repository
+            .list(
+                Kind::Project,
+                &ListQuery {
+                    limit: 2,
+                    ..ListQuery::default()
+                },
+            )
+            .await
+            .unwrap();
 
         assert_eq!((page.records.len(), page.total), (2, 6));
         assert!(page.next.is_some());
@@ -293,7 +455,17 @@ async fn a_page_that_ends_with_the_list_has_no_next_one() {
     on_each_store(async |store| {
         filtered(store).await;
 
-        let page = store.repository.list(Kind::Project, &ListQuery { limit: 6, ..ListQuery::default() }).await.unwrap();
+        let page = store
+            .repository
+            .list(
+                Kind::Project,
+                &ListQuery {
+                    limit: 6,
+                    ..ListQuery::default()
+                },
+            )
+            .await
+            .unwrap();
 
         assert_eq!((page.records.len(), page.next), (6, None));
     })
@@ -313,12 +485,27 @@ async fn a_list_is_newest_first_by_instant_then_by_id_with_unreadable_times_last
             ("ancient", json!("1969-12-31T23:59:59Z")),
         ];
         for (id, time) in times {
-            create(&*store.repository, &project_key(id), with(&project(id), json!({"metadata": {"updatedAt": time}}))).await;
+            create(
+                &*store.repository,
+                &project_key(id),
+                with(&project(id), json!({"metadata": {"updatedAt": time}})),
+            )
+            .await;
         }
 
-        let (ids, _) = listed(&*store.repository, ListQuery { limit: 20, ..ListQuery::default() }).await;
+        let (ids, _) = listed(
+            &*store.repository,
+            ListQuery {
+                limit: 20,
+                ..ListQuery::default()
+            },
+        )
+        .await;
 
-        assert_eq!(ids, ["newest", "between", "a", "z", "ancient", "never", "nothing"]);
+        assert_eq!(
+            ids,
+            ["newest", "between", "a", "z", "ancient", "never", "nothing"]
+        );
     })
     .await;
 }
@@ -328,7 +515,17 @@ async fn a_list_has_the_documents_themselves_with_their_versions() {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("a")).await;
 
-        let page = store.repository.list(Kind::Project, &ListQuery { limit: 1, ..ListQuery::default() }).await.unwrap();
+        let page = store
+            .repository
+            .list(
+                Kind::Project,
+                &ListQuery {
+                    limit: 1,
+                    ..ListQuery::default()
+                },
+            )
+            .await
+            .unwrap();
 
         let record = &page.records[0];
         assert_eq!(record.text(), json!(project("a")).to_string());
@@ -348,13 +545,19 @@ async fn a_document_that_does_not_change_while_someone_pages_appears_exactly_onc
             // Five of one instant each, so that ties cross pages.
             .map(|(number, id)| {
                 let time = format!("2025-01-{:02}T00:00:00Z", 1 + number / 5);
-                creation(&project_key(id), with(&project(id), json!({"metadata": {"updatedAt": time}})))
+                creation(
+                    &project_key(id),
+                    with(&project(id), json!({"metadata": {"updatedAt": time}})),
+                )
             })
             .collect();
         store.repository.commit(&changes, &once()).await.unwrap();
         let edited = ["p19", "p00", "p07", "p12", "p03"];
 
-        let mut query = ListQuery { limit: 2, ..ListQuery::default() };
+        let mut query = ListQuery {
+            limit: 2,
+            ..ListQuery::default()
+        };
         let (mut seen, mut edits) = (BTreeMap::new(), edited.iter());
         loop {
             let page = store.repository.list(Kind::Project, &query).await.unwrap();
@@ -363,7 +566,12 @@ async fn a_document_that_does_not_change_while_someone_pages_appears_exactly_onc
                 *seen.entry(record.key().id.clone()).or_insert(0) += 1;
             }
             if let Some(id) = edits.next() {
-                update(&*store.repository, &project_key(id), json!({"title": "Edited"})).await;
+                update(
+                    &*store.repository,
+                    &project_key(id),
+                    json!({"title": "Edited"}),
+                )
+                .await;
             }
             query.after = page.next;
             if query.after.is_none() {
@@ -383,15 +591,32 @@ async fn a_document_that_does_not_change_while_someone_pages_appears_exactly_onc
 async fn a_list_of_hundreds_is_complete() {
     on_each_store(async |store| {
         let ids: BTreeSet<String> = (0..250).map(|number| format!("p{number}")).collect();
-        let changes: Vec<Change> =
-            ids.iter().map(|id| creation(&project_key(id), object(json!({"id": id, "metadata": {"updatedAt": null}})))).collect();
+        let changes: Vec<Change> = ids
+            .iter()
+            .map(|id| {
+                creation(
+                    &project_key(id),
+                    object(json!({"id": id, "metadata": {"updatedAt": null}})),
+                )
+            })
+            .collect();
         store.repository.commit(&changes, &once()).await.unwrap();
 
-        let (listed, total) = listed(&*store.repository, ListQuery { limit: 1000, ..ListQuery::default() }).await;
+        let (listed, total) = listed(
+            &*store.repository,
+            ListQuery {
+                limit: 1000,
+                ..ListQuery::default()
+            },
+        )
+        .await;
 
         assert_eq!(total, 250);
         assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), ids);
-        assert_eq!(store.repository.ids(Kind::Project).await.unwrap().len(), 250);
+        assert_eq!(
+            store.repository.ids(Kind::Project).await.unwrap().len(),
+            250
+        );
     })
     .await;
 }
@@ -403,12 +628,22 @@ async fn what_one_handle_writes_another_reads_at_once() {
         assert_eq!(stored(&*other, &key).await, None);
 
         create_sound(&*store.repository, &key).await;
-        assert_eq!(stored(&*other, &key).await, Some(json!(document(Kind::Project, "a")).to_string()));
+        assert_eq!(
+            stored(&*other, &key).await,
+            Some(json!(document(Kind::Project, "a")).to_string())
+        );
 
         let change = change(&*other, &key, json!({"title": "From the other"})).await;
         other.commit(&[change], &once()).await.unwrap();
-        let (ids, _) =
-            listed(&*store.repository, ListQuery { words: ListQuery::words_of("other"), limit: 1, ..ListQuery::default() }).await;
+        let (ids, _) = listed(
+            &*store.repository,
+            ListQuery {
+                words: ListQuery::words_of("other"),
+                limit: 1,
+                ..ListQuery::default()
+            },
+        )
+        .await;
         assert_eq!(ids, ["a"]);
         store.assert_sound().await;
     })

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use portfolio_mcp::{
     clock,
-    domain::{AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Record, Timestamp, Update},
+    domain::{
+        AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Record, Timestamp, Update,
+    },
     store::{Location, Purpose, RedisUrl, Repository, StoreError, open},
 };
 use redis::{Cmd, cmd};
@@ -13,8 +15,8 @@ use serde_json::json;
 use crate::support::{
     PATIENCE,
     content::{
-        change, change_for, circumstances, create, create_sound, creation, legacy_entries, object, once, project, project_key, resource,
-        stored, try_update, unique, update,
+        change, change_for, circumstances, create, create_sound, creation, legacy_entries, object,
+        once, project, project_key, resource, stored, try_update, unique, update,
     },
     proxy::{Mode, Proxy},
     redis_server::RedisServer,
@@ -25,7 +27,13 @@ use crate::support::{
 
 /// The store of somebody who comes with these credentials.
 fn store_for(write: Option<RedisUrl>, read: Option<RedisUrl>) -> Arc<dyn Repository> {
-    open(&Location::Redis { write, read, key_prefix: String::new() }).unwrap().repository
+    open(&Location::Redis {
+        write,
+        read,
+        key_prefix: String::new(),
+    })
+    .unwrap()
+    .repository
 }
 
 fn set(key: &str, value: impl redis::ToRedisArgs) -> Cmd {
@@ -37,7 +45,12 @@ fn set(key: &str, value: impl redis::ToRedisArgs) -> Cmd {
 /// The document as the store remembers it just after a write of ours.
 async fn remembered(store: &Store, key: &DocumentKey) -> Record {
     for number in 0..100 {
-        update(&*store.repository, key, json!({ "title": format!("title {number}") })).await;
+        update(
+            &*store.repository,
+            key,
+            json!({ "title": format!("title {number}") }),
+        )
+        .await;
         if let Some(record) = store.repository.recall(key) {
             return record;
         }
@@ -52,9 +65,20 @@ async fn what_is_remembered_after_a_write_is_what_is_stored() {
 
     let remembered = remembered(&store, &key).await;
 
-    let read = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
-    assert_eq!((remembered.text(), remembered.latest_entry()), (read.text(), read.latest_entry()));
-    assert!(store.another().recall(&key).is_none(), "another process remembers nothing");
+    let read = store
+        .repository
+        .get(&key, Purpose::Change)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (remembered.text(), remembered.latest_entry()),
+        (read.text(), read.latest_entry())
+    );
+    assert!(
+        store.another().recall(&key).is_none(),
+        "another process remembers nothing"
+    );
 }
 
 /// The next entry carries the hash of this one, so a text that was only thought to be stored must not be taken for it.
@@ -63,16 +87,34 @@ async fn an_entry_that_is_stored_otherwise_than_it_is_remembered_is_a_conflict()
     let (store, key) = (Store::redis(), project_key("a"));
     create_sound(&*store.repository, &key).await;
     // Scored in microseconds by another program: all that follows is of a year that the entries' format does not have.
-    store.server().run::<()>(cmd("ZADD").arg("audit:entries").arg("1770000000000000").arg(r#"{"id":"foreign"}"#));
+    store.server().run::<()>(
+        cmd("ZADD")
+            .arg("audit:entries")
+            .arg("1770000000000000")
+            .arg(r#"{"id":"foreign"}"#),
+    );
     let remembered = remembered(&store, &key).await;
-    let stored = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+    let stored = store
+        .repository
+        .get(&key, Purpose::Change)
+        .await
+        .unwrap()
+        .unwrap();
     assert_ne!(remembered.latest_entry(), stored.latest_entry());
 
     let operation = once();
-    let Ok(Update::Change(change, _)) = Change::update(&remembered, &object(json!({ "title": "New" })), circumstances(&operation)) else {
+    let Ok(Update::Change(change, _)) = Change::update(
+        &remembered,
+        &object(json!({ "title": "New" })),
+        circumstances(&operation),
+    ) else {
         panic!("no change")
     };
-    let conflict = store.repository.commit(&[*change], &operation).await.unwrap_err();
+    let conflict = store
+        .repository
+        .commit(&[*change], &operation)
+        .await
+        .unwrap_err();
 
     assert!(matches!(conflict, StoreError::Conflict), "{conflict:?}");
 }
@@ -82,7 +124,9 @@ async fn check_corrupt(plant: Cmd, expected: &str) {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("sound")).await;
     store.server().run::<()>(&plant);
-    store.server().run::<()>(cmd("SADD").arg("index:all:projects").arg("bad"));
+    store
+        .server()
+        .run::<()>(cmd("SADD").arg("index:all:projects").arg("bad"));
     let before = store.server().dump();
 
     for purpose in [Purpose::Show, Purpose::Change] {
@@ -94,10 +138,28 @@ async fn check_corrupt(plant: Cmd, expected: &str) {
             other => panic!("not corrupt: {other:?}"),
         }
     }
-    let page = store.repository.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap();
-    assert_eq!((page.records.len(), page.total), (1, 1), "a list leaves it out");
+    let page = store
+        .repository
+        .list(
+            Kind::Project,
+            &ListQuery {
+                limit: 10,
+                ..ListQuery::default()
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.records.len(), page.total),
+        (1, 1),
+        "a list leaves it out"
+    );
     assert_eq!(page.unreadable.len(), 1);
-    assert!(page.unreadable[0].contains("data:projects:bad"), "and names it: {:?}", page.unreadable);
+    assert!(
+        page.unreadable[0].contains("data:projects:bad"),
+        "and names it: {:?}",
+        page.unreadable
+    );
     assert_eq!(store.server().dump(), before, "reading changes nothing");
     store.assert_sound_but(&[project_key("bad")]).await;
 }
@@ -119,12 +181,24 @@ async fn an_empty_value_is_corrupt() {
 
 #[tokio::test]
 async fn a_value_that_is_not_utf_8_is_corrupt() {
-    check_corrupt(set("data:projects:bad", b"{\"title\":\"\xff\"}".as_slice()), "not UTF-8").await;
+    check_corrupt(
+        set("data:projects:bad", b"{\"title\":\"\xff\"}".as_slice()),
+        "not UTF-8",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_value_of_another_redis_type_is_corrupt() {
-    check_corrupt(cmd("HSET").arg("data:projects:bad").arg("title").arg("x").clone(), "not a Redis string").await;
+    check_corrupt(
+        cmd("HSET")
+            .arg("data:projects:bad")
+            .arg("title")
+            .arg("x")
+            .clone(),
+        "not a Redis string",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -132,13 +206,25 @@ async fn bytes_that_another_program_wrote_are_read_and_versioned_as_they_are() {
     let store = Store::redis();
     let text = " {\"id\" : \"a\", \"n\":1.0, \"big\":12345678901234567890123, \"s\":\"\\u00e9\\/\", \"n\":2,\n\"metadata\":{\"status\":\"published\"}}\n";
     store.server().run::<()>(&set("data:projects:a", text));
-    store.server().run::<()>(cmd("SADD").arg("index:all:projects").arg("a"));
+    store
+        .server()
+        .run::<()>(cmd("SADD").arg("index:all:projects").arg("a"));
 
-    let record = store.repository.get(&project_key("a"), Purpose::Change).await.unwrap().unwrap();
+    let record = store
+        .repository
+        .get(&project_key("a"), Purpose::Change)
+        .await
+        .unwrap()
+        .unwrap();
 
     assert_eq!(record.text(), text);
     assert_eq!(record.latest_entry(), None);
-    assert_eq!(stored(&*store.repository, &project_key("a")).await.as_deref(), Some(text));
+    assert_eq!(
+        stored(&*store.repository, &project_key("a"))
+            .await
+            .as_deref(),
+        Some(text)
+    );
 }
 
 /// The document was there before this program, under an index that has gone wrong since.
@@ -147,13 +233,24 @@ async fn the_first_update_of_a_document_of_an_older_program_puts_its_indexes_rig
     for prefix in ["", SITE] {
         let store = Store::on(&Arc::new(RedisServer::start()), prefix);
         let (server, key) = (store.server(), |name: &str| format!("{prefix}{name}"));
-        server.run::<()>(&set(&key("data:projects:a"), json!(project("a")).to_string()));
+        server.run::<()>(&set(
+            &key("data:projects:a"),
+            json!(project("a")).to_string(),
+        ));
         server.run::<()>(cmd("SADD").arg(key("index:published:projects")).arg("a"));
         server.run::<()>(cmd("SADD").arg(key("index:featured:projects")).arg("a"));
 
-        let committed = update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+        let committed = update(
+            &*store.repository,
+            &project_key("a"),
+            json!({"title": "New"}),
+        )
+        .await;
 
-        assert_eq!(committed.entries[0].json()["metadata"].get("previous"), None);
+        assert_eq!(
+            committed.entries[0].json()["metadata"].get("previous"),
+            None
+        );
         store.assert_sound().await;
     }
 }
@@ -162,12 +259,34 @@ async fn the_first_update_of_a_document_of_an_older_program_puts_its_indexes_rig
 async fn an_id_in_the_index_whose_document_is_gone_is_left_out() {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("a")).await;
-    store.server().run::<()>(cmd("SADD").arg("index:all:projects").arg("gone"));
+    store
+        .server()
+        .run::<()>(cmd("SADD").arg("index:all:projects").arg("gone"));
 
-    let page = store.repository.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap();
+    let page = store
+        .repository
+        .list(
+            Kind::Project,
+            &ListQuery {
+                limit: 10,
+                ..ListQuery::default()
+            },
+        )
+        .await
+        .unwrap();
 
-    assert_eq!((page.records.len(), page.total, page.unreadable.len()), (1, 1, 0));
-    assert!(store.repository.get(&project_key("gone"), Purpose::Show).await.unwrap().is_none());
+    assert_eq!(
+        (page.records.len(), page.total, page.unreadable.len()),
+        (1, 1, 0)
+    );
+    assert!(
+        store
+            .repository
+            .get(&project_key("gone"), Purpose::Show)
+            .await
+            .unwrap()
+            .is_none()
+    );
     store.assert_sound_but(&[project_key("gone")]).await;
 }
 
@@ -180,12 +299,28 @@ async fn two_prefixes_in_one_database_know_nothing_of_each_other() {
     let creation = [creation(&project_key("a"), project("a"))];
 
     assert_eq!(stored(&*site.repository, &project_key("a")).await, None);
-    plain.repository.commit(&creation, &operation).await.unwrap_err();
-    assert_eq!(site.repository.commit(&creation, &operation).await.unwrap().entries[0].seq(), Some(1));
+    plain
+        .repository
+        .commit(&creation, &operation)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        site.repository
+            .commit(&creation, &operation)
+            .await
+            .unwrap()
+            .entries[0]
+            .seq(),
+        Some(1)
+    );
 
     plain.assert_sound().await;
     site.assert_sound().await;
-    let of_site = server.dump().into_keys().filter(|key| key.starts_with(SITE)).count();
+    let of_site = server
+        .dump()
+        .into_keys()
+        .filter(|key| key.starts_with(SITE))
+        .count();
     assert!(of_site >= 5, "the site's keys have its prefix");
 }
 
@@ -196,7 +331,9 @@ async fn a_change_of_bytes_that_leaves_the_json_equal_is_a_change() {
     create_sound(&*store.repository, &key).await;
     let late = change(&*store.repository, &key, json!({"title": "Late"})).await;
     let text = stored(&*store.repository, &key).await.unwrap();
-    store.server().run::<()>(&set("data:projects:a", text.replace(":{", ": {")));
+    store
+        .server()
+        .run::<()>(&set("data:projects:a", text.replace(":{", ": {")));
     let before = store.server().dump();
 
     let result = store.repository.commit(&[late], &once()).await;
@@ -226,16 +363,33 @@ async fn an_update_of_what_another_program_wrote_says_from_which_version() {
     let store = Store::redis();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
-    store.server().run::<()>(&set("data:projects:a", json!(object(json!({"id": "a", "title": "Theirs"}))).to_string()));
-    let theirs = store.repository.get(&key, Purpose::Show).await.unwrap().unwrap();
+    store.server().run::<()>(&set(
+        "data:projects:a",
+        json!(object(json!({"id": "a", "title": "Theirs"}))).to_string(),
+    ));
+    let theirs = store
+        .repository
+        .get(&key, Purpose::Show)
+        .await
+        .unwrap()
+        .unwrap();
     let patch = project("a");
     let ours = portfolio_mcp::domain::Change::replace(
-        &store.repository.get(&key, Purpose::Change).await.unwrap().unwrap(),
+        &store
+            .repository
+            .get(&key, Purpose::Change)
+            .await
+            .unwrap()
+            .unwrap(),
         &patch,
         crate::support::content::circumstances(&once()),
     );
 
-    let committed = store.repository.commit(&[ours.unwrap()], &once()).await.unwrap();
+    let committed = store
+        .repository
+        .commit(&[ours.unwrap()], &once())
+        .await
+        .unwrap();
 
     let metadata = &committed.entries[0].json()["metadata"];
     assert_eq!(metadata["versionBefore"], theirs.version().as_str());
@@ -259,7 +413,9 @@ async fn check_wrong_type(key: &str, plant: &[&str]) {
     let key = key.replace("{operation}", operation.key());
     store.server().run::<()>(cmd("COPY").arg(&key).arg("saved"));
     store.server().run::<()>(cmd("DEL").arg(&key));
-    store.server().run::<()>(cmd(plant[0]).arg(&key).arg(&plant[1..]));
+    store
+        .server()
+        .run::<()>(cmd(plant[0]).arg(&key).arg(&plant[1..]));
     let planted = store.server().dump();
 
     let result = store.repository.commit(&change, &operation).await;
@@ -303,12 +459,21 @@ async fn a_value_of_the_wrong_type_where_nothing_is_read_stops_nothing() {
     for proof in [Proof::Asked, Proof::Tried] {
         let store = Store::redis();
         create_sound(&*store.repository, &project_key("a")).await;
-        for key in ["cache:api:projects", "cache:api:projects:a", "internal:self-test"] {
+        for key in [
+            "cache:api:projects",
+            "cache:api:projects:a",
+            "internal:self-test",
+        ] {
             store.server().run::<()>(cmd("RPUSH").arg(key).arg("x"));
         }
         let line = line_to(store.server(), proof).await;
 
-        let result = try_update(&*store_for(Some(line.redis_url()), None), &project_key("a"), json!({"title": "New"})).await;
+        let result = try_update(
+            &*store_for(Some(line.redis_url()), None),
+            &project_key("a"),
+            json!({"title": "New"}),
+        )
+        .await;
 
         assert!(result.is_ok(), "{proof:?}: {result:?}");
         let _: i64 = store.server().run(cmd("DEL").arg("internal:self-test"));
@@ -323,8 +488,23 @@ async fn a_wrong_type_at_a_key_that_is_read_is_an_error_and_no_empty_answer() {
         store.server().run::<()>(&set(key, "x"));
     }
 
-    let listed = store.repository.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await;
-    let entries = store.repository.audit_entries(&AuditQuery { limit: 10, ..AuditQuery::default() }).await;
+    let listed = store
+        .repository
+        .list(
+            Kind::Project,
+            &ListQuery {
+                limit: 10,
+                ..ListQuery::default()
+            },
+        )
+        .await;
+    let entries = store
+        .repository
+        .audit_entries(&AuditQuery {
+            limit: 10,
+            ..AuditQuery::default()
+        })
+        .await;
     let stats = store.repository.audit_stats().await;
 
     assert!(listed.is_err(), "{listed:?}");
@@ -342,16 +522,35 @@ async fn foreign_keys_are_never_touched() {
             cmd("SET").arg(key("access:projects:a")).arg("5").clone(),
             cmd("SET").arg(key("migration:flags")).arg("{}").clone(),
             cmd("SET").arg(key("meta:schema:version")).arg("1").clone(),
-            cmd("SET").arg(key("data:projects:api-connection-test")).arg("ping").arg("EX").arg(1000).clone(),
+            cmd("SET")
+                .arg(key("data:projects:api-connection-test"))
+                .arg("ping")
+                .arg("EX")
+                .arg(1000)
+                .clone(),
             cmd("SET").arg(key("data:posts:a")).arg("{}").clone(),
             cmd("SADD").arg(key("index:all:posts")).arg("a").clone(),
             cmd("SADD").arg(key("index:updated")).arg("a").clone(),
             cmd("RPUSH").arg(key("queue")).arg("a").clone(),
-            cmd("XADD").arg(key("stream")).arg("1-1").arg("a").arg("b").clone(),
+            cmd("XADD")
+                .arg(key("stream"))
+                .arg("1-1")
+                .arg("a")
+                .arg("b")
+                .clone(),
             cmd("SET").arg(key("cache:api:posts")).arg("[]").clone(),
-            cmd("SET").arg(key("cache:api:resources:a")).arg("[]").clone(),
-            cmd("SET").arg(key("cache:api:projects:other")).arg("[]").clone(),
-            cmd("SET").arg("elsewhere:data:projects:a").arg("{}").clone(),
+            cmd("SET")
+                .arg(key("cache:api:resources:a"))
+                .arg("[]")
+                .clone(),
+            cmd("SET")
+                .arg(key("cache:api:projects:other"))
+                .arg("[]")
+                .clone(),
+            cmd("SET")
+                .arg("elsewhere:data:projects:a")
+                .arg("{}")
+                .clone(),
         ];
         for command in &foreign {
             server.run::<redis::Value>(command);
@@ -359,8 +558,17 @@ async fn foreign_keys_are_never_touched() {
         let before = server.dump();
 
         create_sound(&*store.repository, &project_key("a")).await;
-        update(&*store.repository, &project_key("a"), json!({"metadata": {"status": "published"}})).await;
-        store.repository.carry(&legacy_entries(), clock()).await.unwrap();
+        update(
+            &*store.repository,
+            &project_key("a"),
+            json!({"metadata": {"status": "published"}}),
+        )
+        .await;
+        store
+            .repository
+            .carry(&legacy_entries(), clock())
+            .await
+            .unwrap();
         store.assert_sound().await;
 
         let after = server.dump();
@@ -374,17 +582,37 @@ async fn foreign_keys_are_never_touched() {
 async fn foreign_fields_of_the_counters_stay() {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("a")).await;
-    for (name, value) in [("lastReset", "2025-01-01"), ("total", "17"), ("actions:update", "x")] {
-        store.server().run::<()>(cmd("HSET").arg("audit:stats").arg(name).arg(value));
+    for (name, value) in [
+        ("lastReset", "2025-01-01"),
+        ("total", "17"),
+        ("actions:update", "x"),
+    ] {
+        store
+            .server()
+            .run::<()>(cmd("HSET").arg("audit:stats").arg(name).arg(value));
     }
-    store.server().run::<()>(cmd("HSET").arg("audit:stats").arg("action:create").arg(7));
+    store
+        .server()
+        .run::<()>(cmd("HSET").arg("audit:stats").arg("action:create").arg(7));
 
     store.assert_sound().await;
-    update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
     store.assert_sound().await;
 
     let fields: BTreeMap<String, String> = store.server().run(cmd("HGETALL").arg("audit:stats"));
-    assert_eq!((fields["lastReset"].as_str(), fields["total"].as_str(), fields["actions:update"].as_str()), ("2025-01-01", "17", "x"));
+    assert_eq!(
+        (
+            fields["lastReset"].as_str(),
+            fields["total"].as_str(),
+            fields["actions:update"].as_str()
+        ),
+        ("2025-01-01", "17", "x")
+    );
 }
 
 #[tokio::test]
@@ -392,25 +620,67 @@ async fn a_write_drops_the_cached_answers_that_show_the_document() {
     for prefix in ["", SITE] {
         let store = Store::on(&Arc::new(RedisServer::start()), prefix);
         let (server, key) = (store.server(), |name: &str| format!("{prefix}{name}"));
-        let cached = ["cache:api:projects", "cache:api:projects:a", "cache:api:projects:b", "cache:api:resources", "cache:api:resources:a"];
+        let cached = [
+            "cache:api:projects",
+            "cache:api:projects:a",
+            "cache:api:projects:b",
+            "cache:api:resources",
+            "cache:api:resources:a",
+        ];
         let fill = || {
             for name in cached {
                 server.run::<()>(cmd("SET").arg(key(name)).arg("[]").arg("EX").arg(300));
             }
         };
-        let left = || cached.into_iter().filter(|name| server.run::<bool>(cmd("EXISTS").arg(key(name)))).collect::<Vec<_>>();
+        let left = || {
+            cached
+                .into_iter()
+                .filter(|name| server.run::<bool>(cmd("EXISTS").arg(key(name))))
+                .collect::<Vec<_>>()
+        };
 
         fill();
         create_sound(&*store.repository, &project_key("a")).await;
-        assert_eq!(left(), ["cache:api:projects:b", "cache:api:resources", "cache:api:resources:a"]);
+        assert_eq!(
+            left(),
+            [
+                "cache:api:projects:b",
+                "cache:api:resources",
+                "cache:api:resources:a"
+            ]
+        );
 
         fill();
-        update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
-        assert_eq!(left(), ["cache:api:projects:b", "cache:api:resources", "cache:api:resources:a"]);
+        update(
+            &*store.repository,
+            &project_key("a"),
+            json!({"title": "New"}),
+        )
+        .await;
+        assert_eq!(
+            left(),
+            [
+                "cache:api:projects:b",
+                "cache:api:resources",
+                "cache:api:resources:a"
+            ]
+        );
 
         fill();
-        create(&*store.repository, &DocumentKey::new(Kind::Resource, "a"), resource("a")).await;
-        assert_eq!(left(), ["cache:api:projects", "cache:api:projects:a", "cache:api:projects:b"]);
+        create(
+            &*store.repository,
+            &DocumentKey::new(Kind::Resource, "a"),
+            resource("a"),
+        )
+        .await;
+        assert_eq!(
+            left(),
+            [
+                "cache:api:projects",
+                "cache:api:projects:a",
+                "cache:api:projects:b"
+            ]
+        );
     }
 }
 
@@ -419,14 +689,32 @@ async fn a_mark_stays_a_day_for_a_callers_key_and_less_for_a_call_of_our_own() {
     let store = Store::redis();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
-    let cases = [(Operation::keyed(&unique("key"), json!({})), 86_400), (once(), 900)];
+    let cases = [
+        (Operation::keyed(&unique("key"), json!({})), 86_400),
+        (once(), 900),
+    ];
 
     for (operation, seconds) in cases {
-        let change = change_for(&*store.repository, &key, json!({"title": unique("title")}), &operation).await;
-        store.repository.commit(&[change], &operation).await.unwrap();
+        let change = change_for(
+            &*store.repository,
+            &key,
+            json!({"title": unique("title")}),
+            &operation,
+        )
+        .await;
+        store
+            .repository
+            .commit(&[change], &operation)
+            .await
+            .unwrap();
 
-        let left: i64 = store.server().run(cmd("TTL").arg(format!("internal:operation:{}", operation.key())));
-        assert!((seconds - 60..=seconds).contains(&left), "{left} of {seconds}");
+        let left: i64 = store
+            .server()
+            .run(cmd("TTL").arg(format!("internal:operation:{}", operation.key())));
+        assert!(
+            (seconds - 60..=seconds).contains(&left),
+            "{left} of {seconds}"
+        );
     }
 }
 
@@ -439,7 +727,11 @@ async fn a_lost_counter_goes_on_after_the_newest_entry() {
         cmd("HDEL").arg("audit:stats").arg("seq").clone(),
         cmd("DEL").arg("audit:stats").clone(),
         cmd("HSET").arg("audit:stats").arg("seq").arg("1").clone(),
-        cmd("HSET").arg("audit:stats").arg("seq").arg("many").clone(),
+        cmd("HSET")
+            .arg("audit:stats")
+            .arg("seq")
+            .arg("many")
+            .clone(),
     ] {
         update(&*store.repository, &key, json!({"title": unique("before")})).await;
         store.server().run::<()>(&lost);
@@ -458,9 +750,20 @@ async fn a_lost_counter_goes_on_even_when_the_newest_entry_is_another_programs()
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
     update(&*store.repository, &key, json!({"title": "2"})).await;
-    let newest: Vec<(String, f64)> = store.server().run(cmd("ZRANGE").arg("audit:entries").arg(-1).arg(-1).arg("WITHSCORES"));
+    let newest: Vec<(String, f64)> = store.server().run(
+        cmd("ZRANGE")
+            .arg("audit:entries")
+            .arg(-1)
+            .arg(-1)
+            .arg("WITHSCORES"),
+    );
     let theirs = r#"{"timestamp":"2027-01-01T00:00:00.000Z","action":"save","entityType":"projects","entityId":"a","source":"admin"}"#;
-    store.server().run::<()>(cmd("ZADD").arg("audit:entries").arg(newest[0].1 + 1.0).arg(theirs));
+    store.server().run::<()>(
+        cmd("ZADD")
+            .arg("audit:entries")
+            .arg(newest[0].1 + 1.0)
+            .arg(theirs),
+    );
     store.server().run::<()>(cmd("DEL").arg("audit:stats"));
 
     let committed = update(&*store.repository, &key, json!({"title": "3"})).await;
@@ -475,9 +778,17 @@ async fn a_greater_counter_than_the_newest_entry_says_is_believed() {
     let store = Store::redis();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
-    store.server().run::<()>(cmd("HSET").arg("audit:stats").arg("seq").arg(41));
+    store
+        .server()
+        .run::<()>(cmd("HSET").arg("audit:stats").arg("seq").arg(41));
 
-    assert_eq!(update(&*store.repository, &key, json!({"title": "New"})).await.entries[0].seq(), Some(42));
+    assert_eq!(
+        update(&*store.repository, &key, json!({"title": "New"}))
+            .await
+            .entries[0]
+            .seq(),
+        Some(42)
+    );
 }
 
 /// A clock that was wrong once left an entry in the future.
@@ -486,30 +797,86 @@ async fn times_never_go_back_behind_an_entry_of_the_future() {
     let store = Store::redis();
     let key = project_key("a");
     let future = 4_102_444_800_123_i64;
-    store.server().run::<()>(cmd("ZADD").arg("audit:entries").arg(future).arg(r#"{"action":"save"}"#));
+    store.server().run::<()>(
+        cmd("ZADD")
+            .arg("audit:entries")
+            .arg(future)
+            .arg(r#"{"action":"save"}"#),
+    );
 
     create_sound(&*store.repository, &key).await;
     let committed = update(&*store.repository, &key, json!({"title": "New"})).await;
 
-    assert_eq!(committed.entries[0].timestamp(), Some(Timestamp::from_millis(future)));
+    assert_eq!(
+        committed.entries[0].timestamp(),
+        Some(Timestamp::from_millis(future))
+    );
     store.assert_sound().await;
 }
 
 #[tokio::test]
 async fn counters_that_disagree_with_the_log_are_counted_again_and_put_right() {
     let entry = |number: i64| {
-        cmd("ZADD").arg("audit:entries").arg(number).arg(format!(r#"{{"action":"save","entityType":"projects","n":{number}}}"#)).clone()
+        cmd("ZADD")
+            .arg("audit:entries")
+            .arg(number)
+            .arg(format!(
+                r#"{{"action":"save","entityType":"projects","n":{number}}}"#
+            ))
+            .clone()
     };
     let disturbances = [
-        vec![cmd("HSET").arg("audit:stats").arg("action:update").arg(99).clone()],
-        vec![cmd("HSET").arg("audit:stats").arg("action:update").arg("many").clone()],
-        vec![cmd("HSET").arg("audit:stats").arg("source:cms").arg(1).clone()],
-        vec![cmd("HSET").arg("audit:stats").arg("source:mcp").arg(-1).clone()],
-        vec![cmd("HINCRBY").arg("audit:stats").arg("action:save").arg(1).clone(), entry(1)],
+        vec![
+            cmd("HSET")
+                .arg("audit:stats")
+                .arg("action:update")
+                .arg(99)
+                .clone(),
+        ],
+        vec![
+            cmd("HSET")
+                .arg("audit:stats")
+                .arg("action:update")
+                .arg("many")
+                .clone(),
+        ],
+        vec![
+            cmd("HSET")
+                .arg("audit:stats")
+                .arg("source:cms")
+                .arg(1)
+                .clone(),
+        ],
+        vec![
+            cmd("HSET")
+                .arg("audit:stats")
+                .arg("source:mcp")
+                .arg(-1)
+                .clone(),
+        ],
+        vec![
+            cmd("HINCRBY")
+                .arg("audit:stats")
+                .arg("action:save")
+                .arg(1)
+                .clone(),
+            entry(1),
+        ],
         vec![entry(2), entry(3)],
-        vec![cmd("HDEL").arg("audit:stats").arg("entityType:project").clone()],
+        vec![
+            cmd("HDEL")
+                .arg("audit:stats")
+                .arg("entityType:project")
+                .clone(),
+        ],
         vec![cmd("DEL").arg("audit:stats").clone()],
-        vec![cmd("ZADD").arg("audit:entries").arg(7).arg(b"{\"action\":\"\xff\"}").clone()],
+        vec![
+            cmd("ZADD")
+                .arg("audit:entries")
+                .arg(7)
+                .arg(b"{\"action\":\"\xff\"}")
+                .clone(),
+        ],
     ];
     let store = Store::redis();
     let key = project_key("a");
@@ -518,7 +885,10 @@ async fn counters_that_disagree_with_the_log_are_counted_again_and_put_right() {
     for disturbance in disturbances {
         println!(
             "--- {:?}",
-            disturbance.iter().map(|command| String::from_utf8_lossy(&command.get_packed_command()).into_owned()).collect::<Vec<_>>()
+            disturbance
+                .iter()
+                .map(|command| String::from_utf8_lossy(&command.get_packed_command()).into_owned())
+                .collect::<Vec<_>>()
         );
         for command in &disturbance {
             store.server().run::<redis::Value>(command);
@@ -537,16 +907,32 @@ async fn counters_that_disagree_with_the_log_are_counted_again_and_put_right() {
 #[tokio::test]
 async fn counters_of_entries_without_labels_are_counted_once_and_then_believed() {
     let store = Store::redis();
-    store.repository.carry(&legacy_entries(), clock()).await.unwrap();
+    store
+        .repository
+        .carry(&legacy_entries(), clock())
+        .await
+        .unwrap();
     let first = store.repository.audit_stats().await.unwrap();
-    let counted: BTreeMap<String, String> = store.server().run(cmd("HGETALL").arg("internal:unlabelled"));
-    assert_eq!(counted.values().map(|count| count.parse::<u64>().unwrap()).sum::<u64>(), 2, "{counted:?}");
+    let counted: BTreeMap<String, String> = store
+        .server()
+        .run(cmd("HGETALL").arg("internal:unlabelled"));
+    assert_eq!(
+        counted
+            .values()
+            .map(|count| count.parse::<u64>().unwrap())
+            .sum::<u64>(),
+        2,
+        "{counted:?}"
+    );
     store.server().run::<()>(cmd("CONFIG").arg("RESETSTAT"));
 
     assert_eq!(store.repository.audit_stats().await.unwrap(), first);
 
     let commands: String = store.server().run(cmd("INFO").arg("commandstats"));
-    assert!(!commands.contains("cmdstat_zrange:"), "the log was read again: {commands}");
+    assert!(
+        !commands.contains("cmdstat_zrange:"),
+        "the log was read again: {commands}"
+    );
 }
 
 /// How a commit finds out what its user may do.
@@ -586,7 +972,10 @@ async fn check_refused(rules: &[&str], proof: Proof) {
 
     let result = limited.commit(&change, &once()).await;
 
-    assert!(matches!(&result, Err(StoreError::ReadOnly(reason)) if !reason.is_empty()), "{rules:?}, {proof:?}: {result:?}");
+    assert!(
+        matches!(&result, Err(StoreError::ReadOnly(reason)) if !reason.is_empty()),
+        "{rules:?}, {proof:?}: {result:?}"
+    );
     assert_eq!(store.server().dump(), before, "{rules:?}, {proof:?}");
 
     // With all rights the same commit applies, so it is the missing one that was noticed.
@@ -598,7 +987,9 @@ async fn check_refused(rules: &[&str], proof: Proof) {
 
 #[tokio::test]
 async fn a_user_who_lacks_any_of_the_writing_commands_writes_nothing_and_is_told_so() {
-    for command in ["-set", "-hset", "-zadd", "-sadd", "-srem", "-del", "-@write"] {
+    for command in [
+        "-set", "-hset", "-zadd", "-sadd", "-srem", "-del", "-@write",
+    ] {
         for proof in [Proof::Asked, Proof::Tried] {
             check_refused(&["~*", "resetchannels", "+@all", command], proof).await;
         }
@@ -609,18 +1000,40 @@ async fn a_user_who_lacks_any_of_the_writing_commands_writes_nothing_and_is_told
 async fn a_key_prefix_with_blanks_is_named_whole_when_a_command_is_refused() {
     let store = Store::redis();
     let user = store.server().user("limited", &["~*", "+@all", "-zadd"]);
-    let location = Location::Redis { write: Some(user), read: None, key_prefix: "my  site :".to_owned() };
+    let location = Location::Redis {
+        write: Some(user),
+        read: None,
+        key_prefix: "my  site :".to_owned(),
+    };
 
-    let result = open(&location).unwrap().repository.commit(&[creation(&project_key("a"), project("a"))], &once()).await;
+    let result = open(&location)
+        .unwrap()
+        .repository
+        .commit(&[creation(&project_key("a"), project("a"))], &once())
+        .await;
 
-    let Err(StoreError::ReadOnly(reason)) = result else { panic!("{result:?}") };
-    assert!(reason.contains("`ZADD my  site :audit:entries`"), "{reason}");
+    let Err(StoreError::ReadOnly(reason)) = result else {
+        panic!("{result:?}")
+    };
+    assert!(
+        reason.contains("`ZADD my  site :audit:entries`"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
 async fn a_user_who_may_run_no_scripts_writes_nothing_and_is_told_so() {
-    for commands in [["-evalsha", "-eval"].as_slice(), &["-evalsha"], &["-eval"], &["-@scripting"]] {
-        check_refused(&[["~*", "+@all"].as_slice(), commands].concat(), Proof::Asked).await;
+    for commands in [
+        ["-evalsha", "-eval"].as_slice(),
+        &["-evalsha"],
+        &["-eval"],
+        &["-@scripting"],
+    ] {
+        check_refused(
+            &[["~*", "+@all"].as_slice(), commands].concat(),
+            Proof::Asked,
+        )
+        .await;
     }
 }
 
@@ -632,7 +1045,9 @@ async fn a_user_who_lacks_a_reading_command_writes_nothing() {
     create_sound(&*store.repository, &key).await;
     for command in ["get", "sismember", "zrange", "hmget"] {
         let change = [change(&*store.repository, &key, json!({"title": command})).await];
-        let user = store.server().user("limited", &["~*", "+@all", &format!("-{command}")]);
+        let user = store
+            .server()
+            .user("limited", &["~*", "+@all", &format!("-{command}")]);
         let before = store.server().dump();
 
         let result = store_for(Some(user), None).commit(&change, &once()).await;
@@ -647,7 +1062,11 @@ async fn a_user_who_lacks_a_reading_command_writes_nothing() {
 async fn a_user_without_any_of_the_keys_writes_nothing_and_is_told_so() {
     let all = ["~data:*", "~index:*", "~audit:*", "~cache:*", "~internal:*"];
     for missing in all {
-        let rules: Vec<&str> = all.into_iter().filter(|pattern| *pattern != missing).chain(["+@all"]).collect();
+        let rules: Vec<&str> = all
+            .into_iter()
+            .filter(|pattern| *pattern != missing)
+            .chain(["+@all"])
+            .collect();
         for proof in [Proof::Asked, Proof::Tried] {
             check_refused(&rules, proof).await;
         }
@@ -659,15 +1078,27 @@ async fn a_user_without_any_of_the_keys_writes_nothing_and_is_told_so() {
 async fn a_user_with_no_more_rights_than_needed_does_everything() {
     let store = Store::redis();
     let commands = "+get +mget +set +del +type +sadd +srem +sismember +smembers +zadd +zrange +zcard +hset +hmget +hgetall +hdel +eval +evalsha +multi +exec";
-    let rules: Vec<&str> =
-        "~data:* ~index:* ~audit:* ~cache:* ~internal:* resetchannels -@all".split(' ').chain(commands.split(' ')).collect();
+    let rules: Vec<&str> = "~data:* ~index:* ~audit:* ~cache:* ~internal:* resetchannels -@all"
+        .split(' ')
+        .chain(commands.split(' '))
+        .collect();
     let limited = store_for(Some(store.server().user("limited", &rules)), None);
     let key = project_key("a");
 
     create_sound(&*limited, &key).await;
-    update(&*limited, &key, json!({"metadata": {"status": "published", "featured": true}})).await;
+    update(
+        &*limited,
+        &key,
+        json!({"metadata": {"status": "published", "featured": true}}),
+    )
+    .await;
     limited.carry(&legacy_entries(), clock()).await.unwrap();
-    update(&*limited, &key, json!({"metadata": {"status": "draft", "featured": false}})).await;
+    update(
+        &*limited,
+        &key,
+        json!({"metadata": {"status": "draft", "featured": false}}),
+    )
+    .await;
 
     soundness::assert_sound(&*limited).await;
     store.assert_sound().await;
@@ -676,7 +1107,13 @@ async fn a_user_with_no_more_rights_than_needed_does_everything() {
 #[tokio::test]
 async fn a_user_without_rights_on_channels_writes() {
     let store = Store::redis();
-    let limited = store_for(Some(store.server().user("limited", &["~*", "resetchannels", "+@all", "-publish", "-@pubsub"])), None);
+    let limited = store_for(
+        Some(store.server().user(
+            "limited",
+            &["~*", "resetchannels", "+@all", "-publish", "-@pubsub"],
+        )),
+        None,
+    );
 
     create_sound(&*limited, &project_key("a")).await;
     update(&*limited, &project_key("a"), json!({"title": "New"})).await;
@@ -692,9 +1129,18 @@ async fn filled() -> Store {
     let store = Store::redis();
     for id in ["a", "b"] {
         create_sound(&*store.repository, &project_key(id)).await;
-        update(&*store.repository, &project_key(id), json!({"title": "New"})).await;
+        update(
+            &*store.repository,
+            &project_key(id),
+            json!({"title": "New"}),
+        )
+        .await;
     }
-    store.repository.carry(&legacy_entries(), clock()).await.unwrap();
+    store
+        .repository
+        .carry(&legacy_entries(), clock())
+        .await
+        .unwrap();
     store.repository.audit_stats().await.unwrap();
     store
 }
@@ -710,7 +1156,11 @@ async fn a_reading_user_reads_everything() {
     assert_eq!(log.seq, 4);
     let operation = once();
     assert!(reader.outcome(&operation).await.unwrap().is_none());
-    let words = ListQuery { words: ListQuery::words_of("new"), limit: 10, ..ListQuery::default() };
+    let words = ListQuery {
+        words: ListQuery::words_of("new"),
+        limit: 10,
+        ..ListQuery::default()
+    };
     assert_eq!(reader.list(Kind::Project, &words).await.unwrap().total, 2);
     assert_eq!(store.server().dump(), before);
 }
@@ -718,12 +1168,15 @@ async fn a_reading_user_reads_everything() {
 #[tokio::test]
 async fn a_reading_user_counts_wrong_counters_again_and_leaves_them() {
     let store = filled().await;
-    store.server().run::<()>(cmd("HSET").arg("audit:stats").arg("action:update").arg(99));
+    store
+        .server()
+        .run::<()>(cmd("HSET").arg("audit:stats").arg("action:update").arg(99));
     let before = store.server().dump();
 
-    for reader in
-        [store_for(None, Some(store.server().user("reader", &READ_ONLY))), store_for(Some(store.server().user("reader", &READ_ONLY)), None)]
-    {
+    for reader in [
+        store_for(None, Some(store.server().user("reader", &READ_ONLY))),
+        store_for(Some(store.server().user("reader", &READ_ONLY)), None),
+    ] {
         soundness::assert_sound(&*reader).await;
     }
 
@@ -738,10 +1191,21 @@ async fn a_reading_user_alone_makes_a_store_that_takes_no_writes() {
 
     for reader in [store_for(None, Some(user())), store_for(Some(user()), None)] {
         let written = try_update(&*reader, &project_key("a"), json!({"title": "Newer"})).await;
-        let carried = reader.carry(&[portfolio_mcp::domain::StoredEntry::parse("{}".to_owned())], clock()).await;
+        let carried = reader
+            .carry(
+                &[portfolio_mcp::domain::StoredEntry::parse("{}".to_owned())],
+                clock(),
+            )
+            .await;
 
-        assert!(matches!(&written, Err(StoreError::ReadOnly(_))), "{written:?}");
-        assert!(matches!(&carried, Err(StoreError::ReadOnly(_))), "{carried:?}");
+        assert!(
+            matches!(&written, Err(StoreError::ReadOnly(_))),
+            "{written:?}"
+        );
+        assert!(
+            matches!(&carried, Err(StoreError::ReadOnly(_))),
+            "{carried:?}"
+        );
     }
     assert_eq!(store.server().dump(), before);
 }
@@ -766,27 +1230,50 @@ async fn a_reading_and_a_writing_user_together_do_everything() {
 async fn a_wrong_password_is_said_and_is_no_outage_of_unknown_outcome() {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("a")).await;
-    let change = change(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+    let change = change(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
     store.server().user("known", &["~*", "+@all"]);
-    let url = RedisUrl::parse(&format!("redis://known:wr0ng@127.0.0.1:{}", store.server().port())).unwrap();
+    let url = RedisUrl::parse(&format!(
+        "redis://known:wr0ng@127.0.0.1:{}",
+        store.server().port()
+    ))
+    .unwrap();
     let stranger = store_for(Some(url), None);
 
-    let read = stranger.get(&project_key("a"), Purpose::Show).await.unwrap_err();
+    let read = stranger
+        .get(&project_key("a"), Purpose::Show)
+        .await
+        .unwrap_err();
     let written = stranger.commit(&[change], &once()).await.unwrap_err();
 
     for error in [read, written] {
-        assert!(matches!(&error, StoreError::Refused(problem) if problem.contains("password") && !problem.contains("wr0ng")), "{error:?}");
+        assert!(
+            matches!(&error, StoreError::Refused(problem) if problem.contains("password") && !problem.contains("wr0ng")),
+            "{error:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_replica_takes_no_writes_and_answers_reads() {
     let primary = RedisServer::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]);
-    let replica = RedisServer::start_with(&["--save", "", "--replicaof", "127.0.0.1", &primary.port().to_string()]);
+    let replica = RedisServer::start_with(&[
+        "--save",
+        "",
+        "--replicaof",
+        "127.0.0.1",
+        &primary.port().to_string(),
+    ]);
     let on_primary = store_for(Some(primary.redis_url()), None);
     let key = project_key("a");
     create_sound(&*on_primary, &key).await;
-    wait_until("the replica has the primary's content", || (replica.dump() == primary.dump()).then_some(()));
+    wait_until("the replica has the primary's content", || {
+        (replica.dump() == primary.dump()).then_some(())
+    });
     let before = replica.dump();
 
     for proof in [Proof::Asked, Proof::Tried] {
@@ -795,7 +1282,10 @@ async fn a_replica_takes_no_writes_and_answers_reads() {
 
         let result = try_update(&*on_replica, &key, json!({"title": "New"})).await;
 
-        assert!(matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("replica")), "{proof:?}: {result:?}");
+        assert!(
+            matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("replica")),
+            "{proof:?}: {result:?}"
+        );
         assert_eq!(replica.dump(), before, "{proof:?}");
         assert!(on_replica.get(&key, Purpose::Show).await.unwrap().is_some());
         // Its own writes wait a moment now, and so does what is read for them.
@@ -814,18 +1304,30 @@ async fn a_full_database_takes_no_writes_and_answers_reads() {
         let repository = store_for(Some(line.redis_url()), None);
         let change = [change(&*repository, &key, json!({"title": "New"})).await];
         let before = store.server().dump();
-        store.server().run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
+        store
+            .server()
+            .run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
 
         let result = repository.commit(&change, &once()).await;
 
-        assert!(matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("full")), "{proof:?}: {result:?}");
+        assert!(
+            matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("full")),
+            "{proof:?}: {result:?}"
+        );
         assert_eq!(store.server().dump(), before, "{proof:?}");
 
-        store.server().run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(0));
+        store
+            .server()
+            .run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(0));
         let waiting = repository.commit(&change, &once()).await;
-        assert!(matches!(&waiting, Err(StoreError::Paused { .. })), "it is not asked again at once: {waiting:?}");
+        assert!(
+            matches!(&waiting, Err(StoreError::Paused { .. })),
+            "it is not asked again at once: {waiting:?}"
+        );
         tokio::time::timeout(PATIENCE, async {
-            while let Err(StoreError::Paused { retry_after, .. }) = repository.commit(&change, &once()).await {
+            while let Err(StoreError::Paused { retry_after, .. }) =
+                repository.commit(&change, &once()).await
+            {
                 tokio::time::sleep(retry_after).await;
             }
         })
@@ -844,7 +1346,12 @@ async fn a_server_that_cannot_be_asked_for_rights_is_written_to_all_the_same() {
     let key = project_key("a");
 
     create_sound(&*repository, &key).await;
-    update(&*repository, &key, json!({"metadata": {"status": "published", "featured": true}})).await;
+    update(
+        &*repository,
+        &key,
+        json!({"metadata": {"status": "published", "featured": true}}),
+    )
+    .await;
 
     assert!(line.aged() > 0);
     assert_eq!(store.assert_sound().await.seq, 2);
@@ -868,12 +1375,20 @@ async fn a_server_that_forgot_the_script_is_told_again() {
 #[tokio::test]
 async fn the_older_redis_protocol_gives_the_same() {
     let store = filled().await;
-    store.server().run::<()>(cmd("ZADD").arg("audit:entries").arg(5).arg("not JSON"));
-    let older = store_for(Some(RedisUrl::parse(&format!("{}/?protocol=resp2", store.server().url())).unwrap()), None);
+    store
+        .server()
+        .run::<()>(cmd("ZADD").arg("audit:entries").arg(5).arg("not JSON"));
+    let older = store_for(
+        Some(RedisUrl::parse(&format!("{}/?protocol=resp2", store.server().url())).unwrap()),
+        None,
+    );
 
     update(&*older, &project_key("a"), json!({"title": "Over RESP2"})).await;
 
-    let (old, new) = (soundness::assert_sound(&*older).await, store.assert_sound().await);
+    let (old, new) = (
+        soundness::assert_sound(&*older).await,
+        store.assert_sound().await,
+    );
     assert_eq!(old.entries, new.entries);
     assert_eq!(old.stats, new.stats);
 }
@@ -885,10 +1400,15 @@ async fn a_store_may_be_made_before_its_server_is_there() {
     server.kill9();
 
     let read = store.get(&project_key("a"), Purpose::Show).await;
-    let written = store.commit(&[creation(&project_key("a"), project("a"))], &once()).await;
+    let written = store
+        .commit(&[creation(&project_key("a"), project("a"))], &once())
+        .await;
 
     assert!(matches!(&read, Err(StoreError::Unavailable(_))), "{read:?}");
-    assert!(matches!(&written, Err(StoreError::Unavailable(_))), "nothing was sent, and that is known: {written:?}");
+    assert!(
+        matches!(&written, Err(StoreError::Unavailable(_))),
+        "nothing was sent, and that is known: {written:?}"
+    );
 
     server.restart();
     create_sound(&*store, &project_key("a")).await;

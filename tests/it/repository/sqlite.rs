@@ -14,7 +14,10 @@ use crate::support::{
 
 /// Runs statements as another program would.
 fn by_hand(store: &Store, sql: &str) {
-    Connection::open(store.file()).unwrap().execute_batch(sql).unwrap();
+    Connection::open(store.file())
+        .unwrap()
+        .execute_batch(sql)
+        .unwrap();
 }
 
 /// What a stored text that is no document is called, by each way of reading one document.
@@ -23,7 +26,10 @@ async fn check_corrupt(sql_value: &str, expected: &str) {
     for id in ["bad", "sound"] {
         create_sound(&*store.repository, &project_key(id)).await;
     }
-    by_hand(&store, &format!("UPDATE documents SET text = {sql_value} WHERE id = 'bad'"));
+    by_hand(
+        &store,
+        &format!("UPDATE documents SET text = {sql_value} WHERE id = 'bad'"),
+    );
 
     for purpose in [Purpose::Show, Purpose::Change] {
         match store.repository.get(&project_key("bad"), purpose).await {
@@ -34,10 +40,28 @@ async fn check_corrupt(sql_value: &str, expected: &str) {
             other => panic!("not corrupt: {other:?}"),
         }
     }
-    let page = store.repository.list(Kind::Project, &ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap();
-    assert_eq!((page.records.len(), page.total), (1, 1), "a list leaves it out");
+    let page = store
+        .repository
+        .list(
+            Kind::Project,
+            &ListQuery {
+                limit: 10,
+                ..ListQuery::default()
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.records.len(), page.total),
+        (1, 1),
+        "a list leaves it out"
+    );
     assert_eq!(page.unreadable.len(), 1);
-    assert!(page.unreadable[0].contains("bad"), "and names it: {:?}", page.unreadable);
+    assert!(
+        page.unreadable[0].contains("bad"),
+        "and names it: {:?}",
+        page.unreadable
+    );
 }
 
 #[tokio::test]
@@ -63,19 +87,53 @@ async fn a_text_that_was_edited_by_hand_is_read_versioned_and_listed_as_it_is() 
     store.repository.get(&key, Purpose::Show).await.unwrap();
     let text = r#" {"id":"a", "n":1.0, "tags":["Mine"], "metadata":{"status":"archived"}} "#;
 
-    by_hand(&store, &format!("UPDATE documents SET text = '{text}' WHERE id = 'a'"));
+    by_hand(
+        &store,
+        &format!("UPDATE documents SET text = '{text}' WHERE id = 'a'"),
+    );
 
-    let record = store.repository.get(&key, Purpose::Change).await.unwrap().unwrap();
+    let record = store
+        .repository
+        .get(&key, Purpose::Change)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(record.text(), text);
     assert_eq!(record.version(), &Version::of(text.as_bytes()));
     for query in [
-        ListQuery { status: Some("archived".to_owned()), ..ListQuery::default() },
-        ListQuery { tag: Some("mine".to_owned()), ..ListQuery::default() },
+        ListQuery {
+            status: Some("archived".to_owned()),
+            ..ListQuery::default()
+        },
+        ListQuery {
+            tag: Some("mine".to_owned()),
+            ..ListQuery::default()
+        },
     ] {
-        assert_eq!(store.repository.list(Kind::Project, &ListQuery { limit: 10, ..query }).await.unwrap().total, 1);
+        assert_eq!(
+            store
+                .repository
+                .list(Kind::Project, &ListQuery { limit: 10, ..query })
+                .await
+                .unwrap()
+                .total,
+            1
+        );
     }
-    let drafts = ListQuery { status: Some("draft".to_owned()), limit: 10, ..ListQuery::default() };
-    assert_eq!(store.repository.list(Kind::Project, &drafts).await.unwrap().total, 0);
+    let drafts = ListQuery {
+        status: Some("draft".to_owned()),
+        limit: 10,
+        ..ListQuery::default()
+    };
+    assert_eq!(
+        store
+            .repository
+            .list(Kind::Project, &drafts)
+            .await
+            .unwrap()
+            .total,
+        0
+    );
 }
 
 #[tokio::test]
@@ -89,8 +147,16 @@ async fn a_change_of_a_text_that_was_edited_by_hand_since_conflicts() {
     let result = store.repository.commit(&[late], &once()).await;
 
     assert!(matches!(result, Err(StoreError::Conflict)), "{result:?}");
-    assert_eq!(stored(&*store.repository, &key).await, Some(format!("{} ", json!(project("a")))));
-    update(&*store.repository, &key, json!({"title": "On the new text"})).await;
+    assert_eq!(
+        stored(&*store.repository, &key).await,
+        Some(format!("{} ", json!(project("a"))))
+    );
+    update(
+        &*store.repository,
+        &key,
+        json!({"title": "On the new text"}),
+    )
+    .await;
     assert_eq!(store.assert_sound_but(&[key]).await.seq, 2);
 }
 
@@ -112,12 +178,23 @@ async fn a_change_of_a_row_that_was_deleted_by_hand_since_conflicts() {
 async fn tables_of_other_programs_in_the_file_are_never_touched() {
     let store = Store::sqlite();
     create_sound(&*store.repository, &project_key("a")).await;
-    by_hand(&store, "CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('theirs')");
+    by_hand(
+        &store,
+        "CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('theirs')",
+    );
 
-    update(&*store.repository, &project_key("a"), json!({"title": "New"})).await;
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
 
     store.assert_sound().await;
-    let notes: String = Connection::open(store.file()).unwrap().query_row("SELECT text FROM notes", [], |row| row.get(0)).unwrap();
+    let notes: String = Connection::open(store.file())
+        .unwrap()
+        .query_row("SELECT text FROM notes", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(notes, "theirs");
 }
 
@@ -127,9 +204,16 @@ async fn readers_and_a_writer_do_not_wait_for_each_other() {
     create_sound(&*store.repository, &project_key("a")).await;
 
     let writer = Connection::open(store.file()).unwrap();
-    writer.execute_batch("BEGIN IMMEDIATE; DELETE FROM documents").unwrap();
+    writer
+        .execute_batch("BEGIN IMMEDIATE; DELETE FROM documents")
+        .unwrap();
 
-    assert!(stored(&*store.repository, &project_key("a")).await.is_some(), "what is not committed is not read");
+    assert!(
+        stored(&*store.repository, &project_key("a"))
+            .await
+            .is_some(),
+        "what is not committed is not read"
+    );
 
     writer.execute_batch("ROLLBACK").unwrap();
     store.assert_sound().await;
@@ -141,7 +225,12 @@ async fn a_file_that_nobody_has_open_is_whole_by_itself() {
     let mut store = Store::sqlite();
     for id in ["a", "b"] {
         create_sound(&*store.repository, &project_key(id)).await;
-        update(&*store.repository, &project_key(id), json!({"title": "New"})).await;
+        update(
+            &*store.repository,
+            &project_key(id),
+            json!({"title": "New"}),
+        )
+        .await;
     }
     store.reopen();
     let moved = Store::sqlite();

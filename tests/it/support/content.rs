@@ -6,7 +6,10 @@ use std::{
 };
 
 use portfolio_mcp::{
-    domain::{Change, Circumstances, DocumentKey, Kind, Operation, Origin, Source, StoredEntry, Timestamp, Update},
+    domain::{
+        Change, Circumstances, DocumentKey, Kind, Operation, Origin, Source, StoredEntry,
+        Timestamp, Update,
+    },
     store::{Committed, Purpose, Repository, StoreError},
 };
 use serde_json::{Map, Value, json};
@@ -25,7 +28,11 @@ pub(crate) fn now() -> Timestamp {
 /// A text that no other call gives, in this process or another.
 pub(crate) fn unique(name: &str) -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    format!("{name}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{name}-{}-{}",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 pub(crate) fn project_key(id: &str) -> DocumentKey {
@@ -100,21 +107,38 @@ pub(crate) fn with(document: &Document, patch: Value) -> Document {
 /// The documents of a folder of this repository, such as `tests/fixtures/published`, each with the id to store it under.
 pub(crate) fn folder(path: &str) -> Vec<(DocumentKey, Document)> {
     let read = |kind: Kind| {
-        let file = format!("{}/{path}/{}.json", env!("CARGO_MANIFEST_DIR"), kind.plural());
-        let documents: Vec<Document> = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-        documents.into_iter().enumerate().map(move |(index, document)| {
-            let id = document.get("id").and_then(Value::as_str).map_or_else(|| format!("nameless-{index}"), ToOwned::to_owned);
-            (DocumentKey::new(kind, id), document)
-        })
+        let file = format!(
+            "{}/{path}/{}.json",
+            env!("CARGO_MANIFEST_DIR"),
+            kind.plural()
+        );
+        let documents: Vec<Document> =
+            serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        documents
+            .into_iter()
+            .enumerate()
+            .map(move |(index, document)| {
+                let id = document
+                    .get("id")
+                    .and_then(Value::as_str)
+                    .map_or_else(|| format!("nameless-{index}"), ToOwned::to_owned);
+                (DocumentKey::new(kind, id), document)
+            })
     };
     Kind::ALL.into_iter().flat_map(read).collect()
 }
 
 /// Entries that older programs wrote, oldest first.
 pub(crate) fn legacy_entries() -> Vec<StoredEntry> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/legacy/audit.json");
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/legacy/audit.json"
+    );
     let entries: Vec<Value> = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
-    entries.into_iter().map(|entry| StoredEntry::parse(entry.to_string())).collect()
+    entries
+        .into_iter()
+        .map(|entry| StoredEntry::parse(entry.to_string()))
+        .collect()
 }
 
 /// An operation that nothing else repeats.
@@ -124,7 +148,12 @@ pub(crate) fn once() -> Operation {
 
 /// What a write of now is recorded with.
 pub(crate) fn circumstances(operation: &Operation) -> Circumstances {
-    Circumstances { origin: Origin::new(Source::Mcp), operation: operation.clone(), entry_id: unique("entry"), now: now() }
+    Circumstances {
+        origin: Origin::new(Source::Mcp),
+        operation: operation.clone(),
+        entry_id: unique("entry"),
+        now: now(),
+    }
 }
 
 pub(crate) fn creation(key: &DocumentKey, document: Document) -> Change {
@@ -137,8 +166,17 @@ pub(crate) async fn change(repository: &dyn Repository, key: &DocumentKey, patch
 }
 
 /// The same, under the name of an operation.
-pub(crate) async fn change_for(repository: &dyn Repository, key: &DocumentKey, patch: Value, operation: &Operation) -> Change {
-    let current = repository.get(key, Purpose::Change).await.unwrap().unwrap_or_else(|| panic!("there is no {key}"));
+pub(crate) async fn change_for(
+    repository: &dyn Repository,
+    key: &DocumentKey,
+    patch: Value,
+    operation: &Operation,
+) -> Change {
+    let current = repository
+        .get(key, Purpose::Change)
+        .await
+        .unwrap()
+        .unwrap_or_else(|| panic!("there is no {key}"));
     match Change::update(&current, &object(patch), circumstances(operation)) {
         Ok(Update::Change(change, _)) => *change,
         Ok(Update::Nothing) => panic!("the patch changes nothing"),
@@ -147,8 +185,15 @@ pub(crate) async fn change_for(repository: &dyn Repository, key: &DocumentKey, p
 }
 
 /// Stores a document where there is none.
-pub(crate) async fn create(repository: &dyn Repository, key: &DocumentKey, document: Document) -> Committed {
-    repository.commit(&[creation(key, document)], &once()).await.unwrap()
+pub(crate) async fn create(
+    repository: &dyn Repository,
+    key: &DocumentKey,
+    document: Document,
+) -> Committed {
+    repository
+        .commit(&[creation(key, document)], &once())
+        .await
+        .unwrap()
 }
 
 /// Stores a sound document of either kind.
@@ -157,16 +202,28 @@ pub(crate) async fn create_sound(repository: &dyn Repository, key: &DocumentKey)
 }
 
 /// Changes a document as it is now.
-pub(crate) async fn update(repository: &dyn Repository, key: &DocumentKey, patch: Value) -> Committed {
+pub(crate) async fn update(
+    repository: &dyn Repository,
+    key: &DocumentKey,
+    patch: Value,
+) -> Committed {
     try_update(repository, key, patch).await.unwrap()
 }
 
-pub(crate) async fn try_update(repository: &dyn Repository, key: &DocumentKey, patch: Value) -> Result<Committed, StoreError> {
+pub(crate) async fn try_update(
+    repository: &dyn Repository,
+    key: &DocumentKey,
+    patch: Value,
+) -> Result<Committed, StoreError> {
     let change = change(repository, key, patch).await;
     repository.commit(&[change], &once()).await
 }
 
 /// The stored text of a document.
 pub(crate) async fn stored(repository: &dyn Repository, key: &DocumentKey) -> Option<String> {
-    repository.get(key, Purpose::Show).await.unwrap().map(|record| record.text().to_owned())
+    repository
+        .get(key, Purpose::Show)
+        .await
+        .unwrap()
+        .map(|record| record.text().to_owned())
 }

@@ -22,13 +22,19 @@ pub(crate) struct Response {
 impl Response {
     /// The first header of that name, whatever its case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// The whole body, in its parts or not.
     pub(crate) fn text(mut self) -> String {
         let mut body = Vec::new();
-        if self.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        if self
+            .header("transfer-encoding")
+            .is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+        {
             while let Some(chunk) = self.chunk() {
                 body.extend(chunk);
             }
@@ -44,7 +50,8 @@ impl Response {
     /// The body as JSON.
     pub(crate) fn json(self) -> Value {
         let text = self.text();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("a body that is not JSON ({error}): {text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("a body that is not JSON ({error}): {text}"))
     }
 
     /// The next part of a chunked body; `None` at its end, or when the connection ends.
@@ -60,10 +67,23 @@ impl Response {
 }
 
 /// Sends a request and reads the answer up to its body. `Host` and `Content-Length` are added unless they are given.
-pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+pub(crate) fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Response {
     let mut request = format!("{method} {path} HTTP/1.1\r\n");
-    let own = [("Host", address.to_string()), ("Content-Length", body.len().to_string())];
-    for (name, value) in own.iter().filter(|(name, _)| !headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name))) {
+    let own = [
+        ("Host", address.to_string()),
+        ("Content-Length", body.len().to_string()),
+    ];
+    for (name, value) in own.iter().filter(|(name, _)| {
+        !headers
+            .iter()
+            .any(|(given, _)| given.eq_ignore_ascii_case(name))
+    }) {
         let _ = write!(request, "{name}: {value}\r\n");
     }
     for (name, value) in headers {
@@ -81,15 +101,25 @@ pub(crate) fn send_raw(address: SocketAddr, request: &[u8]) -> Response {
     let mut rest = BufReader::new(stream);
     let mut line = String::new();
     rest.read_line(&mut line).unwrap();
-    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no HTTP answer: {line:?}"));
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("no HTTP answer: {line:?}"));
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
         rest.read_line(&mut line).unwrap();
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    Response { status, headers, rest }
+    Response {
+        status,
+        headers,
+        rest,
+    }
 }
 
 #[cfg(test)]
@@ -117,14 +147,19 @@ mod tests {
     fn a_request_holds_each_header_once_and_the_body() {
         let (request, response) = check("HTTP/1.1 202 Accepted\r\n\r\n");
 
-        assert_eq!(request, "POST /x HTTP/1.1\r\nContent-Length: 2\r\nhost: example.com\r\n\r\n{}");
+        assert_eq!(
+            request,
+            "POST /x HTTP/1.1\r\nContent-Length: 2\r\nhost: example.com\r\n\r\n{}"
+        );
         assert_eq!((response.status, response.text().as_str()), (202, ""));
     }
 
     #[test]
     fn a_body_is_read_by_its_length_or_in_its_chunks() {
         let (_, by_length) = check("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}beyond");
-        let (_, chunked) = check("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n");
+        let (_, chunked) = check(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
+        );
 
         assert_eq!(by_length.json(), chunked.json());
     }

@@ -25,7 +25,11 @@ impl Home {
         let data = self.path().join("data");
         fs::create_dir_all(&data).unwrap();
         let mut command = Command::new(program);
-        command.env_clear().env("HOME", self.path()).env("XDG_DATA_HOME", data).current_dir(self.path());
+        command
+            .env_clear()
+            .env("HOME", self.path())
+            .env("XDG_DATA_HOME", data)
+            .current_dir(self.path());
         if let Some(path) = env::var_os("PATH") {
             command.env("PATH", path);
         }

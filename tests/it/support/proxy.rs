@@ -98,8 +98,18 @@ impl State {
 impl Proxy {
     /// A line to `target`, a port of this machine. It lives as long as the test's runtime.
     pub(crate) async fn start(target: u16) -> Self {
-        let state = Arc::new(State { mode: Mutex::new(Mode::Pass), cuts: AtomicUsize::new(0), aged: AtomicUsize::new(0) });
-        let mut proxy = Self { port: free_port(), target, state, listening: None, cut_all: watch::Sender::new(0) };
+        let state = Arc::new(State {
+            mode: Mutex::new(Mode::Pass),
+            cuts: AtomicUsize::new(0),
+            aged: AtomicUsize::new(0),
+        });
+        let mut proxy = Self {
+            port: free_port(),
+            target,
+            state,
+            listening: None,
+            cut_all: watch::Sender::new(0),
+        };
         while !proxy.listen().await {
             proxy.port = free_port();
         }
@@ -118,7 +128,11 @@ impl Proxy {
 
     /// The same for a user that [`RedisServer::user`](super::redis_server::RedisServer::user) made.
     pub(crate) fn redis_url_of(&self, user: &str) -> RedisUrl {
-        RedisUrl::parse(&format!("redis://{user}:{PASSWORD}@127.0.0.1:{}", self.port)).unwrap()
+        RedisUrl::parse(&format!(
+            "redis://{user}:{PASSWORD}@127.0.0.1:{}",
+            self.port
+        ))
+        .unwrap()
     }
 
     /// What the line does from now on.
@@ -131,7 +145,11 @@ impl Proxy {
             }
             self.cut_all.send_modify(|times| *times += 1);
         } else if self.listening.is_none() {
-            assert!(self.listen().await, "the line's port {} was taken while it was down", self.port);
+            assert!(
+                self.listen().await,
+                "the line's port {} was taken while it was down",
+                self.port
+            );
         }
     }
 
@@ -146,12 +164,20 @@ impl Proxy {
     }
 
     async fn listen(&mut self) -> bool {
-        let Ok(listener) = TcpListener::bind(("127.0.0.1", self.port)).await else { return false };
-        let (target, state, cut_all) = (self.target, Arc::clone(&self.state), self.cut_all.subscribe());
+        let Ok(listener) = TcpListener::bind(("127.0.0.1", self.port)).await else {
+            return false;
+        };
+        let (target, state, cut_all) = (
+            self.target,
+            Arc::clone(&self.state),
+            self.cut_all.subscribe(),
+        );
         self.listening = Some(tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // A server that is down refuses; the client then sees its connection end.
-                let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { continue };
+                let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
+                    continue;
+                };
                 let mut cut = cut_all.clone();
                 cut.mark_unchanged();
                 tokio::spawn(pass(client, server, Arc::clone(&state), cut));
@@ -170,9 +196,15 @@ impl Drop for Proxy {
 }
 
 /// One connection: it ends as soon as one of its directions does, because both halves are dropped then.
-async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>, mut cut: watch::Receiver<u64>) {
+async fn pass(
+    client: TcpStream,
+    server: TcpStream,
+    state: Arc<State>,
+    mut cut: watch::Receiver<u64>,
+) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
     let commit_sent = AtomicBool::new(false);
     tokio::select! {
         () = requests(from_client, to_server, &state, &commit_sent) => {}
@@ -181,7 +213,12 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>, mut cut: 
     }
 }
 
-async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, commit_sent: &AtomicBool) {
+async fn requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &State,
+    commit_sent: &AtomicBool,
+) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let bytes = &mut buffer[..count];
@@ -217,7 +254,12 @@ async fn swallow(mut from: OwnedReadHalf) {
     while let Ok(1..) = from.read(&mut buffer).await {}
 }
 
-async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, commit_sent: &AtomicBool) {
+async fn replies(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &State,
+    commit_sent: &AtomicBool,
+) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let bytes = &buffer[..count];
@@ -251,7 +293,9 @@ async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State,
 
 /// Whether a request begins in `bytes` that runs a script, which is how a commit is sent.
 fn is_commit(bytes: &[u8]) -> bool {
-    [b"\r\nEVAL\r\n".as_slice(), b"\r\nEVALSHA\r\n"].iter().any(|name| bytes.windows(name.len()).any(|window| window == *name))
+    [b"\r\nEVAL\r\n".as_slice(), b"\r\nEVALSHA\r\n"]
+        .iter()
+        .any(|name| bytes.windows(name.len()).any(|window| window == *name))
 }
 
 /// Makes the scripts in `bytes` ask for a function that no server has instead of one that older servers lack; says how many do.

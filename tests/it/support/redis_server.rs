@@ -39,15 +39,27 @@ impl RedisServer {
     /// A server with `arguments`, each option and each of its values one.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let arguments: Vec<String> = arguments
+            .iter()
+            .map(|&argument| argument.to_owned())
+            .collect();
         // Somebody else may take a free port before the server does.
         for _ in 0..20 {
             let port = free_port();
             if let Some((child, admin)) = spawn(port, directory.path(), &arguments) {
-                return Self { child, port, directory, arguments, admin: Mutex::new(Some(admin)) };
+                return Self {
+                    child,
+                    port,
+                    directory,
+                    arguments,
+                    admin: Mutex::new(Some(admin)),
+                };
             }
         }
-        panic!("no Redis server started on any of 20 ports; the last one said:\n{}", log(directory.path()));
+        panic!(
+            "no Redis server started on any of 20 ports; the last one said:\n{}",
+            log(directory.path())
+        );
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -66,25 +78,46 @@ impl RedisServer {
 
     /// Makes a user with `rules` (as `ACL SETUSER` takes them) and gives the address for it.
     pub(crate) fn user(&self, name: &str, rules: &[&str]) -> RedisUrl {
-        self.run::<()>(cmd("ACL").arg("SETUSER").arg(name).arg("reset").arg("on").arg(format!(">{PASSWORD}")).arg(rules));
-        RedisUrl::parse(&format!("redis://{name}:{PASSWORD}@127.0.0.1:{}", self.port)).unwrap()
+        self.run::<()>(
+            cmd("ACL")
+                .arg("SETUSER")
+                .arg(name)
+                .arg("reset")
+                .arg("on")
+                .arg(format!(">{PASSWORD}"))
+                .arg(rules),
+        );
+        RedisUrl::parse(&format!(
+            "redis://{name}:{PASSWORD}@127.0.0.1:{}",
+            self.port
+        ))
+        .unwrap()
     }
 
     /// Runs a command as the user who may do everything.
     pub(crate) fn run<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        self.try_run(command).unwrap_or_else(|error| panic!("{:?} failed: {error}", command.args_iter().collect::<Vec<_>>()))
+        self.try_run(command).unwrap_or_else(|error| {
+            panic!(
+                "{:?} failed: {error}",
+                command.args_iter().collect::<Vec<_>>()
+            )
+        })
     }
 
     pub(crate) fn try_run<T: FromRedisValue>(&self, command: &Cmd) -> redis::RedisResult<T> {
         let mut admin = self.admin.lock().unwrap();
-        let connection = admin.get_or_insert_with(|| connect(self.port).expect("the server that just answered takes no connection"));
+        let connection = admin.get_or_insert_with(|| {
+            connect(self.port).expect("the server that just answered takes no connection")
+        });
         command.query(connection)
     }
 
     /// Everything that is stored, in words, so that two states can be compared and shown.
     pub(crate) fn dump(&self) -> BTreeMap<String, String> {
         let keys: Vec<Vec<u8>> = self.run(cmd("KEYS").arg("*"));
-        keys.into_iter().map(|key| (shown(&key), self.value_in_words(&key))).collect()
+        keys.into_iter()
+            .map(|key| (shown(&key), self.value_in_words(&key)))
+            .collect()
     }
 
     fn value_in_words(&self, key: &[u8]) -> String {
@@ -98,14 +131,20 @@ impl RedisServer {
             "list" => self.run(cmd("LRANGE").arg(key).arg(0).arg(-1)),
             "hash" => {
                 let fields: BTreeMap<Vec<u8>, Vec<u8>> = self.run(cmd("HGETALL").arg(key));
-                fields.into_iter().flat_map(|(name, value)| [name, value]).collect()
+                fields
+                    .into_iter()
+                    .flat_map(|(name, value)| [name, value])
+                    .collect()
             }
             _ => vec![self.run(cmd("DUMP").arg(key))],
         };
         if kind == "set" {
             parts.sort_unstable();
         }
-        format!("{kind}{lasting} {:?}", parts.iter().map(|part| shown(part)).collect::<Vec<_>>())
+        format!(
+            "{kind}{lasting} {:?}",
+            parts.iter().map(|part| shown(part)).collect::<Vec<_>>()
+        )
     }
 
     /// Kills the server as a power cut would, without a chance to tidy up.
@@ -117,7 +156,9 @@ impl RedisServer {
 
     /// Starts it again after [`Self::kill9`], on the same port and directory.
     pub(crate) fn restart(&mut self) {
-        let (child, admin) = wait_until("the killed Redis server runs again", || spawn(self.port, self.directory.path(), &self.arguments));
+        let (child, admin) = wait_until("the killed Redis server runs again", || {
+            spawn(self.port, self.directory.path(), &self.arguments)
+        });
         self.child = child;
         *self.admin.lock().unwrap() = Some(admin);
     }
@@ -133,7 +174,14 @@ impl RedisServer {
     }
 
     fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .arg(signal)
+                .arg(self.child.id().to_string())
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }
 
@@ -159,8 +207,14 @@ pub(crate) fn free_port() -> u16 {
     // Processes that run at once begin at different places.
     let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
     wait_until("a port is free", || {
-        let port = FIRST + start.wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+        let port = FIRST
+            + start
+                .wrapping_mul(7)
+                .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))
+                % COUNT;
+        TcpListener::bind(("127.0.0.1", port))
+            .is_ok()
+            .then_some(port)
     })
 }
 
@@ -169,11 +223,17 @@ fn program() -> &'static Path {
     static PROGRAM: OnceLock<Result<String, String>> = OnceLock::new();
     let found = PROGRAM.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/ensure-redis.sh");
-        let output = Command::new(script).stdin(Stdio::null()).output().map_err(|error| format!("{script}: {error}"))?;
+        let output = Command::new(script)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("{script}: {error}"))?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         } else {
-            Err(format!("{script} found no Redis server:\n{}", String::from_utf8_lossy(&output.stderr)))
+            Err(format!(
+                "{script} found no Redis server:\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            ))
         }
     });
     match found {
@@ -184,9 +244,21 @@ fn program() -> &'static Path {
 
 /// The server with a connection to it; `None` if it ended, as it does when its port is taken.
 fn spawn(port: u16, directory: &Path, arguments: &[String]) -> Option<(Child, Connection)> {
-    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"))
+        .unwrap();
     let mut child = Command::new(program())
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no", "--dir"])
+        .args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--daemonize",
+            "no",
+            "--dir",
+        ])
         .arg(directory)
         .args(arguments)
         .stdin(Stdio::null())
@@ -201,14 +273,17 @@ fn spawn(port: u16, directory: &Path, arguments: &[String]) -> Option<(Child, Co
         // It may be another server that answers on this port, while ours is about to find that out.
         let mut connection = connect(port).ok()?;
         let about: String = cmd("INFO").arg("server").query(&mut connection).ok()?;
-        about.contains(&format!("process_id:{}\r\n", child.id())).then_some(Some(connection))
+        about
+            .contains(&format!("process_id:{}\r\n", child.id()))
+            .then_some(Some(connection))
     });
     // One that ended was waited for.
     connection.map(|connection| (child, connection))
 }
 
 fn connect(port: u16) -> redis::RedisResult<Connection> {
-    let mut connection = redis::Client::open(format!("redis://127.0.0.1:{port}"))?.get_connection()?;
+    let mut connection =
+        redis::Client::open(format!("redis://127.0.0.1:{port}"))?.get_connection()?;
     cmd("PING").query::<Value>(&mut connection)?;
     Ok(connection)
 }

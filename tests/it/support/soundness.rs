@@ -42,7 +42,12 @@ impl Log {
     /// How many entries gave `field` which text.
     pub(crate) fn values_of(&self, field: &str) -> BTreeMap<String, usize> {
         let mut values = BTreeMap::new();
-        for change in self.entries.iter().flat_map(StoredEntry::changes).filter(|change| change.field == field) {
+        for change in self
+            .entries
+            .iter()
+            .flat_map(StoredEntry::changes)
+            .filter(|change| change.field == field)
+        {
             if let Some(Value::String(text)) = change.new_value {
                 *values.entry(text).or_default() += 1;
             }
@@ -58,119 +63,246 @@ pub(crate) async fn assert_sound(repository: &dyn Repository) -> Log {
 
 /// The same for a store in which another program changed the documents at `foreign` since this program last did.
 pub(crate) async fn assert_sound_but(repository: &dyn Repository, foreign: &[DocumentKey]) -> Log {
-    let mut log = Log { entries: entries(repository, &AuditQuery::default()).await, ..Log::default() };
+    let mut log = Log {
+        entries: entries(repository, &AuditQuery::default()).await,
+        ..Log::default()
+    };
     let mut entry_ids = BTreeSet::new();
     for entry in &log.entries {
         log.stats.count(entry);
     }
     for entry in log.entries.iter().filter(|entry| entry.seq().is_some()) {
         log.seq += 1;
-        assert_eq!(entry.seq(), Some(log.seq), "the numbers have no gap, and the log's order is theirs");
-        assert!(entry_ids.insert(entry.text_of("id").unwrap()), "two entries have the id of {}", entry.text());
+        assert_eq!(
+            entry.seq(),
+            Some(log.seq),
+            "the numbers have no gap, and the log's order is theirs"
+        );
+        assert!(
+            entry_ids.insert(entry.text_of("id").unwrap()),
+            "two entries have the id of {}",
+            entry.text()
+        );
         replay(&mut log.documents, entry, foreign, repository).await;
     }
-    let times: Vec<_> = log.entries.iter().filter(|entry| entry.seq().is_some()).map(StoredEntry::timestamp).collect();
+    let times: Vec<_> = log
+        .entries
+        .iter()
+        .filter(|entry| entry.seq().is_some())
+        .map(StoredEntry::timestamp)
+        .collect();
     assert!(times.is_sorted(), "the entries' times go back");
 
-    for (key, state) in log.documents.iter().filter(|(key, _)| !foreign.contains(key)) {
+    for (key, state) in log
+        .documents
+        .iter()
+        .filter(|(key, _)| !foreign.contains(key))
+    {
         assert_stored(repository, key, state).await;
     }
     for kind in Kind::ALL {
         assert_listed(repository, kind, &log, foreign).await;
     }
-    assert_eq!(repository.audit_stats().await.unwrap(), log.stats, "the statistics are those of the log");
+    assert_eq!(
+        repository.audit_stats().await.unwrap(),
+        log.stats,
+        "the statistics are those of the log"
+    );
     log
 }
 
 /// Applies one entry to the documents.
-async fn replay(documents: &mut BTreeMap<DocumentKey, State>, entry: &StoredEntry, foreign: &[DocumentKey], repository: &dyn Repository) {
+async fn replay(
+    documents: &mut BTreeMap<DocumentKey, State>,
+    entry: &StoredEntry,
+    foreign: &[DocumentKey],
+    repository: &dyn Repository,
+) {
     let kind = Kind::from_stored(entry.text_of("entityType").unwrap()).unwrap();
     let key = DocumentKey::new(kind, entry.text_of("entityId").unwrap());
     let metadata = &entry.json()["metadata"];
     let before = documents.remove(&key);
-    let previous = before.as_ref().map(|state| sha256_hex(state.newest.text().as_bytes()));
-    assert_eq!(metadata["previous"].as_str(), previous.as_deref(), "`previous` is the hash of the entry before {}", entry.text());
+    let previous = before
+        .as_ref()
+        .map(|state| sha256_hex(state.newest.text().as_bytes()));
+    assert_eq!(
+        metadata["previous"].as_str(),
+        previous.as_deref(),
+        "`previous` is the hash of the entry before {}",
+        entry.text()
+    );
 
     let changes = entry.changes();
     let (document, whole) = match (entry.text_of("action").unwrap(), before) {
         ("create", None) => {
-            assert_eq!(metadata.get("versionBefore"), None, "nothing was before a creation");
-            assert!(changes.iter().all(|change| change.old_value.is_none()), "nothing was before a creation");
+            assert_eq!(
+                metadata.get("versionBefore"),
+                None,
+                "nothing was before a creation"
+            );
+            assert!(
+                changes.iter().all(|change| change.old_value.is_none()),
+                "nothing was before a creation"
+            );
             (apply(Document::new(), &changes), true)
         }
         ("update", Some(before)) => {
-            assert!(!changes.is_empty(), "an entry without changes: {}", entry.text());
+            assert!(
+                !changes.is_empty(),
+                "an entry without changes: {}",
+                entry.text()
+            );
             if !foreign.contains(&key) {
                 let after = &before.newest.json()["metadata"]["versionAfter"];
-                assert_eq!(&metadata["versionBefore"], after, "the versions of {key} are a chain");
+                assert_eq!(
+                    &metadata["versionBefore"], after,
+                    "the versions of {key} are a chain"
+                );
             }
             (apply(before.document.clone(), &changes), before.whole)
         }
         // The document is older than the log: what is stored now leads back to what it was.
         ("update", None) => {
-            let newest = AuditQuery { kind: Some(kind), entity_id: Some(key.id.clone()), ..AuditQuery::default() };
-            let stored = repository.get(&key, Purpose::Show).await.unwrap().unwrap_or_else(|| panic!("{key} is gone"));
+            let newest = AuditQuery {
+                kind: Some(kind),
+                entity_id: Some(key.id.clone()),
+                ..AuditQuery::default()
+            };
+            let stored = repository
+                .get(&key, Purpose::Show)
+                .await
+                .unwrap()
+                .unwrap_or_else(|| panic!("{key} is gone"));
             let later = entries(repository, &newest).await;
             let ours = later.iter().filter(|entry| entry.seq().is_some()).rev();
-            let origin = ours.fold(stored.document().clone(), |document, entry| revert(&document, &entry.changes()));
+            let origin = ours.fold(stored.document().clone(), |document, entry| {
+                revert(&document, &entry.changes())
+            });
             (apply(origin.clone(), &changes), false)
         }
-        (action, before) => panic!("a {action} of {key}, which {} there", if before.is_some() { "was" } else { "was not" }),
+        (action, before) => panic!(
+            "a {action} of {key}, which {} there",
+            if before.is_some() { "was" } else { "was not" }
+        ),
     };
     if whole && !foreign.contains(&key) {
         let checksum = sha256_hex(json!(document).to_string().as_bytes());
-        assert_eq!(metadata["checksum"], checksum, "replaying gives the bytes of {key} after {}", entry.text());
+        assert_eq!(
+            metadata["checksum"],
+            checksum,
+            "replaying gives the bytes of {key} after {}",
+            entry.text()
+        );
     }
     let checksum = metadata["checksum"].as_str().unwrap();
-    assert_eq!(metadata["versionAfter"].as_str(), checksum.get(..16), "the version is the beginning of the checksum");
-    documents.insert(key, State { document, newest: entry.clone(), whole });
+    assert_eq!(
+        metadata["versionAfter"].as_str(),
+        checksum.get(..16),
+        "the version is the beginning of the checksum"
+    );
+    documents.insert(
+        key,
+        State {
+            document,
+            newest: entry.clone(),
+            whole,
+        },
+    );
 }
 
 /// Fails unless what is stored is what the log says.
 async fn assert_stored(repository: &dyn Repository, key: &DocumentKey, state: &State) {
-    let record = repository.get(key, Purpose::Change).await.unwrap().unwrap_or_else(|| panic!("{key} is gone"));
+    let record = repository
+        .get(key, Purpose::Change)
+        .await
+        .unwrap()
+        .unwrap_or_else(|| panic!("{key} is gone"));
     if state.whole {
-        assert_eq!(record.text(), json!(state.document).to_string(), "{key} is what replaying gives");
+        assert_eq!(
+            record.text(),
+            json!(state.document).to_string(),
+            "{key} is what replaying gives"
+        );
     } else {
-        assert_eq!(record.document(), &state.document, "{key} is what its entries lead to");
+        assert_eq!(
+            record.document(),
+            &state.document,
+            "{key} is what its entries lead to"
+        );
     }
     assert_eq!(
         state.newest.json()["metadata"]["checksum"],
         sha256_hex(record.text().as_bytes()),
         "the newest entry has the checksum of {key}"
     );
-    assert_eq!(record.latest_entry(), Some(state.newest.text()), "{key} is read with its newest entry");
+    assert_eq!(
+        record.latest_entry(),
+        Some(state.newest.text()),
+        "{key} is read with its newest entry"
+    );
 }
 
 /// Fails unless the lists hold the documents of the log, each once and in order.
-async fn assert_listed(repository: &dyn Repository, kind: Kind, log: &Log, foreign: &[DocumentKey]) {
+async fn assert_listed(
+    repository: &dyn Repository,
+    kind: Kind,
+    log: &Log,
+    foreign: &[DocumentKey],
+) {
     let known = |id: &str| !foreign.contains(&DocumentKey::new(kind, id));
-    let logged: BTreeSet<&str> =
-        log.documents.keys().filter(|key| key.kind == kind).map(|key| key.id.as_str()).filter(|id| known(id)).collect();
+    let logged: BTreeSet<&str> = log
+        .documents
+        .keys()
+        .filter(|key| key.kind == kind)
+        .map(|key| key.id.as_str())
+        .filter(|id| known(id))
+        .collect();
     let ids = repository.ids(kind).await.unwrap();
     assert!(ids.is_sorted(), "the ids are sorted");
-    let ids: BTreeSet<&str> = ids.iter().map(String::as_str).filter(|id| known(id)).collect();
-    assert!(ids.is_superset(&logged), "ids without {:?}", logged.difference(&ids));
+    let ids: BTreeSet<&str> = ids
+        .iter()
+        .map(String::as_str)
+        .filter(|id| known(id))
+        .collect();
+    assert!(
+        ids.is_superset(&logged),
+        "ids without {:?}",
+        logged.difference(&ids)
+    );
 
-    let mut query = ListQuery { limit: 50, ..ListQuery::default() };
+    let mut query = ListQuery {
+        limit: 50,
+        ..ListQuery::default()
+    };
     let (mut listed, mut total) = (Vec::new(), 0);
     loop {
         let page = repository.list(kind, &query).await.unwrap();
-        listed.extend(page.records.into_iter().map(|record| record.key().id.clone()));
+        listed.extend(
+            page.records
+                .into_iter()
+                .map(|record| record.key().id.clone()),
+        );
         total = total.max(page.total);
         query.after = page.next;
         if query.after.is_none() {
             break;
         }
     }
-    let distinct: BTreeSet<&str> = listed.iter().map(String::as_str).filter(|id| known(id)).collect();
+    let distinct: BTreeSet<&str> = listed
+        .iter()
+        .map(String::as_str)
+        .filter(|id| known(id))
+        .collect();
     assert_eq!(distinct, ids, "the list holds every {kind}");
     assert_eq!(total, listed.len(), "the list counts every {kind} once");
 }
 
 /// Every entry that `query` asks for, oldest first, fetched in pages.
 pub(crate) async fn entries(repository: &dyn Repository, query: &AuditQuery) -> Vec<StoredEntry> {
-    let mut query = AuditQuery { limit: 500, ..query.clone() };
+    let mut query = AuditQuery {
+        limit: 500,
+        ..query.clone()
+    };
     let mut found = Vec::new();
     loop {
         let page = repository.audit_entries(&query).await.unwrap();

@@ -32,8 +32,13 @@ pub(crate) struct Store {
 }
 
 enum Place {
-    Redis { server: Arc<RedisServer>, prefix: &'static str },
-    Sqlite { folder: TempDir },
+    Redis {
+        server: Arc<RedisServer>,
+        prefix: &'static str,
+    },
+    Sqlite {
+        folder: TempDir,
+    },
 }
 
 impl Store {
@@ -44,7 +49,10 @@ impl Store {
 
     /// A store in a Redis server that others may use too.
     pub(crate) fn on(server: &Arc<RedisServer>, prefix: &'static str) -> Self {
-        Self::at(Place::Redis { server: Arc::clone(server), prefix })
+        Self::at(Place::Redis {
+            server: Arc::clone(server),
+            prefix,
+        })
     }
 
     /// A store in a file of its own.
@@ -58,7 +66,10 @@ impl Store {
     }
 
     fn at(place: Place) -> Self {
-        Self { repository: open(&place.location()).unwrap().repository, place }
+        Self {
+            repository: open(&place.location()).unwrap().repository,
+            place,
+        }
     }
 
     /// One more handle on the same store, as another process has it.
@@ -74,11 +85,16 @@ impl Store {
     /// The arguments that start the program on this store.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let options = match &self.place {
-            Place::Redis { server, prefix } => vec![("--store", server.url()), ("--key-prefix", (*prefix).to_owned())],
+            Place::Redis { server, prefix } => vec![
+                ("--store", server.url()),
+                ("--key-prefix", (*prefix).to_owned()),
+            ],
             Place::Sqlite { .. } => vec![("--store", format!("sqlite:{}", self.file().display()))],
         };
         let given = options.into_iter().filter(|(_, value)| !value.is_empty());
-        given.flat_map(|(option, value)| [option.to_owned(), value]).collect()
+        given
+            .flat_map(|(option, value)| [option.to_owned(), value])
+            .collect()
     }
 
     /// The server of a Redis store.
@@ -109,7 +125,9 @@ impl Store {
             Place::Redis { server, prefix } => assert_indexed(server, prefix, &log, foreign),
             Place::Sqlite { .. } => {
                 let file = rusqlite::Connection::open(self.file()).unwrap();
-                let verdict: String = file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+                let verdict: String = file
+                    .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+                    .unwrap();
                 assert_eq!(verdict, "ok", "{self}");
             }
         }
@@ -120,9 +138,11 @@ impl Store {
 impl Place {
     fn location(&self) -> Location {
         match self {
-            Self::Redis { server, prefix } => {
-                Location::Redis { write: Some(server.redis_url()), read: None, key_prefix: (*prefix).to_owned() }
-            }
+            Self::Redis { server, prefix } => Location::Redis {
+                write: Some(server.redis_url()),
+                read: None,
+                key_prefix: (*prefix).to_owned(),
+            },
             Self::Sqlite { folder } => Location::Sqlite(folder.path().join("content.db")),
         }
     }
@@ -143,9 +163,17 @@ impl fmt::Display for Store {
 pub(crate) async fn on_each_store(check: impl AsyncFn(&Store)) {
     let server = Arc::new(RedisServer::start());
     let mut failed = Vec::new();
-    for store in [Store::on(&server, ""), Store::on(&server, SITE), Store::sqlite()] {
+    for store in [
+        Store::on(&server, ""),
+        Store::on(&server, SITE),
+        Store::sqlite(),
+    ] {
         println!("--- on {store}");
-        if AssertUnwindSafe(check(&store)).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(check(&store))
+            .catch_unwind()
+            .await
+            .is_err()
+        {
             failed.push(store.to_string());
         }
     }
@@ -156,18 +184,32 @@ pub(crate) async fn on_each_store(check: impl AsyncFn(&Store)) {
 fn assert_indexed(server: &RedisServer, prefix: &str, log: &Log, foreign: &[DocumentKey]) {
     let key = |name: &str| format!("{prefix}{name}");
     for kind in Kind::ALL {
-        let ours: BTreeMap<&DocumentKey, _> = log.documents.iter().filter(|(key, _)| key.kind == kind && !foreign.contains(key)).collect();
-        for (index, belongs) in [("all", None), ("published", Some("published")), ("featured", Some("featured"))] {
-            let members: BTreeSet<String> = server.run(cmd("SMEMBERS").arg(key(&format!("index:{index}:{}", kind.plural()))));
-            let members: BTreeSet<&str> =
-                members.iter().map(String::as_str).filter(|id| !foreign.contains(&DocumentKey::new(kind, *id))).collect();
+        let ours: BTreeMap<&DocumentKey, _> = log
+            .documents
+            .iter()
+            .filter(|(key, _)| key.kind == kind && !foreign.contains(key))
+            .collect();
+        for (index, belongs) in [
+            ("all", None),
+            ("published", Some("published")),
+            ("featured", Some("featured")),
+        ] {
+            let members: BTreeSet<String> =
+                server.run(cmd("SMEMBERS").arg(key(&format!("index:{index}:{}", kind.plural()))));
+            let members: BTreeSet<&str> = members
+                .iter()
+                .map(String::as_str)
+                .filter(|id| !foreign.contains(&DocumentKey::new(kind, *id)))
+                .collect();
             let expected: BTreeSet<&str> = ours
                 .iter()
                 .filter(|(_, state)| {
                     let metadata = state.document.get("metadata");
                     match belongs {
                         None => true,
-                        Some("published") => metadata.is_some_and(|metadata| metadata["status"] == "published"),
+                        Some("published") => {
+                            metadata.is_some_and(|metadata| metadata["status"] == "published")
+                        }
                         Some(_) => metadata.is_some_and(|metadata| metadata["featured"] == true),
                     }
                 })
@@ -176,15 +218,31 @@ fn assert_indexed(server: &RedisServer, prefix: &str, log: &Log, foreign: &[Docu
             assert_eq!(members, expected, "index:{index}:{}", kind.plural());
         }
         for (document, state) in ours {
-            let latest: Option<String> = server.run(cmd("GET").arg(key(&format!("internal:latest:{}:{}", kind.plural(), document.id))));
-            assert_eq!(latest.as_deref(), Some(state.newest.text()), "the newest entry of {document}");
+            let latest: Option<String> = server.run(cmd("GET").arg(key(&format!(
+                "internal:latest:{}:{}",
+                kind.plural(),
+                document.id
+            ))));
+            assert_eq!(
+                latest.as_deref(),
+                Some(state.newest.text()),
+                "the newest entry of {document}"
+            );
         }
     }
     let seq: Option<u64> = server.run(cmd("HGET").arg(key("audit:stats")).arg("seq"));
     assert_eq!(seq.unwrap_or_default(), log.seq, "the counter of writes");
     let counters: BTreeMap<String, String> = server.run(cmd("HGETALL").arg(key("audit:stats")));
     for (name, count) in log.stats.counters() {
-        assert_eq!(counters.get(&name).map(String::as_str), Some(count.to_string().as_str()), "the counter {name}");
+        assert_eq!(
+            counters.get(&name).map(String::as_str),
+            Some(count.to_string().as_str()),
+            "the counter {name}"
+        );
     }
-    assert_eq!(server.run::<i64>(cmd("EXISTS").arg(key("internal:self-test"))), 0, "a self-test left its key");
+    assert_eq!(
+        server.run::<i64>(cmd("EXISTS").arg(key("internal:self-test"))),
+        0,
+        "a self-test left its key"
+    );
 }
