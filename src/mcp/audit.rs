@@ -11,8 +11,8 @@ use super::{
 };
 use crate::domain::{AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition};
 
-/// A summary shortens values that are longer than this, in characters.
-const LONGEST: usize = 200;
+/// A summary has excerpts of values that are longer than this, in characters.
+const MAX_SUMMARY_VALUE: usize = 200;
 
 #[tool_router(router = audit_tools, vis = "pub(super)")]
 impl ContentServer {
@@ -139,7 +139,7 @@ fn query(params: &AuditParams, identity: &Value) -> Result<AuditQuery, Violation
     })
 }
 
-/// An entry as it is answered: unchanged, or with long values shortened.
+/// An entry as it is answered: unchanged, or with excerpts of its long values.
 fn shown(entry: StoredEntry, detail: Detail) -> Value {
     let mut entry = Value::Object(entry.into_json());
     if detail == Detail::Summary {
@@ -151,8 +151,8 @@ fn shown(entry: StoredEntry, detail: Detail) -> Value {
 fn shorten(value: &mut Value) {
     match value {
         Value::String(text) => {
-            if text.chars().nth(LONGEST).is_some() {
-                *value = beginning(text);
+            if let Some(excerpt) = excerpt(text) {
+                *value = excerpt;
             }
         }
         Value::Array(items) => items.iter_mut().for_each(shorten),
@@ -161,9 +161,8 @@ fn shorten(value: &mut Value) {
                 if matches!(name.as_str(), "oldValue" | "newValue")
                     && (member.is_array() || member.is_object())
                 {
-                    let text = member.to_string();
-                    if text.chars().nth(LONGEST).is_some() {
-                        *member = beginning(&text);
+                    if let Some(excerpt) = excerpt(&member.to_string()) {
+                        *member = excerpt;
                     }
                 } else {
                     shorten(member);
@@ -174,10 +173,8 @@ fn shorten(value: &mut Value) {
     }
 }
 
-fn beginning(text: &str) -> Value {
-    let beginning: String = text.chars().take(LONGEST).collect();
-    Value::String(format!(
-        "{beginning}… ({} characters)",
-        text.chars().count()
-    ))
+/// The beginning of a long text, as an object: no text field accepts one, so a model cannot write it back by mistake.
+fn excerpt(text: &str) -> Option<Value> {
+    let (end, _) = text.char_indices().nth(MAX_SUMMARY_VALUE)?;
+    Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
 }

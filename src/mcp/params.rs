@@ -132,7 +132,7 @@ pub(super) struct AuditParams {
     pub since: Option<String>,
     /// Only entries before this time, as RFC 3339.
     pub until: Option<String>,
-    /// `summary` (the default) shortens values of over 200 characters, `full` does not.
+    /// `summary` (the default) shows values of over 200 characters as `{excerpt, characters}`, `full` shows them whole.
     pub detail: Option<Detail>,
     /// `meta.nextCursor` of the page before, with the same filters.
     pub cursor: Option<String>,

@@ -616,7 +616,7 @@ async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
 }
 
 #[tokio::test]
-async fn long_values_are_shortened_in_the_log_unless_asked_for() {
+async fn long_values_are_excerpts_in_the_log_unless_asked_for_whole() {
     let (_store, mut client) = stocked();
 
     let short = client
@@ -629,17 +629,97 @@ async fn long_values_are_shortened_in_the_log_unless_asked_for() {
         )
         .await;
 
-    let longest = |log: &Value| {
-        log["data"][0]["changes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|change| change["newValue"].to_string().len())
-            .max()
-    };
-    assert!(longest(&short).unwrap() < 500);
-    assert!(longest(&full).unwrap() > 500);
-    assert!(short.to_string().contains(" characters)"));
+    let changes = |log: &Value| log["data"][0]["changes"].as_array().unwrap().clone();
+    let mut excerpts = 0;
+    for (short, full) in changes(&short).iter().zip(changes(&full)) {
+        let (value, whole) = (&short["newValue"], &full["newValue"]);
+        let text = whole
+            .as_str()
+            .map_or_else(|| whole.to_string(), ToOwned::to_owned);
+        let characters = text.chars().count();
+        if characters <= 200 {
+            assert_eq!(value, whole);
+            continue;
+        }
+        excerpts += 1;
+        assert_eq!(value["characters"], json!(characters), "{value}");
+        assert!(
+            text.starts_with(value["excerpt"].as_str().unwrap()),
+            "{value}"
+        );
+    }
+    assert!(excerpts > 0, "no value is longer than 200 characters");
+}
+
+/// A model that undoes a change sends back what the log or the statistics showed it.
+#[tokio::test]
+async fn no_value_of_a_default_answer_can_be_written_back_by_mistake() {
+    let (_store, mut client) = stocked();
+    let long = "é".repeat(350);
+    let data = json!({
+        "description": long,
+        "results": [long, "short"],
+        "solution": { "description": long, "features": [long] },
+        "insight": { "text": long },
+    });
+    for patch in [
+        data,
+        json!({ "description": "short", "results": ["short"] }),
+    ] {
+        let updated = client
+            .call(
+                "update_project",
+                json!({ "id": "rdv-artisan", "data": patch }),
+            )
+            .await;
+        assert_eq!(updated["success"], true, "{updated}");
+    }
+    let log = client.call("get_audit_log", json!({ "limit": 100 })).await;
+    let stats = client.call("get_audit_stats", json!({})).await;
+
+    let entries = log["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .chain(stats["data"]["recentActivity"].as_array().unwrap())
+        .chain([&stats["data"]["latestEntry"]]);
+    let mut refused = 0;
+    for entry in entries {
+        let kind = entry["entityType"].as_str().unwrap();
+        let id = &entry["entityId"];
+        for change in entry["changes"].as_array().unwrap() {
+            for value in ["oldValue", "newValue"] {
+                let Some(value) = change.get(value) else {
+                    continue;
+                };
+                let data = change["field"]
+                    .as_str()
+                    .unwrap()
+                    .rsplit('.')
+                    .fold(value.clone(), |below, name| json!({ name: below }));
+
+                let answer = client
+                    .call(
+                        &format!("update_{kind}"),
+                        json!({ "id": id, "data": data, "dryRun": true }),
+                    )
+                    .await;
+
+                if answer["success"] == json!(false) {
+                    assert_eq!(answer["error"]["code"], "VALIDATION_FAILED", "{answer}");
+                    refused += 1;
+                    continue;
+                }
+                for written in answer["meta"]["changes"].as_array().unwrap() {
+                    assert!(
+                        !written["newValue"].to_string().contains("characters"),
+                        "a shortened value would be stored: {written}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(refused > 0, "nothing was shortened");
 }
 
 #[tokio::test]
