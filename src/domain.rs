@@ -2,6 +2,7 @@
 //!
 //! Pure values and functions. No IO, no clock, no logging below this line.
 
+mod api_path;
 pub mod audit;
 pub mod change;
 pub mod depth;
@@ -9,19 +10,18 @@ pub mod document;
 pub mod list;
 pub mod patch;
 pub mod project;
-mod publication;
 pub mod resource;
 pub mod rules;
 pub mod text;
 mod timestamp;
 
+pub use api_path::ApiPath;
 pub use audit::{AuditPage, AuditQuery, AuditStats, Origin, Source, StoredEntry};
-pub use change::{Change, Circumstances, Operation, Update};
+pub use change::{Change, Operation, Update, WriteContext};
 pub use depth::{TooDeep, check_depth};
 pub use document::{Document, DocumentKey, Kind, Record, Version, Violation};
 pub use list::{ListPage, ListQuery};
 pub use patch::{FieldChange, Patch};
 pub use project::Project;
-pub use publication::Publication;
 pub use resource::Resource;
 pub use timestamp::Timestamp;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::{
     DocumentKey, Kind, StoredEntry, check_depth,
-    document::{excerpt, is_slug},
+    document::{is_slug, truncate},
 };
 
 /// What a folder holds.
@@ -123,13 +123,13 @@ fn keyed(
             None => problems.push(format!("{place}: `id` is missing")),
             Some(Value::String(id)) if !is_slug(id) => problems.push(format!(
                 "{place}: the id `{}` is not a slug: lower-case words joined by hyphens, with a letter, such as `rdv-artisan`",
-                excerpt(id)
+                truncate(id)
             )),
             Some(Value::String(id)) => {
                 if seen.insert(id.clone()) {
                     documents.push((DocumentKey::new(kind, id.clone()), document));
                 } else {
-                    problems.push(format!("{place}: the id `{}` is there twice", excerpt(id)));
+                    problems.push(format!("{place}: the id `{}` is there twice", truncate(id)));
                 }
             }
             Some(_) => problems.push(format!("{place}: `id` is not a text")),

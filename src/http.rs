@@ -10,7 +10,7 @@ use rmcp::ServerHandler;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{mcp::Door, service::ContentService};
+use crate::{mcp::TransportKind, service::ContentService};
 
 mod body;
 mod connection;
@@ -84,7 +84,7 @@ impl Site {
 /// Serves `/mcp`, `/sse` and `/messages`, and the `site` beside them, until `stop`: then streams end at once and requests under way are answered.
 ///
 /// A clone of `server` answers each request of `/mcp` and each session of `/sse`, so it should hold handles only. It finds
-/// a [`Door`], the peer's [`SocketAddr`](std::net::SocketAddr) and perhaps a [`Caller`](crate::mcp::Caller) and a
+/// a [`TransportKind`], the peer's [`SocketAddr`](std::net::SocketAddr) and perhaps a [`Caller`](crate::mcp::Caller) and a
 /// [`ClaimedClient`](crate::mcp::ClaimedClient) in the extensions of the request's parts.
 ///
 /// # Errors
@@ -145,7 +145,7 @@ async fn serve_within<S: ServerHandler + Clone>(
 
     let rates = Arc::new(rate::Rates::new(settings.rate_limit));
     tokio::spawn(Arc::clone(&rates).forget_the_silent(abort.clone()));
-    let entrance = Arc::new(entrance::Entrance {
+    let entrance = Arc::new(entrance::Auth {
         tokens: settings.tokens.clone(),
         public_api: settings.public_api,
         rates,
@@ -173,6 +173,6 @@ async fn serve_within<S: ServerHandler + Clone>(
 }
 
 /// Tells the handler through which door a request comes.
-fn introduce(parts: &mut Parts, door: Door) {
+fn tag_transport(parts: &mut Parts, door: TransportKind) {
     parts.extensions.insert(door);
 }

@@ -10,7 +10,7 @@ use tracing::error;
 
 use crate::{
     cli::LogFormat,
-    domain::text::{escaped, visible},
+    domain::text::{escaped, sanitize},
 };
 
 /// Writes events, each of which comes whole and with its line's end.
@@ -24,7 +24,7 @@ impl<W: Write> Write for Lines<W> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let line = match self.format {
-            LogFormat::Text => visible(line).into_owned(),
+            LogFormat::Text => sanitize(line).into_owned(),
             LogFormat::Json => escaped(line.to_owned()),
         };
         self.out.write_all(format!("{line}\n").as_bytes())?;

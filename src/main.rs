@@ -9,7 +9,7 @@ use std::{
 use clap::Parser;
 use portfolio_mcp::{
     cli::{Cli, UsageError, without_urls},
-    domain::text::visible,
+    domain::text::sanitize,
     run,
 };
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
                 .map(|argument| argument.to_string_lossy().into_owned())
                 .collect();
             for line in without_urls(&error.to_string(), &arguments).lines() {
-                let _ = writeln!(stderr(), "{}", visible(line));
+                let _ = writeln!(stderr(), "{}", sanitize(line));
             }
             return ExitCode::from(2);
         }
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
                     .map(ToOwned::to_owned)
                     .collect::<Vec<_>>()
             }) {
-                let _ = writeln!(stderr(), "portfolio-mcp: {}", visible(&line));
+                let _ = writeln!(stderr(), "portfolio-mcp: {}", sanitize(&line));
             }
             // 2: wrong usage; 3: the store or the system is at fault (CONTRACT.md, section 6).
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 3 })

@@ -32,7 +32,7 @@ use tracing::{error, info};
 use crate::{
     domain::{
         Document, DocumentKey, Kind, Origin, Project, Resource, Timestamp, Violation,
-        document::excerpt, patch::unwrap_text, rules,
+        document::truncate, patch::unwrap_text, rules,
     },
     service::{ContentService, Error, Mode, UpdateRequest},
     store::StoreError,
@@ -50,7 +50,7 @@ mod projects;
 mod resources;
 pub mod stdio;
 
-pub use caller::{Caller, ClaimedClient, Door, Role};
+pub use caller::{Caller, ClaimedClient, Role, TransportKind};
 pub use error::ToolError;
 
 /// Every call is answered within this time, whatever the store does.
@@ -288,7 +288,7 @@ impl ServerHandler for ContentServer {
         request: CustomRequest,
         _: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        let method = excerpt(&request.method).into_owned();
+        let method = truncate(&request.method).into_owned();
         Err(match request.method.as_str() {
             "tools/call" => ErrorData::invalid_params(
                 "tools/call needs params of the form {\"name\": a text, \"arguments\": an object}",

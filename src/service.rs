@@ -22,11 +22,13 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AuditPage, AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, ListPage,
-        ListQuery, Operation, Origin, Publication, Record, StoredEntry, Timestamp, Update, Version,
-        Violation, document::printed, patch,
+        ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+        Operation, Origin, Record, StoredEntry, Timestamp, Update, Version, Violation,
+        WriteContext, document::compact_json, patch,
     },
-    store::{Cached, Committed, Purpose, Repository, SavedCopy, Snapshot, Store, StoreError},
+    store::{
+        CachedResponse, Commit, Purpose, Repository, Snapshot, SnapshotCache, Store, StoreError,
+    },
 };
 
 /// How long an update may try to win a race; a call is answered within 10 seconds.
@@ -148,13 +150,13 @@ pub struct Updated {
 /// What an update finds.
 enum Read {
     Document(Record),
-    Done(Committed),
+    Done(Commit),
 }
 
 /// The use cases.
 pub struct ContentService {
     store: Arc<dyn Repository>,
-    snapshot: Option<Arc<Snapshot>>,
+    snapshot: Option<Arc<SnapshotCache>>,
     clock: fn() -> Timestamp,
     queues: Vec<Mutex<()>>,
     /// Held by each update under way, so that they can be counted.
@@ -186,7 +188,7 @@ impl ContentService {
     }
 
     /// Keeps the saved copy ready for the time when the store is away; never ends.
-    pub async fn keep_copy(&self) {
+    pub async fn run_refresh(&self) {
         let Some(snapshot) = &self.snapshot else {
             return std::future::pending().await;
         };
@@ -214,7 +216,7 @@ impl ContentService {
     pub async fn health(&self) -> Health {
         let store = self
             .store
-            .pulse()
+            .revision()
             .await
             .map(drop)
             .map_err(|error| error.to_string());
@@ -299,22 +301,19 @@ impl ContentService {
     }
 
     /// The website's answer that was kept, with the number of the newest write; `None` where none are, or when it cannot be had at once.
-    pub async fn cached(&self, publication: &Publication) -> Option<Cached> {
+    pub async fn cached(&self, api_path: &ApiPath) -> Option<CachedResponse> {
         self.used.store(true, Ordering::Relaxed);
-        self.store
-            .cached(publication)
-            .await
-            .unwrap_or_else(|error| {
-                debug!("no kept answer was looked for: {error}");
-                None
-            })
+        self.store.cached(api_path).await.unwrap_or_else(|error| {
+            debug!("no kept answer was looked for: {error}");
+            None
+        })
     }
 
     /// Keeps the website's answer, read after the newest write had the number `seq`; nobody waits for it.
-    pub fn cache(&self, publication: Publication, seq: u64, answer: String) {
+    pub fn cache(&self, api_path: ApiPath, seq: u64, answer: String) {
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
-            if let Err(error) = store.cache(&publication, seq, &answer, KEPT).await {
+            if let Err(error) = store.cache(&api_path, seq, &answer, KEPT).await {
                 debug!("an answer was not kept: {error}");
             }
         });
@@ -352,7 +351,7 @@ impl ContentService {
     fn saved<T>(
         &self,
         error: StoreError,
-        answer: impl FnOnce(&SavedCopy) -> Option<T>,
+        answer: impl FnOnce(&Snapshot) -> Option<T>,
     ) -> Result<Fetched<T>, Error> {
         let copy = self
             .snapshot
@@ -421,9 +420,9 @@ impl ContentService {
                     current: Some(current.version().clone()),
                 });
             }
-            let circumstances = self.circumstances(request.origin.clone(), operation.clone());
-            let entry_id = circumstances.entry_id.clone();
-            let (change, warnings) = match Change::update(&current, &request.patch, circumstances) {
+            let write_context = self.write_context(request.origin.clone(), operation.clone());
+            let entry_id = write_context.entry_id.clone();
+            let (change, warnings) = match Change::update(&current, &request.patch, write_context) {
                 Ok(Update::Change(change, warnings)) => (change, warnings),
                 _ if from_memory => continue,
                 Ok(Update::Nothing) => return Ok(unchanged(current)),
@@ -463,7 +462,7 @@ impl ContentService {
                     debug_assert!(
                         document
                             .as_ref()
-                            .is_none_or(|tree| printed(tree) == updated.record.text())
+                            .is_none_or(|tree| compact_json(tree) == updated.record.text())
                     );
                     return Ok(Updated {
                         document,
@@ -518,11 +517,11 @@ impl ContentService {
         &self,
         changes: Arc<[Change]>,
         operation: Operation,
-    ) -> Result<Committed, StoreError> {
+    ) -> Result<Commit, StoreError> {
         let store = Arc::clone(&self.store);
         let commit = tokio::spawn(async move {
             let committed = store.commit(&changes, &operation).await;
-            if let Ok(Committed {
+            if let Ok(Commit {
                 replayed: false, ..
             }) = &committed
             {
@@ -565,8 +564,8 @@ impl ContentService {
 
     /// What a write of now is recorded with.
     #[must_use]
-    pub fn circumstances(&self, origin: Origin, operation: Operation) -> Circumstances {
-        Circumstances {
+    pub fn write_context(&self, origin: Origin, operation: Operation) -> WriteContext {
+        WriteContext {
             origin,
             operation,
             entry_id: Uuid::new_v4().to_string(),
@@ -580,8 +579,8 @@ impl ContentService {
     }
 
     /// Adds entries of another store's log to the history, and says how many were new.
-    pub async fn carry(&self, entries: &[StoredEntry]) -> Result<usize, StoreError> {
-        self.store.carry(entries, self.now()).await
+    pub async fn import_entries(&self, entries: &[StoredEntry]) -> Result<usize, StoreError> {
+        self.store.import_entries(entries, self.now()).await
     }
 
     /// Reads the document for an update, or finds that the update was done before.
@@ -604,7 +603,7 @@ impl ContentService {
         }
     }
 
-    async fn replay(&self, key: &DocumentKey, done: Committed) -> Result<Updated, Error> {
+    async fn replay(&self, key: &DocumentKey, done: Commit) -> Result<Updated, Error> {
         let entry = done
             .entries
             .into_iter()

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation,
-    Publication, Record, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+    Operation, Record, StoredEntry, Timestamp,
 };
 
 mod breaker;
@@ -22,7 +22,7 @@ mod snapshot;
 mod sqlite;
 
 pub use location::{Authority, Location, RedisUrl};
-pub use snapshot::{SavedCopy, Snapshot};
+pub use snapshot::{Snapshot, SnapshotCache};
 
 /// A place where documents and the audit log live.
 #[async_trait]
@@ -52,19 +52,20 @@ pub trait Repository: Send + Sync {
     /// Writes documents, indexes, audit entries and counters: all of them or none, once for each operation.
     ///
     /// Fails with `Conflict` if a stored document is not the one its change was made from.
-    async fn commit(
-        &self,
-        changes: &[Change],
-        operation: &Operation,
-    ) -> Result<Committed, StoreError>;
+    async fn commit(&self, changes: &[Change], operation: &Operation)
+    -> Result<Commit, StoreError>;
 
     /// What an operation did when it was committed before; asked before anything is read or compared.
-    async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError>;
+    async fn outcome(&self, operation: &Operation) -> Result<Option<Commit>, StoreError>;
 
     /// Adds entries of another store's log, unchanged and at their own time, and says how many were new; `seq` goes on after theirs.
     ///
     /// The only writing besides [`Repository::commit`]; it can add to history, and touch nothing else.
-    async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError>;
+    async fn import_entries(
+        &self,
+        entries: &[StoredEntry],
+        now: Timestamp,
+    ) -> Result<usize, StoreError>;
 
     /// A page of the audit log, newest first.
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
@@ -73,15 +74,15 @@ pub trait Repository: Send + Sync {
     async fn audit_stats(&self) -> Result<AuditStats, StoreError>;
 
     /// What changes with every write, to be asked often.
-    async fn pulse(&self) -> Result<Pulse, StoreError>;
+    async fn revision(&self) -> Result<Revision, StoreError>;
 
     /// The website's answer that was kept, whoever did it, with the number of the newest write, asked after it; `None` where none are.
-    async fn cached(&self, publication: &Publication) -> Result<Option<Cached>, StoreError>;
+    async fn cached(&self, api_path: &ApiPath) -> Result<Option<CachedResponse>, StoreError>;
 
     /// Keeps the website's answer, of when `seq` was the number of the newest write, for `lasting`; does nothing if it is not that any more.
     async fn cache(
         &self,
-        publication: &Publication,
+        api_path: &ApiPath,
         seq: u64,
         answer: &str,
         lasting: Duration,
@@ -102,7 +103,7 @@ pub struct Documents {
 /// The site's older programs do not raise `seq`, but they add to the log and to the indexes. What is changed by hand, without a trace in
 /// either, shows in none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pulse {
+pub struct Revision {
     /// The number of the newest write.
     pub seq: u64,
     /// How many entries the log holds.
@@ -113,7 +114,7 @@ pub struct Pulse {
 
 /// An answer that may have been kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cached {
+pub struct CachedResponse {
     /// What was kept, if anything. It may be another program's, or of an earlier state.
     pub answer: Option<String>,
     /// The number of the newest write.
@@ -131,7 +132,7 @@ pub enum Purpose {
 
 /// What a commit did, or had done before.
 #[derive(Debug, Clone)]
-pub struct Committed {
+pub struct Commit {
     /// The entries of its changes, in their order.
     pub entries: Vec<StoredEntry>,
     /// Whether an earlier commit of the same operation did it.
@@ -199,7 +200,7 @@ pub struct Store {
     /// The store itself.
     pub repository: Arc<dyn Repository>,
     /// A copy of what a distant store holds, which answers lists, and reading while the store is away.
-    pub snapshot: Option<Arc<Snapshot>>,
+    pub snapshot: Option<Arc<SnapshotCache>>,
 }
 
 /// A store that needs no copy.
@@ -227,7 +228,7 @@ pub fn open(location: &Location) -> anyhow::Result<Store> {
             let store = redis::RedisStore::new(write.as_ref(), read.as_ref(), key_prefix)?;
             let repository: Arc<dyn Repository> = Arc::new(resilient::Resilient::new(store));
             Store {
-                snapshot: Some(Arc::new(Snapshot::of(Arc::clone(&repository)))),
+                snapshot: Some(Arc::new(SnapshotCache::of(Arc::clone(&repository)))),
                 repository,
             }
         }

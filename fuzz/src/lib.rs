@@ -15,10 +15,10 @@ use std::{
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditQuery, Change, Circumstances, DocumentKey, Kind, ListQuery, Operation, Origin, Record,
-        Source, StoredEntry, Timestamp, Update,
+        AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Origin, Record, Source,
+        StoredEntry, Timestamp, Update, WriteContext,
         document::is_slug,
-        list::{ListPosition, Listing},
+        list::{IndexEntry, ListPosition},
         patch::{apply, creation, diff, merge, revert},
         text::is_hidden,
     },
@@ -56,8 +56,8 @@ pub fn patch(input: &[u8]) {
     assert_eq!(merge(&new, &patch), new, "a second merge changes something");
     let changes = diff(&old, &new);
     assert_eq!(
-        printed(&apply(old.clone(), &changes)),
-        printed(&new),
+        compact_json(&apply(old.clone(), &changes)),
+        compact_json(&new),
         "the changes do not lead to the new document"
     );
     assert_eq!(revert(&new, &changes), old, "the changes do not lead back");
@@ -69,11 +69,11 @@ pub fn patch(input: &[u8]) {
 
     for kind in Kind::ALL {
         let current = Record::of(DocumentKey::new(kind, "a"), old.clone());
-        match Change::update(&current, &patch, circumstances()) {
+        match Change::update(&current, &patch, write_context()) {
             Ok(Update::Change(change, left)) => {
                 let changes = &change.entry().changes;
                 assert_eq!(
-                    printed(&apply(old.clone(), changes)),
+                    compact_json(&apply(old.clone(), changes)),
                     change.text(),
                     "the log does not tell what is stored"
                 );
@@ -142,7 +142,7 @@ pub fn cursor(input: &[u8]) {
 fn check_page(updated: Option<i64>, id: String) {
     let listing = |id: &str, updated: &str| {
         let document = json!({ "metadata": { "updatedAt": updated } });
-        Listing::of(
+        IndexEntry::of(
             &DocumentKey::new(Kind::Project, id),
             document.as_object().expect("an object"),
         )
@@ -455,9 +455,9 @@ pub fn folder(input: &[u8]) {
     );
     for (key, document) in &folder.documents {
         assert!(is_slug(&key.id) && document.get("id") == Some(&json!(key.id)));
-        let change = Change::create(key.clone(), document.clone(), circumstances());
+        let change = Change::create(key.clone(), document.clone(), write_context());
         assert_eq!(
-            printed(&apply(Map::new(), &change.entry().changes)),
+            compact_json(&apply(Map::new(), &change.entry().changes)),
             change.text()
         );
         assert!(
@@ -478,7 +478,7 @@ pub fn folder(input: &[u8]) {
             serde_json::from_str::<Object>(entry.text()).is_ok(),
             "an entry is an object"
         );
-        assert!(entry.carried_score(Timestamp::from_millis(1)) <= 1);
+        assert!(entry.import_score(Timestamp::from_millis(1)) <= 1);
         let _ = (
             entry.identity(),
             entry.timestamp(),
@@ -556,13 +556,13 @@ fn shows_all(text: &str) -> bool {
     !text.contains(is_hidden)
 }
 
-fn printed(object: &Object) -> String {
+fn compact_json(object: &Object) -> String {
     serde_json::to_string(object).expect("JSON")
 }
 
-fn circumstances() -> Circumstances {
+fn write_context() -> WriteContext {
     let operation = Operation::once("key", json!({}));
-    Circumstances {
+    WriteContext {
         origin: Origin::new(Source::Mcp),
         operation,
         entry_id: "entry".to_owned(),

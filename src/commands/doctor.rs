@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::{DoctorArgs, ReportFormat, Setting, Settings, UsageError},
     clock,
-    domain::text::{escaped, visible},
+    domain::text::{escaped, sanitize},
     store::{
         Location,
         examination::{Fault, Finding, Verdict, examine, smoke},
@@ -154,7 +154,7 @@ fn line(finding: &Finding) -> String {
         .map(|remedy| format!("; {remedy}"))
         .unwrap_or_default();
     let text = format!("{:<8} {check}: {says}{remedy}", word(*verdict));
-    visible(&text).into_owned()
+    sanitize(&text).into_owned()
 }
 
 fn word(verdict: Verdict) -> &'static str {

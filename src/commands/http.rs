@@ -73,7 +73,7 @@ pub async fn run(
     )?;
     let _copy = AbortOnDropHandle::new(tokio::spawn({
         let content = Arc::clone(&content);
-        async move { content.keep_copy().await }
+        async move { content.run_refresh().await }
     }));
     let metrics = start_counting(&content)?;
     let _sorting = AbortOnDropHandle::new(tokio::spawn({

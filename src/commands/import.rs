@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::{
     cli::{ImportArgs, Settings, UsageError},
     domain::{
-        AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, document::excerpt,
-        text::visible,
+        AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry,
+        document::truncate, text::sanitize,
     },
     folder::Folder,
     service::{ContentService, Error},
@@ -27,7 +27,7 @@ const TRIES: u32 = 5;
 /// What to do with a document that the store has with another content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnDifference {
-    Leave,
+    Permit,
     Replace,
 }
 
@@ -61,7 +61,7 @@ pub async fn run(
         Ok(folder) => folder,
         Err(error) => {
             for problem in &error.0 {
-                writeln!(out, "refused    {}", visible(problem))?;
+                writeln!(out, "refused    {}", sanitize(problem))?;
             }
             writeln!(
                 out,
@@ -81,7 +81,7 @@ pub async fn run(
     let on_difference = if arguments.force {
         OnDifference::Replace
     } else {
-        OnDifference::Leave
+        OnDifference::Permit
     };
 
     // History first, so that what is written now comes after it.
@@ -90,7 +90,7 @@ pub async fn run(
         .context("reading the audit log")?;
     let carried = match run {
         Run::Real if !new.is_empty() => content
-            .carry(&new)
+            .import_entries(&new)
             .await
             .context("carrying over the audit log")?,
         Run::Real => 0,
@@ -122,7 +122,7 @@ pub async fn run(
     }
     progress.finish_and_clear();
     for line in &report.lines {
-        writeln!(out, "{}", visible(line))?;
+        writeln!(out, "{}", sanitize(line))?;
     }
     let would = if run == Run::Dry {
         "dry run, nothing was written: "
@@ -212,10 +212,10 @@ async fn import(
                 }
                 stored => stored?,
             };
-            let circumstances = content.circumstances(origin.clone(), operation.clone());
+            let write_context = content.write_context(origin.clone(), operation.clone());
             let change = match stored {
-                None => Some(Change::create(key.clone(), document.clone(), circumstances)),
-                Some(stored) => Change::replace(&stored, document, circumstances),
+                None => Some(Change::create(key.clone(), document.clone(), write_context)),
+                Some(stored) => Change::replace(&stored, document, write_context),
             };
             let Some(change) = change else {
                 report.unchanged += 1;
@@ -225,7 +225,7 @@ async fn import(
                 .entry()
                 .changes
                 .iter()
-                .map(|change| excerpt(&change.field))
+                .map(|change| truncate(&change.field))
                 .collect();
             if change.expected_text().is_none() {
                 report.created += 1;

@@ -22,7 +22,7 @@ pub async fn run(
     let actor = whoami::username().ok();
     let _copy = AbortOnDropHandle::new(tokio::spawn({
         let content = Arc::clone(&content);
-        async move { content.keep_copy().await }
+        async move { content.run_refresh().await }
     }));
     let server = ContentServer::new(content, actor.as_deref(), settings.read_only.as_deref());
     stdio::serve(server, stop).await?;

@@ -287,7 +287,7 @@ impl StoredEntry {
     /// The time to put it at in the log of another store, in milliseconds since 1970: its own, but never later than `now`, because a log
     /// whose newest entry is of the future would date all that follow like it.
     #[must_use]
-    pub fn carried_score(&self, now: Timestamp) -> i64 {
+    pub fn import_score(&self, now: Timestamp) -> i64 {
         self.timestamp()
             .map_or(0, Timestamp::millis)
             .clamp(0, now.millis())

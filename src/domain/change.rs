@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Timestamp,
     audit::{Action, AuditEntry, EntryMetadata, Origin},
-    document::{DocumentKey, MAX_BYTES, Record, Violation, printed, sha256_hex},
+    document::{DocumentKey, MAX_BYTES, Record, Violation, compact_json, sha256_hex},
     patch::{self, FieldChange},
     rules::is_owned,
 };
@@ -39,7 +39,7 @@ impl Operation {
     pub fn once(key: &str, mut request: Value) -> Self {
         let key = sha256_hex(key.as_bytes());
         request.sort_all_objects(); // so that equal requests have equal texts
-        let fingerprint = sha256_hex([&key, " ", &printed(&request)].concat().as_bytes());
+        let fingerprint = sha256_hex([&key, " ", &compact_json(&request)].concat().as_bytes());
         Self {
             key,
             fingerprint,
@@ -68,7 +68,7 @@ impl Operation {
 
 /// What is known of a write besides its content.
 #[derive(Debug, Clone)]
-pub struct Circumstances {
+pub struct WriteContext {
     /// Who, how and why.
     pub origin: Origin,
     /// Its name.
@@ -115,9 +115,9 @@ impl Change {
     pub fn update(
         current: &Record,
         patch: &Map<String, Value>,
-        circumstances: Circumstances,
+        write_context: WriteContext,
     ) -> Result<Update, Vec<Violation>> {
-        let bytes = printed(patch).len();
+        let bytes = compact_json(patch).len();
         if bytes > MAX_BYTES {
             let message = format!(
                 "expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}"
@@ -128,7 +128,7 @@ impl Change {
             .key()
             .kind
             .rules()
-            .strangers(patch, current.document());
+            .unknown_fields(patch, current.document());
         let mut document = patch::merge(
             current.document(),
             &current.key().kind.rules().pruned(patch, current.document()),
@@ -140,7 +140,7 @@ impl Change {
         {
             return Ok(Update::Nothing);
         }
-        touch(&mut document, circumstances.now);
+        touch(&mut document, write_context.now);
         // Comparing the rest would cost more than all that is compared here.
         let may_differ =
             |name: &str| patch.contains_key(name) || name == "metadata" || DERIVED.contains(&name);
@@ -168,7 +168,7 @@ impl Change {
             return Err(refused);
         }
         Ok(Update::Change(
-            Box::new(Self::new(Some(current), next, changes, circumstances)),
+            Box::new(Self::new(Some(current), next, changes, write_context)),
             left,
         ))
     }
@@ -177,10 +177,10 @@ impl Change {
     pub fn create(
         key: DocumentKey,
         document: Map<String, Value>,
-        circumstances: Circumstances,
+        write_context: WriteContext,
     ) -> Self {
         let changes = patch::creation(&document);
-        Self::new(None, Record::of(key, document), changes, circumstances)
+        Self::new(None, Record::of(key, document), changes, write_context)
     }
 
     /// The change that stores `document`, as it is, in the place of `current`; `None` when they are equal.
@@ -190,7 +190,7 @@ impl Change {
     pub fn replace(
         current: &Record,
         document: &Map<String, Value>,
-        circumstances: Circumstances,
+        write_context: WriteContext,
     ) -> Option<Self> {
         let changes = patch::diff(current.document(), document);
         if changes.is_empty() {
@@ -200,17 +200,17 @@ impl Change {
             current.key().clone(),
             patch::apply(current.document().clone(), &changes),
         );
-        Some(Self::new(Some(current), next, changes, circumstances))
+        Some(Self::new(Some(current), next, changes, write_context))
     }
 
     fn new(
         current: Option<&Record>,
         next: Record,
         changes: Vec<FieldChange>,
-        circumstances: Circumstances,
+        write_context: WriteContext,
     ) -> Self {
         let entry = AuditEntry {
-            id: circumstances.entry_id,
+            id: write_context.entry_id,
             action: if current.is_some() {
                 Action::Update
             } else {
@@ -218,11 +218,11 @@ impl Change {
             },
             entity_type: next.key().kind,
             entity_id: next.key().id.clone(),
-            source: circumstances.origin.source,
+            source: write_context.origin.source,
             changes,
             metadata: EntryMetadata {
-                origin: circumstances.origin,
-                operation: circumstances.operation.fingerprint,
+                origin: write_context.origin,
+                operation: write_context.operation.fingerprint,
                 version_before: current.map(|current| current.version().clone()),
                 version_after: next.version().clone(),
                 checksum: next.checksum().to_owned(),
@@ -235,7 +235,7 @@ impl Change {
             expected: current.cloned(),
             next,
             entry,
-            time: circumstances.now,
+            time: write_context.now,
         }
     }
 
@@ -285,7 +285,7 @@ impl Change {
     /// The stored text of the entry without its beginning, which the store's transaction puts before it.
     #[must_use]
     pub fn entry_rest(&self) -> String {
-        let text = printed(&self.entry);
+        let text = compact_json(&self.entry);
         text.strip_prefix('{').unwrap_or(&text).to_owned()
     }
 }
@@ -332,9 +332,9 @@ mod tests {
     use super::*;
     use crate::domain::{Kind, Source};
 
-    fn circumstances() -> Circumstances {
+    fn write_context() -> WriteContext {
         let operation = Operation::once("key", json!({}));
-        Circumstances {
+        WriteContext {
             origin: Origin::new(Source::Mcp),
             operation,
             entry_id: "entry".to_owned(),
@@ -354,7 +354,7 @@ mod tests {
         Change::update(
             &record(document),
             patch.as_object().unwrap(),
-            circumstances(),
+            write_context(),
         )
     }
 
@@ -404,24 +404,24 @@ mod tests {
     #[test]
     fn the_beginning_that_is_compared_ends_with_the_id_of_the_entry() {
         let entry_id = "0".repeat(36);
-        let circumstances = Circumstances {
+        let write_context = WriteContext {
             entry_id: entry_id.clone(),
-            ..circumstances()
+            ..write_context()
         };
         let document = object(&json!({"id":"a"}));
         let created = Change::create(
             DocumentKey::new(Kind::Project, "a"),
             document,
-            circumstances.clone(),
+            write_context.clone(),
         );
         let entry = crate::domain::audit::entry_text(
             u64::MAX >> 11,
-            circumstances.now,
+            write_context.now,
             &created.entry_rest(),
         );
         let stored = created.next().clone().with_latest_entry(Some(entry));
 
-        let Some(changed) = Change::replace(&stored, &object(&json!({"id":"b"})), circumstances)
+        let Some(changed) = Change::replace(&stored, &object(&json!({"id":"b"})), write_context)
         else {
             panic!("no change")
         };

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
 
-pub use super::text::excerpt;
-use super::{list::Listing, project::Project, resource::Resource, rules::Rules};
+pub use super::text::truncate;
+use super::{list::IndexEntry, project::Project, resource::Resource, rules::Rules};
 
 /// Largest stored document, in bytes (CONTRACT.md, section 1).
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -110,7 +110,7 @@ impl DocumentKey {
 
 impl fmt::Display for DocumentKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} `{}`", self.kind, excerpt(&self.id))
+        write!(formatter, "{} `{}`", self.kind, truncate(&self.id))
     }
 }
 
@@ -189,7 +189,7 @@ struct Content {
     version: Version,
     compact: OnceLock<Option<String>>,
     violations: OnceLock<Vec<Violation>>,
-    listing: OnceLock<Listing>,
+    listing: OnceLock<IndexEntry>,
 }
 
 impl Record {
@@ -210,7 +210,7 @@ impl Record {
     #[must_use]
     pub fn of(key: DocumentKey, document: Map<String, Value>) -> Self {
         let document = Value::Object(document);
-        Self::new(key, printed(&document), document, OnceLock::from(None))
+        Self::new(key, compact_json(&document), document, OnceLock::from(None))
     }
 
     fn new(
@@ -260,7 +260,7 @@ impl Record {
     #[must_use]
     pub fn compact(&self) -> &str {
         let other = self.content.compact.get_or_init(|| {
-            Some(printed(&self.content.document)).filter(|text| *text != self.content.text)
+            Some(compact_json(&self.content.document)).filter(|text| *text != self.content.text)
         });
         other.as_deref().unwrap_or(&self.content.text)
     }
@@ -338,16 +338,16 @@ impl Record {
 
     /// What lists need of this document.
     #[must_use]
-    pub fn listing(&self) -> &Listing {
+    pub fn listing(&self) -> &IndexEntry {
         self.content
             .listing
-            .get_or_init(|| Listing::of(&self.content.key, self.document()))
+            .get_or_init(|| IndexEntry::of(&self.content.key, self.document()))
     }
 }
 
 /// Compact JSON of a value whose maps have texts for names; half the cost of `Value::to_string`, which checks every piece of text again.
 #[must_use]
-pub fn printed(value: &impl Serialize) -> String {
+pub fn compact_json(value: &impl Serialize) -> String {
     serde_json::to_string(value)
         .unwrap_or_else(|error| unreachable!("these have texts for names: {error}"))
 }
@@ -369,7 +369,7 @@ pub struct Violation {
 }
 
 fn shortened<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&excerpt(path))
+    serializer.serialize_str(&truncate(path))
 }
 
 impl Violation {
@@ -417,7 +417,7 @@ impl fmt::Display for Violation {
         if self.path.is_empty() {
             formatter.write_str(&self.message)
         } else {
-            write!(formatter, "{}: {}", excerpt(&self.path), self.message)
+            write!(formatter, "{}: {}", truncate(&self.path), self.message)
         }
     }
 }
@@ -451,8 +451,8 @@ fn violations(key: &DocumentKey, document: &Value, bytes: usize) -> Vec<Violatio
                 "key",
                 format!(
                     "expected `{}`, the id it is stored under, found `{}`",
-                    excerpt(&key.id),
-                    excerpt(id)
+                    truncate(&key.id),
+                    truncate(id)
                 ),
             ));
         }
@@ -466,7 +466,7 @@ fn violations(key: &DocumentKey, document: &Value, bytes: usize) -> Vec<Violatio
         {
             let message = format!(
                 "expected an RFC 3339 time such as `2026-11-22T10:15:30.123Z`, found `{}`",
-                excerpt(text)
+                truncate(text)
             );
             found.push(Violation::new(
                 format!("metadata.{name}"),

@@ -14,7 +14,7 @@ use super::{
 
 /// What lists and indexes need of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing {
+pub struct IndexEntry {
     /// The id that it is stored under.
     pub id: String,
     /// `metadata.status`, when it is a text.
@@ -29,7 +29,7 @@ pub struct Listing {
     pub text: String,
 }
 
-impl Listing {
+impl IndexEntry {
     /// What lists need of `document`.
     #[must_use]
     pub fn of(key: &DocumentKey, document: &Map<String, Value>) -> Self {
@@ -120,7 +120,7 @@ impl ListQuery {
 
     /// Whether the document is in the list.
     #[must_use]
-    pub fn matches(&self, listing: &Listing) -> bool {
+    pub fn matches(&self, listing: &IndexEntry) -> bool {
         self.status
             .as_ref()
             .is_none_or(|status| listing.status.as_ref() == Some(status))
@@ -136,7 +136,7 @@ impl ListQuery {
 
     /// The places of the page that this query asks for, out of all documents, with the number of all matches and the
     /// place after which more follow.
-    pub fn page<L: Borrow<Listing>>(
+    pub fn page<L: Borrow<IndexEntry>>(
         &self,
         listings: impl IntoIterator<Item = L>,
     ) -> (Vec<ListPosition>, usize, Option<ListPosition>) {
@@ -199,9 +199,9 @@ mod tests {
     use super::*;
     use crate::domain::Kind;
 
-    fn listing(id: &str, updated: &str) -> Listing {
+    fn listing(id: &str, updated: &str) -> IndexEntry {
         let document = json!({"title":"Éléphant sur le Œuvre","tags":["Café"],"metadata":{"updatedAt":updated,"status":"draft","featured":true}});
-        Listing::of(
+        IndexEntry::of(
             &DocumentKey::new(Kind::Project, id),
             document.as_object().unwrap(),
         )

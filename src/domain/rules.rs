@@ -13,7 +13,7 @@ use jsonschema::{
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::document::{Document, Violation, excerpt};
+use super::document::{Document, Violation, truncate};
 
 /// Absolute http(s) URL, or a site path; never `//host`, which leaves the site, nor another scheme.
 pub const LINK: &str = r"^([hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*|/([^\s/\\\x00-\x1f\x7f][^\x00-\x1f\x7f]*)?)$";
@@ -99,13 +99,13 @@ impl Rules {
     ///
     /// Such a member is let through when it is equal to what is stored: clients send back whole documents.
     #[must_use]
-    pub fn strangers(
+    pub fn unknown_fields(
         &self,
         patch: &Map<String, Value>,
         stored: &Map<String, Value>,
     ) -> Vec<Violation> {
         let mut found = Vec::new();
-        strangers(&self.document, patch, Some(stored), "", &mut found);
+        unknown_fields(&self.document, patch, Some(stored), "", &mut found);
         found
     }
 }
@@ -254,7 +254,7 @@ fn described(document: &Value) -> Value {
     Value::Object(fields)
 }
 
-fn strangers(
+fn unknown_fields(
     schema: &Value,
     named: &Map<String, Value>,
     stored: Option<&Map<String, Value>>,
@@ -289,7 +289,7 @@ fn strangers(
                 name,
                 properties.keys().map(String::as_str),
             )),
-            (Some(property), Value::Object(members)) => strangers(
+            (Some(property), Value::Object(members)) => unknown_fields(
                 property,
                 members,
                 there.and_then(Value::as_object),
@@ -398,7 +398,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => format!("`{value}`"),
-        Value::String(text) => format!("the text `{}`", excerpt(text)),
+        Value::String(text) => format!("the text `{}`", truncate(text)),
         Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(_) => "an object".to_owned(),
     }

@@ -39,7 +39,7 @@ pub fn is_hidden(c: char) -> bool {
 
 /// A text in one line that shows all it does: what [`is_hidden`] is replaced.
 #[must_use]
-pub fn visible(text: &str) -> Cow<'_, str> {
+pub fn sanitize(text: &str) -> Cow<'_, str> {
     let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if !plain && text.contains(is_hidden) {
         Cow::Owned(text.replace(is_hidden, "\u{fffd}"))
@@ -50,13 +50,13 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 
 /// The beginning of a text that is too long to repeat (over 80 characters), in one line that shows all it does.
 #[must_use]
-pub fn excerpt(text: &str) -> Cow<'_, str> {
+pub fn truncate(text: &str) -> Cow<'_, str> {
     const LONGEST: usize = 80;
     if text.chars().nth(LONGEST).is_none() {
-        return visible(text);
+        return sanitize(text);
     }
     let beginning: String = text.chars().take(LONGEST - 20).collect();
-    Cow::Owned(format!("{}…", visible(&beginning)))
+    Cow::Owned(format!("{}…", sanitize(&beginning)))
 }
 
 /// JSON that says the same and shows all it does: what [`is_hidden`] is written as an escape.
@@ -69,7 +69,7 @@ pub fn escaped(json: String) -> String {
 
 /// JSON that says the same and is one line to every reader: Python's `splitlines` and others also end one at U+0085, U+2028 and U+2029.
 #[must_use]
-pub fn on_one_line(json: String) -> String {
+pub fn escape_line_breaks(json: String) -> String {
     const ENDS: [&str; 3] = ["\u{85}", "\u{2028}", "\u{2029}"];
     // Three searches for a text are many times faster than one for a choice of characters, and nearly always find nothing.
     if ENDS.iter().any(|end| json.contains(end)) {
@@ -106,10 +106,10 @@ mod tests {
 
     #[test]
     fn a_long_value_is_never_repeated() {
-        assert_eq!(excerpt("short"), "short");
-        assert!(excerpt(&"é".repeat(81)).chars().count() <= 80);
+        assert_eq!(truncate("short"), "short");
+        assert!(truncate(&"é".repeat(81)).chars().count() <= 80);
         assert_eq!(
-            excerpt(&"\u{202e}".repeat(81)),
+            truncate(&"\u{202e}".repeat(81)),
             format!("{}…", "\u{fffd}".repeat(60))
         );
     }
@@ -149,7 +149,7 @@ mod tests {
             "\u{e0100}",
         ] {
             assert_eq!(
-                visible(&format!("a{hidden}b")),
+                sanitize(&format!("a{hidden}b")),
                 "a\u{fffd}b",
                 "{}",
                 hidden.escape_unicode()
@@ -165,7 +165,7 @@ mod tests {
             "a\u{a0}b",
             "\u{fffd}",
         ] {
-            assert_eq!(visible(read), read);
+            assert_eq!(sanitize(read), read);
         }
     }
 
@@ -174,7 +174,10 @@ mod tests {
         let value = serde_json::json!({ "a\u{202e}": ["\u{1b}[31m", "\\\u{2028}", "\u{e0061}é", "\u{85}\t"] });
 
         let pretty = serde_json::to_string_pretty(&value).unwrap();
-        let (all, line) = (escaped(pretty.clone()), on_one_line(value.to_string()));
+        let (all, line) = (
+            escaped(pretty.clone()),
+            escape_line_breaks(value.to_string()),
+        );
 
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&all).unwrap(),

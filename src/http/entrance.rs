@@ -26,31 +26,31 @@ const WELL_KNOWN: &str = "/.well-known/";
 
 /// What a request says in its `Authorization`.
 #[derive(Debug, PartialEq, Eq)]
-enum Presented<'a> {
+enum Credentials<'a> {
     Nothing,
     Token(&'a [u8]),
     /// Another scheme, or several.
     Wrong,
 }
 
-fn presented(headers: &HeaderMap) -> Presented<'_> {
+fn presented(headers: &HeaderMap) -> Credentials<'_> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
-        return Presented::Nothing;
+        return Credentials::Nothing;
     };
     if values.next().is_some() {
-        return Presented::Wrong;
+        return Credentials::Wrong;
     }
     match value.as_bytes().split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
-            Presented::Token(token.trim_ascii())
+            Credentials::Token(token.trim_ascii())
         }
-        _ => Presented::Wrong,
+        _ => Credentials::Wrong,
     }
 }
 
 /// What the check of a request needs.
-pub(super) struct Entrance {
+pub(super) struct Auth {
     pub(super) tokens: Option<watch::Receiver<Tokens>>,
     pub(super) public_api: bool,
     pub(super) rates: Arc<Rates>,
@@ -62,7 +62,7 @@ struct Unauthorized {
     problem: &'static str,
 }
 
-impl Entrance {
+impl Auth {
     /// Notes whose token a request carries, and counts it; the answer when it needs a good token or is one too many.
     fn refusal(&self, request: &mut Request) -> Option<Response> {
         let address = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
@@ -120,19 +120,19 @@ fn identify(tokens: &watch::Receiver<Tokens>, headers: &HeaderMap) -> Result<Cal
     const NEEDED: &str = r#"Bearer realm="portfolio-mcp""#;
     const INVALID: &str = r#"Bearer realm="portfolio-mcp", error="invalid_token""#;
     let (challenge, problem) = match presented(headers) {
-        Presented::Token(token) => match tokens.borrow().caller(token) {
+        Credentials::Token(token) => match tokens.borrow().caller(token) {
             Some(caller) => return Ok(caller.clone()),
             None => (INVALID, "the token is not one of this server's"),
         },
-        Presented::Nothing => (NEEDED, "this server needs a token"),
-        Presented::Wrong => (INVALID, "the `Authorization` header holds no bearer token"),
+        Credentials::Nothing => (NEEDED, "this server needs a token"),
+        Credentials::Wrong => (INVALID, "the `Authorization` header holds no bearer token"),
     };
     Err(Unauthorized { challenge, problem })
 }
 
 /// Lets a request through, or answers why not.
 pub(super) async fn check(
-    State(entrance): State<Arc<Entrance>>,
+    State(entrance): State<Arc<Auth>>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -160,7 +160,7 @@ mod tests {
                 map.append(name, value);
             }
             match presented(&map) {
-                Presented::Token(token) => String::from_utf8(token.to_vec()).unwrap(),
+                Credentials::Token(token) => String::from_utf8(token.to_vec()).unwrap(),
                 other => format!("{other:?}"),
             }
         };

@@ -14,7 +14,7 @@ use axum::{
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::warn;
 
-use crate::{domain::document::excerpt, http::Settings};
+use crate::{domain::document::truncate, http::Settings};
 
 /// How long a browser need not ask again whether it may call.
 const PREFLIGHT: Duration = Duration::from_hours(1);
@@ -227,14 +227,14 @@ fn explain(refusal: &Refusal) -> (StatusCode, String) {
             "the request must have one `Host` header that names a host".to_owned(),
         ),
         Refusal::ForeignHost(host) => {
-            let host = excerpt(host);
+            let host = truncate(host);
             let text = format!(
                 "the host `{host}` is not one of this server's; if it should be, start it with `--allowed-host {host}`"
             );
             (StatusCode::FORBIDDEN, text)
         }
         Refusal::ForeignOrigin(origin) => {
-            let origin = excerpt(origin);
+            let origin = truncate(origin);
             let text = if Origin::parse(&origin).is_some() {
                 format!(
                     "pages of `{origin}` are turned away; if they should not be, start it with `--allowed-origin {origin}`"

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        DocumentKey, Kind, Publication, Record, document::is_slug, document::printed,
+        ApiPath, DocumentKey, Kind, Record, document::compact_json, document::is_slug,
         document::sha256_hex,
     },
     service::{ContentService, Error, Fetched},
@@ -57,18 +57,18 @@ pub(super) fn routes(content: Arc<ContentService>, audience: Audience) -> Router
     for kind in Kind::ALL {
         let list = format!("/api/{}", kind.plural());
         let all = async move |State(site): State<Arc<Site>>, headers: HeaderMap| {
-            site.answer(Publication::All(kind), &headers).await
+            site.answer(ApiPath::All(kind), &headers).await
         };
         let one = async move |State(site): State<Arc<Site>>,
                               slug: Result<Path<String>, PathRejection>,
                               headers: HeaderMap| match slug {
             Ok(Path(id)) => {
-                site.answer(Publication::One(DocumentKey::new(kind, id)), &headers)
+                site.answer(ApiPath::One(DocumentKey::new(kind, id)), &headers)
                     .await
             }
             // It is not UTF-8.
             Err(_) => site.refuse(
-                &Publication::One(DocumentKey::new(kind, "")),
+                &ApiPath::One(DocumentKey::new(kind, "")),
                 Refusal::InvalidSlug,
                 &Uuid::new_v4().to_string(),
             ),
@@ -148,54 +148,54 @@ struct FailureText<'a> {
 }
 
 impl Site {
-    async fn answer(&self, publication: Publication, headers: &HeaderMap) -> Response {
+    async fn answer(&self, api_path: ApiPath, headers: &HeaderMap) -> Response {
         let id = Uuid::new_v4().to_string();
-        match timeout(DEADLINE, self.page(&publication)).await {
+        match timeout(DEADLINE, self.page(&api_path)).await {
             Ok(Ok(page)) => self.show(&page, headers, &id),
-            Ok(Err(refusal)) => self.refuse(&publication, refusal, &id),
+            Ok(Err(refusal)) => self.refuse(&api_path, refusal, &id),
             Err(_) => {
                 debug!("a request of the website was not answered in time");
-                self.refuse(&publication, Refusal::Failed, &id)
+                self.refuse(&api_path, Refusal::Failed, &id)
             }
         }
     }
 
     /// What is published, from the cache or the store, or from the saved copy when the store is away.
-    async fn page(&self, publication: &Publication) -> Result<Page, Refusal> {
+    async fn page(&self, api_path: &ApiPath) -> Result<Page, Refusal> {
         // What older programs stored under another id is shown all the same, but nobody keeps an answer for every text that is asked for.
-        let kept = match publication {
-            Publication::One(key) if !is_slug(&key.id) => None,
-            Publication::One(_) | Publication::All(_) => self.content.cached(publication).await,
+        let kept = match api_path {
+            ApiPath::One(key) if !is_slug(&key.id) => None,
+            ApiPath::One(_) | ApiPath::All(_) => self.content.cached(api_path).await,
         };
         if let Some(page) = kept
             .as_ref()
             .and_then(|kept| Page::of_kept(kept.answer.as_deref()?, kept.seq))
         {
-            count(publication, "cache");
+            count(api_path, "cache");
             return Ok(page);
         }
-        let page = self.read(publication).await;
+        let page = self.read(api_path).await;
         match &page {
-            Ok(Page { saved: Some(_), .. }) => count(publication, "snapshot"),
+            Ok(Page { saved: Some(_), .. }) => count(api_path, "snapshot"),
             Ok(page) => {
-                count(publication, "store");
+                count(api_path, "store");
                 // Its `seq` was asked before anything was read, so whoever wrote since keeps this from being kept.
                 if let Some(kept) = kept.filter(|_| page.data.len() <= LONGEST_KEPT) {
                     self.content.cache(
-                        publication.clone(),
+                        api_path.clone(),
                         kept.seq,
                         page.to_keep(kept.seq, self.content.now().to_string()),
                     );
                 }
             }
-            Err(_) => count(publication, "none"),
+            Err(_) => count(api_path, "none"),
         }
         page
     }
 
-    async fn read(&self, publication: &Publication) -> Result<Page, Refusal> {
-        match publication {
-            Publication::All(kind) => match self.content.published(*kind).await {
+    async fn read(&self, api_path: &ApiPath) -> Result<Page, Refusal> {
+        match api_path {
+            ApiPath::All(kind) => match self.content.published(*kind).await {
                 Ok(Fetched { value, saved }) => {
                     let documents: Vec<&str> = value.iter().map(Record::compact).collect();
                     Ok(Page::new(
@@ -206,7 +206,7 @@ impl Site {
                 }
                 Err(error) => Err(failed(&error)),
             },
-            Publication::One(key) => {
+            ApiPath::One(key) => {
                 let invalid = !is_slug(&key.id);
                 if invalid && key.id.len() > LONGEST_ID {
                     return Err(Refusal::InvalidSlug);
@@ -258,10 +258,10 @@ impl Site {
             .into_response()
     }
 
-    fn refuse(&self, publication: &Publication, refusal: Refusal, request_id: &str) -> Response {
-        let kind = publication.kind();
+    fn refuse(&self, api_path: &ApiPath, refusal: Refusal, request_id: &str) -> Response {
+        let kind = api_path.kind();
         let upper = kind.singular().to_uppercase();
-        let (status, code, message) = match (refusal, publication) {
+        let (status, code, message) = match (refusal, api_path) {
             (Refusal::InvalidSlug, _) => {
                 let message = "a slug is made of lower-case words and numbers joined by hyphens, such as `rdv-artisan`";
                 (
@@ -270,22 +270,22 @@ impl Site {
                     message.to_owned(),
                 )
             }
-            (Refusal::NotFound, Publication::One(key)) => (
+            (Refusal::NotFound, ApiPath::One(key)) => (
                 StatusCode::NOT_FOUND,
                 format!("{upper}_NOT_FOUND"),
                 format!("there is no {key}"),
             ),
-            (Refusal::NotPublished, Publication::One(key)) => (
+            (Refusal::NotPublished, ApiPath::One(key)) => (
                 StatusCode::NOT_FOUND,
                 format!("{upper}_NOT_PUBLISHED"),
                 format!("{key} is not published"),
             ),
-            (Refusal::Failed, Publication::One(_)) => (
+            (Refusal::Failed, ApiPath::One(_)) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("{upper}_FETCH_ERROR"),
                 format!("the {kind} cannot be read; try again in a moment"),
             ),
-            (_, Publication::All(_)) => {
+            (_, ApiPath::All(_)) => {
                 let message = format!(
                     "the {} cannot be read; try again in a moment",
                     kind.plural()
@@ -316,7 +316,7 @@ impl Site {
             (header::CACHE_CONTROL, NO_COPY),
             (header::CONTENT_TYPE, JSON),
         ];
-        (status, about, printed(&failure)).into_response()
+        (status, about, compact_json(&failure)).into_response()
     }
 }
 
@@ -369,8 +369,8 @@ fn failed(error: &Error) -> Refusal {
     Refusal::Failed
 }
 
-fn count(publication: &Publication, from: &'static str) {
-    metrics::counter!("portfolio_rest_answers_total", "kind" => publication.kind().singular(), "from" => from).increment(1);
+fn count(api_path: &ApiPath, from: &'static str) {
+    metrics::counter!("portfolio_rest_answers_total", "kind" => api_path.kind().singular(), "from" => from).increment(1);
 }
 
 /// A tag for what is shown, whenever and to whomever.
@@ -395,7 +395,7 @@ fn has(headers: &HeaderMap, etag: &str) -> bool {
 }
 
 fn with_meta(data: &str, meta: &impl Serialize) -> String {
-    format!("{BEGIN}{data}{META}{}}}", printed(meta))
+    format!("{BEGIN}{data}{META}{}}}", compact_json(meta))
 }
 
 fn header_value(text: &str) -> HeaderValue {

@@ -37,9 +37,9 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    domain::text::on_one_line,
-    http::{Limits, body, introduce},
-    mcp::{Caller, Door},
+    domain::text::escape_line_breaks,
+    http::{Limits, body, tag_transport},
+    mcp::{Caller, TransportKind},
 };
 
 /// Messages that wait for one another, in each direction of a session.
@@ -243,7 +243,7 @@ async fn open<S: ServerHandler + Clone>(
 fn event(message: &ServerJsonRpcMessage) -> Result<Event, serde_json::Error> {
     Ok(Event::default()
         .event("message")
-        .data(on_one_line(serde_json::to_string(message)?)))
+        .data(escape_line_breaks(serde_json::to_string(message)?)))
 }
 
 #[derive(Deserialize)]
@@ -292,7 +292,7 @@ async fn accept<S>(
         Ok(message) if !body::is_array(&body) => message,
         _ => return body::refusal(&body),
     };
-    introduce(&mut parts, Door::Sse);
+    tag_transport(&mut parts, TransportKind::Sse);
     message.insert_extension(parts);
 
     match timeout(sessions.limits.send, inbox.send(message)).await {

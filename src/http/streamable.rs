@@ -23,8 +23,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::{Limits, body, introduce},
-    mcp::{ClaimedClient, Door},
+    http::{Limits, body, tag_transport},
+    mcp::{ClaimedClient, TransportKind},
 };
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -107,7 +107,7 @@ async fn answer<S: ServerHandler>(
         _ => return body::refusal(&body),
     };
 
-    introduce(&mut parts, Door::Http);
+    tag_transport(&mut parts, TransportKind::Http);
     if let Some(claimed) = parts
         .headers
         .get(SESSION_ID)

@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Limits, Settings, Tokens, connection::prepared, serve_within};
-use crate::mcp::{Caller, ClaimedClient, Door};
+use crate::mcp::{Caller, ClaimedClient, TransportKind};
 
 const FOREVER: Duration = Duration::from_hours(1);
 const MODERN: &str = "2026-07-28";
@@ -41,12 +41,12 @@ const SITE: &str = "authorization: Bearer site-0123456789abcdef";
 
 /// A handler whose tools show what reaches it: `whoami`, `fill` (an answer of so many bytes), `wait` (until the gate opens).
 #[derive(Clone)]
-struct Probe {
+struct DiagnosticConnection {
     gate: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
 }
 
-impl ServerHandler for Probe {
+impl ServerHandler for DiagnosticConnection {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
@@ -96,7 +96,7 @@ impl ServerHandler for Probe {
 fn whoami(context: &RequestContext<RoleServer>) -> Value {
     let parts = context.extensions.get::<Parts>().unwrap();
     json!({
-        "door": parts.extensions.get::<Door>().unwrap().as_str(),
+        "door": parts.extensions.get::<TransportKind>().unwrap().as_str(),
         "address": parts.extensions.get::<SocketAddr>().unwrap().ip().to_string(),
         "claimed": parts.extensions.get::<ClaimedClient>().map(|client| format!("{}/{}", client.name, client.version)),
         "caller": parts.extensions.get::<Caller>().map(|caller| caller.name.to_string()),
@@ -142,7 +142,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let probe = Probe {
+        let probe = DiagnosticConnection {
             gate: Arc::new(Semaphore::new(0)),
             waiting: Arc::default(),
         };

@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{Document, Record, Version, Violation, document::printed, rules};
+use crate::domain::{Document, Record, Version, Violation, document::compact_json, rules};
 
 /// A list carries so many warnings at most; the rest is counted.
 const MOST_WARNINGS: usize = 20;
@@ -32,7 +32,7 @@ pub(super) fn schema<A: JsonSchema>() -> Arc<JsonObject> {
 
 /// A successful answer.
 #[derive(JsonSchema)]
-pub(super) struct Answer<T, M> {
+pub(super) struct ToolOutput<T, M> {
     /// Always true; a failed call has isError instead.
     success: bool,
     data: T,
@@ -40,7 +40,7 @@ pub(super) struct Answer<T, M> {
     meta: M,
 }
 
-impl<T, M> Answer<T, M> {
+impl<T, M> ToolOutput<T, M> {
     pub(super) fn new(data: T, meta: M) -> Self {
         Self {
             success: true,
@@ -50,7 +50,7 @@ impl<T, M> Answer<T, M> {
     }
 }
 
-impl<T> Answer<T, UpdateMeta> {
+impl<T> ToolOutput<T, UpdateMeta> {
     /// Adds a remark.
     pub(super) fn warn(&mut self, warning: &str) {
         self.meta.warnings.push(warning.to_owned());
@@ -64,10 +64,10 @@ pub(super) trait Content {
 }
 
 /// Structured content, and the same JSON, compact, as text.
-impl<T: Content, M: Serialize> IntoCallToolResult for Answer<T, M> {
+impl<T: Content, M: Serialize> IntoCallToolResult for ToolOutput<T, M> {
     fn into_call_tool_result(self) -> Result<CallToolResponse, ErrorData> {
         let meta = json!(self.meta);
-        let (data, about) = (self.data.text(), printed(&meta));
+        let (data, about) = (self.data.text(), compact_json(&meta));
         let text = [
             "{\"success\":",
             if self.success { "true" } else { "false" },
@@ -89,13 +89,13 @@ impl<T: Content, M: Serialize> IntoCallToolResult for Answer<T, M> {
 }
 
 /// A whole document of type `D`, with its compact text, which is mostly at hand: printing it again costs as much as all else.
-pub(super) struct Whole<D> {
+pub(super) struct DocumentBody<D> {
     record: Record,
     document: Option<Map<String, Value>>,
     kind: PhantomData<fn() -> D>,
 }
 
-impl<D> Whole<D> {
+impl<D> DocumentBody<D> {
     pub(super) fn new(record: &Record) -> Self {
         Self::with_document(record, None)
     }
@@ -110,7 +110,7 @@ impl<D> Whole<D> {
     }
 }
 
-impl<D> Content for Whole<D> {
+impl<D> Content for DocumentBody<D> {
     fn text(&self) -> Cow<'_, str> {
         Cow::Borrowed(self.record.compact())
     }
@@ -121,7 +121,7 @@ impl<D> Content for Whole<D> {
     }
 }
 
-impl<D: Document> JsonSchema for Whole<D> {
+impl<D: Document> JsonSchema for DocumentBody<D> {
     fn inline_schema() -> bool {
         true
     }
@@ -136,17 +136,17 @@ impl<D: Document> JsonSchema for Whole<D> {
 }
 
 /// Documents of type `D`, whole or as summary rows.
-pub(super) struct Rows<D>(Value, PhantomData<fn() -> D>);
+pub(super) struct SummaryRows<D>(Value, PhantomData<fn() -> D>);
 
-impl<D> Rows<D> {
+impl<D> SummaryRows<D> {
     pub(super) fn new(rows: Vec<Map<String, Value>>) -> Self {
         Self(rows.into_iter().map(Value::Object).collect(), PhantomData)
     }
 }
 
-impl<D> Content for Rows<D> {
+impl<D> Content for SummaryRows<D> {
     fn text(&self) -> Cow<'_, str> {
-        Cow::Owned(printed(&self.0))
+        Cow::Owned(compact_json(&self.0))
     }
 
     fn into_json(self) -> Value {
@@ -154,7 +154,7 @@ impl<D> Content for Rows<D> {
     }
 }
 
-impl<D: Document> JsonSchema for Rows<D> {
+impl<D: Document> JsonSchema for SummaryRows<D> {
     fn inline_schema() -> bool {
         true
     }
@@ -194,7 +194,7 @@ impl Entries {
 
 impl Content for Entries {
     fn text(&self) -> Cow<'_, str> {
-        Cow::Owned(printed(&self.0))
+        Cow::Owned(compact_json(&self.0))
     }
 
     fn into_json(self) -> Value {
@@ -240,7 +240,7 @@ pub(super) struct Stats {
 
 impl Content for Stats {
     fn text(&self) -> Cow<'_, str> {
-        Cow::Owned(printed(&json!(self)))
+        Cow::Owned(compact_json(&json!(self)))
     }
 
     fn into_json(self) -> Value {
@@ -249,13 +249,13 @@ impl Content for Stats {
 }
 
 /// Where an answer comes from.
-pub(super) struct Provenance {
+pub(super) struct Freshness {
     pub source: String,
     pub stale: bool,
     pub age_ms: Option<u64>,
 }
 
-impl Provenance {
+impl Freshness {
     /// That of what the store called `store` was asked for, or of a copy that is so old.
     pub(super) fn of(store: &str, saved: Option<Duration>) -> Self {
         let age_ms = saved.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));

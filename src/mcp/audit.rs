@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     ContentServer, ToolError,
-    answer::{self, Answer, Entries, LogMeta, Provenance, Stats},
+    answer::{self, Entries, Freshness, LogMeta, Stats, ToolOutput},
     cursor,
     params::{self, AuditParams, Detail, NoParams},
 };
@@ -22,12 +22,12 @@ impl ContentServer {
         title = "Get audit log",
         annotations(title = "Get audit log", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<AuditParams>(),
-        output_schema = answer::schema::<Answer<Entries, LogMeta>>()
+        output_schema = answer::schema::<ToolOutput<Entries, LogMeta>>()
     )]
     async fn get_audit_log(
         &self,
         Parameters(params): Parameters<AuditParams>,
-    ) -> Result<Answer<Entries, LogMeta>, ToolError> {
+    ) -> Result<ToolOutput<Entries, LogMeta>, ToolError> {
         let identity = json!([
             params.entity_type,
             params.entity_id,
@@ -44,12 +44,12 @@ impl ContentServer {
             page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error, self.content.now()))?;
         let (
             page,
-            Provenance {
+            Freshness {
                 source,
                 stale,
                 age_ms,
             },
-        ) = (fetched.value, self.provenance(fetched.saved));
+        ) = (fetched.value, self.freshness(fetched.saved));
         let meta = LogMeta {
             timestamp: self.content.now().to_string(),
             source,
@@ -60,7 +60,7 @@ impl ContentServer {
                 .map(|place| cursor::encode(&identity, &(place.score, place.digest))),
         };
         let detail = params.detail.unwrap_or_default();
-        Ok(Answer::new(
+        Ok(ToolOutput::new(
             Entries::new(
                 page.entries
                     .into_iter()
@@ -76,23 +76,23 @@ impl ContentServer {
         title = "Get audit statistics",
         annotations(title = "Get audit statistics", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<NoParams>(),
-        output_schema = answer::schema::<Answer<Stats, LogMeta>>()
+        output_schema = answer::schema::<ToolOutput<Stats, LogMeta>>()
     )]
     async fn get_audit_stats(
         &self,
         Parameters(NoParams {}): Parameters<NoParams>,
-    ) -> Result<Answer<Stats, LogMeta>, ToolError> {
+    ) -> Result<ToolOutput<Stats, LogMeta>, ToolError> {
         let stats = self.content.audit_stats().await;
         let fetched = stats
             .map_err(|error| ToolError::audit("AUDIT_STATS_ERROR", error, self.content.now()))?;
         let (
             (stats, newest),
-            Provenance {
+            Freshness {
                 source,
                 stale,
                 age_ms,
             },
-        ) = (fetched.value, self.provenance(fetched.saved));
+        ) = (fetched.value, self.freshness(fetched.saved));
         let recent: Vec<Value> = newest
             .into_iter()
             .map(|entry| shown(entry, Detail::Summary))
@@ -113,7 +113,7 @@ impl ContentServer {
             age_ms,
             next_cursor: None,
         };
-        Ok(Answer::new(data, meta))
+        Ok(ToolOutput::new(data, meta))
     }
 }
 
@@ -151,8 +151,8 @@ fn shown(entry: StoredEntry, detail: Detail) -> Value {
 fn shorten(value: &mut Value) {
     match value {
         Value::String(text) => {
-            if let Some(excerpt) = excerpt(text) {
-                *value = excerpt;
+            if let Some(truncate) = truncate(text) {
+                *value = truncate;
             }
         }
         Value::Array(items) => items.iter_mut().for_each(shorten),
@@ -161,8 +161,8 @@ fn shorten(value: &mut Value) {
                 if matches!(name.as_str(), "oldValue" | "newValue")
                     && (member.is_array() || member.is_object())
                 {
-                    if let Some(excerpt) = excerpt(&member.to_string()) {
-                        *member = excerpt;
+                    if let Some(truncate) = truncate(&member.to_string()) {
+                        *member = truncate;
                     }
                 } else {
                     shorten(member);
@@ -174,7 +174,7 @@ fn shorten(value: &mut Value) {
 }
 
 /// The beginning of a long text, as an object: no text field accepts one, so a model cannot write it back by mistake.
-fn excerpt(text: &str) -> Option<Value> {
+fn truncate(text: &str) -> Option<Value> {
     let (end, _) = text.char_indices().nth(MAX_SUMMARY_VALUE)?;
     Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
 }

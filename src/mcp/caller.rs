@@ -15,7 +15,7 @@ const LONGEST_ID: usize = 2048;
 
 /// Through which door a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum TransportKind {
     /// The standard streams of a child process.
     Stdio,
     /// Streamable HTTP, `/mcp`.
@@ -24,7 +24,7 @@ pub enum Door {
     Sse,
 }
 
-impl Door {
+impl TransportKind {
     /// As audit entries write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

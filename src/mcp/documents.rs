@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{
     ContentServer, ToolError,
     answer::{
-        Answer, DocumentMeta, ListMeta, Provenance, Rows, UpdateMeta, Whole, limited, warnings,
+        DocumentBody, DocumentMeta, Freshness, ListMeta, SummaryRows, ToolOutput, UpdateMeta,
+        limited, warnings,
     },
     cursor,
     params::{Detail, GetParams, ListParams, UpdateParams},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     domain::{
         Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Record, Timestamp,
-        document::excerpt, list::ListPosition,
+        document::truncate, list::ListPosition,
     },
     service::{Error, Mode, UpdateRequest, Updated},
     store::StoreError,
@@ -28,7 +29,7 @@ impl ContentServer {
     pub(super) async fn list<D: Document>(
         &self,
         params: ListParams,
-    ) -> Result<Answer<Rows<D>, ListMeta>, ToolError> {
+    ) -> Result<ToolOutput<SummaryRows<D>, ListMeta>, ToolError> {
         let identity = json!([
             D::KIND.plural(),
             params.status,
@@ -68,12 +69,12 @@ impl ContentServer {
             .map_err(|error| self.failed("LIST", D::KIND, error))?;
         let (
             page,
-            Provenance {
+            Freshness {
                 source,
                 stale,
                 age_ms,
             },
-        ) = (fetched.value, self.provenance(fetched.saved));
+        ) = (fetched.value, self.freshness(fetched.saved));
         let detail = params.detail.unwrap_or_default();
         let page = if detail == Detail::Full {
             cut(page)
@@ -103,8 +104,8 @@ impl ContentServer {
             Detail::Summary => summary(&record),
             Detail::Full => record.document().clone(),
         };
-        Ok(Answer::new(
-            Rows::new(page.records.into_iter().map(row).collect()),
+        Ok(ToolOutput::new(
+            SummaryRows::new(page.records.into_iter().map(row).collect()),
             meta,
         ))
     }
@@ -112,7 +113,7 @@ impl ContentServer {
     pub(super) async fn get<D: Document>(
         &self,
         params: GetParams,
-    ) -> Result<Answer<Whole<D>, DocumentMeta>, ToolError> {
+    ) -> Result<ToolOutput<DocumentBody<D>, DocumentMeta>, ToolError> {
         let fetched = self
             .content
             .get(DocumentKey::new(D::KIND, params.id))
@@ -120,12 +121,12 @@ impl ContentServer {
             .map_err(|error| self.failed("GET", D::KIND, error))?;
         let (
             record,
-            Provenance {
+            Freshness {
                 source,
                 stale,
                 age_ms,
             },
-        ) = (fetched.value, self.provenance(fetched.saved));
+        ) = (fetched.value, self.freshness(fetched.saved));
         let meta = DocumentMeta {
             timestamp: self.content.now().to_string(),
             source,
@@ -134,14 +135,14 @@ impl ContentServer {
             version: record.version().clone(),
             warnings: warnings(record.violations()),
         };
-        Ok(Answer::new(Whole::new(&record), meta))
+        Ok(ToolOutput::new(DocumentBody::new(&record), meta))
     }
 
     pub(super) async fn update<D: Document>(
         &self,
         params: UpdateParams<D>,
         mut origin: Origin,
-    ) -> Result<Answer<Whole<D>, UpdateMeta>, ToolError> {
+    ) -> Result<ToolOutput<DocumentBody<D>, UpdateMeta>, ToolError> {
         origin.reason = params.reason.filter(|reason| !reason.is_empty());
         let key = DocumentKey::new(D::KIND, params.id);
         let mode = if params.dry_run == Some(true) {
@@ -195,7 +196,7 @@ impl ContentServer {
         &self,
         updated: Updated,
         mode: Mode,
-    ) -> Answer<Whole<D>, UpdateMeta> {
+    ) -> ToolOutput<DocumentBody<D>, UpdateMeta> {
         let meta = UpdateMeta {
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
@@ -206,15 +207,15 @@ impl ContentServer {
             replayed: updated.replayed,
             warnings: warnings(&updated.warnings),
         };
-        Answer::new(
-            Whole::with_document(&updated.record, updated.document),
+        ToolOutput::new(
+            DocumentBody::with_document(&updated.record, updated.document),
             meta,
         )
     }
 
     /// Where an answer comes from that is so old, if it is from the saved copy.
-    pub(super) fn provenance(&self, saved: Option<Duration>) -> Provenance {
-        Provenance::of(self.content.store_name(), saved)
+    pub(super) fn freshness(&self, saved: Option<Duration>) -> Freshness {
+        Freshness::of(self.content.store_name(), saved)
     }
 
     fn failed(&self, verb: &str, kind: Kind, error: Error) -> ToolError {
@@ -285,7 +286,7 @@ fn broken(record: &Record) -> Option<String> {
         paths
             .iter()
             .take(5)
-            .map(|path| excerpt(path))
+            .map(|path| truncate(path))
             .collect::<Vec<_>>()
             .join(", "),
     );

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::{
-    domain::{DocumentKey, Kind, Timestamp, Violation, document::excerpt, text::escaped},
+    domain::{DocumentKey, Kind, Timestamp, Violation, document::truncate, text::escaped},
     service::Error,
     store::StoreError,
 };
@@ -145,7 +145,7 @@ impl ToolError {
                     ids => format!(
                         "did you mean {}?",
                         ids.iter()
-                            .map(|id| format!("`{}`", excerpt(id)))
+                            .map(|id| format!("`{}`", truncate(id)))
                             .collect::<Vec<_>>()
                             .join(", ")
                     ),
@@ -226,12 +226,12 @@ impl ToolError {
                 StoreError::Corrupt { key, problem } => {
                     let message = format!(
                         "the value at `{}` cannot be used: {problem}; the site's developer has to restore it from a backup or delete the key",
-                        excerpt(&key)
+                        truncate(&key)
                     );
                     (
                         fallback.to_owned(),
                         message,
-                        Some(json!({ "key": excerpt(&key) })),
+                        Some(json!({ "key": truncate(&key) })),
                     )
                 }
                 StoreError::Failed(problem) => {

@@ -12,7 +12,7 @@ use rmcp::{
     service::RequestContext,
 };
 
-use super::{Caller, ClaimedClient, ContentServer, Door};
+use super::{Caller, ClaimedClient, ContentServer, TransportKind};
 use crate::domain::{Origin, Source};
 
 /// Longer texts of clients are cut, so that nobody fills the audit log with a header.
@@ -34,16 +34,16 @@ impl FromContextPart<ToolCallContext<'_, ContentServer>> for Origin {
 fn of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> Origin {
     let parts = context.extensions.get::<Parts>();
     let door = parts
-        .and_then(|parts| parts.extensions.get::<Door>().copied())
-        .unwrap_or(Door::Stdio);
+        .and_then(|parts| parts.extensions.get::<TransportKind>().copied())
+        .unwrap_or(TransportKind::Stdio);
     let user_agent = parts.and_then(|parts| parts.headers.get(header::USER_AGENT)?.to_str().ok());
     let connection = match door {
-        Door::Stdio | Door::Sse => context
+        TransportKind::Stdio | TransportKind::Sse => context
             .peer
             .peer_info()
             .map(|peer| named(&peer.client_info)),
         // There is no connection: what rmcp knows of the peer is a constant of its own.
-        Door::Http => None,
+        TransportKind::Http => None,
     };
     let claimed = || {
         parts?

@@ -4,7 +4,7 @@ use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 
 use super::{
     ContentServer, ToolError,
-    answer::{self, Answer, DocumentMeta, ListMeta, Rows, UpdateMeta, Whole},
+    answer::{self, DocumentBody, DocumentMeta, ListMeta, SummaryRows, ToolOutput, UpdateMeta},
     params::{self, GetParams, ListParams, UpdateParams},
 };
 use crate::domain::{Origin, Project};
@@ -17,12 +17,12 @@ impl ContentServer {
         title = "List projects",
         annotations(title = "List projects", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<ListParams>(),
-        output_schema = answer::schema::<Answer<Rows<Project>, ListMeta>>()
+        output_schema = answer::schema::<ToolOutput<SummaryRows<Project>, ListMeta>>()
     )]
     async fn list_projects(
         &self,
         Parameters(params): Parameters<ListParams>,
-    ) -> Result<Answer<Rows<Project>, ListMeta>, ToolError> {
+    ) -> Result<ToolOutput<SummaryRows<Project>, ListMeta>, ToolError> {
         self.list(params).await
     }
 
@@ -32,12 +32,12 @@ impl ContentServer {
         title = "Get project",
         annotations(title = "Get project", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<GetParams>(),
-        output_schema = answer::schema::<Answer<Whole<Project>, DocumentMeta>>()
+        output_schema = answer::schema::<ToolOutput<DocumentBody<Project>, DocumentMeta>>()
     )]
     async fn get_project(
         &self,
         Parameters(params): Parameters<GetParams>,
-    ) -> Result<Answer<Whole<Project>, DocumentMeta>, ToolError> {
+    ) -> Result<ToolOutput<DocumentBody<Project>, DocumentMeta>, ToolError> {
         self.get(params).await
     }
 
@@ -48,13 +48,13 @@ impl ContentServer {
         title = "Update project",
         annotations(title = "Update project", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<UpdateParams<Project>>(),
-        output_schema = answer::schema::<Answer<Whole<Project>, UpdateMeta>>()
+        output_schema = answer::schema::<ToolOutput<DocumentBody<Project>, UpdateMeta>>()
     )]
     async fn update_project(
         &self,
         Parameters(params): Parameters<UpdateParams<Project>>,
         origin: Origin,
-    ) -> Result<Answer<Whole<Project>, UpdateMeta>, ToolError> {
+    ) -> Result<ToolOutput<DocumentBody<Project>, UpdateMeta>, ToolError> {
         self.update(params, origin).await
     }
 }

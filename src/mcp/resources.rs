@@ -4,7 +4,7 @@ use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 
 use super::{
     ContentServer, ToolError,
-    answer::{self, Answer, DocumentMeta, ListMeta, Rows, UpdateMeta, Whole},
+    answer::{self, DocumentBody, DocumentMeta, ListMeta, SummaryRows, ToolOutput, UpdateMeta},
     params::{self, GetParams, ListParams, UpdateParams},
 };
 use crate::domain::{Origin, Resource};
@@ -17,12 +17,12 @@ impl ContentServer {
         title = "List resources",
         annotations(title = "List resources", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<ListParams>(),
-        output_schema = answer::schema::<Answer<Rows<Resource>, ListMeta>>()
+        output_schema = answer::schema::<ToolOutput<SummaryRows<Resource>, ListMeta>>()
     )]
     async fn list_resources(
         &self,
         Parameters(params): Parameters<ListParams>,
-    ) -> Result<Answer<Rows<Resource>, ListMeta>, ToolError> {
+    ) -> Result<ToolOutput<SummaryRows<Resource>, ListMeta>, ToolError> {
         self.list(params).await
     }
 
@@ -32,12 +32,12 @@ impl ContentServer {
         title = "Get resource",
         annotations(title = "Get resource", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<GetParams>(),
-        output_schema = answer::schema::<Answer<Whole<Resource>, DocumentMeta>>()
+        output_schema = answer::schema::<ToolOutput<DocumentBody<Resource>, DocumentMeta>>()
     )]
     async fn get_resource(
         &self,
         Parameters(params): Parameters<GetParams>,
-    ) -> Result<Answer<Whole<Resource>, DocumentMeta>, ToolError> {
+    ) -> Result<ToolOutput<DocumentBody<Resource>, DocumentMeta>, ToolError> {
         self.get(params).await
     }
 
@@ -48,13 +48,13 @@ impl ContentServer {
         title = "Update resource",
         annotations(title = "Update resource", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<UpdateParams<Resource>>(),
-        output_schema = answer::schema::<Answer<Whole<Resource>, UpdateMeta>>()
+        output_schema = answer::schema::<ToolOutput<DocumentBody<Resource>, UpdateMeta>>()
     )]
     async fn update_resource(
         &self,
         Parameters(params): Parameters<UpdateParams<Resource>>,
         origin: Origin,
-    ) -> Result<Answer<Whole<Resource>, UpdateMeta>, ToolError> {
+    ) -> Result<ToolOutput<DocumentBody<Resource>, UpdateMeta>, ToolError> {
         self.update(params, origin).await
     }
 }

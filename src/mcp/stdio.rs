@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ContentServer, LONGEST_MESSAGE};
 use crate::domain::check_depth;
-use crate::domain::text::on_one_line;
+use crate::domain::text::escape_line_breaks;
 
 /// Longest line that is read, in bytes, its end included.
 const LONGEST_LINE: u64 = LONGEST_MESSAGE as u64 + 1;
@@ -350,7 +350,7 @@ async fn write<W: AsyncWrite + Send + Unpin>(
     output: &Mutex<W>,
     message: &impl serde::Serialize,
 ) -> io::Result<()> {
-    let mut line = on_one_line(serde_json::to_string(message)?);
+    let mut line = escape_line_breaks(serde_json::to_string(message)?);
     line.push('\n');
     let mut output = output.lock().await;
     output.write_all(line.as_bytes()).await?;

@@ -40,7 +40,7 @@ enum State {
 
 /// Why an attempt was kept off.
 #[derive(Debug)]
-pub(super) struct KeptOff {
+pub(super) struct Rejected {
     /// What failed before.
     pub(super) reason: String,
     /// When to ask again.
@@ -50,7 +50,7 @@ pub(super) struct KeptOff {
 /// Leave for one attempt. Who drops it without a verdict, because the caller went away, has shown nothing.
 #[derive(Debug)]
 #[must_use = "the breaker learns from how the attempt ends"]
-pub(super) struct Leave<'a> {
+pub(super) struct Permit<'a> {
     breaker: &'a Breaker,
     probe: bool,
     settled: bool,
@@ -77,9 +77,9 @@ impl Breaker {
     }
 
     /// Leave for an attempt, or why there is none.
-    pub(super) fn leave(&self) -> Result<Leave<'_>, KeptOff> {
+    pub(super) fn leave(&self) -> Result<Permit<'_>, Rejected> {
         let mut state = self.lock();
-        let kept_off = |reason: &String, retry_after| KeptOff {
+        let rejected = |reason: &String, retry_after| Rejected {
             reason: reason.clone(),
             retry_after,
         };
@@ -88,18 +88,18 @@ impl Breaker {
             State::Open { until, reason } => {
                 let left = until.saturating_duration_since(Instant::now());
                 if !left.is_zero() {
-                    return Err(kept_off(reason, left));
+                    return Err(rejected(reason, left));
                 }
                 true
             }
-            State::HalfOpen { reason } => return Err(kept_off(reason, OPEN)),
+            State::HalfOpen { reason } => return Err(rejected(reason, OPEN)),
         };
         if probe && let State::Open { reason, .. } = &*state {
             *state = State::HalfOpen {
                 reason: reason.clone(),
             };
         }
-        Ok(Leave {
+        Ok(Permit {
             breaker: self,
             probe,
             settled: false,
@@ -126,7 +126,7 @@ impl Breaker {
     }
 }
 
-impl Leave<'_> {
+impl Permit<'_> {
     /// The store answered, be it with a refusal that was the caller's making.
     pub(super) fn answered(mut self) {
         self.settled = true;
@@ -165,7 +165,7 @@ impl Leave<'_> {
     }
 }
 
-impl Drop for Leave<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if !self.settled && self.probe {
             let mut state = self.breaker.lock();
@@ -206,13 +206,13 @@ mod tests {
             fail(&breaker);
         }
 
-        let kept_off = breaker.leave().unwrap_err();
+        let rejected = breaker.leave().unwrap_err();
 
-        assert_eq!(kept_off.reason, "it is away");
+        assert_eq!(rejected.reason, "it is away");
         assert!(
-            kept_off.retry_after > OPEN.mul_f64(0.4) && kept_off.retry_after <= OPEN,
+            rejected.retry_after > OPEN.mul_f64(0.4) && rejected.retry_after <= OPEN,
             "{:?}",
-            kept_off.retry_after
+            rejected.retry_after
         );
     }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Location, redis, sqlite};
-use crate::domain::{Kind, Record, Timestamp, text::excerpt};
+use crate::domain::{Kind, Record, Timestamp, text::truncate};
 
 /// An examination that has not come to its end by then is broken off.
 const EXAMINATION: Duration = Duration::from_secs(25);
@@ -232,7 +232,7 @@ pub(super) fn few(names: &[impl AsRef<str>], between: &str) -> String {
     let shown: Vec<_> = names
         .iter()
         .take(FEW)
-        .map(|name| excerpt(name.as_ref()))
+        .map(|name| truncate(name.as_ref()))
         .collect();
     let more = if names.len() > FEW {
         format!(" and {} more", names.len() - FEW)

@@ -19,17 +19,17 @@ use rustls::CertificateError;
 use tracing::warn;
 
 use super::{
-    Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError,
+    CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError,
     cache::RecordCache,
     line::Line,
     location::{REMEDY, RedisUrl},
 };
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation,
-    Publication, Record, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+    Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
     document::sha256_hex,
-    text::{excerpt, visible},
+    text::{sanitize, truncate},
 };
 
 mod examination;
@@ -272,17 +272,17 @@ impl RedisStore {
         Ok(entries)
     }
 
-    async fn replayed(&self, ms: &str, first: &str, count: &str) -> Result<Committed, StoreError> {
+    async fn replayed(&self, ms: &str, first: &str, count: &str) -> Result<Commit, StoreError> {
         let number = |text: &str| {
             text.parse::<u64>().map_err(|_| {
                 StoreError::Failed(format!(
                     "the operation's mark is damaged: `{}`",
-                    excerpt(text)
+                    truncate(text)
                 ))
             })
         };
         let score = i64::try_from(number(ms)?).unwrap_or(i64::MAX);
-        Ok(Committed {
+        Ok(Commit {
             entries: self
                 .entries_at(score, number(first)?, number(count)?)
                 .await?,
@@ -549,7 +549,7 @@ impl Repository for RedisStore {
         &self,
         changes: &[Change],
         operation: &Operation,
-    ) -> Result<Committed, StoreError> {
+    ) -> Result<Commit, StoreError> {
         let rests: Vec<String> = changes.iter().map(Change::entry_rest).collect();
         let reply = text(self.send_commit(changes, &rests, operation).await?).unwrap_or_default();
         match reply.split(' ').collect::<Vec<_>>().as_slice() {
@@ -570,7 +570,7 @@ impl Repository for RedisStore {
                         .remember(change.next().clone().with_latest_entry(Some(text.as_str())));
                     entries.push(StoredEntry::parse(text));
                 }
-                Ok(Committed {
+                Ok(Commit {
                     entries,
                     replayed: false,
                 })
@@ -588,7 +588,7 @@ impl Repository for RedisStore {
         }
     }
 
-    async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError> {
+    async fn outcome(&self, operation: &Operation) -> Result<Option<Commit>, StoreError> {
         let mut command = cmd("GET");
         command.arg(self.keys.mark(operation));
         let mark = match self
@@ -607,14 +607,18 @@ impl Repository for RedisStore {
         }
     }
 
-    async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
+    async fn import_entries(
+        &self,
+        entries: &[StoredEntry],
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
         let line = self.writing()?;
         let mut added = 0;
         for chunk in entries.chunks(CHUNK) {
             let mut command = cmd("ZADD");
             command.arg(self.keys.entries()).arg("NX");
             for entry in chunk {
-                command.arg(entry.carried_score(now)).arg(entry.text());
+                command.arg(entry.import_score(now)).arg(entry.text());
             }
             match line.send(&command).await.map_err(|error| refused(&error))? {
                 Value::Int(count) => added += usize::try_from(count).unwrap_or_default(),
@@ -715,7 +719,7 @@ impl Repository for RedisStore {
         }
     }
 
-    async fn pulse(&self) -> Result<Pulse, StoreError> {
+    async fn revision(&self) -> Result<Revision, StoreError> {
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("HGET")
@@ -742,18 +746,18 @@ impl Repository for RedisStore {
         let [seq, entries, projects, resources] = <[u64; 4]>::try_from(numbers).map_err(|_| {
             StoreError::Failed("Redis gave fewer answers than it was asked for".to_owned())
         })?;
-        Ok(Pulse {
+        Ok(Revision {
             seq,
             entries,
             documents: [projects, resources],
         })
     }
 
-    async fn cached(&self, publication: &Publication) -> Result<Option<Cached>, StoreError> {
+    async fn cached(&self, api_path: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("GET")
-            .arg(self.keys.cached(publication))
+            .arg(self.keys.cached(api_path))
             .cmd("HGET")
             .arg(self.keys.stats())
             .arg("seq")
@@ -773,12 +777,12 @@ impl Repository for RedisStore {
                     .and_then(|text| text.parse().ok())
                     .ok_or_else(|| StoreError::Failed("`seq` is no number".to_owned()))?,
             };
-        Ok(Some(Cached { answer, seq }))
+        Ok(Some(CachedResponse { answer, seq }))
     }
 
     async fn cache(
         &self,
-        publication: &Publication,
+        api_path: &ApiPath,
         seq: u64,
         answer: &str,
         lasting: Duration,
@@ -792,7 +796,7 @@ impl Repository for RedisStore {
         command
             .arg(keep)
             .arg(2)
-            .arg(self.keys.cached(publication))
+            .arg(self.keys.cached(api_path))
             .arg(self.keys.stats())
             .arg(seq)
             .arg(answer)
@@ -834,10 +838,10 @@ impl Keys {
         self.named(&["cache:api:", key.kind.plural(), ":", &key.id])
     }
 
-    fn cached(&self, publication: &Publication) -> String {
-        match publication {
-            Publication::All(kind) => self.cache(*kind),
-            Publication::One(key) => self.cache_of(key),
+    fn cached(&self, api_path: &ApiPath) -> String {
+        match api_path {
+            ApiPath::All(kind) => self.cache(*kind),
+            ApiPath::One(key) => self.cache_of(key),
         }
     }
 
@@ -1045,13 +1049,13 @@ fn plain(error: &RedisError) -> String {
         .split(", with args beginning with")
         .next()
         .unwrap_or_default();
-    visible(line).chars().take(200).collect()
+    sanitize(line).chars().take(200).collect()
 }
 
 fn unreadable(key: &str, problem: &str) -> String {
     format!(
         "left out the value at `{}`: {problem}; restore it from a backup or delete the key",
-        excerpt(key)
+        truncate(key)
     )
 }
 

@@ -18,13 +18,13 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::{
-    Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError,
-    breaker::{Breaker, KeptOff},
+    CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError,
+    breaker::{Breaker, Rejected},
     location::REMEDY,
 };
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation,
-    Publication, Record, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+    Operation, Record, StoredEntry, Timestamp,
 };
 
 /// Until when a read is repeated, and a commit. Together they leave a call, which has 10 seconds, time to answer.
@@ -74,7 +74,7 @@ impl<R: Repository> Resilient<R> {
         self.ask(operation, &self.reads, Proves::ItServes, READ, ask)
             .await
             .map_err(|failure| match failure {
-                Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
+                Failure::Rejected(rejected) => StoreError::Unavailable(rejected.reason),
                 Failure::Store(error) => error,
             })
     }
@@ -124,7 +124,7 @@ impl<R: Repository> Resilient<R> {
             .await;
         match (answer, met) {
             // What it met itself says more than that others met the same.
-            (Err(Failure::KeptOff(_)), Some(error)) => Err(Failure::Store(error)),
+            (Err(Failure::Rejected(_)), Some(error)) => Err(Failure::Store(error)),
             (answer, _) => answer,
         }
     }
@@ -159,7 +159,7 @@ impl<R: Repository> Resilient<R> {
         answer: impl Future<Output = Result<T, StoreError>>,
         late: impl FnOnce() -> StoreError,
     ) -> Result<T, Failure> {
-        let leave = breaker.leave().map_err(Failure::KeptOff)?;
+        let leave = breaker.leave().map_err(Failure::Rejected)?;
         let begun = Instant::now();
         let result = timeout_at(deadline, answer)
             .await
@@ -249,7 +249,7 @@ impl<R: Repository> Repository for Resilient<R> {
             })
             .await;
         all.map_err(|failure| match failure {
-            Failure::KeptOff(kept_off) => StoreError::Unavailable(kept_off.reason),
+            Failure::Rejected(rejected) => StoreError::Unavailable(rejected.reason),
             Failure::Store(error) => error,
         })
     }
@@ -262,7 +262,7 @@ impl<R: Repository> Repository for Resilient<R> {
         &self,
         changes: &[Change],
         operation: &Operation,
-    ) -> Result<Committed, StoreError> {
+    ) -> Result<Commit, StoreError> {
         let (last, deadline) = (Instant::now() + COMMIT / 2, Instant::now() + COMMIT);
         self.budget.deposit();
         // What an earlier sending may have done is told by the mark of a later one, or not at all.
@@ -292,7 +292,7 @@ impl<R: Repository> Repository for Resilient<R> {
                 Failure::Store(StoreError::Unavailable(_)) => {
                     Instant::now() < last && self.writes.is_closed() && self.budget.withdraw()
                 }
-                Failure::Store(_) | Failure::KeptOff(_) => false,
+                Failure::Store(_) | Failure::Rejected(_) => false,
             })
             .notify(|_, _| count_retry("commit"))
             .await;
@@ -308,15 +308,19 @@ impl<R: Repository> Repository for Resilient<R> {
         })
     }
 
-    async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError> {
+    async fn outcome(&self, operation: &Operation) -> Result<Option<Commit>, StoreError> {
         self.prepare("outcome", || self.store.outcome(operation))
             .await
     }
 
-    async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
+    async fn import_entries(
+        &self,
+        entries: &[StoredEntry],
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
         let carried = self
             .ask("carry", &self.writes, Proves::ItServes, LOAD, || {
-                self.store.carry(entries, now)
+                self.store.import_entries(entries, now)
             })
             .await;
         carried.map_err(Failure::of_a_write)
@@ -331,18 +335,18 @@ impl<R: Repository> Repository for Resilient<R> {
         self.read("audit_stats", || self.store.audit_stats()).await
     }
 
-    async fn pulse(&self) -> Result<Pulse, StoreError> {
-        self.read("pulse", || self.store.pulse()).await
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.read("pulse", || self.store.revision()).await
     }
 
-    async fn cached(&self, publication: &Publication) -> Result<Option<Cached>, StoreError> {
-        self.once("cached", &self.reads, self.store.cached(publication))
+    async fn cached(&self, api_path: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
+        self.once("cached", &self.reads, self.store.cached(api_path))
             .await
     }
 
     async fn cache(
         &self,
-        publication: &Publication,
+        api_path: &ApiPath,
         seq: u64,
         answer: &str,
         lasting: Duration,
@@ -350,7 +354,7 @@ impl<R: Repository> Repository for Resilient<R> {
         self.once(
             "cache",
             &self.writes,
-            self.store.cache(publication, seq, answer, lasting),
+            self.store.cache(api_path, seq, answer, lasting),
         )
         .await
     }
@@ -368,7 +372,7 @@ enum Proves {
 /// Why there is no answer.
 enum Failure {
     /// The breaker is open, so the store was not asked.
-    KeptOff(KeptOff),
+    Rejected(Rejected),
     /// What the store said.
     Store(StoreError),
 }
@@ -376,7 +380,7 @@ enum Failure {
 impl Failure {
     fn of_a_write(self) -> StoreError {
         match self {
-            Self::KeptOff(KeptOff {
+            Self::Rejected(Rejected {
                 reason,
                 retry_after,
             }) => StoreError::Paused {
@@ -482,13 +486,17 @@ mod tests {
         async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
             self.ask()
         }
-        async fn commit(&self, _: &[Change], _: &Operation) -> Result<Committed, StoreError> {
+        async fn commit(&self, _: &[Change], _: &Operation) -> Result<Commit, StoreError> {
             Err(StoreError::Conflict)
         }
-        async fn outcome(&self, _: &Operation) -> Result<Option<Committed>, StoreError> {
+        async fn outcome(&self, _: &Operation) -> Result<Option<Commit>, StoreError> {
             self.ask()
         }
-        async fn carry(&self, _: &[StoredEntry], _: Timestamp) -> Result<usize, StoreError> {
+        async fn import_entries(
+            &self,
+            _: &[StoredEntry],
+            _: Timestamp,
+        ) -> Result<usize, StoreError> {
             self.ask()
         }
         async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {
@@ -497,24 +505,18 @@ mod tests {
         async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
             self.ask()
         }
-        async fn pulse(&self) -> Result<Pulse, StoreError> {
+        async fn revision(&self) -> Result<Revision, StoreError> {
             self.ask::<()>()?;
-            Ok(Pulse {
+            Ok(Revision {
                 seq: 0,
                 entries: 0,
                 documents: [0; 2],
             })
         }
-        async fn cached(&self, _: &Publication) -> Result<Option<Cached>, StoreError> {
+        async fn cached(&self, _: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
             self.ask()
         }
-        async fn cache(
-            &self,
-            _: &Publication,
-            _: u64,
-            _: &str,
-            _: Duration,
-        ) -> Result<(), StoreError> {
+        async fn cache(&self, _: &ApiPath, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
             self.ask()
         }
     }

@@ -16,10 +16,10 @@ use futures::future::try_join_all;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Pulse, Purpose, Repository, StoreError};
+use super::{Purpose, Repository, Revision, StoreError};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record, StoredEntry,
-    list::Listing,
+    list::IndexEntry,
 };
 
 /// So many of the newest audit entries are kept.
@@ -33,9 +33,9 @@ const LEAST_AGE: Duration = Duration::from_secs(5);
 const BYTES_PER_SECOND: usize = 100_000;
 
 /// Keeps the copy of one store.
-pub struct Snapshot {
+pub struct SnapshotCache {
     store: Arc<dyn Repository>,
-    copy: Mutex<Option<SavedCopy>>,
+    copy: Mutex<Option<Snapshot>>,
     /// Held by whoever asks the store; the others wait for what it brings.
     asking: tokio::sync::Mutex<()>,
     reloading: AtomicBool,
@@ -43,17 +43,17 @@ pub struct Snapshot {
 
 /// What the store held when it was last asked. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct SavedCopy {
-    held: Arc<Held>,
+pub struct Snapshot {
+    held: Arc<SnapshotData>,
     /// When the store last said that nothing had changed.
     confirmed: Instant,
 }
 
 #[derive(Debug, Clone)]
-struct Held {
-    pulse: Pulse,
+struct SnapshotData {
+    revision: Revision,
     /// The documents: their texts, and what lists need. Parsed, they would take several times as much memory.
-    documents: BTreeMap<DocumentKey, Arc<(String, Listing)>>,
+    documents: BTreeMap<DocumentKey, Arc<(String, IndexEntry)>>,
     unreadable: Vec<(Kind, String)>,
     /// Ids in the index whose documents are gone.
     absent: u64,
@@ -64,7 +64,7 @@ struct Held {
     loaded: Instant,
 }
 
-impl Snapshot {
+impl SnapshotCache {
     /// A copy of `store` that is still empty.
     pub(super) fn of(store: Arc<dyn Repository>) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Snapshot {
 
     /// The last copy, however old; `None` if there was none yet.
     #[must_use]
-    pub fn last(&self) -> Option<SavedCopy> {
+    pub fn last(&self) -> Option<Snapshot> {
         self.copy
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -85,14 +85,14 @@ impl Snapshot {
     }
 
     /// A copy of what the store holds now. What was begun for it is finished, even if the caller has no time to wait.
-    pub async fn current(self: &Arc<Self>) -> Result<SavedCopy, StoreError> {
+    pub async fn current(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
         let (snapshot, asked) = (Arc::clone(self), Instant::now());
         tokio::spawn(async move { snapshot.since(asked).await })
             .await
             .unwrap_or_else(|_| Err(StoreError::ended()))
     }
 
-    async fn since(self: &Arc<Self>, asked: Instant) -> Result<SavedCopy, StoreError> {
+    async fn since(self: &Arc<Self>, asked: Instant) -> Result<Snapshot, StoreError> {
         let _turn = self.asking.lock().await;
         let last = self.last();
         if let Some(copy) = &last
@@ -102,26 +102,26 @@ impl Snapshot {
         }
         let confirmed = Instant::now();
         // Asked before anything is read: what is written meanwhile shows the next time.
-        let pulse = self.store.pulse().await?;
+        let revision = self.store.revision().await?;
         let held = match &last {
-            Some(copy) if copy.held.pulse == pulse => Arc::clone(&copy.held),
-            Some(copy) => match self.follow(&copy.held, pulse).await? {
+            Some(copy) if copy.held.revision == revision => Arc::clone(&copy.held),
+            Some(copy) => match self.follow(&copy.held, revision).await? {
                 Some(held) => Arc::new(held),
-                None => Arc::new(self.load(pulse).await?),
+                None => Arc::new(self.load(revision).await?),
             },
-            None => Arc::new(self.load(pulse).await?),
+            None => Arc::new(self.load(revision).await?),
         };
         if held.is_old() {
             self.reload();
         }
-        Ok(self.keep(SavedCopy { held, confirmed }))
+        Ok(self.keep(Snapshot { held, confirmed }))
     }
 
-    fn keep(&self, mut copy: SavedCopy) -> SavedCopy {
+    fn keep(&self, mut copy: Snapshot) -> Snapshot {
         let mut kept = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
         // Everything may have been read anew in the meantime.
         if let Some(other) = kept.as_ref().filter(|other| {
-            other.held.pulse == copy.held.pulse && other.held.loaded > copy.held.loaded
+            other.held.revision == copy.held.revision && other.held.loaded > copy.held.loaded
         }) {
             copy.held = Arc::clone(&other.held);
         }
@@ -137,9 +137,9 @@ impl Snapshot {
         let snapshot = Arc::clone(self);
         tokio::spawn(async move {
             let confirmed = Instant::now();
-            let read = async { snapshot.load(snapshot.store.pulse().await?).await };
+            let read = async { snapshot.load(snapshot.store.revision().await?).await };
             match read.await {
-                Ok(held) => drop(snapshot.keep(SavedCopy {
+                Ok(held) => drop(snapshot.keep(Snapshot {
                     held: Arc::new(held),
                     confirmed,
                 })),
@@ -150,7 +150,7 @@ impl Snapshot {
     }
 
     /// Reads everything.
-    async fn load(&self, pulse: Pulse) -> Result<Held, StoreError> {
+    async fn load(&self, revision: Revision) -> Result<SnapshotData, StoreError> {
         let loaded = Instant::now();
         let newest = AuditQuery {
             limit: ENTRIES,
@@ -166,7 +166,7 @@ impl Snapshot {
         let sorted = tokio::task::spawn_blocking(move || {
             // What was written since the pulse is told by the next one.
             page.entries
-                .retain(|entry| entry.seq().is_none_or(|seq| seq <= pulse.seq));
+                .retain(|entry| entry.seq().is_none_or(|seq| seq <= revision.seq));
             let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
             for (kind, found) in Kind::ALL.into_iter().zip(all) {
                 documents.extend(found.records.iter().map(kept));
@@ -175,8 +175,8 @@ impl Snapshot {
             (documents, unreadable, page.entries)
         });
         let (documents, unreadable, entries) = sorted.await.map_err(|_| StoreError::ended())?;
-        let mut held = Held {
-            pulse,
+        let mut held = SnapshotData {
+            revision,
             documents,
             unreadable,
             absent: 0,
@@ -189,10 +189,14 @@ impl Snapshot {
     }
 
     /// Reads what was written since `last`; `None` if the log does not tell all of it.
-    async fn follow(&self, last: &Held, pulse: Pulse) -> Result<Option<Held>, StoreError> {
+    async fn follow(
+        &self,
+        last: &SnapshotData,
+        revision: Revision,
+    ) -> Result<Option<SnapshotData>, StoreError> {
         let (Some(writes), Some(added)) = (
-            pulse.seq.checked_sub(last.pulse.seq),
-            pulse.entries.checked_sub(last.pulse.entries),
+            revision.seq.checked_sub(last.revision.seq),
+            revision.entries.checked_sub(last.revision.entries),
         ) else {
             return Ok(None);
         };
@@ -210,7 +214,7 @@ impl Snapshot {
         let told = |entry: &StoredEntry| {
             entry
                 .seq()
-                .is_some_and(|seq| seq > last.pulse.seq && seq <= pulse.seq)
+                .is_some_and(|seq| seq > last.revision.seq && seq <= revision.seq)
         };
         let entries: Vec<StoredEntry> = page.entries.into_iter().filter(told).collect();
         if entries.len() as u64 != writes {
@@ -228,8 +232,8 @@ impl Snapshot {
             Err(StoreError::Corrupt { .. }) => return Ok(None),
             records => records?,
         };
-        let mut held = Held {
-            pulse,
+        let mut held = SnapshotData {
+            revision,
             stats,
             ..last.clone()
         };
@@ -245,14 +249,14 @@ impl Snapshot {
     }
 }
 
-fn kept(record: &Record) -> (DocumentKey, Arc<(String, Listing)>) {
+fn kept(record: &Record) -> (DocumentKey, Arc<(String, IndexEntry)>) {
     (
         record.key().clone(),
         Arc::new((record.text().to_owned(), record.listing().clone())),
     )
 }
 
-impl SavedCopy {
+impl Snapshot {
     /// How long ago the store confirmed it.
     #[must_use]
     pub fn age(&self) -> Duration {
@@ -342,7 +346,7 @@ impl SavedCopy {
     }
 }
 
-impl Held {
+impl SnapshotData {
     fn is_old(&self) -> bool {
         let seconds = self
             .documents
@@ -355,7 +359,7 @@ impl Held {
 
     /// How many documents there are, as the store says, and as they are known here.
     fn indexed(&self) -> u64 {
-        self.pulse.documents.iter().sum()
+        self.revision.documents.iter().sum()
     }
 
     fn counted(&self) -> u64 {

@@ -21,13 +21,13 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::{Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError};
+use super::{CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError};
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery, Operation,
-    Publication, Record, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+    Operation, Record, StoredEntry, Timestamp,
     audit::{AuditPosition, Category, entry_text},
-    document::{excerpt, sha256_hex},
-    list::Listing,
+    document::{sha256_hex, truncate},
+    list::IndexEntry,
 };
 
 mod examination;
@@ -189,7 +189,7 @@ impl Repository for SqliteStore {
         &self,
         changes: &[Change],
         operation: &Operation,
-    ) -> Result<Committed, StoreError> {
+    ) -> Result<Commit, StoreError> {
         let (changes, operation) = (changes.to_vec(), operation.clone());
         let start = Instant::now();
         self.run(&self.write_turns, move |database| {
@@ -201,19 +201,23 @@ impl Repository for SqliteStore {
         .await
     }
 
-    async fn outcome(&self, operation: &Operation) -> Result<Option<Committed>, StoreError> {
+    async fn outcome(&self, operation: &Operation) -> Result<Option<Commit>, StoreError> {
         let operation = operation.clone();
         self.read(move |snapshot| outcome(snapshot, &operation))
             .await
     }
 
-    async fn carry(&self, entries: &[StoredEntry], now: Timestamp) -> Result<usize, StoreError> {
+    async fn import_entries(
+        &self,
+        entries: &[StoredEntry],
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
         let (start, entries) = (Instant::now(), entries.to_vec());
         self.run(&self.write_turns, move |database| {
             let written = database.write(start, |transaction| {
                 let mut added = 0;
                 for entry in &entries {
-                    added += insert_entry(transaction, None, entry.carried_score(now), entry)?;
+                    added += insert_entry(transaction, None, entry.import_score(now), entry)?;
                 }
                 Ok(added)
             });
@@ -233,15 +237,15 @@ impl Repository for SqliteStore {
     }
 
     /// The file is as near as a cache would be.
-    async fn cached(&self, _: &Publication) -> Result<Option<Cached>, StoreError> {
+    async fn cached(&self, _: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
         Ok(None)
     }
 
-    async fn cache(&self, _: &Publication, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
+    async fn cache(&self, _: &ApiPath, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn pulse(&self) -> Result<Pulse, StoreError> {
+    async fn revision(&self) -> Result<Revision, StoreError> {
         self.read(|snapshot| {
             let number = |sql: &str, of: &[&str]| {
                 let number: Option<i64> = snapshot
@@ -260,7 +264,7 @@ impl Repository for SqliteStore {
                     &[kind.singular()],
                 )?;
             }
-            Ok(Pulse {
+            Ok(Revision {
                 seq: number("SELECT max(number) FROM entries", &[])?,
                 entries: number("SELECT count(*) FROM entries", &[])?,
                 documents,
@@ -378,7 +382,7 @@ impl Database {
     }
 
     /// What to answer when a commit met a problem.
-    fn settle(&self, problem: Problem, operation: &Operation) -> Result<Committed, StoreError> {
+    fn settle(&self, problem: Problem, operation: &Operation) -> Result<Commit, StoreError> {
         let Problem::Commit(error) = &problem else {
             return Err(self.refused(problem));
         };
@@ -580,7 +584,7 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
         select.and("featured = ?", [featured.into()]);
     }
     let mut listings = select.all(snapshot, |row| {
-        Ok(Listing {
+        Ok(IndexEntry {
             id: row.get(0)?,
             status: row.get(1)?,
             featured: row.get(2)?,
@@ -594,7 +598,7 @@ fn list(snapshot: &Connection, kind: Kind, query: &ListQuery) -> Result<ListPage
     let unreadable = |key: &DocumentKey, problem: &str| {
         format!(
             "left out the document at `{}`: {problem}; restore it from a backup or delete its row",
-            excerpt(&place(key))
+            truncate(&place(key))
         )
     };
     // What somebody wrote by hand is read as it is, until a commit replaces it.
@@ -632,7 +636,7 @@ fn commit(
     transaction: &Connection,
     changes: &[Change],
     operation: &Operation,
-) -> Result<Committed, Problem> {
+) -> Result<Commit, Problem> {
     if let Some(committed) = outcome(transaction, operation)? {
         return Ok(committed);
     }
@@ -651,7 +655,7 @@ fn commit(
         .map_or(0, |change| change.time().millis())
         .max(newest_score.unwrap_or(i64::MIN));
 
-    let mut committed = Committed {
+    let mut committed = Commit {
         entries: Vec::with_capacity(changes.len()),
         replayed: false,
     };
@@ -684,7 +688,7 @@ fn commit(
 }
 
 /// What an operation did that was committed before, and whose mark has not expired.
-fn outcome(connection: &Connection, operation: &Operation) -> Result<Option<Committed>, Problem> {
+fn outcome(connection: &Connection, operation: &Operation) -> Result<Option<Commit>, Problem> {
     let mark =
         "SELECT fingerprint, first, last FROM operations WHERE key = ? AND expires > unixepoch()";
     let mark = connection
@@ -703,7 +707,7 @@ fn outcome(connection: &Connection, operation: &Operation) -> Result<Option<Comm
     let entries = statement
         .query_map([first, last], |row| row.get(0).map(StoredEntry::parse))?
         .collect::<Result<_, _>>()?;
-    Ok(Some(Committed {
+    Ok(Some(Commit {
         entries,
         replayed: true,
     }))
@@ -905,7 +909,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::domain::{Circumstances, Origin, Source};
+    use crate::domain::{Origin, Source, WriteContext};
 
     fn operation(key: &str) -> Operation {
         Operation::once(key, json!({}))
@@ -916,16 +920,16 @@ mod tests {
             ("id".to_owned(), json!(id)),
             ("title".to_owned(), json!(title)),
         ]);
-        let circumstances = Circumstances {
+        let write_context = WriteContext {
             origin: Origin::new(Source::Admin),
             operation: operation(id),
             entry_id: format!("entry-{id}"),
             now: Timestamp::from_millis(1_700_000_000_000),
         };
-        Change::create(DocumentKey::new(Kind::Project, id), document, circumstances)
+        Change::create(DocumentKey::new(Kind::Project, id), document, write_context)
     }
 
-    async fn create(store: &SqliteStore, id: &str) -> Result<Committed, StoreError> {
+    async fn create(store: &SqliteStore, id: &str) -> Result<Commit, StoreError> {
         store.commit(&[creation(id, id)], &operation(id)).await
     }
 

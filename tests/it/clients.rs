@@ -148,14 +148,14 @@ impl Drop for Server {
 
 /// What a process holds, where the system tells.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct SnapshotData {
     descriptors: usize,
     threads: usize,
     kilobytes: usize,
 }
 
 /// `None` where there is no `/proc`: there the sessions in the log are all that can be counted.
-fn held(process: u32) -> Option<Held> {
+fn held(process: u32) -> Option<SnapshotData> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let number = |name: &str| {
         status
@@ -167,7 +167,7 @@ fn held(process: u32) -> Option<Held> {
             .ok()
     };
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?.count();
-    Some(Held {
+    Some(SnapshotData {
         descriptors,
         threads: number("Threads:")?,
         kilobytes: number("VmRSS:")?,

@@ -10,7 +10,7 @@ use std::{
 use portfolio_mcp::{
     domain::{
         Kind, Version,
-        text::{excerpt, is_hidden},
+        text::{is_hidden, truncate},
     },
     store::Repository,
 };
@@ -160,13 +160,13 @@ async fn fill(repository: &dyn Repository) -> Vec<(Kind, String, Document)> {
 }
 
 /// A way in.
-enum Door {
+enum TransportKind {
     Stdio(Mcp),
     Http(HttpServer),
     Sse(Session),
 }
 
-impl Door {
+impl TransportKind {
     async fn call(&mut self, tool: &str, arguments: Value) -> Value {
         let call = json!({ "name": tool, "arguments": arguments });
         let result = match self {
@@ -197,7 +197,7 @@ fn assert_same(found: &Value, expected: &Document, place: &str) {
 }
 
 /// Everything that reads, on documents as they are in `stored`.
-async fn check_reading(door: &mut Door, stored: &[(Kind, String, Document)]) {
+async fn check_reading(door: &mut TransportKind, stored: &[(Kind, String, Document)]) {
     for kind in Kind::ALL {
         let ours: Vec<_> = stored.iter().filter(|(of, _, _)| *of == kind).collect();
         let list = format!("list_{}", kind.plural());
@@ -279,12 +279,16 @@ async fn check_reading(door: &mut Door, stored: &[(Kind, String, Document)]) {
 }
 
 /// Everything that writes: each text is put into a document some places further, which is in the end as it was but for that.
-async fn check_writing(door: &mut Door, shift: usize, stored: &mut [(Kind, String, Document)]) {
+async fn check_writing(
+    door: &mut TransportKind,
+    shift: usize,
+    stored: &mut [(Kind, String, Document)],
+) {
     let texts = texts();
     for (number, (kind, id, document)) in stored.iter_mut().enumerate() {
         let text = &texts[(number + shift) % texts.len()];
         let (update, get) = (format!("update_{kind}"), format!("get_{kind}"));
-        let asked = json!({ "id": id, "data": { "description": text }, "reason": excerpt(text), "dryRun": true });
+        let asked = json!({ "id": id, "data": { "description": text }, "reason": truncate(text), "dryRun": true });
         let tried = door.call(&update, asked.clone()).await;
         assert_same(
             &door.call(&get, json!({ "id": id })).await["data"],
@@ -334,7 +338,7 @@ async fn check_writing(door: &mut Door, shift: usize, stored: &mut [(Kind, Strin
                 (&entry["id"], &entry["entityId"]),
                 (&done["meta"]["auditId"], &json!(id))
             );
-            assert_eq!(entry["metadata"]["reason"], json!(excerpt(text)));
+            assert_eq!(entry["metadata"]["reason"], json!(truncate(text)));
             if detail == "full" {
                 assert_eq!(entry["changes"], done["meta"]["changes"]);
                 assert_eq!(entry["changes"][0]["newValue"], json!(text));
@@ -345,7 +349,7 @@ async fn check_writing(door: &mut Door, shift: usize, stored: &mut [(Kind, Strin
 }
 
 /// What a caller may send where no such text belongs: each is refused, or finds nothing, and says so in words that show all they do.
-async fn check_refusals(door: &mut Door) {
+async fn check_refusals(door: &mut TransportKind) {
     for text in texts() {
         let nobody = door
             .call("get_project", json!({ "id": format!("nobody {text}") }))
@@ -389,7 +393,11 @@ async fn check_refusals(door: &mut Door) {
     }
 }
 
-async fn check_every_tool(door: &mut Door, shift: usize, stored: &mut [(Kind, String, Document)]) {
+async fn check_every_tool(
+    door: &mut TransportKind,
+    shift: usize,
+    stored: &mut [(Kind, String, Document)],
+) {
     check_reading(door, stored).await;
     check_writing(door, shift, stored).await;
     check_reading(door, stored).await;
@@ -420,9 +428,9 @@ async fn check_every_door(store: Store) {
     let mut stored = fill(&*store.repository).await;
     let server = || HttpServer::start_with(Home::new(), &store.arguments());
 
-    let mut stdio = Door::Stdio(Mcp::start(&store).await);
+    let mut stdio = TransportKind::Stdio(Mcp::start(&store).await);
     check_every_tool(&mut stdio, 1, &mut stored).await;
-    let Door::Stdio(client) = stdio else {
+    let TransportKind::Stdio(client) = stdio else {
         unreachable!("it was made so")
     };
     assert_eq!(
@@ -431,9 +439,14 @@ async fn check_every_door(store: Store) {
         "stdout holds answers alone"
     );
     assert_shown(&client.stderr());
-    check_every_tool(&mut Door::Http(server()), 2, &mut stored).await;
+    check_every_tool(&mut TransportKind::Http(server()), 2, &mut stored).await;
     let web = server();
-    check_every_tool(&mut Door::Sse(Session::open(web.address)), 3, &mut stored).await;
+    check_every_tool(
+        &mut TransportKind::Sse(Session::open(web.address)),
+        3,
+        &mut stored,
+    )
+    .await;
     assert_eq!(web.stop(), "");
 
     store.assert_sound().await;
@@ -505,7 +518,7 @@ async fn what_is_no_document_is_told_and_nothing_else_suffers() {
         for (id, text, _) in UNREADABLE {
             store.put(Kind::Project, id, text.as_bytes());
         }
-        let mut door = Door::Stdio(Mcp::start(&store).await);
+        let mut door = TransportKind::Stdio(Mcp::start(&store).await);
 
         let listed = door
             .call("list_projects", json!({ "detail": "full" }))
@@ -522,7 +535,7 @@ async fn what_is_no_document_is_told_and_nothing_else_suffers() {
         }
         for (id, _, says) in UNREADABLE {
             let id = json!(id);
-            let warned = format!("{}`", excerpt(id.as_str().unwrap()));
+            let warned = format!("{}`", truncate(id.as_str().unwrap()));
             assert!(
                 warnings
                     .iter()
@@ -557,7 +570,7 @@ async fn ids_near_the_one_that_was_asked_for_are_shown_and_can_be_used() {
     let store = Store::sqlite();
     let id = "rdv\u{202e}-artisan\u{200b}";
     content::create_sound(&*store.repository, &content::project_key(id)).await;
-    let mut door = Door::Stdio(Mcp::start(&store).await);
+    let mut door = TransportKind::Stdio(Mcp::start(&store).await);
 
     let error = &door
         .call("get_project", json!({ "id": "rdv-artisan" }))

@@ -16,8 +16,8 @@ use std::{
 };
 
 use portfolio_mcp::{
-    domain::{DocumentKey, Kind, Publication},
-    store::{Cached, Location, Repository, open},
+    domain::{ApiPath, DocumentKey, Kind},
+    store::{CachedResponse, Location, Repository, open},
 };
 use redis::cmd;
 use serde_json::{Value, json};
@@ -480,11 +480,8 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
     let (reader, key) = (store.another(), project_key("a"));
     create_sound(&*store.repository, &key).await;
     let lasting = Duration::from_mins(1);
-    for publication in [
-        Publication::One(key.clone()),
-        Publication::All(Kind::Project),
-    ] {
-        let Cached { answer, seq } = reader.cached(&publication).await.unwrap().unwrap();
+    for api_path in [ApiPath::One(key.clone()), ApiPath::All(Kind::Project)] {
+        let CachedResponse { answer, seq } = reader.cached(&api_path).await.unwrap().unwrap();
         assert_eq!(answer, None);
 
         // It has read, and pauses; somebody writes; it goes on.
@@ -494,26 +491,23 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
             json!({ "title": format!("after {seq}") }),
         )
         .await;
-        reader
-            .cache(&publication, seq, "old", lasting)
-            .await
-            .unwrap();
+        reader.cache(&api_path, seq, "old", lasting).await.unwrap();
 
-        let now = reader.cached(&publication).await.unwrap().unwrap();
+        let now = reader.cached(&api_path).await.unwrap().unwrap();
         assert_eq!(
             now,
-            Cached {
+            CachedResponse {
                 answer: None,
                 seq: seq + 1
             }
         );
         reader
-            .cache(&publication, now.seq, "new", lasting)
+            .cache(&api_path, now.seq, "new", lasting)
             .await
             .unwrap();
         assert_eq!(
             reader
-                .cached(&publication)
+                .cached(&api_path)
                 .await
                 .unwrap()
                 .unwrap()
@@ -529,8 +523,8 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
         )
         .await;
         assert_eq!(
-            reader.cached(&publication).await.unwrap(),
-            Some(Cached {
+            reader.cached(&api_path).await.unwrap(),
+            Some(CachedResponse {
                 answer: Some("new".to_owned()),
                 seq: now.seq + 1
             })
@@ -542,7 +536,7 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
         )
         .await;
         assert_eq!(
-            reader.cached(&publication).await.unwrap().unwrap().answer,
+            reader.cached(&api_path).await.unwrap().unwrap().answer,
             None
         );
     }
@@ -563,27 +557,27 @@ async fn a_read_only_credential_keeps_nothing_and_reads_what_is_kept() {
     })
     .unwrap()
     .repository;
-    let publication = Publication::One(project_key("a"));
+    let api_path = ApiPath::One(project_key("a"));
 
     reader
-        .cache(&publication, 1, "mine", Duration::from_mins(1))
+        .cache(&api_path, 1, "mine", Duration::from_mins(1))
         .await
         .unwrap();
     assert_eq!(
-        reader.cached(&publication).await.unwrap(),
-        Some(Cached {
+        reader.cached(&api_path).await.unwrap(),
+        Some(CachedResponse {
             answer: None,
             seq: 1
         })
     );
     store
         .repository
-        .cache(&publication, 1, "theirs", Duration::from_mins(1))
+        .cache(&api_path, 1, "theirs", Duration::from_mins(1))
         .await
         .unwrap();
     assert_eq!(
-        reader.cached(&publication).await.unwrap(),
-        Some(Cached {
+        reader.cached(&api_path).await.unwrap(),
+        Some(CachedResponse {
             answer: Some("theirs".to_owned()),
             seq: 1
         })

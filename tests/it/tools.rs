@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
-        Operation, Publication, Record, StoredEntry, Timestamp,
+        ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+        Operation, Record, StoredEntry, Timestamp,
     },
     mcp::{ContentServer, stdio},
     service::ContentService,
-    store::{Cached, Committed, Documents, Pulse, Purpose, Repository, StoreError},
+    store::{CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError},
 };
 use serde_json::{Value, json};
 use tokio::io::{
@@ -833,13 +833,13 @@ impl Repository for Faulty {
     async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
         self.fail().await
     }
-    async fn commit(&self, _: &[Change], _: &Operation) -> Result<Committed, StoreError> {
+    async fn commit(&self, _: &[Change], _: &Operation) -> Result<Commit, StoreError> {
         self.fail().await
     }
-    async fn outcome(&self, _: &Operation) -> Result<Option<Committed>, StoreError> {
+    async fn outcome(&self, _: &Operation) -> Result<Option<Commit>, StoreError> {
         self.fail().await
     }
-    async fn carry(&self, _: &[StoredEntry], _: Timestamp) -> Result<usize, StoreError> {
+    async fn import_entries(&self, _: &[StoredEntry], _: Timestamp) -> Result<usize, StoreError> {
         self.fail().await
     }
     async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {
@@ -848,13 +848,13 @@ impl Repository for Faulty {
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
         self.fail().await
     }
-    async fn pulse(&self) -> Result<Pulse, StoreError> {
+    async fn revision(&self) -> Result<Revision, StoreError> {
         self.fail().await
     }
-    async fn cached(&self, _: &Publication) -> Result<Option<Cached>, StoreError> {
+    async fn cached(&self, _: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
         self.fail().await
     }
-    async fn cache(&self, _: &Publication, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
+    async fn cache(&self, _: &ApiPath, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
         self.fail().await
     }
 }

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AuditStats, Change, Circumstances, DocumentKey, Kind, Operation, Origin, Record, Source,
-        StoredEntry, Timestamp, text::excerpt,
+        AuditStats, Change, DocumentKey, Kind, Operation, Origin, Record, Source, StoredEntry,
+        Timestamp, WriteContext, text::truncate,
     },
     store::{
         RedisUrl, Repository, StoreError,
@@ -53,12 +53,12 @@ end
 return false";
 
 /// A connection of its own, so that what is found is the server's doing and not that of retries.
-pub(super) struct Probe {
+pub(super) struct DiagnosticConnection {
     connection: MultiplexedConnection,
     pub(super) name: &'static str,
 }
 
-impl Probe {
+impl DiagnosticConnection {
     pub(super) async fn open(url: &RedisUrl, name: &'static str) -> Result<Self, StoreError> {
         Self::open_with(url, name, AsyncConnectionConfig::new()).await
     }
@@ -135,7 +135,8 @@ pub(in crate::store) async fn examine(
         ["connection"; 2]
     };
     let [name_of_writing, name_of_reading] = names;
-    let opened = async |url: Option<&RedisUrl>, name| Some(Probe::open(url?, name).await);
+    let opened =
+        async |url: Option<&RedisUrl>, name| Some(DiagnosticConnection::open(url?, name).await);
     let (writing, reading) = tokio::join!(
         opened(write, name_of_writing),
         opened(read, name_of_reading)
@@ -160,7 +161,7 @@ pub(in crate::store) async fn examine(
             _ => {}
         }
     }
-    let examination = Examination {
+    let examination = Diagnostics {
         keys: Keys {
             prefix: key_prefix.to_owned(),
         },
@@ -171,16 +172,16 @@ pub(in crate::store) async fn examine(
     examination.run(lines, write.filter(|_| can_write)).await;
 }
 
-struct Examination<'a> {
+struct Diagnostics<'a> {
     keys: Keys,
     clock: fn() -> Timestamp,
     read_only: bool,
     findings: &'a mut Vec<Finding>,
 }
 
-impl Examination<'_> {
+impl Diagnostics<'_> {
     /// The first line is the one that may do more.
-    async fn run(mut self, mut lines: Vec<Probe>, write: Option<&RedisUrl>) {
+    async fn run(mut self, mut lines: Vec<DiagnosticConnection>, write: Option<&RedisUrl>) {
         for line in &mut lines {
             let checked = async {
                 self.speed(line).await?;
@@ -199,7 +200,11 @@ impl Examination<'_> {
         }
     }
 
-    async fn all(&mut self, line: &mut Probe, write: Option<&RedisUrl>) -> Result<(), RedisError> {
+    async fn all(
+        &mut self,
+        line: &mut DiagnosticConnection,
+        write: Option<&RedisUrl>,
+    ) -> Result<(), RedisError> {
         self.version(line).await?;
         match write {
             Some(url) if self.writing(line).await? => self.script(url).await,
@@ -227,7 +232,7 @@ impl Examination<'_> {
         ));
     }
 
-    async fn speed(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn speed(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let check = "round trip";
         match line
             .round_trip(&self.keys.internal("self-test"), ROUND_TRIPS)
@@ -257,7 +262,7 @@ impl Examination<'_> {
     }
 
     /// What the server reads with, tried for real.
-    async fn reading(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn reading(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let mut commands: Vec<Cmd> = Vec::new();
         for kind in Kind::ALL {
             let document = DocumentKey::new(kind, "x");
@@ -301,7 +306,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    async fn version(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn version(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let check = "version";
         let about = match line.ask(cmd("INFO").arg("server")).await {
             Ok(about) => text(about).unwrap_or_default(),
@@ -316,7 +321,7 @@ impl Examination<'_> {
             about
                 .lines()
                 .find_map(|line| line.strip_prefix(name))
-                .map(|value| excerpt(value.trim()).into_owned())
+                .map(|value| truncate(value.trim()).into_owned())
         };
         let version = member("valkey_version:").map(|version| format!("Valkey {version}"));
         let (name, redis) = (version, member("redis_version:").unwrap_or_default());
@@ -348,7 +353,7 @@ impl Examination<'_> {
     }
 
     /// Whether the user may do all that a write does; asked where the server can be asked, else tried on a key of our own.
-    async fn writing(&mut self, line: &mut Probe) -> Result<bool, RedisError> {
+    async fn writing(&mut self, line: &mut DiagnosticConnection) -> Result<bool, RedisError> {
         let check = format!("{}: writing", line.name);
         let remedy = "grant it, give the server another credential, or start it with --read-only; until then writes answer STORE_READ_ONLY";
         let mut eval = cmd("EVAL");
@@ -423,7 +428,7 @@ impl Examination<'_> {
         needed
     }
 
-    async fn tried(&mut self, line: &mut Probe) -> Result<Vec<String>, RedisError> {
+    async fn tried(&mut self, line: &mut DiagnosticConnection) -> Result<Vec<String>, RedisError> {
         let key = self.keys.internal(&format!("self-test:{}", Uuid::new_v4()));
         let mut pipeline = redis::pipe();
         let tries: [&[&str]; 10] = [
@@ -467,7 +472,7 @@ impl Examination<'_> {
             let change = Change::replace(
                 &current,
                 &Map::from_iter([("id".to_owned(), json!("doctor"))]),
-                circumstances(&operation, (self.clock)()),
+                write_context(&operation, (self.clock)()),
             );
             let changes: Vec<Change> = change.into_iter().collect();
             store.commit(&changes, &operation).await
@@ -488,7 +493,7 @@ impl Examination<'_> {
     }
 
     /// The store's time, or this machine's where the store's cannot be had.
-    async fn clocks(&mut self, line: &mut Probe) -> Result<Timestamp, RedisError> {
+    async fn clocks(&mut self, line: &mut DiagnosticConnection) -> Result<Timestamp, RedisError> {
         let before = (self.clock)();
         let answer = line.ask(&cmd("TIME")).await;
         let after = (self.clock)();
@@ -513,7 +518,7 @@ impl Examination<'_> {
         Ok(now)
     }
 
-    async fn schema(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn schema(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let check = "schema version";
         let key = format!("{}meta:schema:version", self.keys.prefix);
         let finding = match line.ask(cmd("GET").arg(&key)).await.map(text) {
@@ -525,7 +530,7 @@ impl Examination<'_> {
                 Finding::problem(
                     Fault::Content,
                     check,
-                    format!("`{}`; this program knows 1", excerpt(&version)),
+                    format!("`{}`; this program knows 1", truncate(&version)),
                     remedy,
                 )
             }
@@ -546,7 +551,7 @@ impl Examination<'_> {
     }
 
     /// Keys whose type is another one than the contract's.
-    async fn types(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn types(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let mut expected = vec![
             (self.keys.entries(), "zset"),
             (self.keys.stats(), "hash"),
@@ -582,7 +587,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    async fn documents(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn documents(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let stored = self.search(line).await?;
         for kind in Kind::ALL {
             let indexed = self.members(line, "all", kind).await?;
@@ -676,7 +681,7 @@ impl Examination<'_> {
 
     async fn members(
         &mut self,
-        line: &mut Probe,
+        line: &mut DiagnosticConnection,
         index: &str,
         kind: Kind,
     ) -> Result<BTreeSet<String>, RedisError> {
@@ -697,7 +702,7 @@ impl Examination<'_> {
     /// The ids of all documents, whether an index names them or not.
     async fn search(
         &mut self,
-        line: &mut Probe,
+        line: &mut DiagnosticConnection,
     ) -> Result<BTreeMap<Kind, BTreeSet<String>>, RedisError> {
         let mut found: BTreeMap<Kind, BTreeSet<String>> = BTreeMap::new();
         let start = Instant::now();
@@ -756,7 +761,7 @@ impl Examination<'_> {
     /// The documents with these ids, what cannot be read as one, and the ids of those that are not there.
     async fn records(
         &mut self,
-        line: &mut Probe,
+        line: &mut DiagnosticConnection,
         kind: Kind,
         ids: BTreeSet<String>,
     ) -> Result<(Vec<Record>, Vec<String>, BTreeSet<String>), RedisError> {
@@ -789,13 +794,17 @@ impl Examination<'_> {
                         Err(problem) => problem,
                     },
                 };
-                unreadable.push(format!("`{}` ({problem})", excerpt(&name)));
+                unreadable.push(format!("`{}` ({problem})", truncate(&name)));
             }
         }
         Ok((records, unreadable, absent))
     }
 
-    async fn log(&mut self, line: &mut Probe, now: Timestamp) -> Result<(), RedisError> {
+    async fn log(
+        &mut self,
+        line: &mut DiagnosticConnection,
+        now: Timestamp,
+    ) -> Result<(), RedisError> {
         let check = "audit log";
         let mut pipeline = redis::pipe();
         pipeline.cmd("ZCARD").arg(self.keys.entries());
@@ -856,7 +865,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    async fn eviction(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn eviction(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
         pipeline.cmd("INFO").arg("memory");
@@ -882,7 +891,7 @@ impl Examination<'_> {
             Some(other) => Finding::problem(
                 Fault::Content,
                 "eviction",
-                format!("`{}`", excerpt(other)),
+                format!("`{}`", truncate(other)),
                 remedy,
             ),
             None => Finding::warning(
@@ -896,8 +905,8 @@ impl Examination<'_> {
 }
 
 /// What an examination's own writes are recorded with.
-pub(super) fn circumstances(operation: &Operation, now: Timestamp) -> Circumstances {
-    Circumstances {
+pub(super) fn write_context(operation: &Operation, now: Timestamp) -> WriteContext {
+    WriteContext {
         origin: Origin::new(Source::Admin),
         operation: operation.clone(),
         entry_id: Uuid::new_v4().to_string(),
@@ -940,7 +949,7 @@ pub(super) fn described(value: &Value) -> String {
         Value::Int(number) => number.to_string(),
         Value::BulkString(_) | Value::SimpleString(_) => text(value.clone()).map_or_else(
             |_| "bytes".to_owned(),
-            |text| format!("`{}`", excerpt(&text)),
+            |text| format!("`{}`", truncate(&text)),
         ),
         other => kind_of(other).to_owned(),
     }

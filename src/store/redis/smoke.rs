@@ -18,16 +18,16 @@ use uuid::Uuid;
 
 use super::{
     Keys, RedisStore, array,
-    examination::{Probe, circumstances, described, literal},
+    examination::{DiagnosticConnection, described, literal, write_context},
     is_permission, kind_of, plain, text, unread,
 };
 use crate::{
     domain::{
         AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Record, StoredEntry,
-        Timestamp, document::excerpt,
+        Timestamp, document::truncate,
     },
     store::{
-        Committed, Purpose, RedisUrl, Repository, StoreError,
+        Commit, Purpose, RedisUrl, Repository, StoreError,
         examination::{Fault, Finding, Verdict},
         resilient::Resilient,
     },
@@ -56,7 +56,7 @@ pub(in crate::store) async fn smoke(
         prefix: key_prefix.to_owned(),
     };
     let prefix = keys.internal(&format!("smoke:{}:", Uuid::new_v4().simple()));
-    let mut trial = Trial {
+    let mut trial = SmokeTest {
         write,
         read,
         prefix: &prefix,
@@ -90,7 +90,7 @@ pub(in crate::store) async fn smoke(
     findings
 }
 
-struct Trial<'a> {
+struct SmokeTest<'a> {
     write: &'a RedisUrl,
     read: Option<&'a RedisUrl>,
     /// Before every key that is written.
@@ -101,11 +101,17 @@ struct Trial<'a> {
     findings: &'a mut Vec<Finding>,
 }
 
-impl Trial<'_> {
+impl SmokeTest<'_> {
     async fn run(&mut self, idle: Option<Duration>) {
         let (sender, pushes) = unbounded_channel();
         let config = AsyncConnectionConfig::new().set_push_sender(sender);
-        let mut line = match Probe::open_with(self.write, "writing credential", config).await {
+        let mut line = match DiagnosticConnection::open_with(
+            self.write,
+            "writing credential",
+            config,
+        )
+        .await
+        {
             Ok(line) => line,
             Err(error) => {
                 let remedy = "set REDIS_URL to the address and password that the store's console shows; nothing was tried";
@@ -149,7 +155,7 @@ impl Trial<'_> {
 
     async fn tries(
         &mut self,
-        line: &mut Probe,
+        line: &mut DiagnosticConnection,
         pushes: UnboundedReceiver<PushInfo>,
     ) -> Result<(), RedisError> {
         self.hello(line).await?;
@@ -171,7 +177,7 @@ impl Trial<'_> {
     /// Runs a script: `ok` if it gives the expected texts, else `otherwise`, with what follows from it.
     async fn expect(
         &mut self,
-        line: &mut Probe,
+        line: &mut DiagnosticConnection,
         code: &str,
         expected: &[&str],
         otherwise: Finding,
@@ -196,8 +202,8 @@ impl Trial<'_> {
             Finding {
                 says: format!(
                     "expected `{}`, found `{}`",
-                    excerpt(&expected),
-                    excerpt(&found)
+                    truncate(&expected),
+                    truncate(&found)
                 ),
                 ..otherwise
             }
@@ -205,7 +211,7 @@ impl Trial<'_> {
         Ok(())
     }
 
-    async fn hello(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn hello(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let check = "smoke: HELLO 3";
         let protocol = match line.ask(cmd("HELLO").arg(3)).await {
             Ok(Value::Map(members)) => {
@@ -235,7 +241,7 @@ impl Trial<'_> {
     }
 
     /// What the commit script relies on, each in a script of its own.
-    async fn scripts(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn scripts(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         let failed =
             |check: &str, consequence: &str| Finding::problem(Fault::Store, check, "", consequence);
 
@@ -301,7 +307,7 @@ impl Trial<'_> {
     /// Messages of the store, which tell other servers of a write.
     async fn messages(
         &mut self,
-        line: &mut Probe,
+        line: &mut DiagnosticConnection,
         mut pushes: UnboundedReceiver<PushInfo>,
     ) -> Result<(), RedisError> {
         let channel = self.key("channel");
@@ -355,12 +361,15 @@ impl Trial<'_> {
     }
 
     /// Another connection may reach another server, which does not know the script.
-    async fn second_connection(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn second_connection(
+        &mut self,
+        line: &mut DiagnosticConnection,
+    ) -> Result<(), RedisError> {
         let check = "smoke: EVALSHA from a second connection";
         let script = Script::new(&format!("return '{}'", self.prefix));
         line.ask(cmd("EVAL").arg(format!("return '{}'", self.prefix)).arg(0))
             .await?;
-        let mut second = match Probe::open(self.write, "second connection").await {
+        let mut second = match DiagnosticConnection::open(self.write, "second connection").await {
             Ok(second) => second,
             Err(error) => {
                 self.fails(
@@ -382,7 +391,7 @@ impl Trial<'_> {
         Ok(())
     }
 
-    async fn latency(&mut self, line: &mut Probe) -> Result<(), RedisError> {
+    async fn latency(&mut self, line: &mut DiagnosticConnection) -> Result<(), RedisError> {
         const TIMES: usize = 21;
         let median = line.round_trip(&self.key("nothing"), TIMES).await?;
         self.findings.push(Finding::ok(
@@ -439,7 +448,7 @@ impl Trial<'_> {
         let creation = Change::create(
             key.clone(),
             document("draft"),
-            circumstances(&first, (self.clock)()),
+            write_context(&first, (self.clock)()),
         );
         expect(
             "create",
@@ -455,12 +464,12 @@ impl Trial<'_> {
             let change = Change::replace(
                 &drafted,
                 &document("published"),
-                circumstances(operation, (self.clock)()),
+                write_context(operation, (self.clock)()),
             );
             change.ok_or_else(|| {
                 format!(
                     "read: expected the document that was written, found `{}`",
-                    excerpt(drafted.text())
+                    truncate(drafted.text())
                 )
             })
         };
@@ -540,7 +549,7 @@ impl Trial<'_> {
             ));
             return;
         };
-        let mut line = match Probe::open(url, "reading credential").await {
+        let mut line = match DiagnosticConnection::open(url, "reading credential").await {
             Ok(line) => line,
             Err(error) => {
                 let consequence = "leave the read-only token out, or set REDIS_URL, and reads use the other credential";
@@ -609,7 +618,7 @@ impl Trial<'_> {
         });
     }
 
-    async fn idle(&mut self, line: &mut Probe, idle: Duration) {
+    async fn idle(&mut self, line: &mut DiagnosticConnection, idle: Duration) {
         let check = "smoke: idle connection";
         sleep(idle).await;
         self.findings.push(match line.ask(cmd("GET").arg(self.key("nothing"))).await {
@@ -622,7 +631,7 @@ impl Trial<'_> {
     }
 }
 
-fn expect(step: &str, committed: &Committed, seq: u64, replayed: bool) -> Result<(), String> {
+fn expect(step: &str, committed: &Commit, seq: u64, replayed: bool) -> Result<(), String> {
     let numbers: Vec<Option<u64>> = committed.entries.iter().map(StoredEntry::seq).collect();
     if numbers == [Some(seq)] && committed.replayed == replayed {
         return Ok(());
@@ -633,7 +642,7 @@ fn expect(step: &str, committed: &Committed, seq: u64, replayed: bool) -> Result
     ))
 }
 
-fn outcome(result: &Result<Committed, StoreError>) -> String {
+fn outcome(result: &Result<Commit, StoreError>) -> String {
     match result {
         Ok(committed) if committed.replayed => "answered as a replay".to_owned(),
         Ok(_) => "applied".to_owned(),
@@ -649,7 +658,7 @@ async fn tidied(write: &RedisUrl, prefix: &str) -> Finding {
         if tries > 0 {
             sleep(Duration::from_secs(1)).await;
         }
-        let deleted = match Probe::open(write, "writing credential").await {
+        let deleted = match DiagnosticConnection::open(write, "writing credential").await {
             Ok(mut line) => delete(&mut line, prefix).await,
             Err(error) => Err(error.to_string()),
         };
@@ -675,7 +684,7 @@ async fn tidied(write: &RedisUrl, prefix: &str) -> Finding {
 }
 
 /// Deletes what a trial writes, and what else is there, and says how much the latter was. With nothing there, it shows that it could.
-async fn delete(line: &mut Probe, prefix: &str) -> Result<usize, String> {
+async fn delete(line: &mut DiagnosticConnection, prefix: &str) -> Result<usize, String> {
     // By name first: where reads come from a replica, looking finds only what has reached it.
     line.ask(cmd("DEL").arg(written(prefix)))
         .await
@@ -733,7 +742,7 @@ fn written(prefix: &str) -> Vec<String> {
     written
 }
 
-async fn found(line: &mut Probe, prefix: &str) -> Result<Vec<String>, RedisError> {
+async fn found(line: &mut DiagnosticConnection, prefix: &str) -> Result<Vec<String>, RedisError> {
     let (mut cursor, mut keys) = ("0".to_owned(), Vec::new());
     loop {
         let mut scan: Cmd = cmd("SCAN");

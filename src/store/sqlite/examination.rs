@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Database, Problem, SCHEMA_VERSION, parse, place};
 use crate::{
-    domain::{DocumentKey, Kind, Timestamp, text::excerpt},
+    domain::{DocumentKey, Kind, Timestamp, text::truncate},
     store::examination::{Fault, Finding, documents, few, newest_entry},
 };
 
@@ -154,7 +154,7 @@ fn ask(
             "put the file on a local disk: reads and writes wait for each other until then";
         Finding::warning(
             "write-ahead log",
-            format!("off: the journal mode is `{}`", excerpt(&mode)),
+            format!("off: the journal mode is `{}`", truncate(&mode)),
             remedy,
         )
     });
@@ -187,7 +187,9 @@ fn ask(
                     .to_vec(),
             ) {
                 Ok(record) => records.push(record),
-                Err(problem) => unreadable.push(format!("`{}` ({problem})", excerpt(&place(&key)))),
+                Err(problem) => {
+                    unreadable.push(format!("`{}` ({problem})", truncate(&place(&key))))
+                }
             }
         }
         findings.extend(documents(kind, &records, &unreadable));

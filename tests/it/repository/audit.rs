@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditQuery, AuditStats, Change, Circumstances, DocumentKey, Kind, Origin, Source,
-        StoredEntry, Timestamp, audit::Category,
+        AuditQuery, AuditStats, Change, DocumentKey, Kind, Origin, Source, StoredEntry, Timestamp,
+        WriteContext, audit::Category,
     },
     store::{Purpose, Repository},
 };
@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     content::{
-        circumstances, create, create_sound, creation, legacy_entries, now, object, once, project,
-        project_key, unique, update,
+        create, create_sound, creation, legacy_entries, now, object, once, project, project_key,
+        unique, update, write_context,
     },
     soundness::entries,
     stores::{Store, on_each_store},
@@ -106,15 +106,15 @@ async fn an_entry_holds_what_is_known_of_the_write() {
             ..Origin::new(Source::Admin)
         };
         let operation = once();
-        let circumstances = Circumstances {
+        let write_context = WriteContext {
             origin,
             operation: operation.clone(),
             entry_id: unique("entry"),
             now: now(),
         };
-        let entry_id = circumstances.entry_id.clone();
+        let entry_id = write_context.entry_id.clone();
         let document = object(json!({"id": "a", "title": "Other"}));
-        let change = Change::replace(&current, &document, circumstances).unwrap();
+        let change = Change::replace(&current, &document, write_context).unwrap();
         store
             .repository
             .commit(&[change], &operation)
@@ -177,7 +177,7 @@ async fn what_a_commit_answers_is_what_the_log_holds() {
 async fn mixed(store: &Store) {
     store
         .repository
-        .carry(&legacy_entries(), clock())
+        .import_entries(&legacy_entries(), clock())
         .await
         .unwrap();
     for key in [
@@ -282,7 +282,7 @@ async fn since_is_inclusive_and_until_exclusive() {
         let entry = |millis: i64| {
             StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
         };
-        store.repository.carry(&[1000, 1001, 1002, 1003].map(entry), clock()).await.unwrap();
+        store.repository.import_entries(&[1000, 1001, 1002, 1003].map(entry), clock()).await.unwrap();
         let at = |micros: i64| Some(Timestamp::from_micros(micros));
         let cases = [
             (at(1_001_000), None, vec!["1003", "1002", "1001"]),
@@ -341,7 +341,11 @@ async fn pages_hold_every_entry_of_one_millisecond_exactly_once() {
                 )
             })
             .collect();
-        store.repository.carry(&carried, clock()).await.unwrap();
+        store
+            .repository
+            .import_entries(&carried, clock())
+            .await
+            .unwrap();
         let mut all = entries(&*store.repository, &AuditQuery::default()).await;
         all.reverse();
         assert_eq!(all.len(), 120);
@@ -419,7 +423,7 @@ async fn a_page_begins_after_its_place_within_its_times() {
         let entry = |millis: i64| {
             StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
         };
-        store.repository.carry(&(1000..1020).map(entry).collect::<Vec<_>>(), clock()).await.unwrap();
+        store.repository.import_entries(&(1000..1020).map(entry).collect::<Vec<_>>(), clock()).await.unwrap();
 
         let query = AuditQuery {
             since: Some(Timestamp::from_millis(1005)),
@@ -440,7 +444,11 @@ async fn entries_of_older_programs_are_passed_on_unchanged() {
     on_each_store(async |store| {
         let legacy = legacy_entries();
 
-        store.repository.carry(&legacy, clock()).await.unwrap();
+        store
+            .repository
+            .import_entries(&legacy, clock())
+            .await
+            .unwrap();
 
         let mut found = entries(&*store.repository, &AuditQuery::default()).await;
         assert!(
@@ -467,19 +475,41 @@ async fn carried_entries_are_counted_once() {
         let legacy = legacy_entries();
 
         assert_eq!(
-            store.repository.carry(&legacy, clock()).await.unwrap(),
+            store
+                .repository
+                .import_entries(&legacy, clock())
+                .await
+                .unwrap(),
             legacy.len()
         );
-        assert_eq!(store.repository.carry(&legacy, clock()).await.unwrap(), 0);
         assert_eq!(
-            store.another().carry(&legacy[..3], clock()).await.unwrap(),
+            store
+                .repository
+                .import_entries(&legacy, clock())
+                .await
+                .unwrap(),
+            0
+        );
+        assert_eq!(
+            store
+                .another()
+                .import_entries(&legacy[..3], clock())
+                .await
+                .unwrap(),
             0
         );
         let doubled = [
             StoredEntry::parse(r#"{"action":"save","timestamp":5}"#.to_owned()),
             StoredEntry::parse(r#"{"action":"save","timestamp":5}"#.to_owned()),
         ];
-        assert_eq!(store.repository.carry(&doubled, clock()).await.unwrap(), 1);
+        assert_eq!(
+            store
+                .repository
+                .import_entries(&doubled, clock())
+                .await
+                .unwrap(),
+            1
+        );
 
         assert_eq!(
             store.repository.audit_stats().await.unwrap().total,
@@ -498,7 +528,7 @@ async fn carrying_touches_no_document_and_no_number() {
 
         store
             .repository
-            .carry(&legacy_entries(), clock())
+            .import_entries(&legacy_entries(), clock())
             .await
             .unwrap();
         let committed = update(&*store.repository, &key, json!({"title": "Next"})).await;
@@ -517,7 +547,11 @@ async fn entries_that_are_in_the_log_already_are_not_carried_again() {
         let log = store.assert_sound().await;
 
         assert_eq!(
-            store.repository.carry(&log.entries, clock()).await.unwrap(),
+            store
+                .repository
+                .import_entries(&log.entries, clock())
+                .await
+                .unwrap(),
             0
         );
 
@@ -535,7 +569,11 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
     }
     let log = old.assert_sound().await;
     on_each_store(async |store| {
-        store.repository.carry(&log.entries, clock()).await.unwrap();
+        store
+            .repository
+            .import_entries(&log.entries, clock())
+            .await
+            .unwrap();
 
         let committed = create(&*store.repository, &project_key("d"), project("d")).await;
 
@@ -552,8 +590,13 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
 
 #[tokio::test]
 async fn carrying_nothing_is_nothing() {
-    on_each_store(async |store| assert_eq!(store.repository.carry(&[], clock()).await.unwrap(), 0))
-        .await;
+    on_each_store(async |store| {
+        assert_eq!(
+            store.repository.import_entries(&[], clock()).await.unwrap(),
+            0
+        )
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -567,7 +610,14 @@ async fn hundreds_of_entries_are_carried_and_found() {
         };
         let many: Vec<StoredEntry> = (0..730).map(entry).collect();
 
-        assert_eq!(store.repository.carry(&many, clock()).await.unwrap(), 730);
+        assert_eq!(
+            store
+                .repository
+                .import_entries(&many, clock())
+                .await
+                .unwrap(),
+            730
+        );
 
         assert_eq!(
             paged(
@@ -593,7 +643,7 @@ async fn an_entry_that_is_no_json_object_is_shown_as_it_is() {
 
         store
             .repository
-            .carry(
+            .import_entries(
                 &strange.map(|text| StoredEntry::parse(text.to_owned())),
                 clock(),
             )
@@ -675,7 +725,7 @@ async fn the_statistics_follow_every_write() {
                 .unwrap()
                 .unwrap();
             let document = object(json!({"id": "a", "n": Value::from(number)}));
-            let change = Change::replace(&current, &document, circumstances(&once())).unwrap();
+            let change = Change::replace(&current, &document, write_context(&once())).unwrap();
             store.repository.commit(&[change], &once()).await.unwrap();
         }
         store.assert_sound().await;
@@ -693,7 +743,11 @@ async fn writes_go_on_after_the_numbers_of_a_carried_log() {
     ];
 
     on_each_store(async |store| {
-        store.repository.carry(&log, clock()).await.unwrap();
+        store
+            .repository
+            .import_entries(&log, clock())
+            .await
+            .unwrap();
         let key = project_key("a");
         create_sound_after(&*store.repository, &key).await;
 
@@ -717,7 +771,11 @@ async fn a_carried_entry_of_the_future_does_not_date_those_that_follow() {
     .map(|text| StoredEntry::parse(text.to_owned()));
 
     on_each_store(async |store| {
-        store.repository.carry(&future, clock()).await.unwrap();
+        store
+            .repository
+            .import_entries(&future, clock())
+            .await
+            .unwrap();
         let key = project_key("a");
 
         let entry = create_sound_after(&*store.repository, &key).await;
@@ -752,7 +810,11 @@ async fn entries_that_are_added_while_the_log_is_read_never_repeat_another() {
             ))
         })
         .collect();
-    store.repository.carry(&old, clock()).await.unwrap();
+    store
+        .repository
+        .import_entries(&old, clock())
+        .await
+        .unwrap();
     let (key, writer) = (project_key("a"), store.another());
     create_sound_after(&*writer, &key).await;
     let stop = std::sync::atomic::AtomicBool::new(false);

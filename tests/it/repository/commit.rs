@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::support::{
     content::{
-        change, change_for, circumstances, create, create_sound, creation, once, project,
-        project_key, resource, stored, unique, update,
+        change, change_for, create, create_sound, creation, once, project, project_key, resource,
+        stored, unique, update, write_context,
     },
     stores::{Store, on_each_store},
 };
@@ -167,7 +167,7 @@ async fn a_change_of_a_document_that_was_changed_and_changed_back_keeps_the_chai
             .await
             .unwrap()
             .unwrap();
-        let back = Change::replace(&current, original.document(), circumstances(&once())).unwrap();
+        let back = Change::replace(&current, original.document(), write_context(&once())).unwrap();
         store.repository.commit(&[back], &once()).await.unwrap();
         assert_eq!(
             stored(&*store.repository, &key).await.as_deref(),
@@ -373,7 +373,7 @@ async fn a_commit_that_is_sent_again_after_other_writes_is_answered_with_its_own
                 &operation,
             )
             .await,
-            Change::create(project_key("b"), project("b"), circumstances(&operation)),
+            Change::create(project_key("b"), project("b"), write_context(&operation)),
         ];
         let first = store.repository.commit(&batch, &operation).await.unwrap();
         for title in ["Newer", "Newest"] {

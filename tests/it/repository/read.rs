@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     content::{
-        Document, change, circumstances, create, create_sound, creation, document, folder, object,
-        once, project, project_key, resource, stored, update, with,
+        Document, change, create, create_sound, creation, document, folder, object, once, project,
+        project_key, resource, stored, update, with, write_context,
     },
     stores::{Store, on_each_store},
 };
@@ -216,7 +216,7 @@ async fn every_json_object_is_kept_byte_for_byte_through_creation_and_replacemen
                 .await
                 .unwrap()
                 .unwrap();
-            let Some(change) = Change::replace(&current, &second, circumstances(&once())) else {
+            let Some(change) = Change::replace(&current, &second, write_context(&once())) else {
                 continue;
             };
             store.repository.commit(&[change], &once()).await.unwrap();

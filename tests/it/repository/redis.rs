@@ -15,8 +15,8 @@ use serde_json::json;
 use crate::support::{
     PATIENCE,
     content::{
-        change, change_for, circumstances, create, create_sound, creation, legacy_entries, object,
-        once, project, project_key, resource, stored, try_update, unique, update,
+        change, change_for, create, create_sound, creation, legacy_entries, object, once, project,
+        project_key, resource, stored, try_update, unique, update, write_context,
     },
     proxy::{Mode, Proxy},
     redis_server::RedisServer,
@@ -106,7 +106,7 @@ async fn an_entry_that_is_stored_otherwise_than_it_is_remembered_is_a_conflict()
     let Ok(Update::Change(change, _)) = Change::update(
         &remembered,
         &object(json!({ "title": "New" })),
-        circumstances(&operation),
+        write_context(&operation),
     ) else {
         panic!("no change")
     };
@@ -382,7 +382,7 @@ async fn an_update_of_what_another_program_wrote_says_from_which_version() {
             .unwrap()
             .unwrap(),
         &patch,
-        crate::support::content::circumstances(&once()),
+        crate::support::content::write_context(&once()),
     );
 
     let committed = store
@@ -566,7 +566,7 @@ async fn foreign_keys_are_never_touched() {
         .await;
         store
             .repository
-            .carry(&legacy_entries(), clock())
+            .import_entries(&legacy_entries(), clock())
             .await
             .unwrap();
         store.assert_sound().await;
@@ -909,7 +909,7 @@ async fn counters_of_entries_without_labels_are_counted_once_and_then_believed()
     let store = Store::redis();
     store
         .repository
-        .carry(&legacy_entries(), clock())
+        .import_entries(&legacy_entries(), clock())
         .await
         .unwrap();
     let first = store.repository.audit_stats().await.unwrap();
@@ -1092,7 +1092,10 @@ async fn a_user_with_no_more_rights_than_needed_does_everything() {
         json!({"metadata": {"status": "published", "featured": true}}),
     )
     .await;
-    limited.carry(&legacy_entries(), clock()).await.unwrap();
+    limited
+        .import_entries(&legacy_entries(), clock())
+        .await
+        .unwrap();
     update(
         &*limited,
         &key,
@@ -1138,7 +1141,7 @@ async fn filled() -> Store {
     }
     store
         .repository
-        .carry(&legacy_entries(), clock())
+        .import_entries(&legacy_entries(), clock())
         .await
         .unwrap();
     store.repository.audit_stats().await.unwrap();
@@ -1192,7 +1195,7 @@ async fn a_reading_user_alone_makes_a_store_that_takes_no_writes() {
     for reader in [store_for(None, Some(user())), store_for(Some(user()), None)] {
         let written = try_update(&*reader, &project_key("a"), json!({"title": "Newer"})).await;
         let carried = reader
-            .carry(
+            .import_entries(
                 &[portfolio_mcp::domain::StoredEntry::parse("{}".to_owned())],
                 clock(),
             )

@@ -7,10 +7,10 @@ use std::{
 
 use portfolio_mcp::{
     domain::{
-        Change, Circumstances, DocumentKey, Kind, Operation, Origin, Source, StoredEntry,
-        Timestamp, Update,
+        Change, DocumentKey, Kind, Operation, Origin, Source, StoredEntry, Timestamp, Update,
+        WriteContext,
     },
-    store::{Committed, Purpose, Repository, StoreError},
+    store::{Commit, Purpose, Repository, StoreError},
 };
 use serde_json::{Map, Value, json};
 
@@ -147,8 +147,8 @@ pub(crate) fn once() -> Operation {
 }
 
 /// What a write of now is recorded with.
-pub(crate) fn circumstances(operation: &Operation) -> Circumstances {
-    Circumstances {
+pub(crate) fn write_context(operation: &Operation) -> WriteContext {
+    WriteContext {
         origin: Origin::new(Source::Mcp),
         operation: operation.clone(),
         entry_id: unique("entry"),
@@ -157,7 +157,7 @@ pub(crate) fn circumstances(operation: &Operation) -> Circumstances {
 }
 
 pub(crate) fn creation(key: &DocumentKey, document: Document) -> Change {
-    Change::create(key.clone(), document, circumstances(&once()))
+    Change::create(key.clone(), document, write_context(&once()))
 }
 
 /// The change that `patch` makes to the document as it is stored now.
@@ -177,7 +177,7 @@ pub(crate) async fn change_for(
         .await
         .unwrap()
         .unwrap_or_else(|| panic!("there is no {key}"));
-    match Change::update(&current, &object(patch), circumstances(operation)) {
+    match Change::update(&current, &object(patch), write_context(operation)) {
         Ok(Update::Change(change, _)) => *change,
         Ok(Update::Nothing) => panic!("the patch changes nothing"),
         Err(violations) => panic!("the patch is refused: {violations:?}"),
@@ -189,7 +189,7 @@ pub(crate) async fn create(
     repository: &dyn Repository,
     key: &DocumentKey,
     document: Document,
-) -> Committed {
+) -> Commit {
     repository
         .commit(&[creation(key, document)], &once())
         .await
@@ -197,16 +197,12 @@ pub(crate) async fn create(
 }
 
 /// Stores a sound document of either kind.
-pub(crate) async fn create_sound(repository: &dyn Repository, key: &DocumentKey) -> Committed {
+pub(crate) async fn create_sound(repository: &dyn Repository, key: &DocumentKey) -> Commit {
     create(repository, key, document(key.kind, &key.id)).await
 }
 
 /// Changes a document as it is now.
-pub(crate) async fn update(
-    repository: &dyn Repository,
-    key: &DocumentKey,
-    patch: Value,
-) -> Committed {
+pub(crate) async fn update(repository: &dyn Repository, key: &DocumentKey, patch: Value) -> Commit {
     try_update(repository, key, patch).await.unwrap()
 }
 
@@ -214,7 +210,7 @@ pub(crate) async fn try_update(
     repository: &dyn Repository,
     key: &DocumentKey,
     patch: Value,
-) -> Result<Committed, StoreError> {
+) -> Result<Commit, StoreError> {
     let change = change(repository, key, patch).await;
     repository.commit(&[change], &once()).await
 }

@@ -4,14 +4,14 @@ use super::{DocumentKey, Kind};
 
 /// All published documents of a kind, or one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Publication {
+pub enum ApiPath {
     /// All of a kind.
     All(Kind),
     /// One.
     One(DocumentKey),
 }
 
-impl Publication {
+impl ApiPath {
     /// Of which kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
