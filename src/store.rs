@@ -12,14 +12,12 @@ use crate::domain::{
 };
 
 mod breaker;
-mod cache;
 pub mod examination;
-mod line;
-mod location;
-mod redis;
+pub(crate) mod location;
+pub(crate) mod redis;
 mod resilient;
 mod snapshot;
-mod sqlite;
+pub(crate) mod sqlite;
 
 pub use location::{Authority, Location, RedisUrl};
 pub use snapshot::{Snapshot, SnapshotCache};

@@ -5,38 +5,41 @@
 //! is no WATCH, which on a shared connection loses updates.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use redis::{
-    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, Script,
-    ServerErrorKind, TlsCertificates, Value, cmd, io::tcp::TcpSettings,
-};
-use rustls::CertificateError;
-use tracing::warn;
+use redis::{Cmd, Pipeline, RedisError, Script, Value, cmd};
 
 use super::{
     CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError,
-    cache::RecordCache,
-    line::Line,
-    location::{REMEDY, RedisUrl},
+    location::RedisUrl,
 };
 use crate::domain::{
     ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
-    Operation, Record, StoredEntry, Timestamp,
-    audit::{AuditPosition, Category, entry_text},
-    document::sha256_hex,
-    text::{sanitize, truncate},
+    Operation, Record, StoredEntry, Timestamp, audit::entry_text, text::truncate,
 };
 
+mod audit;
+mod commit;
+pub(crate) mod connection;
+pub(crate) mod error;
 mod examination;
+pub(crate) mod keys;
+mod record_cache;
+pub(crate) mod reply;
 mod smoke;
 
 pub(super) use examination::examine;
 pub(super) use smoke::smoke;
+
+use connection::{Connection, connect};
+use error::{refused, unread};
+use keys::Keys;
+use record_cache::RecordCache;
+use reply::{array, kind_of, text, unwrapped};
 
 /// Documents are fetched so many at a time, and entries at first.
 const CHUNK: usize = 100;
@@ -44,17 +47,15 @@ const CHUNK: usize = 100;
 /// come in time, and other answers between two of them.
 const FIRST: usize = 8;
 const PIECE: usize = 512 * 1024;
-/// When to ask again for a write that the server does not take at the moment.
-const FULL: Duration = Duration::from_secs(3);
 /// After a write of ours, reads go where the write went: a replica may be behind.
 const OWN_WRITE: Duration = Duration::from_secs(5);
 /// So soon after the answer to a write the line is taken to be there still.
 const BURST: Duration = Duration::from_millis(20);
 
 /// Documents and the audit log in a Redis database.
-pub(super) struct RedisStore {
-    write: Option<Arc<Line>>,
-    read: Arc<Line>,
+pub(crate) struct RedisStore {
+    write: Option<Arc<Connection>>,
+    read: Arc<Connection>,
     keys: Keys,
     commit: Script,
     cache: Arc<RecordCache>,
@@ -63,7 +64,7 @@ pub(super) struct RedisStore {
 
 impl RedisStore {
     /// A store that connects when it is first used.
-    pub(super) fn new(
+    pub(crate) fn new(
         write: Option<&RedisUrl>,
         read: Option<&RedisUrl>,
         key_prefix: &str,
@@ -72,7 +73,9 @@ impl RedisStore {
         let read = match (read, &write) {
             (Some(url), _) => connect(url)?,
             // A connection of its own, so that a read need not wait behind a large write.
-            (None, Some((_, client))) => (Arc::new(Line::new(client.clone())?), client.clone()),
+            (None, Some((_, client))) => {
+                (Arc::new(Connection::new(client.clone())?), client.clone())
+            }
             (None, None) => anyhow::bail!("no Redis address"),
         };
         Ok(Self {
@@ -81,20 +84,20 @@ impl RedisStore {
             keys: Keys {
                 prefix: key_prefix.to_owned(),
             },
-            commit: Script::new(include_str!("commit.lua")),
+            commit: Script::new(commit::SCRIPT),
             cache: Arc::default(),
             last_write: Mutex::new(None),
         })
     }
 
-    fn writing(&self) -> Result<&Line, StoreError> {
+    fn writing(&self) -> Result<&Connection, StoreError> {
         self.write.as_deref().ok_or_else(|| {
             StoreError::ReadOnly("the server was given a read-only credential alone".to_owned())
         })
     }
 
     /// The line for a read: that of our own recent write, or the one for reading.
-    fn reading(&self, purpose: Purpose) -> &Line {
+    fn reading(&self, purpose: Purpose) -> &Connection {
         let own = purpose == Purpose::Change || self.wrote_within(OWN_WRITE);
         match &self.write {
             Some(write) if own => write,
@@ -145,236 +148,6 @@ impl RedisStore {
                 )),
             })
             .collect())
-    }
-
-    fn commit_command(
-        &self,
-        name: &str,
-        code: &str,
-        changes: &[Change],
-        rests: &[String],
-        operation: &Operation,
-    ) -> Cmd {
-        let now = changes
-            .first()
-            .map_or(Timestamp::from_millis(0), Change::time);
-        let texts = changes
-            .iter()
-            .map(|change| change.text().len() + change.expected_text().map_or(0, str::len))
-            .sum::<usize>();
-        let bytes = code.len()
-            + texts
-            + rests.iter().map(String::len).sum::<usize>()
-            + 1024 * changes.len();
-        let mut command = Cmd::with_capacity(7 + 17 * changes.len(), bytes);
-        command.arg(name).arg(code).arg(4 + 7 * changes.len());
-        command
-            .arg(self.keys.mark(operation))
-            .arg(self.keys.entries())
-            .arg(self.keys.stats())
-            .arg(self.keys.internal("self-test"));
-        for change in changes {
-            let key = change.key();
-            command
-                .arg(self.keys.document(key))
-                .arg(self.keys.latest(key));
-            for index in ["all", "published", "featured"] {
-                command.arg(self.keys.index(index, key.kind));
-            }
-            command
-                .arg(self.keys.cache(key.kind))
-                .arg(self.keys.cache_of(key));
-        }
-        command
-            .arg(operation.fingerprint())
-            .arg(operation.seconds())
-            .arg(now.millis())
-            .arg(changes.len());
-        for (change, rest) in changes.iter().zip(rests) {
-            let entry = change.entry();
-            command
-                .arg(change.expected_text().unwrap_or_default())
-                .arg(change.expected_entry_prefix().unwrap_or_default())
-                .arg(change.text())
-                .arg(&change.key().id)
-                .arg(u8::from(change.next().is_published()))
-                .arg(u8::from(change.next().is_featured()))
-                .arg(entry.action.as_str())
-                .arg(entry.entity_type.singular())
-                .arg(entry.source.as_str())
-                .arg(rest);
-        }
-        command
-    }
-
-    /// Sends the commit. The operation's mark makes every sending after the first harmless.
-    async fn send_commit(
-        &self,
-        changes: &[Change],
-        rests: &[String],
-        operation: &Operation,
-    ) -> Result<Value, StoreError> {
-        let line = self.writing()?;
-        let by_hash =
-            self.commit_command("EVALSHA", self.commit.get_hash(), changes, rests, operation);
-        let mut result = line.send(&by_hash).await;
-        // Not SCRIPT LOAD and again: behind a proxy of several servers the second may not know what the first loaded.
-        if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
-        {
-            let by_text = self.commit_command(
-                "EVAL",
-                include_str!("commit.lua"),
-                changes,
-                rests,
-                operation,
-            );
-            result = line.send(&by_text).await;
-        }
-        result.map_err(|error| match refused(&error) {
-            // A connection that was not made has carried nothing; trouble with TLS other than distrust may come in the middle of one.
-            refused @ StoreError::Refused(_) if !error.is_io_error() || is_distrust(&error) => {
-                refused
-            }
-            refused if is_reply(&error) || error.is_connection_refusal() => refused,
-            // Lost, late or garbled: it may have been applied all the same.
-            _ => StoreError::OutcomeUnknown(plain(&error)),
-        })
-    }
-
-    /// The entries of a commit of earlier, by their numbers.
-    async fn entries_at(
-        &self,
-        score: i64,
-        first: u64,
-        count: u64,
-    ) -> Result<Vec<StoredEntry>, StoreError> {
-        let mut command = cmd("ZRANGE");
-        command
-            .arg(self.keys.entries())
-            .arg(score)
-            .arg(score)
-            .arg("BYSCORE");
-        let found = array(
-            self.read(Purpose::Change, &command)
-                .await
-                .map_err(|error| unread(&error))?,
-        );
-        let entries: Vec<StoredEntry> = found
-            .into_iter()
-            .filter_map(|value| text(value).ok())
-            .map(StoredEntry::parse)
-            .filter(|entry| {
-                entry
-                    .seq()
-                    .is_some_and(|seq| (first..first + count).contains(&seq))
-            })
-            .collect();
-        Ok(entries)
-    }
-
-    async fn replayed(&self, ms: &str, first: &str, count: &str) -> Result<Commit, StoreError> {
-        let number = |text: &str| {
-            text.parse::<u64>().map_err(|_| {
-                StoreError::Failed(format!(
-                    "the operation's mark is damaged: `{}`",
-                    truncate(text)
-                ))
-            })
-        };
-        let score = i64::try_from(number(ms)?).unwrap_or(i64::MAX);
-        Ok(Commit {
-            entries: self
-                .entries_at(score, number(first)?, number(count)?)
-                .await?,
-            replayed: true,
-        })
-    }
-
-    /// Reads the log from the newest entry on, in growing steps, until `visit` has enough; each entry once, whatever is added meanwhile.
-    async fn scan(
-        &self,
-        mut until: Option<i64>,
-        since: Option<i64>,
-        mut visit: impl FnMut(i64, String) -> bool + Send,
-    ) -> Result<(), StoreError> {
-        let mut step = CHUNK;
-        // What was seen of the millisecond that the next step begins with.
-        let mut seen: HashSet<String> = HashSet::new();
-        loop {
-            let mut command = cmd("ZRANGE");
-            let from = until.map_or("+inf".to_owned(), |score| score.to_string());
-            let to = since.map_or("-inf".to_owned(), |score| score.to_string());
-            command.arg(self.keys.entries()).arg(from).arg(to);
-            command
-                .arg("BYSCORE")
-                .arg("REV")
-                .arg("LIMIT")
-                .arg(seen.len())
-                .arg(step)
-                .arg("WITHSCORES");
-            let found = scored(
-                self.read(Purpose::Show, &command)
-                    .await
-                    .map_err(|error| unread(&error))?,
-            );
-            let count = found.len();
-            for (member, score) in found {
-                if until != Some(score) {
-                    seen.clear();
-                    until = Some(score);
-                }
-                if seen.insert(member.clone()) && !visit(score, member) {
-                    return Ok(());
-                }
-            }
-            if count < step {
-                return Ok(());
-            }
-            step = (step * 2).min(4000);
-        }
-    }
-
-    /// Counts the log entry by entry, and puts the counters right where this server may write.
-    async fn recount(&self, counters: &HashMap<String, String>) -> Result<AuditStats, StoreError> {
-        let mut stats = AuditStats::default();
-        self.scan(None, None, |_, member| {
-            stats.count(&StoredEntry::parse(member));
-            true
-        })
-        .await?;
-        let Some(line) = &self.write else {
-            return Ok(stats);
-        };
-        let mut repair = redis::pipe();
-        repair.atomic();
-        let fields = stats.counters();
-        for name in counters
-            .keys()
-            .filter(|name| is_counter(name) && !fields.contains_key(*name))
-        {
-            repair.cmd("HDEL").arg(self.keys.stats()).arg(name);
-        }
-        for (name, count) in &fields {
-            repair
-                .cmd("HSET")
-                .arg(self.keys.stats())
-                .arg(name)
-                .arg(count);
-        }
-        for (category, unlabelled) in Category::ALL.into_iter().zip(stats.unlabelled()) {
-            repair
-                .cmd("HSET")
-                .arg(self.keys.internal("unlabelled"))
-                .arg(category.member())
-                .arg(unlabelled);
-        }
-        if let Err(error) = line.send_all(&repair, repair.len() + 1, 1).await {
-            warn!(
-                "the audit counters could not be put right, so the log is counted each time: {}",
-                plain(&error)
-            );
-        }
-        Ok(stats)
     }
 }
 
@@ -651,72 +424,11 @@ impl Repository for RedisStore {
     }
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
-        let before = query.until.map(|until| until.millis_ceil() - 1);
-        let start = match (&query.after, before) {
-            (Some(after), Some(before)) => Some(after.score.min(before)),
-            (Some(after), None) => Some(after.score),
-            (None, before) => before,
-        };
-        let mut passed = query.after.is_none();
-        let (mut page, mut last_score) = (AuditPage::default(), 0);
-        self.scan(
-            start,
-            query.since.map(Timestamp::millis_ceil),
-            |score, member| {
-                if let Some(after) = query.after.as_ref().filter(|_| !passed) {
-                    if score == after.score {
-                        // Everything of that millisecond up to and with the place itself was on earlier pages.
-                        passed = sha256_hex(member.as_bytes()).starts_with(&after.digest);
-                        return true;
-                    }
-                    passed = true;
-                }
-                let entry = StoredEntry::parse(member);
-                if query.matches(&entry) {
-                    if page.entries.len() == query.limit {
-                        page.next = page.entries.last().map(|last| AuditPosition {
-                            score: last_score,
-                            digest: last.digest(),
-                        });
-                        return false;
-                    }
-                    last_score = score;
-                    page.entries.push(entry);
-                }
-                true
-            },
-        )
-        .await?;
-        Ok(page)
+        self.read_audit_entries(query).await
     }
 
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("ZCARD").arg(self.keys.entries());
-        pipeline.cmd("HGETALL").arg(self.keys.stats());
-        pipeline
-            .cmd("HGETALL")
-            .arg(self.keys.internal("unlabelled"));
-        let values = self
-            .read_all(Purpose::Show, &pipeline, 3)
-            .await
-            .map_err(|error| unread(&error))?;
-        let mut values = values
-            .into_iter()
-            .map(unwrapped)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| unread(&error))?
-            .into_iter();
-        let total = match values.next() {
-            Some(Value::Int(total)) => u64::try_from(total).unwrap_or_default(),
-            _ => 0,
-        };
-        let counters = values.next().map(pairs).unwrap_or_default();
-        let unlabelled = values.next().map(pairs).unwrap_or_default();
-        match AuditStats::from_counters(total, &counters, &unlabelled) {
-            Some(stats) => Ok(stats),
-            None => self.recount(&counters).await,
-        }
+        self.read_audit_stats().await
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {
@@ -808,373 +520,9 @@ impl Repository for RedisStore {
     }
 }
 
-/// The keys of CONTRACT.md, section 4, and those of our own under `internal:`.
-struct Keys {
-    prefix: String,
-}
-
-impl Keys {
-    /// Joined without `format!`, which takes twice as long: a commit names eleven keys.
-    fn named(&self, parts: &[&str]) -> String {
-        let mut key = String::with_capacity(100);
-        key.push_str(&self.prefix);
-        key.extend(parts.iter().copied());
-        key
-    }
-
-    fn document(&self, key: &DocumentKey) -> String {
-        self.named(&["data:", key.kind.plural(), ":", &key.id])
-    }
-
-    fn index(&self, name: &str, kind: Kind) -> String {
-        self.named(&["index:", name, ":", kind.plural()])
-    }
-
-    fn cache(&self, kind: Kind) -> String {
-        self.named(&["cache:api:", kind.plural()])
-    }
-
-    fn cache_of(&self, key: &DocumentKey) -> String {
-        self.named(&["cache:api:", key.kind.plural(), ":", &key.id])
-    }
-
-    fn cached(&self, api_path: &ApiPath) -> String {
-        match api_path {
-            ApiPath::All(kind) => self.cache(*kind),
-            ApiPath::One(key) => self.cache_of(key),
-        }
-    }
-
-    fn entries(&self) -> String {
-        self.named(&["audit:entries"])
-    }
-
-    fn stats(&self) -> String {
-        self.named(&["audit:stats"])
-    }
-
-    fn internal(&self, name: &str) -> String {
-        self.named(&["internal:", name])
-    }
-
-    fn latest(&self, key: &DocumentKey) -> String {
-        self.named(&["internal:latest:", key.kind.plural(), ":", &key.id])
-    }
-
-    fn mark(&self, operation: &Operation) -> String {
-        self.named(&["internal:operation:", operation.key()])
-    }
-}
-
-fn connect(url: &RedisUrl) -> anyhow::Result<(Arc<Line>, Client)> {
-    let client = client(url)?;
-    Ok((Arc::new(Line::new(client.clone())?), client))
-}
-
-/// What connects to `url`.
-fn client(url: &RedisUrl) -> anyhow::Result<Client> {
-    // Several may be linked in; the first call decides, and a second one changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let info = url.secret().clone().into_connection_info()?;
-    let says_protocol = url
-        .secret()
-        .query_pairs()
-        .any(|(name, _)| name == "protocol");
-    let settings = info.redis_settings().clone();
-    let settings = if says_protocol {
-        settings
-    } else {
-        settings.set_protocol(ProtocolVersion::RESP3)
-    };
-    let info = info
-        .set_redis_settings(settings)
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    Ok(match url.authority() {
-        Some(authority) => Client::build_with_tls(
-            info,
-            TlsCertificates {
-                client_tls: None,
-                root_cert: Some(authority.pem()),
-            },
-        )?,
-        None => Client::open(info)?,
-    })
-}
-
-/// Whether the server itself said it.
-fn is_reply(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
-}
-
-/// Whether sending it again may help.
-fn is_transient(error: &RedisError) -> bool {
-    let server = [
-        ServerErrorKind::BusyLoading,
-        ServerErrorKind::TryAgain,
-        ServerErrorKind::ClusterDown,
-        ServerErrorKind::MasterDown,
-    ];
-    (error.is_io_error() && tls_error(error).is_none())
-        || server
-            .iter()
-            .any(|kind| error.kind() == ErrorKind::Server(*kind))
-}
-
-/// A write that the server refused, before anything was written.
-fn refused(error: &RedisError) -> StoreError {
-    match (error.kind(), error.code()) {
-        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
-            StoreError::ReadOnly(format!("the Redis user may not write: {}; give the server a credential that may", plain(error)))
-        }
-        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
-            paused("this Redis is a read-only replica; give the server the address of the primary".to_owned())
-        }
-        _ if plain(error).to_lowercase().contains("capacity quota exceeded") => {
-            paused("the database has used up its quota of space; make room or raise the plan's limit, then try again".to_owned())
-        }
-        (_, Some("OOM")) => paused("the Redis database is full; make room or enlarge it, then try again".to_owned()),
-        (_, Some("WRONGTYPE")) => StoreError::Failed(
-            "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; the site's developer has to \
-             rename or delete it"
-                .to_owned(),
-        ),
-        (_, Some("MISCONF" | "NOREPLICAS")) => paused(format!("Redis takes no writes at the moment: {}", plain(error))),
-        _ => unread(error),
-    }
-}
-
-fn paused(reason: String) -> StoreError {
-    StoreError::Paused {
-        reason,
-        retry_after: FULL,
-    }
-}
-
-/// A read that failed.
-fn unread(error: &RedisError) -> StoreError {
-    if let Some(reason) = not_let_in(error) {
-        return StoreError::Refused(reason);
-    }
-    // What Upstash says with no code of its own.
-    let said = plain(error).to_lowercase();
-    if said.contains("max requests limit exceeded") {
-        let remedy = "wait for the next period or raise the plan's limit";
-        return StoreError::Refused(format!(
-            "the database's quota of requests is used up; {remedy}"
-        ));
-    }
-    if said.contains("max concurrent connections") || error.code() == Some("BUSY") {
-        return StoreError::Unavailable(plain(error));
-    }
-    if is_transient(error)
-        || error.is_unrecoverable_error()
-        || error.kind() == ErrorKind::InvalidClientConfig
-    {
-        return StoreError::Unavailable(format!("{}; {REMEDY}", plain(error)));
-    }
-    StoreError::Failed(format!("Redis answered: {}", plain(error)))
-}
-
-/// Whether the user may not do that.
-fn is_permission(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
-}
-
-/// Why Redis, or its certificate, makes every further attempt useless until somebody has mended something.
-fn not_let_in(error: &RedisError) -> Option<String> {
-    if error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS") {
-        let remedy = "put the right one into the address; for a database whose REST token is not its password, set REDIS_URL";
-        return Some(format!("Redis refuses the user or the password; {remedy}"));
-    }
-    if error.code() == Some("NOAUTH") {
-        return Some("Redis wants a password, and the address has none; write it as `redis://USER:PASSWORD@HOST`".to_owned());
-    }
-    let error = match tls_error(error)? {
-        rustls::Error::InvalidCertificate(error) => error,
-        rustls::Error::InvalidMessage(_) => {
-            return Some(
-                "the port does not answer with TLS; use `redis://` if that is meant".to_owned(),
-            );
-        }
-        other => {
-            return Some(format!(
-                "there is no TLS with Redis: {other}; see that it takes TLS 1.2 or 1.3 without a client's certificate"
-            ));
-        }
-    };
-    let remedy = match error {
-        // Two authorities may have the same name.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "it is signed by nobody who is trusted; pass the PEM file of the authority that signed it as --ca-file (PORTFOLIO_CA_FILE)"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another host; use the host's name that the certificate has, and see that this is the right server"
-        }
-        CertificateError::Expired
-        | CertificateError::ExpiredContext { .. }
-        | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid at this time; renew it, or put this machine's clock right"
-        }
-        _ => "put another one in the server",
-    };
-    let shown: String = error.to_string().chars().take(200).collect();
-    Some(format!(
-        "the certificate of Redis is refused ({shown}): {remedy}"
-    ))
-}
-
-/// Whether the server's certificate was refused, which is before anything is sent.
-fn is_distrust(error: &RedisError) -> bool {
-    matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
-}
-
-/// What is wrong with TLS; redis-rs wraps it in an IO error, and that in an `Arc`.
-fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
-    let wrapped = std::error::Error::source(error)?
-        .downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?;
-    wrapped
-        .downcast_ref::<std::io::Error>()?
-        .get_ref()?
-        .downcast_ref()
-}
-
-/// What an error says, in one line and without the values that were sent, which some servers repeat.
-fn plain(error: &RedisError) -> String {
-    let text = error.to_string();
-    let line = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split(", with args beginning with")
-        .next()
-        .unwrap_or_default();
-    sanitize(line).chars().take(200).collect()
-}
-
 fn unreadable(key: &str, problem: &str) -> String {
     format!(
         "left out the value at `{}`: {problem}; restore it from a backup or delete the key",
         truncate(key)
     )
-}
-
-fn is_counter(name: &str) -> bool {
-    Category::ALL.iter().any(|category| {
-        name.strip_prefix(category.member())
-            .is_some_and(|rest| rest.starts_with(':'))
-    })
-}
-
-fn unwrapped(value: Value) -> Result<Value, RedisError> {
-    match value {
-        Value::ServerError(error) => Err(error.into()),
-        value => Ok(value),
-    }
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Nil => "nil",
-        Value::Int(_) => "integer",
-        Value::Array(_) | Value::Set(_) | Value::Map(_) => "collection",
-        _ => "other",
-    }
-}
-
-fn text(value: Value) -> Result<String, String> {
-    match value {
-        Value::BulkString(bytes) => {
-            String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
-        }
-        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(text),
-        Value::Okay => Ok("OK".to_owned()),
-        Value::Int(number) => Ok(number.to_string()),
-        other => Err(format!("it is a Redis {}", kind_of(&other))),
-    }
-}
-
-fn array(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(items) | Value::Set(items) => items,
-        _ => Vec::new(),
-    }
-}
-
-/// Members with their scores, which RESP3 gives as pairs and RESP2 one after the other.
-fn scored(value: Value) -> Vec<(String, i64)> {
-    let mut flat = Vec::new();
-    for item in array(value) {
-        match item {
-            Value::Array(pair) => flat.extend(pair),
-            item => flat.push(item),
-        }
-    }
-    let mut items = flat.into_iter();
-    let mut found = Vec::new();
-    while let (Some(member), Some(score)) = (items.next(), items.next()) {
-        let member = match member {
-            Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            other => text(other).unwrap_or_default(),
-        };
-        let score = match score {
-            Value::Double(score) => score,
-            other => text(other)
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or_default(),
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "scores are milliseconds since 1970, far below 2^53"
-        )]
-        found.push((member, score as i64));
-    }
-    found
-}
-
-/// A hash, which RESP3 gives as a map and RESP2 as a list.
-fn pairs(value: Value) -> HashMap<String, String> {
-    let pairs: Vec<(Value, Value)> = match value {
-        Value::Map(pairs) => pairs,
-        other => {
-            let mut items = array(other).into_iter();
-            std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
-        }
-    };
-    pairs
-        .into_iter()
-        .filter_map(|(name, value)| Some((text(name).ok()?, text(value).ok()?)))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(line: &str) -> RedisError {
-        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
-        unwrapped(value).unwrap_err()
-    }
-
-    /// What Upstash says has no code of its own, and each calls for something else.
-    #[test]
-    fn a_used_up_quota_and_a_busy_server_are_told_apart() {
-        let quota = said("ERR max requests limit exceeded. Limit: 500000, Usage: 500000");
-        let connections = said("ERR max concurrent connections exceeded");
-        let space = said("ERR DB capacity quota exceeded. Limit: 268435456");
-        let busy = said(
-            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
-        );
-
-        assert!(
-            matches!(unread(&quota), StoreError::Refused(reason) if reason.contains("quota of requests"))
-        );
-        assert!(matches!(refused(&quota), StoreError::Refused(_)));
-        assert!(matches!(unread(&connections), StoreError::Unavailable(_)));
-        assert!(matches!(unread(&busy), StoreError::Unavailable(_)));
-        assert!(
-            matches!(refused(&space), StoreError::Paused { reason, .. } if reason.contains("quota of space"))
-        );
-    }
 }

@@ -14,8 +14,11 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use super::{
-    CHUNK, Keys, RedisStore, array, client, is_permission, kind_of, pairs, plain, scored, text,
-    unread, unwrapped,
+    CHUNK, RedisStore,
+    connection::{CONNECT, RESPONSE, client},
+    error::{is_permission, plain, unread},
+    keys::Keys,
+    reply::{array, kind_of, pairs, scored, text, unwrapped},
 };
 use crate::{
     domain::{
@@ -25,7 +28,6 @@ use crate::{
     store::{
         RedisUrl, Repository, StoreError,
         examination::{Fault, Finding, clocks, documents, few, newest_entry},
-        line::{CONNECT, RESPONSE},
     },
 };
 

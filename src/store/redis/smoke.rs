@@ -17,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Keys, RedisStore, array,
+    RedisStore,
+    error::{is_permission, plain, unread},
     examination::{DiagnosticConnection, described, literal, write_context},
-    is_permission, kind_of, plain, text, unread,
+    keys::Keys,
+    reply::{array, kind_of, text},
 };
 use crate::{
     domain::{

@@ -5,23 +5,26 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use redis::{
-    Client, Cmd, Pipeline, RedisError, Value,
+    Client, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, TlsCertificates, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
 };
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::store::RedisUrl;
+
 /// How long a connection may take to be made: name, TCP, TLS and password.
-pub(super) const CONNECT: Duration = Duration::from_secs(2);
+pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 /// How long a command may take.
-pub(super) const RESPONSE: Duration = Duration::from_secs(2);
+pub(crate) const RESPONSE: Duration = Duration::from_secs(2);
 /// So many answers in a row that did not come replace the connection.
 const SILENT: u32 = 2;
 
@@ -30,7 +33,7 @@ const SILENT: u32 = 2;
 const TOGETHER: usize = 128 * 1024;
 
 /// One connection, shared by all callers, and what it takes to make another.
-pub(super) struct Line {
+pub(crate) struct Connection {
     client: Client,
     config: ConnectionManagerConfig,
     current: Mutex<Current>,
@@ -42,9 +45,9 @@ struct Current {
     number: u64,
 }
 
-impl Line {
+impl Connection {
     /// A line that connects when it is first used; has to be called within a tokio runtime.
-    pub(super) fn new(client: Client) -> Result<Self, RedisError> {
+    pub(crate) fn new(client: Client) -> Result<Self, RedisError> {
         // Repeating is done where it is known what may be repeated.
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT))
@@ -61,7 +64,7 @@ impl Line {
     }
 
     /// What a command answers; what the server refuses is an error like any other.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+    pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
         let answer = self
             .ask(|mut manager| async move { manager.send_packed_command(command).await })
             .await?;
@@ -72,7 +75,7 @@ impl Line {
     }
 
     /// What `count` commands answer, from the one at `offset` on.
-    pub(super) async fn send_all(
+    pub(crate) async fn send_all(
         &self,
         commands: &Pipeline,
         offset: usize,
@@ -145,4 +148,39 @@ impl Line {
     fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+pub(crate) fn connect(url: &RedisUrl) -> anyhow::Result<(Arc<Connection>, Client)> {
+    let client = client(url)?;
+    Ok((Arc::new(Connection::new(client.clone())?), client))
+}
+
+/// What connects to `url`.
+pub(crate) fn client(url: &RedisUrl) -> anyhow::Result<Client> {
+    // Several may be linked in; the first call decides, and a second one changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let info = url.secret().clone().into_connection_info()?;
+    let says_protocol = url
+        .secret()
+        .query_pairs()
+        .any(|(name, _)| name == "protocol");
+    let settings = info.redis_settings().clone();
+    let settings = if says_protocol {
+        settings
+    } else {
+        settings.set_protocol(ProtocolVersion::RESP3)
+    };
+    let info = info
+        .set_redis_settings(settings)
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    Ok(match url.authority() {
+        Some(authority) => Client::build_with_tls(
+            info,
+            TlsCertificates {
+                client_tls: None,
+                root_cert: Some(authority.pem()),
+            },
+        )?,
+        None => Client::open(info)?,
+    })
 }

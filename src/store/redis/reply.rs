@@ -1,0 +1,87 @@
+//! Redis replies as the types that are expected of them, in RESP2 and in RESP3.
+
+use std::collections::HashMap;
+
+use redis::{RedisError, Value};
+
+pub(crate) fn unwrapped(value: Value) -> Result<Value, RedisError> {
+    match value {
+        Value::ServerError(error) => Err(error.into()),
+        value => Ok(value),
+    }
+}
+
+pub(crate) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Nil => "nil",
+        Value::Int(_) => "integer",
+        Value::Array(_) | Value::Set(_) | Value::Map(_) => "collection",
+        _ => "other",
+    }
+}
+
+pub(crate) fn text(value: Value) -> Result<String, String> {
+    match value {
+        Value::BulkString(bytes) => {
+            String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+        }
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(text),
+        Value::Okay => Ok("OK".to_owned()),
+        Value::Int(number) => Ok(number.to_string()),
+        other => Err(format!("it is a Redis {}", kind_of(&other))),
+    }
+}
+
+pub(crate) fn array(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) | Value::Set(items) => items,
+        _ => Vec::new(),
+    }
+}
+
+/// Members with their scores, which RESP3 gives as pairs and RESP2 one after the other.
+pub(crate) fn scored(value: Value) -> Vec<(String, i64)> {
+    let mut flat = Vec::new();
+    for item in array(value) {
+        match item {
+            Value::Array(pair) => flat.extend(pair),
+            item => flat.push(item),
+        }
+    }
+    let mut items = flat.into_iter();
+    let mut found = Vec::new();
+    while let (Some(member), Some(score)) = (items.next(), items.next()) {
+        let member = match member {
+            Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            other => text(other).unwrap_or_default(),
+        };
+        let score = match score {
+            Value::Double(score) => score,
+            other => text(other)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "scores are milliseconds since 1970, far below 2^53"
+        )]
+        found.push((member, score as i64));
+    }
+    found
+}
+
+/// A hash, which RESP3 gives as a map and RESP2 as a list.
+pub(crate) fn pairs(value: Value) -> HashMap<String, String> {
+    let pairs: Vec<(Value, Value)> = match value {
+        Value::Map(pairs) => pairs,
+        other => {
+            let mut items = array(other).into_iter();
+            std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
+        }
+    };
+    pairs
+        .into_iter()
+        .filter_map(|(name, value)| Some((text(name).ok()?, text(value).ok()?)))
+        .collect()
+}
