@@ -10,10 +10,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::domain::{
-    DocumentKey, Kind, StoredEntry, check_depth,
-    document::{is_slug, truncate},
-};
+use crate::domain::{DocumentKey, Kind, StoredEntry, check_depth, is_slug, text::truncate};
 
 /// What a folder holds.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ use tracing::{error, info};
 use crate::{
     domain::{
         Document, DocumentKey, Kind, Origin, Project, Resource, Timestamp, Violation,
-        document::truncate, patch::unwrap_text, rules,
+        patch::unwrap_text, rules, text::truncate,
     },
     service::{ContentService, Error, Mode, UpdateRequest},
     store::StoreError,

@@ -24,7 +24,7 @@ use crate::{
     domain::{
         ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
         Operation, Origin, Record, StoredEntry, Timestamp, Update, Version, Violation,
-        WriteContext, document::compact_json, patch,
+        WriteContext, diff, text::compact_json,
     },
     store::{
         CachedResponse, Commit, Purpose, Repository, Snapshot, SnapshotCache, Store, StoreError,
@@ -456,9 +456,7 @@ impl ContentService {
                 }
                 Ok(_) => {
                     // The old tree becomes the new one by the changes, which costs less than a copy.
-                    let document = current
-                        .into_document()
-                        .map(|old| patch::apply(old, &fields));
+                    let document = current.into_document().map(|old| diff::apply(old, &fields));
                     debug_assert!(
                         document
                             .as_ref()

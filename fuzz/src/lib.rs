@@ -17,9 +17,10 @@ use portfolio_mcp::{
     domain::{
         AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Origin, Record, Source,
         StoredEntry, Timestamp, Update, WriteContext,
-        document::is_slug,
+        diff::{apply, creation, diff, revert},
+        is_slug,
         list::{IndexEntry, ListPosition},
-        patch::{apply, creation, diff, merge, revert},
+        patch::merge,
         text::is_hidden,
     },
     folder::Folder,
@@ -468,7 +469,7 @@ pub fn folder(input: &[u8]) {
                 .all(|violation| shows_all(&violation.to_string()))
         );
         let _ = (
-            change.next().listing(),
+            change.next().index_entry(),
             change.next().is_published(),
             change.next().is_featured(),
         );

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::{
     cli::{ImportArgs, Settings, UsageError},
     domain::{
-        AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry,
-        document::truncate, text::sanitize,
+        AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, text::sanitize,
+        text::truncate,
     },
     folder::Folder,
     service::{ContentService, Error},

@@ -3,11 +3,18 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Timestamp,
     audit::{Action, AuditEntry, EntryMetadata, Origin},
-    document::{DocumentKey, MAX_BYTES, Record, Violation, compact_json, sha256_hex},
-    patch::{self, FieldChange},
-    rules::is_owned,
+    content_type::rules,
+    diff::{self, FieldChange},
+    kind::DocumentKey,
+    operation::Operation,
+    patch,
+    record::Record,
+    rules::{MAX_BYTES, is_owned},
+    text::compact_json,
+    timestamp::Timestamp,
+    version::sha256_hex,
+    violation::Violation,
 };
 
 /// So many bytes of an entry tell it from every other: its number, its time and its id.
@@ -15,56 +22,6 @@ const ENTRY_BEGINNING: usize = 106;
 
 /// What older programs derived from `metadata`, at the top level.
 const DERIVED: [&str; 3] = ["published", "createdAt", "updatedAt"];
-
-/// Names a write, so that it is applied and recorded once, however often it is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operation {
-    key: String,
-    fingerprint: String,
-    lasting: bool,
-}
-
-impl Operation {
-    /// A write that the caller may repeat under `key`, for 24 hours and from anywhere; `request` is compared as JSON.
-    #[must_use]
-    pub fn keyed(key: &str, request: Value) -> Self {
-        Self {
-            lasting: true,
-            ..Self::once(key, request)
-        }
-    }
-
-    /// A write that only this call repeats, under a key that nobody else has.
-    #[must_use]
-    pub fn once(key: &str, mut request: Value) -> Self {
-        let key = sha256_hex(key.as_bytes());
-        request.sort_all_objects(); // so that equal requests have equal texts
-        let fingerprint = sha256_hex([&key, " ", &compact_json(&request)].concat().as_bytes());
-        Self {
-            key,
-            fingerprint,
-            lasting: false,
-        }
-    }
-
-    /// The hash of the key, under which the store marks the operation.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// The hash of key and request, which tells a repetition from another request under the same key.
-    #[must_use]
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    /// How long the mark stays, in seconds.
-    #[must_use]
-    pub fn seconds(&self) -> u32 {
-        if self.lasting { 24 * 60 * 60 } else { 15 * 60 }
-    }
-}
 
 /// What is known of a write besides its content.
 #[derive(Debug, Clone)]
@@ -124,14 +81,10 @@ impl Change {
             );
             return Err(vec![Violation::new("data", "size", message)]);
         }
-        let mut refused = current
-            .key()
-            .kind
-            .rules()
-            .unknown_fields(patch, current.document());
+        let mut refused = rules(current.key().kind).unknown_fields(patch, current.document());
         let mut document = patch::merge(
             current.document(),
-            &current.key().kind.rules().pruned(patch, current.document()),
+            &rules(current.key().kind).pruned(patch, current.document()),
         );
         if refused.is_empty()
             && patch
@@ -144,8 +97,8 @@ impl Change {
         // Comparing the rest would cost more than all that is compared here.
         let may_differ =
             |name: &str| patch.contains_key(name) || name == "metadata" || DERIVED.contains(&name);
-        let changes = patch::diff_among(current.document(), &document, may_differ);
-        debug_assert_eq!(changes, patch::diff(current.document(), &document));
+        let changes = diff::diff_among(current.document(), &document, may_differ);
+        debug_assert_eq!(changes, diff::diff(current.document(), &document));
         let next = Record::of(current.key().clone(), document);
 
         let mut left = Vec::new();
@@ -179,7 +132,7 @@ impl Change {
         document: Map<String, Value>,
         write_context: WriteContext,
     ) -> Self {
-        let changes = patch::creation(&document);
+        let changes = diff::creation(&document);
         Self::new(None, Record::of(key, document), changes, write_context)
     }
 
@@ -192,13 +145,13 @@ impl Change {
         document: &Map<String, Value>,
         write_context: WriteContext,
     ) -> Option<Self> {
-        let changes = patch::diff(current.document(), document);
+        let changes = diff::diff(current.document(), document);
         if changes.is_empty() {
             return None;
         }
         let next = Record::of(
             current.key().clone(),
-            patch::apply(current.document().clone(), &changes),
+            diff::apply(current.document().clone(), &changes),
         );
         Some(Self::new(Some(current), next, changes, write_context))
     }
@@ -222,7 +175,7 @@ impl Change {
             changes,
             metadata: EntryMetadata {
                 origin: write_context.origin,
-                operation: write_context.operation.fingerprint,
+                operation: write_context.operation.fingerprint().to_owned(),
                 version_before: current.map(|current| current.version().clone()),
                 version_after: next.version().clone(),
                 checksum: next.checksum().to_owned(),

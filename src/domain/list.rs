@@ -7,10 +7,7 @@ use std::{borrow::Borrow, cmp::Reverse, collections::BTreeSet};
 use serde_json::{Map, Value};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-use super::{
-    Timestamp,
-    document::{DocumentKey, Record},
-};
+use super::{kind::DocumentKey, timestamp::Timestamp};
 
 /// What lists and indexes need of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,19 +153,6 @@ impl ListQuery {
         let next = if more { places.last().cloned() } else { None };
         (places, total, next)
     }
-}
-
-/// A page of documents.
-#[derive(Debug, Clone, Default)]
-pub struct ListPage {
-    /// The documents, in the list's order.
-    pub records: Vec<Record>,
-    /// How many match, on all pages.
-    pub total: usize,
-    /// The last one's place, when more follow.
-    pub next: Option<ListPosition>,
-    /// What is listed but cannot be read, in words.
-    pub unreadable: Vec<String>,
 }
 
 /// A text without case and accents, in which `é` and `É` are `e` and `œ` is `oe`.

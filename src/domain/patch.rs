@@ -1,15 +1,12 @@
-//! Patches and differences of JSON trees.
-//!
-//! A patch is a JSON Merge Patch (RFC 7396). A difference is a list of dotted paths with the value before and after,
-//! from which the new document follows from the old one, and the old one from the new.
+//! Patches of JSON objects: JSON Merge Patch (RFC 7396).
 
 use std::{borrow::Cow, marker::PhantomData};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 
-use super::{depth::check_depth, document::Document};
+use super::{content_type::Document, depth::check_depth};
 
 /// A part of a document of type `D`, to be merged into a stored one.
 #[derive(Debug, Clone)]
@@ -112,176 +109,13 @@ pub fn paths_set(patch: &Map<String, Value>) -> Vec<String> {
     paths
 }
 
-/// One field that a write changed; an absent value means that the field was not there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FieldChange {
-    /// Dotted path of the field; empty for the whole document.
-    pub field: String,
-    /// The value before.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
-    )]
-    pub old_value: Option<Value>,
-    /// The value after.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
-    )]
-    pub new_value: Option<Value>,
-}
-
-/// Keeps `null` apart from absence.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
-
-/// Every difference between two documents: objects member by member, everything else whole.
-///
-/// A member whose name holds a dot, or is empty, has no path of its own, so its parent is compared whole.
-#[must_use]
-pub fn diff(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<FieldChange> {
-    diff_among(old, new, |_| true)
-}
-
-/// As [`diff`], where all top-level members are known to be equal but those of which `may_differ` says otherwise.
-#[must_use]
-pub fn diff_among(
-    old: &Map<String, Value>,
-    new: &Map<String, Value>,
-    may_differ: impl Fn(&str) -> bool,
-) -> Vec<FieldChange> {
-    let mut changes = Vec::new();
-    diff_members(old, new, "", &may_differ, &mut changes);
-    changes
-}
-
-/// A name that a dotted path cannot say.
-fn unnameable(name: &str) -> bool {
-    name.is_empty() || name.contains('.')
-}
-
-fn diff_members(
-    old: &Map<String, Value>,
-    new: &Map<String, Value>,
-    path: &str,
-    may_differ: &dyn Fn(&str) -> bool,
-    changes: &mut Vec<FieldChange>,
-) {
-    if old
-        .keys()
-        .chain(new.keys())
-        .any(|name| unnameable(name) && old.get(name) != new.get(name))
-    {
-        changes.push(FieldChange {
-            field: path.to_owned(),
-            old_value: Some(Value::Object(old.clone())),
-            new_value: Some(Value::Object(new.clone())),
-        });
-        return;
-    }
-    let at = |name: &str| {
-        if path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{path}.{name}")
-        }
-    };
-    for (name, before) in old.iter().filter(|(name, _)| may_differ(name)) {
-        match (before, new.get(name)) {
-            (_, Some(after)) if before == after => {}
-            (Value::Object(before), Some(Value::Object(after))) => {
-                diff_members(before, after, &at(name), &|_| true, changes)
-            }
-            (_, after) => changes.push(FieldChange {
-                field: at(name),
-                old_value: Some(before.clone()),
-                new_value: after.cloned(),
-            }),
-        }
-    }
-    for (name, after) in new.iter().filter(|(name, _)| may_differ(name)) {
-        if !old.contains_key(name) {
-            changes.push(FieldChange {
-                field: at(name),
-                old_value: None,
-                new_value: Some(after.clone()),
-            });
-        }
-    }
-}
-
-/// Every top-level field of a document that was not there before, whole; or the document whole, if a name has no path.
-#[must_use]
-pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
-    if document.keys().any(|name| unnameable(name)) {
-        return vec![FieldChange {
-            field: String::new(),
-            old_value: None,
-            new_value: Some(Value::Object(document.clone())),
-        }];
-    }
-    document
-        .iter()
-        .map(|(name, value)| FieldChange {
-            field: name.clone(),
-            old_value: None,
-            new_value: Some(value.clone()),
-        })
-        .collect()
-}
-
-/// The document that an update's `changes` lead to; new fields come last, as [`merge`] puts them.
-#[must_use]
-pub fn apply(mut document: Map<String, Value>, changes: &[FieldChange]) -> Map<String, Value> {
-    for change in changes {
-        set(&mut document, &change.field, change.new_value.as_ref());
-    }
-    document
-}
-
-/// The document that an update's `changes` came from.
-#[must_use]
-pub fn revert(document: &Map<String, Value>, changes: &[FieldChange]) -> Map<String, Value> {
-    let mut result = document.clone();
-    for change in changes.iter().rev() {
-        set(&mut result, &change.field, change.old_value.as_ref());
-    }
-    result
-}
-
-fn set(document: &mut Map<String, Value>, path: &str, value: Option<&Value>) {
-    if path.is_empty() {
-        *document = value
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default();
-        return;
-    }
-    match (path.split_once('.'), value) {
-        (Some((name, below)), _) => {
-            if let Some(Value::Object(members)) = document.get_mut(name) {
-                set(members, below, value);
-            }
-        }
-        (None, Some(value)) => {
-            document.insert(path.to_owned(), value.clone());
-        }
-        (None, None) => {
-            document.shift_remove(path);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::domain::diff::{FieldChange, apply, creation, diff, revert};
 
     fn object(value: Value) -> Map<String, Value> {
         serde_json::from_value(value).unwrap()

@@ -1,13 +1,8 @@
 //! The case studies: their fields and rules, declared once.
 
-use std::sync::LazyLock;
-
 use schemars::JsonSchema;
 
-use super::{
-    document::{Document, Kind},
-    rules::{LINK, Rules, SLUG, Status},
-};
+use super::rules::{LINK, SLUG, Status};
 
 /// A client case study.
 ///
@@ -140,13 +135,4 @@ pub struct ProjectMetadata {
     pub featured: bool,
     /// `published` is visible on the website, `draft` and `archived` are not.
     pub status: Status,
-}
-
-impl Document for Project {
-    const KIND: Kind = Kind::Project;
-
-    fn rules() -> &'static Rules {
-        static RULES: LazyLock<Rules> = LazyLock::new(Rules::of::<Project>);
-        &RULES
-    }
 }

@@ -1,13 +1,8 @@
 //! The downloadable goods: their fields and rules, declared once.
 
-use std::sync::LazyLock;
-
 use schemars::JsonSchema;
 
-use super::{
-    document::{Document, Kind},
-    rules::{LINK, Rules, SLUG, Status, URL},
-};
+use super::rules::{LINK, SLUG, Status, URL};
 
 /// A downloadable good.
 ///
@@ -60,13 +55,4 @@ pub struct ResourceMetadata {
     pub status: Status,
     /// How often it was downloaded, 0 or more.
     pub download_count: Option<u64>,
-}
-
-impl Document for Resource {
-    const KIND: Kind = Kind::Resource;
-
-    fn rules() -> &'static Rules {
-        static RULES: LazyLock<Rules> = LazyLock::new(Rules::of::<Resource>);
-        &RULES
-    }
 }

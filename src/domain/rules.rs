@@ -1,9 +1,9 @@
 //! A content type's rules, turned from its declaration into what checks, publishes and explains them.
 //!
 //! One declaration gives the check of documents, the schema of patches that clients see, and the description of
-//! answers, so that a rule is written once. Rules that a schema cannot say are beside it, in `document`.
+//! answers, so that a rule is written once. Rules that a schema cannot state are checked beside it.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt::Write};
 
 use jsonschema::{
     ValidationError, Validator,
@@ -11,9 +11,9 @@ use jsonschema::{
     paths::LocationSegment,
 };
 use schemars::{JsonSchema, generate::SchemaSettings};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
-use super::document::{Document, Violation, truncate};
+use super::{kind::DocumentKey, text::truncate, timestamp::Timestamp, violation::Violation};
 
 /// Absolute http(s) URL, or a site path; never `//host`, which leaves the site, nor another scheme.
 pub const LINK: &str = r"^([hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*|/([^\s/\\\x00-\x1f\x7f][^\x00-\x1f\x7f]*)?)$";
@@ -24,6 +24,12 @@ pub const SLUG: &str = r"^[a-z0-9]+(-[a-z0-9]+)*$";
 
 /// A caller's name for a write.
 pub const KEY: &str = r"^[!-~]{1,128}$";
+
+/// Largest stored document, in bytes (CONTRACT.md, section 1).
+pub const MAX_BYTES: usize = 256 * 1024;
+
+/// Integers beyond this lose digits in JavaScript, which shares the data: 2^53.
+const MAX_INTEGER: u64 = 1 << 53;
 
 /// Publication states.
 #[derive(JsonSchema)]
@@ -52,7 +58,7 @@ pub struct Rules {
 impl Rules {
     /// The rules that `D` declares.
     #[must_use]
-    pub fn of<D: Document>() -> Self {
+    pub fn of<D: JsonSchema>() -> Self {
         let document = schema_of::<D>();
         let mut patch = document.clone();
         publish_patch(&mut patch, "");
@@ -83,6 +89,60 @@ impl Rules {
             Ok(check) => violations(check, document),
             Err(problem) => vec![Violation::new("", "schema", problem.clone())],
         }
+    }
+
+    /// Every rule that `document` breaks when it is stored at `key` in `bytes` bytes.
+    #[must_use]
+    pub fn violations_at(
+        &self,
+        key: &DocumentKey,
+        document: &Value,
+        bytes: usize,
+    ) -> Vec<Violation> {
+        let mut found = self.violations(document);
+        match document.get("id") {
+            Some(Value::String(id)) if *id != key.id => {
+                found.push(Violation::new(
+                    "id",
+                    "key",
+                    format!(
+                        "expected `{}`, the id it is stored under, found `{}`",
+                        truncate(&key.id),
+                        truncate(id)
+                    ),
+                ));
+            }
+            _ => {}
+        }
+        for name in ["createdAt", "updatedAt"] {
+            if let Some(Value::String(text)) = document
+                .get("metadata")
+                .and_then(|metadata| metadata.get(name))
+                && Timestamp::parse(text).is_none()
+            {
+                let message = format!(
+                    "expected an RFC 3339 time such as `2026-11-22T10:15:30.123Z`, found `{}`",
+                    truncate(text)
+                );
+                found.push(Violation::new(
+                    format!("metadata.{name}"),
+                    "date-time",
+                    message,
+                ));
+            }
+        }
+        // Looked for without paths first, which is a fifth of the cost.
+        if holds_large_integer(document) {
+            large_integers(document, &mut String::new(), &mut found);
+        }
+        if bytes > MAX_BYTES {
+            found.push(Violation::new(
+                "",
+                "size",
+                format!("expected at most {MAX_BYTES} bytes of JSON, found {bytes}"),
+            ));
+        }
+        found
     }
 
     /// `patch` without the members that are equal to what is stored.
@@ -439,5 +499,63 @@ fn pattern_name(pattern: &str) -> &str {
         KEY => "1 to 128 visible ASCII characters without blanks",
         SLUG => "lower-case words joined by hyphens, such as `rdv-artisan`",
         other => other,
+    }
+}
+
+/// Whether JavaScript readers would change this number.
+fn is_large_integer(number: &Number) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "2^53 is exact")]
+    match number
+        .as_i64()
+        .map(i64::unsigned_abs)
+        .or_else(|| number.as_u64())
+    {
+        Some(magnitude) => magnitude > MAX_INTEGER,
+        // Integers of more than 64 bits are read as floats.
+        None => number
+            .as_f64()
+            .is_some_and(|float| float.fract() == 0.0 && float.abs() > MAX_INTEGER as f64),
+    }
+}
+
+fn holds_large_integer(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => is_large_integer(number),
+        Value::Array(items) => items.iter().any(holds_large_integer),
+        Value::Object(members) => members.values().any(holds_large_integer),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
+/// Finds integers that JavaScript readers would change.
+fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) {
+    let length = path.len();
+    match value {
+        Value::Number(number) => {
+            if is_large_integer(number) {
+                let message = format!(
+                    "expected an integer within ±2^53, which every reader keeps, found `{number}`"
+                );
+                found.push(Violation::new(path.clone(), "integer", message));
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                let _ = write!(path, "[{index}]");
+                large_integers(item, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(name);
+                large_integers(member, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }

@@ -7,6 +7,8 @@ use std::{
     fmt::{self, Write},
 };
 
+use serde::Serialize;
+
 /// Whether a character does something and shows nothing: it moves the cursor, turns the direction of writing, ends a line, or hides.
 ///
 /// Control characters (C0, C1), line and paragraph separators, and Unicode's default-ignorable characters: bidi controls, zero-width
@@ -98,6 +100,13 @@ fn escape(c: char, out: &mut String) -> fmt::Result {
     c.encode_utf16(&mut [0; 2])
         .iter()
         .try_for_each(|unit| write!(out, "\\u{unit:04x}"))
+}
+
+/// Compact JSON of a value whose maps have texts for names; half the cost of `Value::to_string`, which checks every piece of text again.
+#[must_use]
+pub fn compact_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value)
+        .unwrap_or_else(|error| unreachable!("these have texts for names: {error}"))
 }
 
 #[cfg(test)]

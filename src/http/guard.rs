@@ -14,7 +14,7 @@ use axum::{
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::warn;
 
-use crate::{domain::document::truncate, http::Settings};
+use crate::{domain::text::truncate, http::Settings};
 
 /// How long a browser need not ask again whether it may call.
 const PREFLIGHT: Duration = Duration::from_hours(1);

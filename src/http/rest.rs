@@ -19,10 +19,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    domain::{
-        ApiPath, DocumentKey, Kind, Record, document::compact_json, document::is_slug,
-        document::sha256_hex,
-    },
+    domain::{ApiPath, DocumentKey, Kind, Record, is_slug, sha256_hex, text::compact_json},
     service::{ContentService, Error, Fetched},
 };
 

@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{Document, Record, Version, Violation, document::compact_json, rules};
+use crate::domain::{Document, Record, Version, Violation, rules, text::compact_json};
 
 /// A list carries so many warnings at most; the rest is counted.
 const MOST_WARNINGS: usize = 20;

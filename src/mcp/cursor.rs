@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::domain::{Violation, document::sha256_hex};
+use crate::domain::{Violation, sha256_hex};
 
 /// The cursor for `place` in the answers to `query`.
 #[must_use]

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::{
         Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Record, Timestamp,
-        document::truncate, list::ListPosition,
+        list::ListPosition, text::truncate,
     },
     service::{Error, Mode, UpdateRequest, Updated},
     store::StoreError,
@@ -236,7 +236,7 @@ fn cut(mut page: ListPage) -> ListPage {
         page.next = page
             .records
             .last()
-            .map(|record| record.listing().position());
+            .map(|record| record.index_entry().position());
     }
     page
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::{
-    domain::{DocumentKey, Kind, Timestamp, Violation, document::truncate, text::escaped},
+    domain::{DocumentKey, Kind, Timestamp, Violation, text::escaped, text::truncate},
     service::Error,
     store::StoreError,
 };

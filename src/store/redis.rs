@@ -299,7 +299,7 @@ impl Repository for RedisStore {
         } = self.all(kind).await?;
         let query = query.clone();
         let page = tokio::task::spawn_blocking(move || {
-            let (places, total, next) = query.page(records.iter().map(Record::listing));
+            let (places, total, next) = query.page(records.iter().map(Record::index_entry));
             let mut records: HashMap<String, Record> = records
                 .into_iter()
                 .map(|record| (record.key().id.clone(), record))

@@ -252,7 +252,7 @@ impl SnapshotCache {
 fn kept(record: &Record) -> (DocumentKey, Arc<(String, IndexEntry)>) {
     (
         record.key().clone(),
-        Arc::new((record.text().to_owned(), record.listing().clone())),
+        Arc::new((record.text().to_owned(), record.index_entry().clone())),
     )
 }
 

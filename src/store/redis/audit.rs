@@ -14,7 +14,7 @@ use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp,
         audit::{AuditPosition, Category},
-        document::sha256_hex,
+        sha256_hex,
     },
     store::{Purpose, StoreError},
 };

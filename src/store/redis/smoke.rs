@@ -26,7 +26,7 @@ use super::{
 use crate::{
     domain::{
         AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Record, StoredEntry,
-        Timestamp, document::truncate,
+        Timestamp, text::truncate,
     },
     store::{
         Commit, Purpose, RedisUrl, Repository, StoreError,

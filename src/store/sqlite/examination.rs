@@ -11,7 +11,10 @@ use std::{
 use rusqlite::{Connection, TransactionBehavior};
 use uuid::Uuid;
 
-use super::{Database, Problem, SCHEMA_VERSION, parse, place};
+use super::{
+    database::{Database, Problem, SCHEMA_VERSION},
+    queries::{parse, place},
+};
 use crate::{
     domain::{DocumentKey, Kind, Timestamp, text::truncate},
     store::examination::{Fault, Finding, documents, few, newest_entry},

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use portfolio_mcp::{
     domain::{
         AuditQuery, AuditStats, DocumentKey, Kind, ListQuery, StoredEntry,
-        document::sha256_hex,
-        patch::{apply, revert},
+        diff::{apply, revert},
+        sha256_hex,
     },
     store::{Purpose, Repository},
 };

@@ -1,0 +1,156 @@
+//! An audit entry as this program writes it.
+
+use serde::Serialize;
+
+use crate::domain::{diff::FieldChange, kind::Kind, timestamp::Timestamp, version::Version};
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// The document was not there before.
+    Create,
+    /// The document was changed.
+    Update,
+}
+
+impl Action {
+    /// As the entry and the counters write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+        }
+    }
+
+    /// As logs say it.
+    #[must_use]
+    pub fn past(self) -> &'static str {
+        match self {
+            Self::Create => "created",
+            Self::Update => "updated",
+        }
+    }
+}
+
+/// Through which door a write came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A tool call.
+    Mcp,
+    /// A command of this program.
+    Admin,
+}
+
+impl Source {
+    /// As the entry and the counters write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mcp => "mcp",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Who asked for a write, how and why, as far as it is known.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// The door.
+    #[serde(skip)]
+    pub source: Source,
+    /// What the client calls itself: name/version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Who it is, as far as the server knows: a token's name, or the operating system's user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// `stdio`, `http`, `sse` or `cli`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<&'static str>,
+    /// The HTTP header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// The peer's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_address: Option<String>,
+    /// The id of the JSON-RPC request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The caller's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Origin {
+    /// An origin of which nothing but the door is known.
+    #[must_use]
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            client_id: None,
+            actor: None,
+            transport: None,
+            user_agent: None,
+            ip_address: None,
+            request_id: None,
+            reason: None,
+        }
+    }
+}
+
+/// What the entry holds besides the change itself.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EntryMetadata {
+    /// Who, how and why.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// Hash of the idempotency key and the request.
+    pub operation: String,
+    /// The document's version before the write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_before: Option<Version>,
+    /// The document's version after the write.
+    pub version_after: Version,
+    /// SHA-256 of the stored bytes after the write.
+    pub checksum: String,
+    /// SHA-256 of this document's stored entry before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+}
+
+/// One write, as it is recorded. The store adds `seq` and `timestamp`, which only its transaction knows.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    /// Unique for ever.
+    pub id: String,
+    /// What was done.
+    pub action: Action,
+    /// To which kind of document.
+    pub entity_type: Kind,
+    /// To which document.
+    pub entity_id: String,
+    /// Through which door.
+    pub source: Source,
+    /// Every difference.
+    pub changes: Vec<FieldChange>,
+    /// Everything else.
+    pub metadata: EntryMetadata,
+}
+
+/// How a stored entry begins: its number, padded with blanks so that the log's byte order is the order of writing.
+#[must_use]
+fn entry_prefix(seq: u64) -> String {
+    format!("{{\"seq\":{seq:>16},")
+}
+
+/// The stored text of an entry, from its number, its time and what [`AuditEntry`] renders to.
+#[must_use]
+pub fn entry_text(seq: u64, timestamp: Timestamp, rest: &str) -> String {
+    format!("{}\"timestamp\":\"{timestamp}\",{rest}", entry_prefix(seq))
+}

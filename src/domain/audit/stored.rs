@@ -1,0 +1,196 @@
+//! An audit entry as it is found in the log, by whichever program it was written.
+//!
+//! Such an entry may be older than our type, so it stays JSON with typed getters.
+
+use std::sync::OnceLock;
+
+use serde_json::{Map, Value};
+
+use crate::domain::{
+    diff::FieldChange,
+    kind::{DocumentKey, Kind},
+    timestamp::Timestamp,
+    version::sha256_hex,
+};
+
+/// An entry of the log, by whichever program it was written.
+#[derive(Debug, Clone)]
+pub struct StoredEntry {
+    text: String,
+    json: OnceLock<Map<String, Value>>,
+}
+
+/// Entries are equal when their stored texts are.
+impl PartialEq for StoredEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl StoredEntry {
+    /// Reads a stored entry; one that is not a JSON object is shown as `{ "unreadable": … }`, because nothing is dropped from the log.
+    #[must_use]
+    pub fn parse(text: String) -> Self {
+        Self {
+            text,
+            json: OnceLock::new(),
+        }
+    }
+
+    /// The stored text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The entry as JSON.
+    #[must_use]
+    pub fn json(&self) -> &Map<String, Value> {
+        self.json.get_or_init(|| parsed(&self.text))
+    }
+
+    /// The entry as JSON, given away.
+    #[must_use]
+    pub fn into_json(self) -> Map<String, Value> {
+        self.json.into_inner().unwrap_or_else(|| parsed(&self.text))
+    }
+
+    /// The text of a member, when it is one.
+    #[must_use]
+    pub fn text_of(&self, member: &str) -> Option<&str> {
+        self.json().get(member).and_then(Value::as_str)
+    }
+
+    /// The number among all writes, which older programs did not give.
+    #[must_use]
+    pub fn seq(&self) -> Option<u64> {
+        self.json().get("seq").and_then(Value::as_u64)
+    }
+
+    /// When it was written, as a time or in milliseconds since 1970.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        match self.json().get("timestamp")? {
+            Value::String(text) => Timestamp::parse(text),
+            Value::Number(millis) => millis.as_i64().map(Timestamp::from_millis),
+            _ => None,
+        }
+    }
+
+    /// The document that it is about, when it names one of a kind there is.
+    #[must_use]
+    pub fn key(&self) -> Option<DocumentKey> {
+        let kind = Kind::from_stored(self.text_of(Category::EntityType.member())?)?;
+        Some(DocumentKey::new(kind, self.text_of("entityId")?))
+    }
+
+    /// The beginning of its text's SHA-256, which tells it from others of the same millisecond.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut digest = sha256_hex(self.text.as_bytes());
+        digest.truncate(16);
+        digest
+    }
+
+    /// Its place in a log that has it at its own time.
+    #[must_use]
+    pub fn position(&self) -> AuditPosition {
+        AuditPosition {
+            score: self.timestamp().map_or(0, Timestamp::millis),
+            digest: self.digest(),
+        }
+    }
+
+    /// The changes, when they are written as this program writes them.
+    #[must_use]
+    pub fn changes(&self) -> Vec<FieldChange> {
+        self.json()
+            .get("changes")
+            .and_then(|changes| serde_json::from_value(changes.clone()).ok())
+            .unwrap_or_default()
+    }
+
+    /// The label under which this entry is counted in `category`, old spellings of a kind being the kind.
+    #[must_use]
+    pub fn label(&self, category: Category) -> Option<&str> {
+        self.text_of(category.member())
+            .map(|text| folded(category, text))
+    }
+
+    /// What makes two entries the same one, however they are printed: the id, or all they say.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        self.text_of("id").map_or_else(
+            || {
+                let mut json = Value::Object(self.json().clone());
+                json.sort_all_objects();
+                json.to_string()
+            },
+            ToOwned::to_owned,
+        )
+    }
+
+    /// The time to put it at in the log of another store, in milliseconds since 1970: its own, but never later than `now`, because a log
+    /// whose newest entry is of the future would date all that follow like it.
+    #[must_use]
+    pub fn import_score(&self, now: Timestamp) -> i64 {
+        self.timestamp()
+            .map_or(0, Timestamp::millis)
+            .clamp(0, now.millis())
+    }
+}
+
+/// The label that old spellings of a kind are counted under.
+pub(super) fn folded(category: Category, label: &str) -> &str {
+    match category {
+        Category::EntityType => match Kind::from_stored(label) {
+            Some(kind) => kind.singular(),
+            None => label,
+        },
+        Category::Action | Category::Source => label,
+    }
+}
+
+fn parsed(text: &str) -> Map<String, Value> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(json)) => json,
+        _ => Map::from_iter([("unreadable".to_owned(), Value::String(text.to_owned()))]),
+    }
+}
+
+/// What the log is counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Category {
+    /// What was done.
+    Action,
+    /// To which kind of document.
+    EntityType,
+    /// Through which door.
+    Source,
+}
+
+impl Category {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Action, Self::EntityType, Self::Source];
+
+    /// The member of an entry, and the beginning of its counters' names.
+    #[must_use]
+    pub fn member(self) -> &'static str {
+        match self {
+            Self::Action => "action",
+            Self::EntityType => "entityType",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// A place in the log: an entry's score and the beginning of its text's SHA-256.
+///
+/// Entries are never moved or deleted, so pages that begin after a place never repeat or skip one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditPosition {
+    /// Milliseconds since 1970.
+    pub score: i64,
+    /// Tells entries of the same millisecond apart.
+    pub digest: String,
+}

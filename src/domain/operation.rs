@@ -1,0 +1,55 @@
+//! Names of writes, so that each is applied and recorded once.
+
+use serde_json::Value;
+
+use super::{text::compact_json, version::sha256_hex};
+
+/// Names a write, so that it is applied and recorded once, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    key: String,
+    fingerprint: String,
+    lasting: bool,
+}
+
+impl Operation {
+    /// A write that the caller may repeat under `key`, for 24 hours and from anywhere; `request` is compared as JSON.
+    #[must_use]
+    pub fn keyed(key: &str, request: Value) -> Self {
+        Self {
+            lasting: true,
+            ..Self::once(key, request)
+        }
+    }
+
+    /// A write that only this call repeats, under a key that nobody else has.
+    #[must_use]
+    pub fn once(key: &str, mut request: Value) -> Self {
+        let key = sha256_hex(key.as_bytes());
+        request.sort_all_objects(); // so that equal requests have equal texts
+        let fingerprint = sha256_hex([&key, " ", &compact_json(&request)].concat().as_bytes());
+        Self {
+            key,
+            fingerprint,
+            lasting: false,
+        }
+    }
+
+    /// The hash of the key, under which the store marks the operation.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The hash of key and request, which tells a repetition from another request under the same key.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// How long the mark stays, in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> u32 {
+        if self.lasting { 24 * 60 * 60 } else { 15 * 60 }
+    }
+}

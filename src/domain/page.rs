@@ -1,0 +1,16 @@
+//! A page of documents.
+
+use super::{list::ListPosition, record::Record};
+
+/// A page of documents.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    /// The documents, in the list's order.
+    pub records: Vec<Record>,
+    /// How many match, on all pages.
+    pub total: usize,
+    /// The position of the last one, when more follow.
+    pub next: Option<ListPosition>,
+    /// One sentence for each document that is listed but cannot be read.
+    pub unreadable: Vec<String>,
+}

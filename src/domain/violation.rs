@@ -1,0 +1,96 @@
+//! Broken rules: where, which, and what to do about it.
+
+use std::{borrow::Cow, fmt};
+
+use serde::Serialize;
+
+use super::text::truncate;
+
+/// A broken rule: where, which, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// Dotted path of the value (`client.type`, `tags[2]`); empty for the whole document.
+    #[serde(serialize_with = "shortened")]
+    pub path: String,
+    /// What is expected, and what was found instead.
+    pub message: String,
+    /// For an unknown name, the nearest known one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+    /// The name of the rule, which with the path tells two violations apart.
+    #[serde(skip)]
+    pub rule: Cow<'static, str>,
+}
+
+fn shortened<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&truncate(path))
+}
+
+impl Violation {
+    /// A violation of `rule` at `path`.
+    pub fn new(
+        path: impl Into<String>,
+        rule: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            path: path.into(),
+            message: message.into(),
+            suggestion: None,
+            rule: rule.into(),
+        }
+    }
+
+    /// A name that nothing knows, with the nearest of those that exist.
+    pub fn unknown<'a>(
+        path: impl Into<String>,
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let suggestion = nearest(name, known);
+        let hint = suggestion
+            .as_ref()
+            .map(|name| format!("; did you mean `{name}`?"))
+            .unwrap_or_default();
+        Self {
+            suggestion,
+            ..Self::new(path, "unknown", format!("unknown {what}{hint}"))
+        }
+    }
+
+    /// Whether both are the same rule at the same place.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.path == other.path && self.rule == other.rule
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            formatter.write_str(&self.message)
+        } else {
+            write!(formatter, "{}: {}", truncate(&self.path), self.message)
+        }
+    }
+}
+
+/// The nearest of the `known` names, if one is near enough to be meant.
+fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    if name.len() > 100 {
+        return None;
+    }
+    let folded = name.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate.to_owned())
+}

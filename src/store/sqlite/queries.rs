@@ -1,0 +1,277 @@
+//! What is read from the tables: documents, lists, the audit log and its counters.
+
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
+
+use super::database::Problem;
+use crate::{
+    domain::{
+        AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record,
+        StoredEntry, Timestamp,
+        audit::{AuditPosition, Category},
+        list::IndexEntry,
+        sha256_hex,
+        text::truncate,
+    },
+    store::{Purpose, StoreError},
+};
+
+pub(super) fn get(
+    snapshot: &Connection,
+    key: &DocumentKey,
+    purpose: Purpose,
+) -> Result<Option<Record>, Problem> {
+    let Some(bytes) = stored(snapshot, key)? else {
+        return Ok(None);
+    };
+    let latest_entry = match purpose {
+        Purpose::Show => None,
+        Purpose::Change => latest_entry(snapshot, key)?,
+    };
+    match parse(key.clone(), bytes) {
+        Ok(record) => Ok(Some(record.with_latest_entry(latest_entry))),
+        Err(problem) => Err(StoreError::Corrupt {
+            key: place(key),
+            problem,
+        })?,
+    }
+}
+
+/// What is stored for a document: bytes, because somebody may have put there what is no text.
+pub(super) fn stored(
+    connection: &Connection,
+    key: &DocumentKey,
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut statement =
+        connection.prepare_cached("SELECT text FROM documents WHERE kind = ? AND id = ?")?;
+    statement
+        .query_row([key.kind.singular(), &key.id], |row| {
+            Ok(row.get_ref(0)?.as_bytes()?.to_vec())
+        })
+        .optional()
+}
+
+/// The entry of the newest commit to a document. Scores never go back, so that the index of scores finds it.
+pub(super) fn latest_entry(
+    connection: &Connection,
+    key: &DocumentKey,
+) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT text FROM entries WHERE entity_id = ? AND kind = ? AND seq IS NOT NULL ORDER BY score DESC, seq DESC LIMIT 1";
+    connection
+        .prepare_cached(sql)?
+        .query_row([&key.id, key.kind.singular()], |row| row.get(0))
+        .optional()
+}
+
+pub(crate) fn parse(key: DocumentKey, bytes: Vec<u8>) -> Result<Record, String> {
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    Record::parse(key, text)
+}
+
+/// How messages name a document's row.
+pub(crate) fn place(key: &DocumentKey) -> String {
+    format!("documents/{}/{}", key.kind.singular(), key.id)
+}
+
+pub(super) fn list(
+    snapshot: &Connection,
+    kind: Kind,
+    query: &ListQuery,
+) -> Result<ListPage, Problem> {
+    // What is not searched is not read: without these two columns an index alone gives the list.
+    let tags = if query.tag.is_some() { "tags" } else { "'[]'" };
+    let searched = if query.words.is_empty() {
+        "''"
+    } else {
+        "searched"
+    };
+    let sql = format!(
+        "SELECT id, status, featured, updated, {tags}, {searched} FROM documents WHERE listed = 1 AND kind = ?"
+    );
+    let mut select = Select::new(sql, kind.singular().to_owned());
+    if let Some(status) = &query.status {
+        select.and("status = ?", [status.clone().into()]);
+    }
+    if let Some(featured) = query.featured {
+        select.and("featured = ?", [featured.into()]);
+    }
+    let mut listings = select.all(snapshot, |row| {
+        Ok(IndexEntry {
+            id: row.get(0)?,
+            status: row.get(1)?,
+            featured: row.get(2)?,
+            updated: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros),
+            tags: serde_json::from_str(row.get_ref(4)?.as_str()?).unwrap_or_default(),
+            text: row.get(5)?,
+        })
+    })?;
+
+    let mut page = ListPage::default();
+    let unreadable = |key: &DocumentKey, problem: &str| {
+        format!(
+            "left out the document at `{}`: {problem}; restore it from a backup or delete its row",
+            truncate(&place(key))
+        )
+    };
+    // What somebody wrote by hand is read as it is, until a commit replaces it.
+    let edited = Select::new(
+        "SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(),
+        kind.singular().to_owned(),
+    );
+    for (id, bytes) in edited.all(snapshot, |row| {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get_ref(1)?.as_bytes()?.to_vec(),
+        ))
+    })? {
+        let key = DocumentKey::new(kind, id);
+        match parse(key.clone(), bytes) {
+            Ok(record) => listings.push(record.index_entry().clone()),
+            Err(problem) => page.unreadable.push(unreadable(&key, &problem)),
+        }
+    }
+
+    let (places, total, next) = query.page(listings);
+    (page.total, page.next) = (total, next);
+    for found in places {
+        let key = DocumentKey::new(kind, found.id);
+        match stored(snapshot, &key)?.map(|bytes| parse(key.clone(), bytes)) {
+            Some(Ok(record)) => page.records.push(record),
+            Some(Err(problem)) => page.unreadable.push(unreadable(&key, &problem)),
+            None => {}
+        }
+    }
+    Ok(page)
+}
+
+pub(super) fn audit_entries(
+    snapshot: &Connection,
+    query: &AuditQuery,
+) -> Result<AuditPage, Problem> {
+    // The most telling first: its index is the one to use, which SQLite, knowing nothing of the values, cannot tell.
+    let equal = [
+        ("entity_id", query.entity_id.as_deref()),
+        ("action", query.action.as_deref()),
+        ("source", query.source.as_deref()),
+        ("kind", query.kind.map(Kind::singular)),
+    ];
+    let telling = equal
+        .iter()
+        .find(|(_, wanted)| wanted.is_some())
+        .map_or("score", |(column, _)| column);
+    let sql =
+        format!("SELECT score, text FROM entries INDEXED BY entries_by_{telling} WHERE score >= ?");
+    let mut select = Select::new(sql, query.since.map_or(i64::MIN, Timestamp::millis_ceil));
+    for (column, wanted) in equal {
+        if let Some(wanted) = wanted {
+            select.and(&format!("{column} = ?"), [wanted.to_owned().into()]);
+        }
+    }
+    if let Some(until) = query.until {
+        select.and("score < ?", [until.millis_ceil().into()]);
+    }
+    if let Some(after) = &query.after {
+        // Of the place's own millisecond what has a lesser text follows; nothing, if the place is not in this log.
+        let place = "SELECT text FROM entries WHERE score = ? AND substr(digest, 1, 16) = ?";
+        let place = snapshot
+            .prepare_cached(place)?
+            .query_row(params![after.score, after.digest], |row| {
+                row.get::<_, String>(0)
+            })
+            .optional()?;
+        select.and("score <= ?", [after.score.into()]);
+        select.and(
+            "(score < ? OR text < ?)",
+            [after.score.into(), place.unwrap_or_default().into()],
+        );
+    }
+    select.end(
+        "ORDER BY score DESC, text DESC LIMIT ?",
+        i64::try_from(query.limit)
+            .unwrap_or(i64::MAX)
+            .saturating_add(1)
+            .into(),
+    );
+    let mut found: Vec<(i64, String)> =
+        select.all(snapshot, |row| Ok((row.get(0)?, row.get(1)?)))?;
+
+    let more = found.len() > query.limit;
+    found.truncate(query.limit);
+    let last = found.last().filter(|_| more);
+    let next = last.map(|(score, text)| AuditPosition {
+        score: *score,
+        digest: sha256_hex(text.as_bytes()).chars().take(16).collect(),
+    });
+    Ok(AuditPage {
+        entries: found
+            .into_iter()
+            .map(|(_, text)| StoredEntry::parse(text))
+            .collect(),
+        next,
+    })
+}
+
+pub(super) fn audit_stats(snapshot: &Connection) -> Result<AuditStats, Problem> {
+    let count = |row: &rusqlite::Row, column| {
+        Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
+    };
+    let total = snapshot
+        .prepare_cached("SELECT count(*) FROM entries")?
+        .query_row([], |row| count(row, 0))?;
+    let mut stats = AuditStats {
+        total,
+        ..AuditStats::default()
+    };
+    for (category, counts) in Category::ALL.into_iter().zip(&mut stats.counts) {
+        let column = match category {
+            Category::Action => "action",
+            Category::EntityType => "kind",
+            Category::Source => "source",
+        };
+        let sql = format!(
+            "SELECT {column}, count(*) FROM entries WHERE {column} IS NOT NULL GROUP BY {column}"
+        );
+        let mut statement = snapshot.prepare_cached(&sql)?;
+        *counts = statement
+            .query_map([], |row| Ok((row.get(0)?, count(row, 1)?)))?
+            .collect::<Result<_, _>>()?;
+    }
+    Ok(stats)
+}
+
+/// A question whose conditions depend on what is asked for; values never become part of its text.
+struct Select {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Select {
+    fn new(sql: String, value: impl Into<Value>) -> Self {
+        Self {
+            sql,
+            values: vec![value.into()],
+        }
+    }
+
+    fn and<const N: usize>(&mut self, condition: &str, values: [Value; N]) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(condition);
+        self.values.extend(values);
+    }
+
+    fn end(&mut self, clause: &str, value: Value) {
+        self.sql.push(' ');
+        self.sql.push_str(clause);
+        self.values.push(value);
+    }
+
+    fn all<T>(
+        self,
+        connection: &Connection,
+        read: impl FnMut(&rusqlite::Row) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        connection
+            .prepare_cached(&self.sql)?
+            .query_map(params_from_iter(self.values), read)?
+            .collect()
+    }
+}
