@@ -10,6 +10,7 @@ pub mod commands {
     pub mod import;
     pub mod stdio;
 }
+pub mod deadline;
 pub mod domain;
 pub mod folder;
 pub mod http;

@@ -10,7 +10,7 @@ use tracing::error;
 
 use crate::{
     cli::LogFormat,
-    domain::text::{escaped, sanitize},
+    domain::text::{escape_invisible, sanitize},
 };
 
 /// Writes events, each of which comes whole and with its line's end.
@@ -25,7 +25,7 @@ impl<W: Write> Write for Lines<W> {
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let line = match self.format {
             LogFormat::Text => sanitize(line).into_owned(),
-            LogFormat::Json => escaped(line.to_owned()),
+            LogFormat::Json => escape_invisible(line.to_owned()),
         };
         self.out.write_all(format!("{line}\n").as_bytes())?;
         Ok(event.len())

@@ -4,18 +4,15 @@
 //! request, so it holds handles, never state.
 
 use std::{
-    borrow::Cow, collections::HashMap, panic::AssertUnwindSafe, sync::Arc, sync::LazyLock,
+    panic::AssertUnwindSafe,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use futures::FutureExt;
-use jsonschema::Validator;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
-    handler::server::{
-        router::tool::ToolRouter,
-        tool::{IntoCallToolResult, ToolCallContext},
-    },
+    handler::server::{common::FromContextPart, router::tool::ToolRouter, tool::ToolCallContext},
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult,
         DiscoverResult, ErrorCode, Implementation, InitializeRequestParams, InitializeResult,
@@ -25,45 +22,50 @@ use rmcp::{
     service::RequestContext,
     tool_handler,
 };
-use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tracing::{error, info};
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    domain::{
-        Document, DocumentKey, Kind, Origin, Project, Resource, Timestamp, Violation,
-        patch::unwrap_text, rules, text::truncate,
-    },
-    service::{ContentService, Error, Mode, UpdateRequest},
-    store::StoreError,
+    deadline::Deadline,
+    domain::{Violation, text::truncate},
+    service::ContentService,
 };
 
 mod answer;
+mod arguments;
 mod audit;
 mod caller;
 pub mod cursor;
 mod documents;
 mod error;
+mod metrics;
 mod origin;
 mod params;
 mod projects;
 mod resources;
 pub mod stdio;
+mod tool;
 
 pub use caller::{Caller, ClaimedClient, Role, TransportKind};
 pub use error::ToolError;
 
-/// Every call is answered within this time, whatever the store does.
-const DEADLINE: Duration = Duration::from_secs(10);
+use arguments::Checks;
+use error::{Keyed, failed};
+use metrics::{count_call, record_duration};
+use tool::ToolName;
 
-/// So many calls are under way at once in a process, whoever makes them; more wait for a place.
-const MOST_CALLS: usize = 256;
+/// Every call is answered within this time, whatever the store does; see "Time budget of a call" in docs/architecture.md.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a call waits for a place: with the time that a write may take before it commits, within the deadline.
-const PLACE: Duration = Duration::from_secs(2);
+/// A process runs this many calls at once; more wait for a permit.
+const MAX_CONCURRENT_CALLS: usize = 256;
 
-/// Longest message that any transport reads, in bytes: a document has at most 256 KiB.
-pub const LONGEST_MESSAGE: usize = 1024 * 1024;
+/// How long a call waits for a permit.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest message that any transport reads, in bytes. A document has at most 256 KiB.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 const INSTRUCTIONS: &str = "Reads and edits the content of a live website: projects (client case studies) and resources (downloads). \
 Every change is published at once and recorded in an audit log. Find ids with list_projects or list_resources, read a document with \
@@ -91,15 +93,7 @@ static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(|| {
 });
 
 /// The checks of the tools' arguments, made from the published schemas.
-static CHECKS: LazyLock<HashMap<String, Result<Validator, String>>> = LazyLock::new(|| {
-    let check = |tool: Tool| {
-        (
-            tool.name.to_string(),
-            rules::validator(&opened(&tool.input_schema)),
-        )
-    };
-    ROUTER.list_all().into_iter().map(check).collect()
-});
+static CHECKS: LazyLock<Checks> = LazyLock::new(|| Checks::of(ROUTER.list_all()));
 
 /// The handler of one connection or request.
 #[derive(Clone)]
@@ -107,7 +101,7 @@ pub struct ContentServer {
     content: Arc<ContentService>,
     actor: Option<Arc<str>>,
     read_only: Option<Arc<str>>,
-    places: Arc<Semaphore>,
+    call_permits: Arc<Semaphore>,
 }
 
 impl ContentServer {
@@ -119,7 +113,7 @@ impl ContentServer {
             content,
             actor: actor.map(Into::into),
             read_only: read_only.map(Into::into),
-            places: Arc::new(Semaphore::new(MOST_CALLS)),
+            call_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS)),
         }
     }
 
@@ -163,66 +157,6 @@ impl ContentServer {
         } else {
             INSTRUCTIONS
         })
-    }
-
-    /// Arguments that break rules: the answer of the first time, if this is a repetition of what was right then, else
-    /// everything that is wrong.
-    async fn refuse(
-        &self,
-        name: &str,
-        arguments: &JsonObject,
-        mut violations: Vec<Violation>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let Some(kind) = writes(name) else {
-            return Err::<(), _>(ToolError::invalid_arguments(
-                name,
-                &violations,
-                self.content.now(),
-            ))
-            .into_call_tool_result();
-        };
-        let text = |name: &str| {
-            arguments
-                .get(name)
-                .and_then(Value::as_str)
-                .map(ToOwned::to_owned)
-        };
-        let mut request = UpdateRequest {
-            key: DocumentKey::new(kind, text("id").unwrap_or_default()),
-            patch: arguments
-                .get("data")
-                .and_then(Value::as_object)
-                .cloned()
-                .unwrap_or_default(),
-            expected_version: text("expectedVersion"),
-            mode: Mode::Commit,
-            idempotency_key: text("idempotencyKey"),
-            origin: Origin::new(crate::domain::Source::Mcp),
-        };
-        match self.content.settled(&request).await {
-            Ok(None) => {
-                (request.mode, request.idempotency_key) = (Mode::DryRun, None);
-                if let Err(Error::Invalid(more)) = self.content.update(request).await {
-                    violations.extend(more);
-                }
-                Err::<(), _>(ToolError::invalid_arguments(
-                    name,
-                    &violations,
-                    self.content.now(),
-                ))
-                .into_call_tool_result()
-            }
-            Ok(Some(updated)) => match kind {
-                Kind::Project => self
-                    .updated::<Project>(updated, Mode::Commit)
-                    .into_call_tool_result(),
-                Kind::Resource => self
-                    .updated::<Resource>(updated, Mode::Commit)
-                    .into_call_tool_result(),
-            },
-            Err(error) => Err::<(), _>(ToolError::new("UPDATE", kind, error, self.content.now()))
-                .into_call_tool_result(),
-        }
     }
 }
 
@@ -269,7 +203,9 @@ impl ServerHandler for ContentServer {
     ) -> Result<ListToolsResult, ErrorData> {
         let mut tools = ROUTER.list_all();
         if self.read_only(&context).is_some() {
-            tools.retain(|tool| writes(&tool.name).is_none());
+            tools.retain(|tool| {
+                ToolName::parse(&tool.name).is_none_or(|tool| tool.written_kind().is_none())
+            });
         }
         // Where there are tokens, the list depends on whose it is.
         let scope = if origin::caller(&context).is_some() {
@@ -307,193 +243,125 @@ impl ServerHandler for ContentServer {
         })
     }
 
-    // Boxed, because rmcp moves this future about: that saves a dozen copies of some kilobytes in each call.
+    // Boxed, because rmcp moves this future several times: that saves a dozen copies of some kilobytes for each call.
     fn call_tool(
         &self,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> impl Future<Output = Result<CallToolResponse, ErrorData>> + Send {
-        let (name, started) = (request.name.clone(), tokio::time::Instant::now());
+        let (tool, started) = (ToolName::parse(&request.name), Instant::now());
+        let name = tool.map_or("unknown", ToolName::as_str);
         Box::pin(async move {
-            let answer = self.answer(request, context).await;
-            count(&name, &answer, started.elapsed());
+            let answer = match tool {
+                Some(tool) => self.answer(tool, request, context).await,
+                None => Err(unknown_tool(&request.name)),
+            };
+            match &answer {
+                Ok(CallToolResponse::Complete(result)) if result.is_error == Some(true) => {} // counted as it was rendered
+                Ok(_) => count_call(name, "ok"),
+                Err(_) => count_call(name, "refused"),
+            }
+            record_duration(name, started.elapsed());
             answer
         })
     }
 }
 
 impl ContentServer {
-    /// One place for what every call needs: known names, checked arguments, an answer in time and after a panic.
+    /// What every call needs: permission, a permit, checked arguments, an answer in time and after a panic.
     async fn answer(
         &self,
+        tool: ToolName,
         mut request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
+        mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let name = request.name.clone();
-        let Some(check) = CHECKS.get(&*name) else {
-            let names: Vec<String> = ROUTER
-                .list_all()
-                .into_iter()
-                .map(|tool| tool.name.into_owned())
-                .collect();
-            let violation = Violation::unknown("", "tool", &name, names.iter().map(String::as_str));
-            let message = format!("{}; the tools are {}", violation.message, names.join(", "));
-            return Err(ErrorData::invalid_params(message, None));
-        };
-        if let (Some(kind), Some(reason)) = (writes(&name), self.read_only(&context)) {
-            let refused = StoreError::ReadOnly(reason).into();
-            return Err::<(), _>(ToolError::new("UPDATE", kind, refused, self.content.now()))
-                .into_call_tool_result();
+        if let (Some(_), Some(reason)) = (tool.written_kind(), self.read_only(&context)) {
+            return failed(ToolError::read_only(tool, &reason, self.content.now()));
         }
-        let started = tokio::time::Instant::now();
-        let Ok(Ok(_place)) = tokio::time::timeout(PLACE, self.places.acquire()).await else {
-            return Err::<(), _>(ToolError::busy(&name, MOST_CALLS, self.content.now()))
-                .into_call_tool_result();
+        let deadline = Deadline::after(CALL_TIMEOUT);
+        let permit = deadline.capped(PERMIT_TIMEOUT);
+        let Ok(Ok(_permit)) = permit.run(self.call_permits.acquire()).await else {
+            warn!(
+                "{} rejected: {MAX_CONCURRENT_CALLS} calls are under way",
+                tool.as_str()
+            );
+            return failed(ToolError::busy(
+                tool,
+                MAX_CONCURRENT_CALLS,
+                self.content.now(),
+            ));
         };
-        let mut arguments = tidied(&name, request.arguments.take().unwrap_or_default());
-        let violations = broken(&name, check, &mut arguments);
-
-        let answer = async {
-            if violations.is_empty() {
-                request.arguments = Some(arguments);
-                ROUTER
-                    .call(ToolCallContext::new(self, request, context))
-                    .await
-            } else {
-                // Boxed, so that the rare case does not make the common one larger.
-                Box::pin(self.refuse(&name, &arguments, violations)).await
-            }
-        };
-        let answer =
-            tokio::time::timeout_at(started + DEADLINE, AssertUnwindSafe(answer).catch_unwind())
-                .await;
-        let duration_ms = started.elapsed().as_millis();
+        context.extensions.insert(deadline);
+        let arguments = request.arguments.take().unwrap_or_default();
+        let keyed = Keyed::of(&arguments);
+        let answer = deadline
+            .run(AssertUnwindSafe(self.run(tool, request, arguments, context)).catch_unwind())
+            .await;
+        let name = tool.as_str();
         match answer {
             Ok(Ok(answer)) => {
-                tracing::debug!(tool.name = %name, duration_ms, "answered {name}");
+                debug!(tool.name = %name, "answered {name}");
                 answer
             }
             Ok(Err(_)) => {
-                error!(tool.name = %name, duration_ms, "{name} panicked; the client got an error");
-                Err::<(), _>(ToolError::panicked(&name, self.content.now())).into_call_tool_result()
+                error!(tool.name = %name, "{name} panicked; the client got an error");
+                failed(ToolError::panicked(tool, self.content.now()))
             }
             Err(_) => {
-                info!(tool.name = %name, duration_ms, "{name} was not answered in time; the client got an error");
-                Err::<(), _>(ToolError::late(&name, writes(&name), self.content.now()))
-                    .into_call_tool_result()
+                info!(tool.name = %name, "{name} timed out; the client got an error");
+                failed(ToolError::timed_out(tool, keyed, self.content.now()))
             }
         }
     }
-}
 
-/// Counts a call. Its labels are names of ours, never what a client sent.
-fn count(name: &str, answer: &Result<CallToolResponse, ErrorData>, duration: Duration) {
-    let tool = CHECKS
-        .get_key_value(name)
-        .map_or("unknown", |(tool, _)| tool.as_str());
-    let outcome = match answer {
-        Ok(answer) => error::code(answer).map_or(Cow::Borrowed("ok"), Cow::Owned),
-        Err(_) => Cow::Borrowed("refused"),
-    };
-    metrics::counter!("portfolio_tool_calls_total", "tool" => tool, "outcome" => outcome)
-        .increment(1);
-    metrics::histogram!("portfolio_tool_duration_seconds", "tool" => tool).record(duration);
-}
-
-/// The kind of document that a tool writes, if it writes.
-fn writes(tool: &str) -> Option<Kind> {
-    match tool {
-        "update_project" => Some(Project::KIND),
-        "update_resource" => Some(Resource::KIND),
-        _ => None,
-    }
-}
-
-/// What the arguments break. A patch is checked against the stored document, which says it all at once; here it only has to be an object.
-fn broken(
-    tool: &str,
-    check: &Result<Validator, String>,
-    arguments: &mut JsonObject,
-) -> Vec<Violation> {
-    let check = match check {
-        Ok(check) => check,
-        Err(problem) => return vec![Violation::new("", "schema", problem.clone())],
-    };
-    let value = Value::Object(std::mem::take(arguments));
-    let mut found = rules::violations(check, &value);
-    for violation in found
-        .iter_mut()
-        .filter(|violation| violation.rule == "unknown")
-    {
-        let known = ROUTER
-            .get(tool)
-            .and_then(|tool| tool.input_schema.get("properties"))
-            .and_then(Value::as_object);
-        let known = known
-            .into_iter()
-            .flat_map(|properties| properties.keys().map(String::as_str));
-        *violation = Violation::unknown(violation.path.clone(), "argument", &violation.path, known);
-    }
-    if let Value::Object(members) = value {
-        *arguments = members;
-    }
-    for time in ["since", "until"] {
-        if arguments
-            .get(time)
-            .and_then(Value::as_str)
-            .is_some_and(|text| Timestamp::parse(text).is_none())
-        {
-            found.push(Violation::new(
-                time,
-                "date-time",
-                "expected an RFC 3339 time such as `2026-11-22T10:15:30Z`",
-            ));
+    /// Checks the arguments and runs the tool.
+    async fn run(
+        &self,
+        tool: ToolName,
+        mut request: CallToolRequestParams,
+        arguments: JsonObject,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(check) = CHECKS.get(tool.as_str()) else {
+            return Err(unknown_tool(tool.as_str()));
+        };
+        let arguments = Value::Object(check.normalize(arguments));
+        let violations = check.violations(&arguments);
+        let Value::Object(arguments) = arguments else {
+            unreachable!("it was made from an object");
+        };
+        if violations.is_empty() {
+            request.arguments = Some(arguments);
+            return ROUTER
+                .call(ToolCallContext::new(self, request, context))
+                .await;
         }
+        // Boxed, so that the rare case does not make the common one larger.
+        let deadline = deadline_of(&context);
+        Box::pin(self.reject_or_replay(tool, &arguments, violations, deadline)).await
     }
-    if let Some(cursor) = arguments.get("cursor").and_then(Value::as_str)
-        && let Err(violation) = cursor::decode_any(cursor)
-    {
-        found.push(violation);
-    }
-    found
 }
 
-/// A tool's published schema, with the patch left open.
-fn opened(schema: &JsonObject) -> Value {
-    let mut schema = schema.clone();
-    if let Some(data) = schema
-        .get_mut("properties")
-        .and_then(|properties| properties.get_mut("data"))
-    {
-        *data = json!({ "type": "object" });
-    }
-    Value::Object(schema)
+/// The deadline that `answer` gave to a call.
+fn deadline_of(context: &RequestContext<RoleServer>) -> Deadline {
+    let deadline = context.extensions.get::<Deadline>().copied();
+    deadline.unwrap_or_else(|| Deadline::after(CALL_TIMEOUT))
 }
 
-/// What clients mean although they say it otherwise: an absent argument as `null`, an object as a text, 20 as 20.0.
-fn tidied(tool: &str, mut arguments: JsonObject) -> JsonObject {
-    let known = ROUTER
-        .get(tool)
-        .and_then(|tool| tool.input_schema.get("properties"))
-        .and_then(Value::as_object);
-    arguments.retain(|name, value| {
-        !value.is_null() || !known.is_some_and(|known| known.contains_key(name))
-    });
-    if let Some(data) = arguments.get_mut("data") {
-        unwrap_text(data);
+/// Tools take their deadline as an argument.
+impl FromContextPart<ToolCallContext<'_, ContentServer>> for Deadline {
+    fn from_context_part(call: &mut ToolCallContext<'_, ContentServer>) -> Result<Self, ErrorData> {
+        Ok(deadline_of(&call.request_context))
     }
-    for value in arguments.values_mut() {
-        if let Some(number) = value
-            .as_f64()
-            .filter(|number| value.is_f64() && number.fract() == 0.0 && number.abs() < 1e15)
-        {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "a whole number far below 2^63"
-            )]
-            let whole = number as i64;
-            *value = json!(whole);
-        }
-    }
-    arguments
+}
+
+fn unknown_tool(name: &str) -> ErrorData {
+    let names: Vec<String> = ROUTER
+        .list_all()
+        .into_iter()
+        .map(|tool| tool.name.into_owned())
+        .collect();
+    let violation = Violation::unknown("", "tool", name, names.iter().map(String::as_str));
+    let message = format!("{}; the tools are {}", violation.message, names.join(", "));
+    ErrorData::invalid_params(message, None)
 }

@@ -2,88 +2,105 @@
 //!
 //! Knows the domain, and nothing of protocols or of content types by name.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::domain::{
-    ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
-    Operation, Record, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage,
+    ListQuery, Operation, Record, StoredEntry, Timestamp,
 };
 
 mod breaker;
+mod budget;
 pub mod examination;
 pub(crate) mod location;
+mod open;
 pub(crate) mod redis;
-mod resilient;
+pub(crate) mod resilient;
 mod snapshot;
 pub(crate) mod sqlite;
 
 pub use location::{Authority, Location, RedisUrl};
+pub use open::{Store, open};
 pub use snapshot::{Snapshot, SnapshotCache};
 
-/// A place where documents and the audit log live.
+/// Where documents and their audit log live. [`commit`](Self::commit) is the only way to write a document.
+///
+/// There are no default methods, because a wrapper that forgets one would lose it in silence.
 #[async_trait]
 pub trait Repository: Send + Sync {
-    /// What answers call this store: `redis` or `sqlite`.
+    /// The store's name in answers: `redis` or `sqlite`.
     fn name(&self) -> &'static str;
 
-    /// `None` if there is no such document; absence is not an error.
-    async fn get(&self, key: &DocumentKey, purpose: Purpose) -> Result<Option<Record>, StoreError>;
+    /// The document for display. It may come from a replica, but never from before this process's own writes.
+    async fn get(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError>;
 
-    /// The document with its newest entry as this process remembers it, if reading it takes a round trip and the store answered a write
-    /// just now.
+    /// The newest state of a document with its newest audit entry, from which a [`Change`] can be made.
     ///
-    /// Good for making a change from, because the commit compares: one that is not so any more costs a try. But who does not read first may
-    /// send a commit to a store that is gone, and not know what became of it.
-    fn recall(&self, key: &DocumentKey) -> Option<Record>;
+    /// It may be the state that this process wrote last, without asking the store
+    /// ([`Current::is_remembered`]); then the next call for the same document reads it.
+    async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError>;
 
-    /// The ids of every document of a kind, sorted.
-    async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError>;
-
-    /// Every document of a kind that can be read, by id, and what cannot, in words.
-    async fn all(&self, kind: Kind) -> Result<Documents, StoreError>;
-
-    /// A page of the documents of a kind.
+    /// A page of the documents of a kind, in the order of [`ListQuery`]. A document that does not change while someone
+    /// pages is on exactly one page.
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError>;
 
-    /// Writes documents, indexes, audit entries and counters: all of them or none, once for each operation.
+    /// Writes documents, indexes, audit entries and counters: all of them or none, and once for each operation. A repeated
+    /// operation is answered with its first outcome.
     ///
-    /// Fails with `Conflict` if a stored document is not the one its change was made from.
+    /// Fails with `Conflict` if a stored document or its newest entry is not the one that its change was made from.
     async fn commit(&self, changes: &[Change], operation: &Operation)
     -> Result<Commit, StoreError>;
 
-    /// What an operation did when it was committed before; asked before anything is read or compared.
-    async fn outcome(&self, operation: &Operation) -> Result<Option<Commit>, StoreError>;
+    /// What an operation did when it was committed; `None` if it never was, or its record has expired.
+    async fn find_commit(&self, operation: &Operation) -> Result<Option<Commit>, StoreError>;
 
-    /// Adds entries of another store's log, unchanged and at their own time, and says how many were new; `seq` goes on after theirs.
+    /// A page of the audit log, newest first. Pages never repeat or skip an entry, whatever is added meanwhile.
+    async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
+
+    /// The counters of the audit log, which always add up to its number of entries.
+    async fn audit_stats(&self) -> Result<AuditStats, StoreError>;
+
+    /// Changes with every write of this program. Cheap enough to be asked often.
+    async fn revision(&self) -> Result<Revision, StoreError>;
+}
+
+/// Adds foreign audit entries, such as those of an export, to a store's log.
+#[async_trait]
+pub trait HistoryImport: Send + Sync {
+    /// Adds entries unchanged and at their own time, and returns how many were new; `seq` continues after theirs.
     ///
-    /// The only writing besides [`Repository::commit`]; it can add to history, and touch nothing else.
+    /// The only other way to write; it adds to the log and touches nothing else.
     async fn import_entries(
         &self,
         entries: &[StoredEntry],
         now: Timestamp,
     ) -> Result<usize, StoreError>;
+}
 
-    /// A page of the audit log, newest first.
-    async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
+/// A distant store, whose content can be loaded as a whole for the snapshot.
+#[async_trait]
+pub trait SnapshotSource: Repository {
+    /// Every document of a kind, in no order.
+    async fn load(&self, kind: Kind) -> Result<Documents, StoreError>;
+}
 
-    /// The audit log in numbers.
-    async fn audit_stats(&self) -> Result<AuditStats, StoreError>;
+/// A cache of REST responses that all servers of a store share. A commit drops what it makes old.
+///
+/// Best effort: while the store has problems, nothing is found and nothing is kept.
+#[async_trait]
+pub trait ResponseCache: Send + Sync {
+    /// The response for `path`, and the store's `seq` read after it.
+    async fn get(&self, path: &ApiPath) -> Result<CachedResponse, StoreError>;
 
-    /// What changes with every write, to be asked often.
-    async fn revision(&self) -> Result<Revision, StoreError>;
-
-    /// The website's answer that was kept, whoever did it, with the number of the newest write, asked after it; `None` where none are.
-    async fn cached(&self, api_path: &ApiPath) -> Result<Option<CachedResponse>, StoreError>;
-
-    /// Keeps the website's answer, of when `seq` was the number of the newest write, for `lasting`; does nothing if it is not that any more.
-    async fn cache(
+    /// Keeps a response that was computed at `seq`, for `ttl`; does nothing if the store has moved on since.
+    async fn put(
         &self,
-        api_path: &ApiPath,
+        path: &ApiPath,
         seq: u64,
-        answer: &str,
-        lasting: Duration,
+        response: &str,
+        ttl: Duration,
     ) -> Result<(), StoreError>;
 }
 
@@ -92,14 +109,14 @@ pub trait Repository: Send + Sync {
 pub struct Documents {
     /// The documents, in no order.
     pub records: Vec<Record>,
-    /// What is listed but cannot be read, in words.
+    /// One sentence for each document that is listed but cannot be read.
     pub unreadable: Vec<String>,
 }
 
-/// Numbers that tell whether a store was written since they were read last.
+/// Numbers that differ when a store was written in between.
 ///
-/// The site's older programs do not raise `seq`, but they add to the log and to the indexes. What is changed by hand, without a trace in
-/// either, shows in none of them.
+/// The site's older programs do not raise `seq`, but they add to the log and to the indexes. A change by hand, without a
+/// trace in either, shows in none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revision {
     /// The number of the newest write.
@@ -110,129 +127,92 @@ pub struct Revision {
     pub documents: [u64; 2],
 }
 
-/// An answer that may have been kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a [`ResponseCache`] holds for a path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CachedResponse {
-    /// What was kept, if anything. It may be another program's, or of an earlier state.
-    pub answer: Option<String>,
-    /// The number of the newest write.
-    pub seq: u64,
+    /// The stored response, if any. Another program may have written it, or it may belong to an earlier state.
+    pub response: Option<String>,
+    /// The number of the newest write; `None` if the cache could not be asked.
+    pub seq: Option<u64>,
 }
 
-/// What a document is read for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To be shown; may come from a replica.
-    Show,
-    /// To be changed: the newest state, with the document's newest audit entry.
-    Change,
-}
-
-/// What a commit did, or had done before.
+/// The result of a commit.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// The entries of its changes, in their order.
+    /// The audit entries of its changes, in their order.
     pub entries: Vec<StoredEntry>,
-    /// Whether an earlier commit of the same operation did it.
+    /// Whether an earlier commit of the same operation wrote them.
     pub replayed: bool,
 }
 
-/// Why a store did not do what it was asked.
+/// Why a store did not do what it was asked. Only `service` matches on it; operators see its text, clients never do.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// A stored document is not the one a change was made from; nothing was written.
-    #[error("the document was changed by somebody else in the meantime")]
+    /// A stored document is not the one that a change was made from. Nothing was written.
+    #[error("the document was changed in the meantime")]
     Conflict,
-    /// The store could not be reached; nothing was written.
+    /// The store did not answer. Nothing was written.
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
-    /// The store does not let this server in: its password or certificate is at fault, and asking again does not help; nothing was
-    /// written.
-    #[error("the store does not let this server in: {0}")]
-    Refused(String),
-    /// The store takes no writes from here or now; nothing was written.
-    #[error("{0}")]
-    ReadOnly(String),
-    /// The store takes no writes for the moment; nothing was written.
-    #[error("{reason}")]
-    Paused {
-        /// Why, and what to do.
+    /// The store refuses this server: its credentials, the store's certificate, or a quota. Trying again does not help.
+    /// Nothing was written.
+    #[error("{}", with_detail(reason, detail.as_deref()))]
+    AccessDenied {
+        /// Why, in words that a client may see.
         reason: String,
-        /// When to ask again.
-        retry_after: Duration,
+        /// What only the operator should see.
+        detail: Option<String>,
     },
-    /// The connection was lost during a commit, and repeating did not settle whether it was applied.
+    /// The store accepts no writes from this server, or none now. Nothing was written.
+    #[error("{}", with_detail(reason, detail.as_deref()))]
+    ReadOnly {
+        /// Why, in words that a client may see.
+        reason: String,
+        /// What only the operator should see.
+        detail: Option<String>,
+        /// When to try again, if that may help.
+        retry_after: Option<Duration>,
+    },
+    /// The connection was lost during a commit, and repeating it did not tell whether it was applied.
     #[error("the connection to the store was lost during the commit: {0}")]
     OutcomeUnknown(String),
     /// The operation's key was used for another request.
     #[error("the idempotency key was used before for a different request")]
-    Mismatch,
-    /// What is stored is not what belongs there.
+    IdempotencyMismatch,
+    /// The stored value is not a document.
     #[error("the value at `{key}` cannot be read: {problem}")]
     Corrupt {
-        /// Where.
+        /// Where it is stored.
         key: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// Anything else; nothing was written.
+    /// Anything else. Nothing was written.
     #[error("{0}")]
     Failed(String),
 }
 
 impl StoreError {
-    /// Whether the store could not be asked, which a saved copy may make up for.
-    #[must_use]
-    pub fn is_away(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Refused(_))
-    }
-
-    /// A task of the store panicked. What it said stays where the panic is logged: it may repeat a document.
-    pub(crate) fn ended() -> Self {
-        Self::Failed("the work ended unexpectedly, and the server's log says where".to_owned())
-    }
-}
-
-/// A store, ready for use.
-pub struct Store {
-    /// The store itself.
-    pub repository: Arc<dyn Repository>,
-    /// A copy of what a distant store holds, which answers lists, and reading while the store is away.
-    pub snapshot: Option<Arc<SnapshotCache>>,
-}
-
-/// A store that needs no copy.
-impl From<Arc<dyn Repository>> for Store {
-    fn from(repository: Arc<dyn Repository>) -> Self {
-        Self {
-            repository,
-            snapshot: None,
+    /// A refused write that will be refused until somebody acts.
+    pub(crate) fn read_only(reason: impl Into<String>) -> Self {
+        Self::ReadOnly {
+            reason: reason.into(),
+            detail: None,
+            retry_after: None,
         }
     }
+
+    /// A task of the store panicked. Its message may hold a part of a document, so it is only in the log.
+    pub(crate) fn panicked() -> Self {
+        Self::Failed(
+            "the operation ended unexpectedly; the server's log has the details".to_owned(),
+        )
+    }
 }
 
-/// Makes the store at `location`; has to be called within a tokio runtime. Connects when it is first used, so that a program starts
-/// with its store down.
-///
-/// # Errors
-/// What is wrong with the location.
-pub fn open(location: &Location) -> anyhow::Result<Store> {
-    Ok(match location {
-        Location::Redis {
-            write,
-            read,
-            key_prefix,
-        } => {
-            let store = redis::RedisStore::new(write.as_ref(), read.as_ref(), key_prefix)?;
-            let repository: Arc<dyn Repository> = Arc::new(resilient::Resilient::new(store));
-            Store {
-                snapshot: Some(Arc::new(SnapshotCache::of(Arc::clone(&repository)))),
-                repository,
-            }
-        }
-        Location::Sqlite(path) => Store {
-            repository: Arc::new(sqlite::SqliteStore::new(path)),
-            snapshot: None,
-        },
-    })
+fn with_detail(reason: &str, detail: Option<&str>) -> String {
+    match detail {
+        Some(detail) => format!("{reason}: {detail}"),
+        None => reason.to_owned(),
+    }
 }

@@ -15,8 +15,8 @@ use std::{
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Origin, Record, Source,
-        StoredEntry, Timestamp, Update, WriteContext,
+        AuditQuery, Change, Current, DocumentKey, Kind, ListQuery, Operation, Origin, Record,
+        Source, StoredEntry, Timestamp, Update, WriteContext,
         diff::{apply, creation, diff, revert},
         is_slug,
         list::{IndexEntry, ListPosition},
@@ -69,7 +69,9 @@ pub fn patch(input: &[u8]) {
     assert_eq!(apply(Map::new(), &creation(&old)), old);
 
     for kind in Kind::ALL {
-        let current = Record::of(DocumentKey::new(kind, "a"), old.clone());
+        let key = DocumentKey::new(kind, "a");
+        let record = Record::of(key.clone(), old.clone());
+        let current = Current::read(key, Some(record), None::<&str>);
         match Change::update(&current, &patch, write_context()) {
             Ok(Update::Change(change, left)) => {
                 let changes = &change.entry().changes;
@@ -96,7 +98,8 @@ pub fn patch(input: &[u8]) {
                     "what is stored reads otherwise"
                 );
             }
-            Ok(Update::Nothing) => {}
+            Ok(Update::Missing) => panic!("there is a document"),
+            Ok(Update::Unchanged) => {}
             Err(violations) => {
                 assert!(!violations.is_empty(), "refused for no reason");
                 assert!(
@@ -148,7 +151,7 @@ fn check_page(updated: Option<i64>, id: String) {
             document.as_object().expect("an object"),
         )
     };
-    let listings = [
+    let entries = [
         listing("a", "2026-01-01T00:00:00Z"),
         listing("b", "2025-01-01T00:00:00Z"),
         listing("c", "?"),
@@ -158,8 +161,8 @@ fn check_page(updated: Option<i64>, id: String) {
         limit: 10,
         ..ListQuery::default()
     }
-    .page(listings.clone())
-    .0;
+    .page(entries.clone())
+    .positions;
     let after = ListPosition {
         updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)),
         id,
@@ -170,13 +173,13 @@ fn check_page(updated: Option<i64>, id: String) {
         ..ListQuery::default()
     };
 
-    let (page, total, next) = query.page(listings);
+    let page = query.page(entries);
 
-    assert_eq!((total, next), (all.len(), None));
+    assert_eq!((page.total, page.next), (all.len(), None));
     assert_eq!(
-        page,
+        page.positions,
         all.into_iter()
-            .filter(|place| *place > after)
+            .filter(|position| *position > after)
             .collect::<Vec<_>>()
     );
     if let Some(instant) = after.updated.0 {
@@ -456,7 +459,9 @@ pub fn folder(input: &[u8]) {
     );
     for (key, document) in &folder.documents {
         assert!(is_slug(&key.id) && document.get("id") == Some(&json!(key.id)));
-        let change = Change::create(key.clone(), document.clone(), write_context());
+        let absent = Current::read(key.clone(), None, None::<&str>);
+        let change = Change::put(&absent, document, write_context())
+            .expect("what does not exist can be created");
         assert_eq!(
             compact_json(&apply(Map::new(), &change.entry().changes)),
             change.text()

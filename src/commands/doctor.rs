@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::{DoctorArgs, ReportFormat, Setting, Settings, UsageError},
     clock,
-    domain::text::{escaped, sanitize},
+    domain::text::{escape_invisible, sanitize},
     store::{
         Location,
         examination::{Fault, Finding, Verdict, examine, smoke},
@@ -69,7 +69,7 @@ pub async fn run(
                 })
                 .collect();
             let report = json!({ "summary": summary, "exitCode": code, "checks": checks });
-            writeln!(out, "{}", escaped(format!("{report:#}")))?;
+            writeln!(out, "{}", escape_invisible(format!("{report:#}")))?;
         }
     }
     Ok(ExitCode::from(code))

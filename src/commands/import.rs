@@ -10,17 +10,19 @@ use uuid::Uuid;
 
 use crate::{
     cli::{ImportArgs, Settings, UsageError},
+    deadline::Deadline,
     domain::{
         AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, text::sanitize,
         text::truncate,
     },
     folder::Folder,
     service::{ContentService, Error},
-    store::StoreError,
 };
 
 /// Documents that are written together, so that a distant store costs a round trip for many.
 const BATCH: usize = 25;
+/// How long reading a page of the log may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a batch is tried when others write at the same time.
 const TRIES: u32 = 5;
 
@@ -171,7 +173,10 @@ async fn new_entries(
         ..AuditQuery::default()
     };
     loop {
-        let page = content.audit_entries(&query).await?.value;
+        let page = content
+            .audit_entries(&query, Deadline::after(PAGE_TIMEOUT))
+            .await?
+            .value;
         known.extend(page.entries.iter().map(StoredEntry::identity));
         match page.next {
             Some(next) => query.after = Some(next),
@@ -191,7 +196,7 @@ async fn import(
     documents: &[(DocumentKey, Map<String, Value>)],
     on_difference: OnDifference,
     run: Run,
-) -> Result<Report, StoreError> {
+) -> Result<Report, Error> {
     let mut tries = 0;
     loop {
         let ids: Vec<&str> = documents.iter().map(|(key, _)| key.id.as_str()).collect();
@@ -201,11 +206,11 @@ async fn import(
             transport: Some("cli"),
             ..Origin::new(Source::Admin)
         };
-        let stored = join_all(documents.iter().map(|(key, _)| content.stored(key))).await;
+        let stored = join_all(documents.iter().map(|(key, _)| content.get_for_update(key))).await;
         let (mut report, mut changes) = (Report::default(), Vec::new());
         for ((key, document), stored) in documents.iter().zip(stored) {
             let stored = match stored {
-                Err(error @ StoreError::Corrupt { .. }) => {
+                Err(error @ Error::Corrupt { .. }) => {
                     report.left += 1;
                     report.lines.push(format!("refused    {key}: {error}; restore it from a backup or delete it, then import again"));
                     continue;
@@ -213,11 +218,7 @@ async fn import(
                 stored => stored?,
             };
             let write_context = content.write_context(origin.clone(), operation.clone());
-            let change = match stored {
-                None => Some(Change::create(key.clone(), document.clone(), write_context)),
-                Some(stored) => Change::replace(&stored, document, write_context),
-            };
-            let Some(change) = change else {
+            let Some(change) = Change::put(&stored, document, write_context) else {
                 report.unchanged += 1;
                 continue;
             };
@@ -263,9 +264,9 @@ async fn import(
         if run == Run::Dry || changes.is_empty() {
             return Ok(report);
         }
-        match content.commit(changes.into(), operation).await {
+        match content.commit(changes, operation).await {
             Ok(_) => return Ok(report),
-            Err(StoreError::Conflict) if tries < TRIES => {
+            Err(Error::Conflict { .. }) if tries < TRIES => {
                 tries += 1;
                 tokio::time::sleep(
                     Duration::from_millis(20).mul_f64(f64::from(tries) + fastrand::f64()),

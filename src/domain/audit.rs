@@ -4,6 +4,9 @@ mod entry;
 mod query;
 mod stored;
 
-pub use entry::{Action, AuditEntry, EntryMetadata, Origin, Source, entry_text};
+pub use entry::{
+    Action, AuditEntry, ENTRY_PREFIX_FORMAT, ENTRY_PREFIX_LEN, EntryMetadata, Origin, Source,
+    entry_text,
+};
 pub use query::{AuditPage, AuditQuery, AuditStats};
 pub use stored::{AuditPosition, Category, StoredEntry};

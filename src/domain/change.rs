@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    audit::{Action, AuditEntry, EntryMetadata, Origin},
+    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin},
     content_type::rules,
+    current::Current,
     diff::{self, FieldChange},
     kind::DocumentKey,
     operation::Operation,
@@ -17,30 +18,29 @@ use super::{
     violation::Violation,
 };
 
-/// So many bytes of an entry tell it from every other: its number, its time and its id.
-const ENTRY_BEGINNING: usize = 106;
-
 /// What older programs derived from `metadata`, at the top level.
 const DERIVED: [&str; 3] = ["published", "createdAt", "updatedAt"];
 
-/// What is known of a write besides its content.
+/// The surroundings of a write: what its audit entry holds besides the change.
 #[derive(Debug, Clone)]
 pub struct WriteContext {
-    /// Who, how and why.
+    /// Who asked for it, how and why.
     pub origin: Origin,
-    /// Its name.
+    /// The operation that it belongs to.
     pub operation: Operation,
     /// The id of its audit entry.
     pub entry_id: String,
-    /// The time, as the process sees it.
+    /// The time by the process's clock.
     pub now: Timestamp,
 }
 
-/// What came of a patch.
+/// The result of applying a patch.
 #[derive(Debug)]
 pub enum Update {
-    /// The document is already as the patch wants it.
-    Nothing,
+    /// There is no document to change.
+    Missing,
+    /// The document already is as the patch wants it.
+    Unchanged,
     /// A change, with the broken rules that it found and leaves.
     Change(Box<Change>, Vec<Violation>),
 }
@@ -51,14 +51,23 @@ pub enum Update {
 /// and the entry cannot lie: it is the difference between the two documents it was made from.
 ///
 /// ```compile_fail
-/// use portfolio_mcp::domain::{Change, DocumentKey, Kind, Record};
+/// use portfolio_mcp::domain::{Change, Current, DocumentKey, Kind, Record};
 /// let record = Record::parse(DocumentKey::new(Kind::Project, "x"), "{}".to_owned()).unwrap();
-/// let forged = Change { expected: None, next: record };
+/// let forged = Change { current: Current::remembered(record.clone(), "".into()), next: record };
+/// ```
+///
+/// A change cannot be made from a record that was read for display, only from what `get_for_update` returns:
+///
+/// ```compile_fail,E0308
+/// use portfolio_mcp::domain::{Change, DocumentKey, Kind, Record, WriteContext};
+/// fn change(shown: &Record, context: WriteContext) {
+///     let _ = Change::update(shown, &serde_json::Map::new(), context);
+/// }
 /// ```
 #[must_use = "a change does nothing until a repository commits it"]
 #[derive(Debug, Clone)]
 pub struct Change {
-    expected: Option<Record>,
+    current: Current,
     next: Record,
     entry: AuditEntry,
     time: Timestamp,
@@ -70,145 +79,116 @@ impl Change {
     /// # Errors
     /// Every rule that the change breaks, not what was broken before.
     pub fn update(
-        current: &Record,
+        current: &Current,
         patch: &Map<String, Value>,
-        write_context: WriteContext,
+        context: WriteContext,
     ) -> Result<Update, Vec<Violation>> {
-        let bytes = compact_json(patch).len();
-        if bytes > MAX_BYTES {
-            let message = format!(
-                "expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}"
-            );
-            return Err(vec![Violation::new("data", "size", message)]);
-        }
-        let mut refused = rules(current.key().kind).unknown_fields(patch, current.document());
-        let mut document = patch::merge(
-            current.document(),
-            &rules(current.key().kind).pruned(patch, current.document()),
-        );
+        let Some(record) = current.record() else {
+            return Ok(Update::Missing);
+        };
+        check_size(patch)?;
+        let (stored, rules) = (record.document(), rules(record.key().kind));
+        let mut refused = rules.unknown_fields(patch, stored);
+        let mut document = patch::merge(stored, &rules.pruned(patch, stored));
         if refused.is_empty()
             && patch
                 .keys()
-                .all(|name| document.get(name) == current.document().get(name))
+                .all(|name| document.get(name) == stored.get(name))
         {
-            return Ok(Update::Nothing);
+            return Ok(Update::Unchanged);
         }
-        touch(&mut document, write_context.now);
-        // Comparing the rest would cost more than all that is compared here.
+        touch(&mut document, context.now);
+        // Comparing the other members would cost more than everything else here.
         let may_differ =
             |name: &str| patch.contains_key(name) || name == "metadata" || DERIVED.contains(&name);
-        let changes = diff::diff_among(current.document(), &document, may_differ);
-        debug_assert_eq!(changes, diff::diff(current.document(), &document));
-        let next = Record::of(current.key().clone(), document);
+        let changes = diff::diff_among(stored, &document, may_differ);
+        debug_assert_eq!(changes, diff::diff(stored, &document));
+        let next = Record::of(record.key().clone(), document);
 
-        let mut left = Vec::new();
-        if !next.violations().is_empty() {
-            let (before, named) = (current.violations(), patch::paths_set(patch));
-            for mut violation in next.violations().iter().cloned() {
-                let named = named.iter().any(|path| at_or_below(&violation.path, path));
-                if named && violation.rule == "required" {
-                    "required, so `null` cannot remove it".clone_into(&mut violation.message);
-                }
-                let new = !before.iter().any(|old| old.same_as(&violation));
-                if (named || new) && !is_owned(&violation.path) {
-                    refused.push(violation);
-                } else {
-                    left.push(violation);
-                }
-            }
-        }
+        let (broken_now, broken_before) = judge(record, &next, patch);
+        refused.extend(broken_now);
         if !refused.is_empty() {
             return Err(refused);
         }
-        Ok(Update::Change(
-            Box::new(Self::new(Some(current), next, changes, write_context)),
-            left,
-        ))
+        let change = Self::new(current, next, changes, context);
+        Ok(Update::Change(Box::new(change), broken_before))
     }
 
-    /// The change that stores `document`, as it is, where there is none.
-    pub fn create(
-        key: DocumentKey,
-        document: Map<String, Value>,
-        write_context: WriteContext,
-    ) -> Self {
-        let changes = diff::creation(&document);
-        Self::new(None, Record::of(key, document), changes, write_context)
-    }
-
-    /// The change that stores `document`, as it is, in the place of `current`; `None` when they are equal.
+    /// The change that stores `document` as it is, whether there is one or not; `None` when it is stored already.
     ///
-    /// The order of members stays that of `current`, so that replaying the log gives the stored bytes.
+    /// Where there is one, its order of members stays, so that replaying the log gives the stored bytes.
     #[must_use]
-    pub fn replace(
-        current: &Record,
+    pub fn put(
+        current: &Current,
         document: &Map<String, Value>,
-        write_context: WriteContext,
+        context: WriteContext,
     ) -> Option<Self> {
-        let changes = diff::diff(current.document(), document);
-        if changes.is_empty() {
-            return None;
-        }
-        let next = Record::of(
-            current.key().clone(),
-            diff::apply(current.document().clone(), &changes),
-        );
-        Some(Self::new(Some(current), next, changes, write_context))
+        let (document, changes) = match current.record() {
+            None => (document.clone(), diff::creation(document)),
+            Some(record) => {
+                let changes = diff::diff(record.document(), document);
+                if changes.is_empty() {
+                    return None;
+                }
+                (diff::apply(record.document().clone(), &changes), changes)
+            }
+        };
+        let next = Record::of(current.key().clone(), document);
+        Some(Self::new(current, next, changes, context))
     }
 
     fn new(
-        current: Option<&Record>,
+        current: &Current,
         next: Record,
         changes: Vec<FieldChange>,
-        write_context: WriteContext,
+        context: WriteContext,
     ) -> Self {
         let entry = AuditEntry {
-            id: write_context.entry_id,
-            action: if current.is_some() {
-                Action::Update
-            } else {
-                Action::Create
+            id: context.entry_id,
+            action: match current.record() {
+                Some(_) => Action::Update,
+                None => Action::Create,
             },
             entity_type: next.key().kind,
             entity_id: next.key().id.clone(),
-            source: write_context.origin.source,
+            source: context.origin.source,
             changes,
             metadata: EntryMetadata {
-                origin: write_context.origin,
-                operation: write_context.operation.fingerprint().to_owned(),
-                version_before: current.map(|current| current.version().clone()),
+                origin: context.origin,
+                operation: context.operation.fingerprint().to_owned(),
+                version_before: current.version().cloned(),
                 version_after: next.version().clone(),
                 checksum: next.checksum().to_owned(),
                 previous: current
-                    .and_then(Record::latest_entry)
+                    .latest_entry()
                     .map(|entry| sha256_hex(entry.as_bytes())),
             },
         };
         Self {
-            expected: current.cloned(),
+            current: current.clone(),
             next,
             entry,
-            time: write_context.now,
+            time: context.now,
         }
     }
 
-    /// Where the document is.
+    /// Which document it changes.
     #[must_use]
     pub fn key(&self) -> &DocumentKey {
         self.next.key()
     }
 
-    /// The stored text that the change was made from; `None` where the document must not exist yet.
+    /// The stored text that the change was made from; `None` if the document must not exist yet.
     #[must_use]
     pub fn expected_text(&self) -> Option<&str> {
-        self.expected.as_ref().map(Record::text)
+        self.current.record().map(Record::text)
     }
 
-    /// How the document's newest audit entry began when the change was made.
+    /// How the document's newest audit entry began when the change was made; `None` if the document must have none.
     #[must_use]
     pub fn expected_entry_prefix(&self) -> Option<&str> {
-        let entry = self.expected.as_ref()?.latest_entry()?;
-        Some(entry.get(..ENTRY_BEGINNING).unwrap_or(entry))
+        let entry = self.current.latest_entry()?;
+        Some(entry.get(..ENTRY_PREFIX_LEN).unwrap_or(entry))
     }
 
     /// The document as it will be.
@@ -229,18 +209,49 @@ impl Change {
         &self.entry
     }
 
-    /// When the change was made, as the process sees it; a store whose own clock is shared may record another time.
+    /// When the change was made, by the process's clock. A store whose own clock is shared may record another time.
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.time
     }
+}
 
-    /// The stored text of the entry without its beginning, which the store's transaction puts before it.
-    #[must_use]
-    pub fn entry_rest(&self) -> String {
-        let text = compact_json(&self.entry);
-        text.strip_prefix('{').unwrap_or(&text).to_owned()
+/// A patch is no larger than a whole document may be.
+fn check_size(patch: &Map<String, Value>) -> Result<(), Vec<Violation>> {
+    let bytes = compact_json(patch).len();
+    if bytes <= MAX_BYTES {
+        return Ok(());
     }
+    let message = format!(
+        "expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}"
+    );
+    Err(vec![Violation::new("data", "size", message)])
+}
+
+/// The violations of `next` that a patch is refused for, and those that were there before.
+fn judge(
+    before: &Record,
+    next: &Record,
+    patch: &Map<String, Value>,
+) -> (Vec<Violation>, Vec<Violation>) {
+    let (mut refused, mut left) = (Vec::new(), Vec::new());
+    if next.violations().is_empty() {
+        return (refused, left);
+    }
+    let (old, set) = (before.violations(), patch::paths_set(patch));
+    for mut violation in next.violations().iter().cloned() {
+        let is_set = set.iter().any(|path| at_or_below(&violation.path, path));
+        if is_set && violation.rule == "required" {
+            "required, so `null` cannot remove it".clone_into(&mut violation.message);
+        }
+        let is_new = !old.iter().any(|old| old.same_as(&violation));
+        if (is_set || is_new) && !is_owned(&violation.path) {
+            refused.push(violation);
+        } else {
+            left.push(violation);
+        }
+    }
+    (refused, left)
 }
 
 /// Sets what the server owns: the time of the change, and the fields that older programs derived at the top level.
@@ -258,15 +269,9 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     );
 
     let published = json!(metadata.get("status").and_then(Value::as_str) == Some("published"));
-    let derived = DERIVED.map(|name| {
-        (
-            name,
-            if name == "published" {
-                Some(published.clone())
-            } else {
-                metadata.get(name).cloned()
-            },
-        )
+    let derived = DERIVED.map(|name| match name {
+        "published" => (name, Some(published.clone())),
+        _ => (name, metadata.get(name).cloned()),
     });
     for (name, value) in derived {
         if let (Some(member), Some(value)) = (document.get_mut(name), value) {
@@ -295,8 +300,10 @@ mod tests {
         }
     }
 
-    fn record(document: &Value) -> Record {
-        Record::parse(DocumentKey::new(Kind::Project, "a"), document.to_string()).unwrap()
+    fn current(document: &Value) -> Current {
+        let key = DocumentKey::new(Kind::Project, "a");
+        let record = Record::parse(key.clone(), document.to_string()).unwrap();
+        Current::read(key, Some(record), None::<&str>)
     }
 
     fn object(value: &Value) -> Map<String, Value> {
@@ -305,7 +312,7 @@ mod tests {
 
     fn update(document: &Value, patch: &Value) -> Result<Update, Vec<Violation>> {
         Change::update(
-            &record(document),
+            &current(document),
             patch.as_object().unwrap(),
             write_context(),
         )
@@ -315,7 +322,10 @@ mod tests {
     fn what_is_sent_back_as_it_is_stored_changes_nothing_even_where_it_is_null() {
         let document = json!({"id":"a","legacy":null,"extra":{"x":null,"y":1},"solution":{"codename":null},"metadata":{"updatedAt":"x"}});
 
-        assert!(matches!(update(&document, &document), Ok(Update::Nothing)));
+        assert!(matches!(
+            update(&document, &document),
+            Ok(Update::Unchanged)
+        ));
     }
 
     #[test]
@@ -355,34 +365,29 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_that_is_compared_ends_with_the_id_of_the_entry() {
+    fn the_compared_prefix_ends_with_the_id_of_the_entry() {
         let entry_id = "0".repeat(36);
-        let write_context = WriteContext {
+        let context = WriteContext {
             entry_id: entry_id.clone(),
             ..write_context()
         };
-        let document = object(&json!({"id":"a"}));
-        let created = Change::create(
-            DocumentKey::new(Kind::Project, "a"),
-            document,
-            write_context.clone(),
-        );
-        let entry = crate::domain::audit::entry_text(
-            u64::MAX >> 11,
-            write_context.now,
-            &created.entry_rest(),
-        );
-        let stored = created.next().clone().with_latest_entry(Some(entry));
+        let key = DocumentKey::new(Kind::Project, "a");
+        let created = Change::put(
+            &Current::read(key.clone(), None, None::<&str>),
+            &object(&json!({"id":"a"})),
+            context.clone(),
+        )
+        .unwrap();
+        let entry =
+            crate::domain::audit::entry_text(u64::MAX >> 11, context.now, &created.entry().rest());
+        let stored = Current::read(key, Some(created.next().clone()), Some(entry));
 
-        let Some(changed) = Change::replace(&stored, &object(&json!({"id":"b"})), write_context)
-        else {
-            panic!("no change")
-        };
+        let changed = Change::put(&stored, &object(&json!({"id":"b"})), context).unwrap();
 
-        let beginning = changed.expected_entry_prefix().unwrap();
+        let prefix = changed.expected_entry_prefix().unwrap();
         assert!(
-            beginning.ends_with(&format!("\"id\":\"{entry_id}\"")),
-            "{beginning}"
+            prefix.ends_with(&format!("\"id\":\"{entry_id}\"")),
+            "{prefix}"
         );
     }
 

@@ -87,7 +87,7 @@ fn diff_members(
         match (before, new.get(name)) {
             (_, Some(after)) if before == after => {}
             (Value::Object(before), Some(Value::Object(after))) => {
-                diff_members(before, after, &at(name), &|_| true, changes)
+                diff_members(before, after, &at(name), &|_| true, changes);
             }
             (_, after) => changes.push(FieldChange {
                 field: at(name),

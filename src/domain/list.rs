@@ -1,6 +1,6 @@
-//! Lists: what is asked for, what matches, and in which order.
+//! Lists: which documents a query matches, and in which order.
 //!
-//! The one rule for both stores; a store may use its own indexes, but asks here in the end.
+//! Both stores follow this one rule; a store may use indexes of its own, but this code decides.
 
 use std::{borrow::Borrow, cmp::Reverse, collections::BTreeSet};
 
@@ -22,8 +22,8 @@ pub struct IndexEntry {
     pub updated: Option<Timestamp>,
     /// The tags, in lower case.
     pub tags: Vec<String>,
-    /// Everything that is searched, without case and accents.
-    pub text: String,
+    /// The text that is searched, without case and accents.
+    pub search_text: String,
 }
 
 impl IndexEntry {
@@ -59,17 +59,17 @@ impl IndexEntry {
                 .and_then(Value::as_str)
                 .and_then(Timestamp::parse),
             tags: tags.into_iter().map(str::to_lowercase).collect(),
-            text: text.join("\n"),
+            search_text: text.join("\n"),
         }
     }
 
-    /// Whether the website shows it.
+    /// Whether the website shows the document.
     #[must_use]
     pub fn is_published(&self) -> bool {
         self.status.as_deref() == Some("published")
     }
 
-    /// Its place in every list: newest first, unreadable times last, then by id.
+    /// The position in every list: newest first, unreadable times last, then by id.
     #[must_use]
     pub fn position(&self) -> ListPosition {
         ListPosition {
@@ -79,7 +79,7 @@ impl IndexEntry {
     }
 }
 
-/// A place in a list; sorts as the list does.
+/// A position in a list. Positions sort as the list does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListPosition {
     /// Newest first; `None`, which is the least, comes last.
@@ -88,7 +88,7 @@ pub struct ListPosition {
     pub id: String,
 }
 
-/// Which documents are asked for.
+/// Which documents to list.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
     /// Only with this status.
@@ -99,9 +99,9 @@ pub struct ListQuery {
     pub tag: Option<String>,
     /// Only where each of these words occurs; without case and accents.
     pub words: BTreeSet<String>,
-    /// Only what comes after this place.
+    /// Only documents after this position.
     pub after: Option<ListPosition>,
-    /// At most so many.
+    /// The length of a page.
     pub limit: usize,
 }
 
@@ -117,42 +117,56 @@ impl ListQuery {
 
     /// Whether the document is in the list.
     #[must_use]
-    pub fn matches(&self, listing: &IndexEntry) -> bool {
+    pub fn matches(&self, entry: &IndexEntry) -> bool {
         self.status
             .as_ref()
-            .is_none_or(|status| listing.status.as_ref() == Some(status))
+            .is_none_or(|status| entry.status.as_ref() == Some(status))
             && self
                 .featured
-                .is_none_or(|featured| listing.featured == featured)
+                .is_none_or(|featured| entry.featured == featured)
+            && self.tag.as_ref().is_none_or(|tag| entry.tags.contains(tag))
             && self
-                .tag
-                .as_ref()
-                .is_none_or(|tag| listing.tags.contains(tag))
-            && self.words.iter().all(|word| listing.text.contains(word))
+                .words
+                .iter()
+                .all(|word| entry.search_text.contains(word))
     }
 
-    /// The places of the page that this query asks for, out of all documents, with the number of all matches and the
-    /// place after which more follow.
-    pub fn page<L: Borrow<IndexEntry>>(
-        &self,
-        listings: impl IntoIterator<Item = L>,
-    ) -> (Vec<ListPosition>, usize, Option<ListPosition>) {
-        let matching = listings
+    /// The page that this query asks for, out of all documents.
+    pub fn page<E: Borrow<IndexEntry>>(&self, entries: impl IntoIterator<Item = E>) -> Page {
+        let matching = entries
             .into_iter()
-            .filter(|listing| self.matches(listing.borrow()));
-        let mut places: Vec<ListPosition> = matching
-            .map(|listing| listing.borrow().position())
-            .collect();
-        let total = places.len();
+            .filter(|entry| self.matches(entry.borrow()));
+        let mut positions: Vec<ListPosition> =
+            matching.map(|entry| entry.borrow().position()).collect();
+        let total = positions.len();
         if let Some(after) = &self.after {
-            places.retain(|place| place > after);
+            positions.retain(|position| position > after);
         }
-        places.sort_unstable();
-        let more = places.len() > self.limit;
-        places.truncate(self.limit);
-        let next = if more { places.last().cloned() } else { None };
-        (places, total, next)
+        positions.sort_unstable();
+        let more = positions.len() > self.limit;
+        positions.truncate(self.limit);
+        let next = if more {
+            positions.last().cloned()
+        } else {
+            None
+        };
+        Page {
+            positions,
+            total,
+            next,
+        }
     }
+}
+
+/// Where the documents of a page are in the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// In the list's order.
+    pub positions: Vec<ListPosition>,
+    /// How many documents match, on all pages.
+    pub total: usize,
+    /// The position of the last one, when more follow.
+    pub next: Option<ListPosition>,
 }
 
 /// A text without case and accents, in which `é` and `É` are `e` and `œ` is `oe`.
@@ -183,7 +197,7 @@ mod tests {
     use super::*;
     use crate::domain::Kind;
 
-    fn listing(id: &str, updated: &str) -> IndexEntry {
+    fn index_entry(id: &str, updated: &str) -> IndexEntry {
         let document = json!({"title":"Éléphant sur le Œuvre","tags":["Café"],"metadata":{"updatedAt":updated,"status":"draft","featured":true}});
         IndexEntry::of(
             &DocumentKey::new(Kind::Project, id),
@@ -193,7 +207,7 @@ mod tests {
 
     #[test]
     fn words_match_whatever_their_case_and_accents() {
-        let listing = listing("a", "2025-01-01T00:00:00Z");
+        let entry = index_entry("a", "2025-01-01T00:00:00Z");
 
         for text in ["elephant", "ÉLÉPHANT œuvre", "cafe", "a oeuvre"] {
             assert!(
@@ -201,7 +215,7 @@ mod tests {
                     words: ListQuery::words_of(text),
                     ..ListQuery::default()
                 }
-                .matches(&listing),
+                .matches(&entry),
                 "{text}"
             );
         }
@@ -210,33 +224,33 @@ mod tests {
                 words: ListQuery::words_of("elephant giraffe"),
                 ..ListQuery::default()
             }
-            .matches(&listing)
+            .matches(&entry)
         );
     }
 
     #[test]
     fn lists_are_newest_first_by_instant_then_by_id_with_unreadable_times_last() {
-        let listings = [
-            listing("z", "whenever"),
-            listing("b", "2025-01-01T00:30:00+01:00"),
-            listing("a", "2025-01-01T00:00:00Z"),
-            listing("d", "2025-01-01T00:00:00.000Z"),
-            listing("y", "never"),
+        let entries = [
+            index_entry("z", "whenever"),
+            index_entry("b", "2025-01-01T00:30:00+01:00"),
+            index_entry("a", "2025-01-01T00:00:00Z"),
+            index_entry("d", "2025-01-01T00:00:00.000Z"),
+            index_entry("y", "never"),
         ];
 
-        let (places, total, next) = ListQuery {
+        let page = ListQuery {
             limit: 10,
             ..ListQuery::default()
         }
-        .page(listings);
+        .page(entries);
 
         assert_eq!(
-            places
+            page.positions
                 .iter()
-                .map(|place| place.id.as_str())
+                .map(|position| position.id.as_str())
                 .collect::<Vec<_>>(),
             ["a", "d", "b", "y", "z"]
         );
-        assert_eq!((total, next), (5, None));
+        assert_eq!((page.total, page.next), (5, None));
     }
 }

@@ -9,7 +9,7 @@ use super::{text::compact_json, version::sha256_hex};
 pub struct Operation {
     key: String,
     fingerprint: String,
-    lasting: bool,
+    ttl_seconds: u32,
 }
 
 impl Operation {
@@ -17,12 +17,12 @@ impl Operation {
     #[must_use]
     pub fn keyed(key: &str, request: Value) -> Self {
         Self {
-            lasting: true,
+            ttl_seconds: 24 * 60 * 60,
             ..Self::once(key, request)
         }
     }
 
-    /// A write that only this call repeats, under a key that nobody else has.
+    /// A write that only this call repeats, under a key that nothing else has.
     #[must_use]
     pub fn once(key: &str, mut request: Value) -> Self {
         let key = sha256_hex(key.as_bytes());
@@ -31,25 +31,25 @@ impl Operation {
         Self {
             key,
             fingerprint,
-            lasting: false,
+            ttl_seconds: 15 * 60,
         }
     }
 
-    /// The hash of the key, under which the store marks the operation.
+    /// The hash of the key, under which the store keeps the idempotency record.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The hash of key and request, which tells a repetition from another request under the same key.
+    /// The hash of key and request, which distinguishes a repetition from another request with the same key.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// How long the mark stays, in seconds.
+    /// How long the store keeps the idempotency record.
     #[must_use]
-    pub fn seconds(&self) -> u32 {
-        if self.lasting { 24 * 60 * 60 } else { 15 * 60 }
+    pub fn ttl_seconds(&self) -> u32 {
+        self.ttl_seconds
     }
 }

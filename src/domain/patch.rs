@@ -3,7 +3,7 @@
 use std::{borrow::Cow, marker::PhantomData};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{content_type::Document, depth::check_depth};
@@ -23,18 +23,12 @@ impl<D> Patch<D> {
     }
 }
 
-/// Reads an object, or a text that holds one: some clients send their objects as texts.
 impl<'de, D> Deserialize<'de> for Patch<D> {
     fn deserialize<De: Deserializer<'de>>(deserializer: De) -> Result<Self, De::Error> {
-        let mut value = Value::deserialize(deserializer)?;
-        unwrap_text(&mut value);
-        match value {
-            Value::Object(members) => Ok(Self {
-                members,
-                document: PhantomData,
-            }),
-            _ => Err(De::Error::custom("expected an object")),
-        }
+        Ok(Self {
+            members: Map::deserialize(deserializer)?,
+            document: PhantomData,
+        })
     }
 }
 
@@ -52,8 +46,8 @@ impl<D: Document> JsonSchema for Patch<D> {
     }
 }
 
-/// Replaces a text that holds a JSON object by that object, unless it is nested too deep.
-pub fn unwrap_text(value: &mut Value) {
+/// Replaces a string that holds a JSON object by that object: some clients send objects as strings.
+pub fn parse_json_string(value: &mut Value) {
     if let Value::String(text) = value
         && check_depth(text.as_bytes()).is_ok()
         && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)

@@ -19,7 +19,6 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct Record {
     content: Arc<Content>,
-    latest_entry: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -75,15 +74,7 @@ impl Record {
         };
         Self {
             content: Arc::new(content),
-            latest_entry: None,
         }
-    }
-
-    /// Adds this document's newest audit entry, whose hash the next entry carries.
-    #[must_use]
-    pub fn with_latest_entry(mut self, latest_entry: Option<impl Into<Arc<str>>>) -> Self {
-        self.latest_entry = latest_entry.map(Into::into);
-        self
     }
 
     /// Where it is stored; the id in here is the one that finds it again.
@@ -142,12 +133,6 @@ impl Record {
     #[must_use]
     pub fn checksum(&self) -> &str {
         &self.content.checksum
-    }
-
-    /// The stored text of this document's newest audit entry, when it was read along.
-    #[must_use]
-    pub fn latest_entry(&self) -> Option<&str> {
-        self.latest_entry.as_deref()
     }
 
     /// The rules that this document breaks.

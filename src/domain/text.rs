@@ -65,8 +65,8 @@ pub fn truncate(text: &str) -> Cow<'_, str> {
 ///
 /// Line ends and tabs, which in JSON stand between values only, stay.
 #[must_use]
-pub fn escaped(json: String) -> String {
-    escaped_where(json, |c| is_hidden(c) && !c.is_ascii_whitespace())
+pub fn escape_invisible(json: String) -> String {
+    escape_where(json, |c| is_hidden(c) && !c.is_ascii_whitespace())
 }
 
 /// JSON that says the same and is one line to every reader: Python's `splitlines` and others also end one at U+0085, U+2028 and U+2029.
@@ -75,13 +75,13 @@ pub fn escape_line_breaks(json: String) -> String {
     const ENDS: [&str; 3] = ["\u{85}", "\u{2028}", "\u{2029}"];
     // Three searches for a text are many times faster than one for a choice of characters, and nearly always find nothing.
     if ENDS.iter().any(|end| json.contains(end)) {
-        return escaped_where(json, |c| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}'));
+        return escape_where(json, |c| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}'));
     }
     json
 }
 
 /// In JSON, such characters stand within texts alone, where an escape says the same.
-fn escaped_where(json: String, wanted: impl Fn(char) -> bool) -> String {
+fn escape_where(json: String, wanted: impl Fn(char) -> bool) -> String {
     if !json.contains(&wanted) {
         return json;
     }
@@ -184,7 +184,7 @@ mod tests {
 
         let pretty = serde_json::to_string_pretty(&value).unwrap();
         let (all, line) = (
-            escaped(pretty.clone()),
+            escape_invisible(pretty.clone()),
             escape_line_breaks(value.to_string()),
         );
 
@@ -205,6 +205,6 @@ mod tests {
                 && line.contains('\u{202e}'),
             "{line:?}"
         );
-        assert_eq!(escaped("[\n1]".to_owned()), "[\n1]");
+        assert_eq!(escape_invisible("[\n1]".to_owned()), "[\n1]");
     }
 }

@@ -70,24 +70,17 @@ impl fmt::Display for Timestamp {
         let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
             .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let (date, time) = (instant.date(), instant.time());
-        let mut text = String::with_capacity(24);
-        for (number, places, after) in [
-            (date.year().max(0).unsigned_abs(), 4, '-'), // RFC 3339 has no year before 0
-            (u8::from(date.month()).into(), 2, '-'),
-            (date.day().into(), 2, 'T'),
-            (time.hour().into(), 2, ':'),
-            (time.minute().into(), 2, ':'),
-            (time.second().into(), 2, '.'),
-            (instant.millisecond().into(), 3, 'Z'),
-        ] {
-            text.extend(
-                (0..places)
-                    .rev()
-                    .filter_map(|place| char::from_digit(number / 10_u32.pow(place) % 10, 10)),
-            );
-            text.push(after);
-        }
-        formatter.write_str(&text)
+        write!(
+            formatter,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+            date.year().max(0), // RFC 3339 has no year before 0
+            u8::from(date.month()),
+            date.day(),
+            time.hour(),
+            time.minute(),
+            time.second(),
+            time.millisecond(),
+        )
     }
 }
 

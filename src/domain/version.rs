@@ -38,14 +38,7 @@ impl fmt::Display for Version {
 /// The SHA-256 of `bytes` in lower-case hexadecimal digits.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-    let mut digits = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        digits.push(digit(byte >> 4));
-        digits.push(digit(byte & 15));
-    }
-    digits
+    base16ct::lower::encode_string(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use tokio::time::timeout;
 
 use crate::domain::check_depth;
-pub(super) use crate::mcp::LONGEST_MESSAGE as LONGEST;
+pub(super) use crate::mcp::MAX_MESSAGE_BYTES as LONGEST;
 
 /// So much of a body that is too long is read and thrown away, because most clients look for an answer only after they sent everything.
 const DISCARDED: usize = 16 * 1024 * 1024;

@@ -49,12 +49,15 @@ async fn ready(
     State((content, stop)): State<(Arc<ContentService>, CancellationToken)>,
 ) -> Response {
     let health = timeout(READY, content.health()).await;
-    let Health { store, saved } = health.unwrap_or_else(|_| Health {
+    let Health {
+        store,
+        snapshot_age,
+    } = health.unwrap_or_else(|_| Health {
         store: Err(format!(
             "the store did not answer within {} seconds",
             READY.as_secs()
         )),
-        saved: content.snapshot_age(),
+        snapshot_age: content.snapshot_age(),
     });
     let name = content.store_name();
     match store {
@@ -64,7 +67,7 @@ async fn ready(
         ),
         Ok(()) => said(StatusCode::OK, &json!({ "status": "ready", "store": name })),
         Err(reason) => {
-            let reading = saved.map_or_else(
+            let reading = snapshot_age.map_or_else(
                 || json!({ "source": Value::Null }),
                 |age| json!({ "source": "snapshot", "stale": true, "ageMs": u64::try_from(age.as_millis()).unwrap_or(u64::MAX) }),
             );

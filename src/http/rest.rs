@@ -19,9 +19,13 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
+    deadline::Deadline,
     domain::{ApiPath, DocumentKey, Kind, Record, is_slug, sha256_hex, text::compact_json},
-    service::{ContentService, Error, Fetched},
+    service::{CachedResponse, ContentService, Error, Fetched},
 };
+
+/// How long answering a request may take.
+const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Every request is answered within 10 seconds, whatever the store does.
 const DEADLINE: Duration = Duration::from_secs(9);
@@ -161,12 +165,11 @@ impl Site {
     async fn page(&self, api_path: &ApiPath) -> Result<Page, Refusal> {
         // What older programs stored under another id is shown all the same, but nobody keeps an answer for every text that is asked for.
         let kept = match api_path {
-            ApiPath::One(key) if !is_slug(&key.id) => None,
-            ApiPath::One(_) | ApiPath::All(_) => self.content.cached(api_path).await,
+            ApiPath::One(key) if !is_slug(&key.id) => CachedResponse::default(),
+            ApiPath::One(_) | ApiPath::All(_) => self.content.cached_response(api_path).await,
         };
-        if let Some(page) = kept
-            .as_ref()
-            .and_then(|kept| Page::of_kept(kept.answer.as_deref()?, kept.seq))
+        if let (Some(response), Some(seq)) = (&kept.response, kept.seq)
+            && let Some(page) = Page::of_kept(response, seq)
         {
             count(api_path, "cache");
             return Ok(page);
@@ -177,11 +180,11 @@ impl Site {
             Ok(page) => {
                 count(api_path, "store");
                 // Its `seq` was asked before anything was read, so whoever wrote since keeps this from being kept.
-                if let Some(kept) = kept.filter(|_| page.data.len() <= LONGEST_KEPT) {
-                    self.content.cache(
+                if let Some(seq) = kept.seq.filter(|_| page.data.len() <= LONGEST_KEPT) {
+                    self.content.cache_response(
                         api_path.clone(),
-                        kept.seq,
-                        page.to_keep(kept.seq, self.content.now().to_string()),
+                        seq,
+                        page.to_keep(seq, self.content.now().to_string()),
                     );
                 }
             }
@@ -191,9 +194,13 @@ impl Site {
     }
 
     async fn read(&self, api_path: &ApiPath) -> Result<Page, Refusal> {
+        let deadline = Deadline::after(REQUEST_TIMEOUT);
         match api_path {
-            ApiPath::All(kind) => match self.content.published(*kind).await {
-                Ok(Fetched { value, saved }) => {
+            ApiPath::All(kind) => match self.content.published(*kind, deadline).await {
+                Ok(Fetched {
+                    value,
+                    snapshot_age: saved,
+                }) => {
                     let documents: Vec<&str> = value.iter().map(Record::compact).collect();
                     Ok(Page::new(
                         format!("[{}]", documents.join(",")),
@@ -208,13 +215,14 @@ impl Site {
                 if invalid && key.id.len() > LONGEST_ID {
                     return Err(Refusal::InvalidSlug);
                 }
-                match self.content.get(key.clone()).await {
+                match self.content.get(key.clone(), deadline).await {
                     Ok(Fetched { value, .. }) if !value.is_published() => {
                         Err(Refusal::NotPublished)
                     }
-                    Ok(Fetched { value, saved }) => {
-                        Ok(Page::new(value.compact().to_owned(), None, saved))
-                    }
+                    Ok(Fetched {
+                        value,
+                        snapshot_age: saved,
+                    }) => Ok(Page::new(value.compact().to_owned(), None, saved)),
                     Err(Error::NotFound { .. }) if !invalid => Err(Refusal::NotFound),
                     Err(_) if invalid => Err(Refusal::InvalidSlug),
                     Err(error) => Err(failed(&error)),

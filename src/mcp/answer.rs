@@ -91,20 +91,13 @@ impl<T: Content, M: Serialize> IntoCallToolResult for ToolOutput<T, M> {
 /// A whole document of type `D`, with its compact text, which is mostly at hand: printing it again costs as much as all else.
 pub(super) struct DocumentBody<D> {
     record: Record,
-    document: Option<Map<String, Value>>,
     kind: PhantomData<fn() -> D>,
 }
 
 impl<D> DocumentBody<D> {
     pub(super) fn new(record: &Record) -> Self {
-        Self::with_document(record, None)
-    }
-
-    /// With the document once more, if somebody has it to give away.
-    pub(super) fn with_document(record: &Record, document: Option<Map<String, Value>>) -> Self {
         Self {
             record: record.clone(),
-            document,
             kind: PhantomData,
         }
     }
@@ -116,8 +109,7 @@ impl<D> Content for DocumentBody<D> {
     }
 
     fn into_json(self) -> Value {
-        self.document
-            .map_or_else(|| self.record.json().clone(), Value::Object)
+        self.record.json().clone()
     }
 }
 

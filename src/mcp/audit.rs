@@ -8,7 +8,9 @@ use super::{
     answer::{self, Entries, Freshness, LogMeta, Stats, ToolOutput},
     cursor,
     params::{self, AuditParams, Detail, NoParams},
+    tool::ToolName,
 };
+use crate::deadline::Deadline;
 use crate::domain::{AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition};
 
 /// A summary has excerpts of values that are longer than this, in characters.
@@ -27,6 +29,7 @@ impl ContentServer {
     async fn get_audit_log(
         &self,
         Parameters(params): Parameters<AuditParams>,
+        deadline: Deadline,
     ) -> Result<ToolOutput<Entries, LogMeta>, ToolError> {
         let identity = json!([
             params.entity_type,
@@ -37,11 +40,10 @@ impl ContentServer {
             params.until
         ]);
         let query = query(&params, &identity).map_err(|found| {
-            ToolError::invalid_arguments("get_audit_log", &[found], self.content.now())
+            ToolError::invalid_arguments(ToolName::AuditLog, &[found], self.content.now())
         })?;
-        let page = self.content.audit_entries(&query).await;
-        let fetched =
-            page.map_err(|error| ToolError::audit("AUDIT_LOG_ERROR", error, self.content.now()))?;
+        let page = self.content.audit_entries(&query, deadline).await;
+        let fetched = page.map_err(|error| self.failed(ToolName::AuditLog, error))?;
         let (
             page,
             Freshness {
@@ -49,7 +51,7 @@ impl ContentServer {
                 stale,
                 age_ms,
             },
-        ) = (fetched.value, self.freshness(fetched.saved));
+        ) = (fetched.value, self.freshness(fetched.snapshot_age));
         let meta = LogMeta {
             timestamp: self.content.now().to_string(),
             source,
@@ -81,10 +83,10 @@ impl ContentServer {
     async fn get_audit_stats(
         &self,
         Parameters(NoParams {}): Parameters<NoParams>,
+        deadline: Deadline,
     ) -> Result<ToolOutput<Stats, LogMeta>, ToolError> {
-        let stats = self.content.audit_stats().await;
-        let fetched = stats
-            .map_err(|error| ToolError::audit("AUDIT_STATS_ERROR", error, self.content.now()))?;
+        let stats = self.content.audit_stats(deadline).await;
+        let fetched = stats.map_err(|error| self.failed(ToolName::AuditStats, error))?;
         let (
             (stats, newest),
             Freshness {
@@ -92,7 +94,7 @@ impl ContentServer {
                 stale,
                 age_ms,
             },
-        ) = (fetched.value, self.freshness(fetched.saved));
+        ) = (fetched.value, self.freshness(fetched.snapshot_age));
         let recent: Vec<Value> = newest
             .into_iter()
             .map(|entry| shown(entry, Detail::Summary))

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use rmcp::{
+    ErrorData,
+    handler::server::tool::IntoCallToolResult,
+    model::{CallToolResponse, JsonObject},
+};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -11,15 +16,17 @@ use super::{
         limited, warnings,
     },
     cursor,
+    error::{Keyed, failed},
     params::{Detail, GetParams, ListParams, UpdateParams},
+    tool::ToolName,
 };
 use crate::{
+    deadline::Deadline,
     domain::{
-        Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Record, Timestamp,
-        list::ListPosition, text::truncate,
+        Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Project, Record, Resource,
+        Timestamp, Violation, list::ListPosition, text::truncate,
     },
     service::{Error, Mode, UpdateRequest, Updated},
-    store::StoreError,
 };
 
 /// A page of whole documents stops growing here, in bytes, so that it does not flood a model's context.
@@ -29,6 +36,7 @@ impl ContentServer {
     pub(super) async fn list<D: Document>(
         &self,
         params: ListParams,
+        deadline: Deadline,
     ) -> Result<ToolOutput<SummaryRows<D>, ListMeta>, ToolError> {
         let identity = json!([
             D::KIND.plural(),
@@ -43,11 +51,7 @@ impl ContentServer {
             .map(|cursor| cursor::decode::<(Option<i64>, String)>(&identity, cursor))
             .transpose();
         let place = place.map_err(|violation| {
-            ToolError::invalid_arguments(
-                &format!("list_{}", D::KIND.plural()),
-                &[violation],
-                self.content.now(),
-            )
+            ToolError::invalid_arguments(ToolName::List(D::KIND), &[violation], self.content.now())
         })?;
         let query = ListQuery {
             status: params
@@ -64,9 +68,9 @@ impl ContentServer {
         };
         let fetched = self
             .content
-            .list(D::KIND, &query)
+            .list(D::KIND, &query, deadline)
             .await
-            .map_err(|error| self.failed("LIST", D::KIND, error))?;
+            .map_err(|error| self.failed(ToolName::List(D::KIND), error))?;
         let (
             page,
             Freshness {
@@ -74,10 +78,10 @@ impl ContentServer {
                 stale,
                 age_ms,
             },
-        ) = (fetched.value, self.freshness(fetched.saved));
+        ) = (fetched.value, self.freshness(fetched.snapshot_age));
         let detail = params.detail.unwrap_or_default();
         let page = if detail == Detail::Full {
-            cut(page)
+            fit_page(page)
         } else {
             page
         };
@@ -113,12 +117,13 @@ impl ContentServer {
     pub(super) async fn get<D: Document>(
         &self,
         params: GetParams,
+        deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<D>, DocumentMeta>, ToolError> {
         let fetched = self
             .content
-            .get(DocumentKey::new(D::KIND, params.id))
+            .get(DocumentKey::new(D::KIND, params.id), deadline)
             .await
-            .map_err(|error| self.failed("GET", D::KIND, error))?;
+            .map_err(|error| self.failed(ToolName::Get(D::KIND), error))?;
         let (
             record,
             Freshness {
@@ -126,7 +131,7 @@ impl ContentServer {
                 stale,
                 age_ms,
             },
-        ) = (fetched.value, self.freshness(fetched.saved));
+        ) = (fetched.value, self.freshness(fetched.snapshot_age));
         let meta = DocumentMeta {
             timestamp: self.content.now().to_string(),
             source,
@@ -142,6 +147,7 @@ impl ContentServer {
         &self,
         params: UpdateParams<D>,
         mut origin: Origin,
+        deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<D>, UpdateMeta>, ToolError> {
         origin.reason = params.reason.filter(|reason| !reason.is_empty());
         let key = DocumentKey::new(D::KIND, params.id);
@@ -158,8 +164,13 @@ impl ContentServer {
             idempotency_key: params.idempotency_key,
             origin,
         };
-        let (nothing_named, keyed) = (request.patch.is_empty(), request.idempotency_key.is_some());
-        match self.content.update(request).await {
+        let nothing_named = request.patch.is_empty();
+        let keyed = match request.idempotency_key {
+            Some(_) => Keyed::Yes,
+            None => Keyed::No,
+        };
+        let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
+        match self.content.update(request, deadline).await {
             Ok(updated) => {
                 let mut answer = self.updated(updated, mode);
                 if nothing_named {
@@ -168,26 +179,44 @@ impl ContentServer {
                 }
                 Ok(answer)
             }
-            Err(Error::Invalid(violations)) => Err(ToolError::invalid_change(
-                &key,
-                &violations,
-                self.content.now(),
-            )),
-            Err(error) => {
-                // True of this call, but the key is there for calls whose outcome nobody knows.
-                let repeatable = keyed
-                    && matches!(
-                        &error,
-                        Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. })
-                    );
-                let failed = self.failed("UPDATE", D::KIND, error);
-                let hint = ". If an earlier call with this idempotencyKey had no clear answer, it may have been carried out: repeat it";
-                Err(if repeatable {
-                    failed.with_hint(hint)
-                } else {
-                    failed
-                })
+            Err(Error::Invalid(violations)) => {
+                Err(ToolError::invalid_change(tool, &key, &violations, now()))
             }
+            Err(error) => Err(ToolError::new(tool, error, keyed, now())),
+        }
+    }
+
+    /// The answer to arguments that break rules: that of the first time, if this repeats a request that was right then, else
+    /// everything that is wrong.
+    pub(super) async fn reject_or_replay(
+        &self,
+        tool: ToolName,
+        arguments: &JsonObject,
+        mut violations: Vec<Violation>,
+        deadline: Deadline,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let now = || self.content.now();
+        let Some(kind) = tool.written_kind() else {
+            return failed(ToolError::invalid_arguments(tool, &violations, now()));
+        };
+        let mut request = UpdateRequest::from_arguments(kind, arguments);
+        match self.content.replay_if_done(&request).await {
+            Ok(None) => {
+                (request.mode, request.idempotency_key) = (Mode::DryRun, None);
+                if let Err(Error::Invalid(more)) = self.content.update(request, deadline).await {
+                    violations.extend(more);
+                }
+                failed(ToolError::invalid_arguments(tool, &violations, now()))
+            }
+            Ok(Some(updated)) => match kind {
+                Kind::Project => self
+                    .updated::<Project>(updated, Mode::Commit)
+                    .into_call_tool_result(),
+                Kind::Resource => self
+                    .updated::<Resource>(updated, Mode::Commit)
+                    .into_call_tool_result(),
+            },
+            Err(error) => failed(ToolError::new(tool, error, Keyed::of(arguments), now())),
         }
     }
 
@@ -207,10 +236,7 @@ impl ContentServer {
             replayed: updated.replayed,
             warnings: warnings(&updated.warnings),
         };
-        ToolOutput::new(
-            DocumentBody::with_document(&updated.record, updated.document),
-            meta,
-        )
+        ToolOutput::new(DocumentBody::new(&updated.record), meta)
     }
 
     /// Where an answer comes from that is so old, if it is from the saved copy.
@@ -218,13 +244,14 @@ impl ContentServer {
         Freshness::of(self.content.store_name(), saved)
     }
 
-    fn failed(&self, verb: &str, kind: Kind, error: Error) -> ToolError {
-        ToolError::new(verb, kind, error, self.content.now())
+    /// The answer to an error that a reading tool met.
+    pub(super) fn failed(&self, tool: ToolName, error: Error) -> ToolError {
+        ToolError::new(tool, error, Keyed::No, self.content.now())
     }
 }
 
 /// As many of the page's documents as a reader can take at once, but at least one.
-fn cut(mut page: ListPage) -> ListPage {
+fn fit_page(mut page: ListPage) -> ListPage {
     let mut bytes = 0;
     let fitting = page.records.iter().take_while(|record| {
         bytes += record.text().len();

@@ -7,6 +7,7 @@ use super::{
     answer::{self, DocumentBody, DocumentMeta, ListMeta, SummaryRows, ToolOutput, UpdateMeta},
     params::{self, GetParams, ListParams, UpdateParams},
 };
+use crate::deadline::Deadline;
 use crate::domain::{Origin, Project};
 
 #[tool_router(router = project_tools, vis = "pub(super)")]
@@ -22,8 +23,9 @@ impl ContentServer {
     async fn list_projects(
         &self,
         Parameters(params): Parameters<ListParams>,
+        deadline: Deadline,
     ) -> Result<ToolOutput<SummaryRows<Project>, ListMeta>, ToolError> {
-        self.list(params).await
+        self.list(params, deadline).await
     }
 
     /// Reads one project whole. `meta.version` is what `update_project` takes as `expectedVersion`; `meta.warnings` names rules that the stored
@@ -37,8 +39,9 @@ impl ContentServer {
     async fn get_project(
         &self,
         Parameters(params): Parameters<GetParams>,
+        deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<Project>, DocumentMeta>, ToolError> {
-        self.get(params).await
+        self.get(params, deadline).await
     }
 
     /// Changes fields of one project on the live website. Fields left out keep their value; `null` removes an optional field. Read the
@@ -54,7 +57,8 @@ impl ContentServer {
         &self,
         Parameters(params): Parameters<UpdateParams<Project>>,
         origin: Origin,
+        deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<Project>, UpdateMeta>, ToolError> {
-        self.update(params, origin).await
+        self.update(params, origin, deadline).await
     }
 }

@@ -7,6 +7,7 @@ use super::{
     answer::{self, DocumentBody, DocumentMeta, ListMeta, SummaryRows, ToolOutput, UpdateMeta},
     params::{self, GetParams, ListParams, UpdateParams},
 };
+use crate::deadline::Deadline;
 use crate::domain::{Origin, Resource};
 
 #[tool_router(router = resource_tools, vis = "pub(super)")]
@@ -22,8 +23,9 @@ impl ContentServer {
     async fn list_resources(
         &self,
         Parameters(params): Parameters<ListParams>,
+        deadline: Deadline,
     ) -> Result<ToolOutput<SummaryRows<Resource>, ListMeta>, ToolError> {
-        self.list(params).await
+        self.list(params, deadline).await
     }
 
     /// Reads one resource whole. `meta.version` is what `update_resource` takes as `expectedVersion`; `meta.warnings` names rules that the stored
@@ -37,8 +39,9 @@ impl ContentServer {
     async fn get_resource(
         &self,
         Parameters(params): Parameters<GetParams>,
+        deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<Resource>, DocumentMeta>, ToolError> {
-        self.get(params).await
+        self.get(params, deadline).await
     }
 
     /// Changes fields of one resource on the live website. Fields left out keep their value; `null` removes an optional field. Read the
@@ -54,7 +57,8 @@ impl ContentServer {
         &self,
         Parameters(params): Parameters<UpdateParams<Resource>>,
         origin: Origin,
+        deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<Resource>, UpdateMeta>, ToolError> {
-        self.update(params, origin).await
+        self.update(params, origin, deadline).await
     }
 }

@@ -21,12 +21,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ContentServer, LONGEST_MESSAGE};
+use super::{ContentServer, MAX_MESSAGE_BYTES};
 use crate::domain::check_depth;
 use crate::domain::text::escape_line_breaks;
 
 /// Longest line that is read, in bytes, its end included.
-const LONGEST_LINE: u64 = LONGEST_MESSAGE as u64 + 1;
+const LONGEST_LINE: u64 = MAX_MESSAGE_BYTES as u64 + 1;
 /// How long the end of input waits for answers: longer than a call may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(12);
 /// How long a stop waits for them: the process has to be gone within 10 seconds.
@@ -178,7 +178,7 @@ async fn read<W: AsyncWrite + Send + Unpin>(
                 return;
             }
             let problem = format!(
-                "the message is longer than {LONGEST_MESSAGE} bytes and was not read; send less in one message"
+                "the message is longer than {MAX_MESSAGE_BYTES} bytes and was not read; send less in one message"
             );
             if refuse(
                 &output,

@@ -1,6 +1,7 @@
-//! A circuit breaker: after some failures in a row nothing is sent for a moment, then one attempt finds out whether it helps again.
+//! A circuit breaker: after some failures in a row it rejects calls for a moment, then lets one probe through.
 //!
-//! Knows only success and failure; what counts as which is its user's to say.
+//! Kept by hand: the breakers of other crates reject without the reason and the time to retry, which answers need. Knows only
+//! success and failure; the user of the breaker decides which a call was.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,13 +11,13 @@ use std::{
 use tokio::time::Instant;
 use tracing::debug;
 
-/// Failures in a row that open it.
-const FAILURES: u32 = 5;
-/// How long it stays open, of which up to half is taken off by chance, so that processes do not return in step. A store that is
-/// back is noticed within this time and one attempt.
-const OPEN: Duration = Duration::from_secs(1);
+/// This many failures in a row open the breaker.
+const MAX_FAILURES: u32 = 5;
+/// How long it stays open. Up to half of it is taken off at random, so that processes do not return in step. A store that is
+/// back is noticed within this time and one call.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lets attempts through, or keeps them off.
+/// Permits calls, or rejects them.
 #[derive(Debug)]
 pub(super) struct Breaker {
     name: &'static str,
@@ -32,32 +33,32 @@ enum State {
         until: Instant,
         reason: String,
     },
-    /// One attempt is on its way; the others are kept off until it is back.
+    /// One call probes the store; the others are rejected until it has ended.
     HalfOpen {
         reason: String,
     },
 }
 
-/// Why an attempt was kept off.
+/// The breaker is open.
 #[derive(Debug)]
 pub(super) struct Rejected {
-    /// What failed before.
+    /// The failure that opened it.
     pub(super) reason: String,
-    /// When to ask again.
+    /// When to try again.
     pub(super) retry_after: Duration,
 }
 
-/// Leave for one attempt. Who drops it without a verdict, because the caller went away, has shown nothing.
+/// Permission for one call. Dropping it without reporting an outcome (the caller was cancelled) counts neither way.
 #[derive(Debug)]
-#[must_use = "the breaker learns from how the attempt ends"]
+#[must_use = "report the outcome of the call"]
 pub(super) struct Permit<'a> {
     breaker: &'a Breaker,
     probe: bool,
-    settled: bool,
+    reported: bool,
 }
 
 impl Breaker {
-    /// A closed breaker; `name` says in the log what is kept off.
+    /// A closed breaker; `name` is for logs and metrics.
     pub(super) fn new(name: &'static str) -> Self {
         metrics::gauge!("portfolio_breaker_open", "breaker" => name).set(0.0);
         Self {
@@ -66,18 +67,18 @@ impl Breaker {
         }
     }
 
-    /// What it holds back: `reads` or `writes`.
+    /// Which calls it guards: `reads` or `writes`.
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Whether everything is let through.
+    /// Whether all calls are permitted.
     pub(super) fn is_closed(&self) -> bool {
         matches!(*self.lock(), State::Closed { .. })
     }
 
-    /// Leave for an attempt, or why there is none.
-    pub(super) fn leave(&self) -> Result<Permit<'_>, Rejected> {
+    /// A permit for one call, unless the breaker is open.
+    pub(super) fn try_acquire(&self) -> Result<Permit<'_>, Rejected> {
         let mut state = self.lock();
         let rejected = |reason: &String, retry_after| Rejected {
             reason: reason.clone(),
@@ -92,7 +93,7 @@ impl Breaker {
                 }
                 true
             }
-            State::HalfOpen { reason } => return Err(rejected(reason, OPEN)),
+            State::HalfOpen { reason } => return Err(rejected(reason, OPEN_TIMEOUT)),
         };
         if probe && let State::Open { reason, .. } = &*state {
             *state = State::HalfOpen {
@@ -102,14 +103,14 @@ impl Breaker {
         Ok(Permit {
             breaker: self,
             probe,
-            settled: false,
+            reported: false,
         })
     }
 
-    /// Opens it at once, for `pause`, whatever went before.
+    /// Opens the breaker for `pause`.
     fn open(&self, state: &mut State, reason: &str, pause: Duration) {
         if matches!(state, State::Closed { .. }) {
-            debug!("{} are held back", self.name);
+            debug!("breaker of {} opened", self.name);
             metrics::gauge!("portfolio_breaker_open", "breaker" => self.name).set(1.0);
             metrics::counter!("portfolio_breaker_opened_total", "breaker" => self.name)
                 .increment(1);
@@ -127,13 +128,13 @@ impl Breaker {
 }
 
 impl Permit<'_> {
-    /// The store answered, be it with a refusal that was the caller's making.
-    pub(super) fn answered(mut self) {
-        self.settled = true;
+    /// The store answered, even if it refused what the caller asked.
+    pub(super) fn success(mut self) {
+        self.reported = true;
         let mut state = self.breaker.lock();
-        // An attempt from before it opened proves nothing about now.
+        // A call from before the breaker opened says nothing about now.
         if self.probe {
-            debug!("{} go on", self.breaker.name);
+            debug!("breaker of {} closed", self.breaker.name);
             metrics::gauge!("portfolio_breaker_open", "breaker" => self.breaker.name).set(0.0);
             *state = State::Closed { failures: 0 };
         } else if let State::Closed { failures } = &mut *state {
@@ -142,24 +143,26 @@ impl Permit<'_> {
     }
 
     /// The store did not answer.
-    pub(super) fn failed(mut self, reason: &str) {
-        self.settled = true;
+    pub(super) fn failure(mut self, reason: &str) {
+        self.reported = true;
         let mut state = self.breaker.lock();
         match &mut *state {
             State::Closed { failures } => {
                 *failures += 1;
-                if *failures >= FAILURES {
-                    self.breaker.open(&mut state, reason, OPEN);
+                if *failures >= MAX_FAILURES {
+                    self.breaker.open(&mut state, reason, OPEN_TIMEOUT);
                 }
             }
-            State::HalfOpen { .. } if self.probe => self.breaker.open(&mut state, reason, OPEN),
+            State::HalfOpen { .. } if self.probe => {
+                self.breaker.open(&mut state, reason, OPEN_TIMEOUT);
+            }
             State::Open { .. } | State::HalfOpen { .. } => {}
         }
     }
 
-    /// The store said that asking again is no use for `pause`.
-    pub(super) fn turned_away(mut self, reason: &str, pause: Duration) {
-        self.settled = true;
+    /// Calling again is of no use for `pause`: opens the breaker at once.
+    pub(super) fn open_for(mut self, reason: &str, pause: Duration) {
+        self.reported = true;
         let mut state = self.breaker.lock();
         self.breaker.open(&mut state, reason, pause);
     }
@@ -167,7 +170,7 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if !self.settled && self.probe {
+        if !self.reported && self.probe {
             let mut state = self.breaker.lock();
             if let State::HalfOpen { reason } = &*state {
                 *state = State::Open {
@@ -184,94 +187,95 @@ mod tests {
     use super::*;
 
     fn fail(breaker: &Breaker) {
-        breaker.leave().unwrap().failed("it is away");
+        breaker.try_acquire().unwrap().failure("it is away");
     }
 
-    fn opened() -> Breaker {
+    fn open_breaker() -> Breaker {
         let breaker = Breaker::new("tests");
-        for _ in 0..FAILURES {
+        for _ in 0..MAX_FAILURES {
             fail(&breaker);
         }
         breaker
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_after_failures_in_a_row_and_says_when_to_come_back() {
+    async fn it_opens_after_failures_in_a_row_and_says_when_to_retry() {
         let breaker = Breaker::new("tests");
-        for _ in 1..FAILURES {
+        for _ in 1..MAX_FAILURES {
             fail(&breaker);
         }
-        breaker.leave().unwrap().answered();
-        for _ in 0..FAILURES {
+        breaker.try_acquire().unwrap().success();
+        for _ in 0..MAX_FAILURES {
             fail(&breaker);
         }
 
-        let rejected = breaker.leave().unwrap_err();
+        let rejected = breaker.try_acquire().unwrap_err();
 
         assert_eq!(rejected.reason, "it is away");
         assert!(
-            rejected.retry_after > OPEN.mul_f64(0.4) && rejected.retry_after <= OPEN,
+            rejected.retry_after > OPEN_TIMEOUT.mul_f64(0.4)
+                && rejected.retry_after <= OPEN_TIMEOUT,
             "{:?}",
             rejected.retry_after
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_attempt_goes_ahead_and_the_others_wait_for_it() {
-        let breaker = opened();
-        tokio::time::advance(OPEN).await;
+    async fn one_probe_is_permitted_and_other_calls_are_rejected() {
+        let breaker = open_breaker();
+        tokio::time::advance(OPEN_TIMEOUT).await;
 
-        let probe = breaker.leave().unwrap();
-        assert!(breaker.leave().is_err());
-        probe.answered();
+        let probe = breaker.try_acquire().unwrap();
+        assert!(breaker.try_acquire().is_err());
+        probe.success();
 
-        breaker.leave().unwrap().answered();
-        breaker.leave().unwrap().answered();
+        breaker.try_acquire().unwrap().success();
+        breaker.try_acquire().unwrap().success();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_fails_keeps_it_open() {
-        let breaker = opened();
-        tokio::time::advance(OPEN).await;
+    async fn a_failed_probe_keeps_it_open() {
+        let breaker = open_breaker();
+        tokio::time::advance(OPEN_TIMEOUT).await;
 
-        breaker.leave().unwrap().failed("still away");
+        breaker.try_acquire().unwrap().failure("still away");
 
-        assert_eq!(breaker.leave().unwrap_err().reason, "still away");
+        assert_eq!(breaker.try_acquire().unwrap_err().reason, "still away");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_whose_caller_went_away_makes_room_for_another() {
-        let breaker = opened();
-        tokio::time::advance(OPEN).await;
+    async fn a_cancelled_probe_makes_room_for_another() {
+        let breaker = open_breaker();
+        tokio::time::advance(OPEN_TIMEOUT).await;
 
-        drop(breaker.leave().unwrap());
+        drop(breaker.try_acquire().unwrap());
 
-        breaker.leave().unwrap().answered();
+        breaker.try_acquire().unwrap().success();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn attempts_from_before_it_opened_do_not_close_it() {
+    async fn calls_from_before_it_opened_do_not_close_it() {
         let breaker = Breaker::new("tests");
-        let slow = breaker.leave().unwrap();
-        for _ in 0..FAILURES {
+        let slow = breaker.try_acquire().unwrap();
+        for _ in 0..MAX_FAILURES {
             fail(&breaker);
         }
 
-        slow.answered();
+        slow.success();
 
-        assert!(breaker.leave().is_err());
+        assert!(breaker.try_acquire().is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_store_itself_puts_off_is_put_off_at_once() {
+    async fn it_opens_at_once_when_the_store_asks_for_a_pause() {
         let breaker = Breaker::new("tests");
 
         breaker
-            .leave()
+            .try_acquire()
             .unwrap()
-            .turned_away("it is full", Duration::from_secs(8));
+            .open_for("it is full", Duration::from_secs(8));
 
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(breaker.leave().unwrap_err().reason, "it is full");
+        assert_eq!(breaker.try_acquire().unwrap_err().reason, "it is full");
     }
 }

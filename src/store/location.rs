@@ -9,7 +9,7 @@ use rustls::{
 use url::Url;
 
 /// What to ask oneself about an address where nobody answers. A port that speaks TLS and one that does not wait for each other in silence.
-pub(super) const REMEDY: &str = "is the address right (`rediss://` where the port speaks TLS, `redis://` where not), and is Redis running?";
+pub(super) const CONNECTION_HINT: &str = "is the address right (`rediss://` where the port speaks TLS, `redis://` where not), and is Redis running?";
 
 /// Where documents and the audit log live.
 #[derive(Debug, Clone)]

@@ -1,13 +1,13 @@
-//! What a store across the internet needs around it: deadlines, repetition of what may be repeated, and breakers.
+//! Timeouts, retries and circuit breakers around a store across the internet.
 //!
-//! Reads may always be repeated, and a commit may because its operation is applied once, however often it is sent. Knows the
-//! port and no backend.
+//! Reads may always be repeated, and so may a commit, because its operation is applied once however often it is sent. Knows
+//! the port and no backend.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -18,202 +18,226 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::{
-    CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError,
+    CachedResponse, Commit, Documents, HistoryImport, Repository, ResponseCache, Revision,
+    SnapshotSource, StoreError,
     breaker::{Breaker, Rejected},
-    location::REMEDY,
+    budget::Budget,
+    location::CONNECTION_HINT,
 };
 use crate::domain::{
-    ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
-    Operation, Record, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage,
+    ListQuery, Operation, Record, StoredEntry, Timestamp,
 };
 
-/// Until when a read is repeated, and a commit. Together they leave a call, which has 10 seconds, time to answer.
-const READ: Duration = Duration::from_millis(4500);
-const COMMIT: Duration = Duration::from_secs(5);
+/// How long a read, with its retries, may take; see "Time budget of a call" in docs/architecture.md.
+const READ_TIMEOUT: Duration = Duration::from_millis(4500);
+/// How long a commit, with its retries, may take.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cache that is slower than this saves no time.
-const CACHE: Duration = Duration::from_secs(1);
-/// Reading everything takes its time over a slow line, and nobody waits for it alone.
-const LOAD: Duration = Duration::from_mins(1);
-/// The first pause is a random part of this, the next one of its double, and so on (full jitter).
-const PAUSE: Duration = Duration::from_millis(50);
-/// How often something is repeated at most.
-const REPETITIONS: usize = 3;
-/// How long a store that does not let us in is left alone.
-const REFUSED: Duration = Duration::from_secs(10);
+const CACHE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long loading everything may take. It takes its time over a slow line, and no call waits for it alone.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
+/// The first backoff is a random part of this, the next one of twice as much, and so on (full jitter).
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// How often one call is retried at most.
+const MAX_RETRIES: usize = 3;
+/// How long a store that refuses the credentials is left alone.
+const ACCESS_DENIED_PAUSE: Duration = Duration::from_secs(10);
 
-/// A store that is asked again when that may help, and left alone when it does not.
-pub(super) struct Resilient<R> {
+/// Adds timeouts, retries and circuit breakers to a store.
+pub(crate) struct Resilient<R> {
     store: R,
     reads: Breaker,
     writes: Breaker,
     budget: Budget,
-    /// What was logged and is not over, with the name of the breaker that met it.
-    said: Mutex<BTreeMap<String, &'static str>>,
+    /// The problems that were logged and are not over, with the breaker that met each.
+    logged: Mutex<BTreeMap<String, &'static str>>,
 }
 
-impl<R: Repository> Resilient<R> {
-    pub(super) fn new(store: R) -> Self {
+/// What a kind of call looks like to retries and breakers.
+#[derive(Clone, Copy)]
+struct Policy<'a> {
+    /// For metrics.
+    operation: &'static str,
+    breaker: &'a Breaker,
+    success: OnSuccess,
+    timeout: Duration,
+}
+
+/// What a successful call says about the calls that its breaker guards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnSuccess {
+    /// They work: the breaker closes.
+    CloseBreaker,
+    /// Nothing: a store that is full answers reads made for a write.
+    Ignore,
+}
+
+/// Why a call has no answer.
+enum Failure {
+    /// The breaker is open, so the store was not called.
+    Rejected(Rejected),
+    /// The store's error.
+    Store(StoreError),
+}
+
+impl<R> Resilient<R> {
+    pub(crate) fn new(store: R) -> Self {
         Self {
             store,
             reads: Breaker::new("reads"),
             writes: Breaker::new("writes"),
             budget: Budget::default(),
-            said: Mutex::default(),
+            logged: Mutex::default(),
         }
     }
 
-    /// Asks for something that is to be shown.
-    async fn read<T, F>(
-        &self,
-        operation: &'static str,
-        ask: impl Fn() -> F + Send + Sync,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>> + Send,
-    {
-        self.ask(operation, &self.reads, Proves::ItServes, READ, ask)
-            .await
-            .map_err(|failure| match failure {
-                Failure::Rejected(rejected) => StoreError::Unavailable(rejected.reason),
-                Failure::Store(error) => error,
-            })
+    /// The policy of a call for display.
+    fn read(&self, operation: &'static str) -> Policy<'_> {
+        Policy {
+            operation,
+            breaker: &self.reads,
+            success: OnSuccess::CloseBreaker,
+            timeout: READ_TIMEOUT,
+        }
     }
 
-    /// Asks for something that a write needs, or writes what may be written twice.
-    async fn prepare<T, F>(
-        &self,
-        operation: &'static str,
-        ask: impl Fn() -> F + Send + Sync,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>> + Send,
-    {
-        self.ask(operation, &self.writes, Proves::Nothing, READ, ask)
-            .await
-            .map_err(Failure::of_a_write)
+    /// The policy of a read that a write needs.
+    fn read_for_write(&self, operation: &'static str) -> Policy<'_> {
+        Policy {
+            breaker: &self.writes,
+            success: OnSuccess::Ignore,
+            ..self.read(operation)
+        }
     }
 
-    async fn ask<T, F>(
+    /// The policy of a commit. Its first sending may have been applied, which only a later one can tell.
+    fn write(&self) -> Policy<'_> {
+        Policy {
+            operation: "commit",
+            breaker: &self.writes,
+            success: OnSuccess::CloseBreaker,
+            timeout: COMMIT_TIMEOUT,
+        }
+    }
+
+    /// Calls the store, and again while the error is temporary and the budget allows it.
+    async fn retry<T, F>(
         &self,
-        operation: &'static str,
-        breaker: &Breaker,
-        proves: Proves,
-        within: Duration,
-        ask: impl Fn() -> F + Send + Sync,
+        policy: Policy<'_>,
+        call: impl Fn() -> F + Send + Sync,
     ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        // One that begins in the second half might be cut off, and what it met would not be known.
-        let (last, deadline) = (Instant::now() + within / 2, Instant::now() + within);
+        let times = Times::of(policy.timeout);
         self.budget.deposit();
-        let late = || StoreError::Unavailable(format!("it did not answer in time; {REMEDY}"));
-        let attempt = || self.attempt(operation, breaker, proves, deadline, ask(), late);
+        let attempt = || self.attempt(policy, times.deadline, call(), read_timed_out);
         let mut met = None;
         let answer = attempt
-            .retry(pauses())
+            .retry(backoff())
             .sleep(tokio::time::sleep)
             .when(|failure| {
                 let Failure::Store(error @ StoreError::Unavailable(_)) = failure else {
                     return false;
                 };
                 met = Some(error.clone());
-                Instant::now() < last && breaker.is_closed() && self.budget.withdraw()
+                times.allow_retry() && policy.breaker.is_closed() && self.budget.withdraw()
             })
-            .notify(|_, _| count_retry(operation))
+            .notify(|_, _| count_retry(policy.operation))
             .await;
         match (answer, met) {
-            // What it met itself says more than that others met the same.
+            // The error that this call met says more than that others met one.
             (Err(Failure::Rejected(_)), Some(error)) => Err(Failure::Store(error)),
             (answer, _) => answer,
         }
     }
 
-    /// Asks for something that is not worth a wait: once, briefly, and not at all while `breaker` holds back what is. It learns nothing.
-    async fn once<T: Default>(
-        &self,
-        operation: &'static str,
-        breaker: &Breaker,
-        answer: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        if !breaker.is_closed() {
-            return Ok(T::default());
-        }
-        let begun = Instant::now();
-        let late = || StoreError::Unavailable("it did not answer in time".to_owned());
-        let result = timeout_at(begun + CACHE, answer)
-            .await
-            .unwrap_or_else(|_| Err(late()));
-        metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation)
-            .record(begun.elapsed());
-        result
-    }
-
-    /// One attempt, from which the breaker learns.
+    /// One call, whose outcome is reported to the breaker.
     async fn attempt<T>(
         &self,
-        operation: &'static str,
-        breaker: &Breaker,
-        proves: Proves,
+        policy: Policy<'_>,
         deadline: Instant,
-        answer: impl Future<Output = Result<T, StoreError>>,
-        late: impl FnOnce() -> StoreError,
+        call: impl Future<Output = Result<T, StoreError>>,
+        timed_out: fn() -> StoreError,
     ) -> Result<T, Failure> {
-        let leave = breaker.leave().map_err(Failure::Rejected)?;
+        let breaker = policy.breaker;
+        let permit = breaker.try_acquire().map_err(Failure::Rejected)?;
         let begun = Instant::now();
-        let result = timeout_at(deadline, answer)
+        let result = timeout_at(deadline, call)
             .await
-            .unwrap_or_else(|_| Err(late()));
-        metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation)
-            .record(begun.elapsed());
+            .unwrap_or_else(|_| Err(timed_out()));
+        record_duration(policy.operation, begun);
         match &result {
             Err(StoreError::Unavailable(reason) | StoreError::OutcomeUnknown(reason)) => {
-                self.say(breaker, reason);
-                leave.failed(reason);
+                self.log_problem(breaker, reason);
+                permit.failure(reason);
             }
-            Err(error @ StoreError::Refused(_)) => {
-                self.say(breaker, &error.to_string());
-                leave.turned_away(&error.to_string(), REFUSED);
+            Err(error @ StoreError::AccessDenied { .. }) => {
+                self.log_problem(breaker, &error.to_string());
+                permit.open_for(&error.to_string(), ACCESS_DENIED_PAUSE);
             }
-            Err(StoreError::Paused {
-                reason,
-                retry_after,
-            }) => {
-                self.say(breaker, reason);
-                leave.turned_away(reason, *retry_after);
+            Err(
+                error @ StoreError::ReadOnly {
+                    retry_after: Some(pause),
+                    ..
+                },
+            ) => {
+                self.log_problem(breaker, &error.to_string());
+                permit.open_for(&error.to_string(), *pause);
             }
             Ok(_)
             | Err(
                 StoreError::Conflict
-                | StoreError::ReadOnly(_)
-                | StoreError::Mismatch
+                | StoreError::ReadOnly {
+                    retry_after: None, ..
+                }
+                | StoreError::IdempotencyMismatch
                 | StoreError::Corrupt { .. }
                 | StoreError::Failed(_),
             ) => {
-                if proves == Proves::ItServes {
-                    leave.answered();
-                    self.recover(breaker);
+                if policy.success == OnSuccess::CloseBreaker {
+                    permit.success();
+                    self.log_recovery(breaker);
                 }
             }
         }
         result.map_err(Failure::Store)
     }
 
-    /// Logs what is wrong, once until it is over: an outage is met by every call.
-    fn say(&self, breaker: &Breaker, reason: &str) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if !said.contains_key(reason) {
-            warn!("the store does not serve {}: {reason}", breaker.name());
-            said.insert(reason.to_owned(), breaker.name());
+    /// Best effort: one short attempt, skipped while the breaker is open. The result does not affect the breaker.
+    async fn best_effort<T: Default>(
+        &self,
+        operation: &'static str,
+        breaker: &Breaker,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        if !breaker.is_closed() {
+            return Ok(T::default());
+        }
+        let begun = Instant::now();
+        let result = timeout_at(begun + CACHE_TIMEOUT, call)
+            .await
+            .unwrap_or_else(|_| Err(read_timed_out()));
+        record_duration(operation, begun);
+        result
+    }
+
+    /// Logs a problem once until it is over: every call meets an outage.
+    fn log_problem(&self, breaker: &Breaker, reason: &str) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if !logged.contains_key(reason) {
+            warn!("store {} failing: {reason}", breaker.name());
+            logged.insert(reason.to_owned(), breaker.name());
         }
     }
 
-    fn recover(&self, breaker: &Breaker) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = said.len();
-        said.retain(|_, name| *name != breaker.name());
-        if said.len() < before {
-            info!("the store serves {} again", breaker.name());
+    fn log_recovery(&self, breaker: &Breaker) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = logged.len();
+        logged.retain(|_, name| *name != breaker.name());
+        if logged.len() < before {
+            info!("store {} working again", breaker.name());
         }
     }
 }
@@ -224,38 +248,24 @@ impl<R: Repository> Repository for Resilient<R> {
         self.store.name()
     }
 
-    async fn get(&self, key: &DocumentKey, purpose: Purpose) -> Result<Option<Record>, StoreError> {
-        match purpose {
-            Purpose::Show => self.read("get", || self.store.get(key, purpose)).await,
-            Purpose::Change => self.prepare("get", || self.store.get(key, purpose)).await,
-        }
+    async fn get(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError> {
+        self.retry(self.read("get"), || self.store.get(key))
+            .await
+            .map_err(Failure::of_read)
     }
 
-    fn recall(&self, key: &DocumentKey) -> Option<Record> {
-        self.writes
-            .is_closed()
-            .then(|| self.store.recall(key))
-            .flatten()
-    }
-
-    async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
-        self.read("ids", || self.store.ids(kind)).await
-    }
-
-    async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
-        let all = self
-            .ask("all", &self.reads, Proves::ItServes, LOAD, || {
-                self.store.all(kind)
-            })
-            .await;
-        all.map_err(|failure| match failure {
-            Failure::Rejected(rejected) => StoreError::Unavailable(rejected.reason),
-            Failure::Store(error) => error,
+    async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {
+        self.retry(self.read_for_write("get"), || {
+            self.store.get_for_update(key)
         })
+        .await
+        .map_err(Failure::of_write)
     }
 
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
-        self.read("list", || self.store.list(kind, query)).await
+        self.retry(self.read("list"), || self.store.list(kind, query))
+            .await
+            .map_err(Failure::of_read)
     }
 
     async fn commit(
@@ -263,184 +273,198 @@ impl<R: Repository> Repository for Resilient<R> {
         changes: &[Change],
         operation: &Operation,
     ) -> Result<Commit, StoreError> {
-        let (last, deadline) = (Instant::now() + COMMIT / 2, Instant::now() + COMMIT);
+        let (policy, times) = (self.write(), Times::of(COMMIT_TIMEOUT));
         self.budget.deposit();
-        // What an earlier sending may have done is told by the mark of a later one, or not at all.
-        let unsettled = AtomicU32::new(0);
-        let late = || StoreError::OutcomeUnknown("it did not answer in time".to_owned());
+        // Whether an earlier sending was applied is known from the idempotency record that a later one finds, or not at all.
+        let unknown = AtomicU32::new(0);
         let attempt = || {
             self.attempt(
-                "commit",
-                &self.writes,
-                Proves::ItServes,
-                deadline,
+                policy,
+                times.deadline,
                 self.store.commit(changes, operation),
-                late,
+                commit_timed_out,
             )
         };
-        let committed = attempt
-            .retry(pauses())
+        let may_retry = || times.allow_retry() && self.writes.is_closed();
+        let commit = attempt
+            .retry(backoff())
             .sleep(tokio::time::sleep)
             .when(|failure| match failure {
                 Failure::Store(StoreError::OutcomeUnknown(_)) => {
-                    // To be settled it is sent once more in any case.
-                    let first = unsettled.fetch_add(1, Ordering::Relaxed) == 0;
-                    Instant::now() < last
-                        && self.writes.is_closed()
-                        && (first || self.budget.withdraw())
+                    // It is sent once more in any case, to learn its outcome.
+                    let first = unknown.fetch_add(1, Ordering::Relaxed) == 0;
+                    may_retry() && (first || self.budget.withdraw())
                 }
-                Failure::Store(StoreError::Unavailable(_)) => {
-                    Instant::now() < last && self.writes.is_closed() && self.budget.withdraw()
-                }
+                Failure::Store(StoreError::Unavailable(_)) => may_retry() && self.budget.withdraw(),
                 Failure::Store(_) | Failure::Rejected(_) => false,
             })
-            .notify(|_, _| count_retry("commit"))
+            .notify(|_, _| count_retry(policy.operation))
             .await;
-        committed.map_err(|failure| match Failure::of_a_write(failure) {
-            // The script looks at the mark first, so these prove that no sending before was applied.
+        commit.map_err(|failure| match failure.of_write() {
+            // The script looks for the idempotency record first, so these prove that no earlier sending was applied.
             error @ (StoreError::Conflict
-            | StoreError::Mismatch
+            | StoreError::IdempotencyMismatch
             | StoreError::OutcomeUnknown(_)) => error,
-            error if unsettled.load(Ordering::Relaxed) > 0 => {
+            error if unknown.load(Ordering::Relaxed) > 0 => {
                 StoreError::OutcomeUnknown(error.to_string())
             }
             error => error,
         })
     }
 
-    async fn outcome(&self, operation: &Operation) -> Result<Option<Commit>, StoreError> {
-        self.prepare("outcome", || self.store.outcome(operation))
-            .await
+    async fn find_commit(&self, operation: &Operation) -> Result<Option<Commit>, StoreError> {
+        self.retry(self.read_for_write("outcome"), || {
+            self.store.find_commit(operation)
+        })
+        .await
+        .map_err(Failure::of_write)
     }
 
+    async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
+        self.retry(self.read("audit_entries"), || {
+            self.store.audit_entries(query)
+        })
+        .await
+        .map_err(Failure::of_read)
+    }
+
+    async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
+        self.retry(self.read("audit_stats"), || self.store.audit_stats())
+            .await
+            .map_err(Failure::of_read)
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.retry(self.read("pulse"), || self.store.revision())
+            .await
+            .map_err(Failure::of_read)
+    }
+}
+
+#[async_trait]
+impl<R: HistoryImport> HistoryImport for Resilient<R> {
     async fn import_entries(
         &self,
         entries: &[StoredEntry],
         now: Timestamp,
     ) -> Result<usize, StoreError> {
-        let carried = self
-            .ask("carry", &self.writes, Proves::ItServes, LOAD, || {
-                self.store.import_entries(entries, now)
-            })
-            .await;
-        carried.map_err(Failure::of_a_write)
+        let policy = Policy {
+            operation: "carry",
+            timeout: LOAD_TIMEOUT,
+            ..self.write()
+        };
+        self.retry(policy, || self.store.import_entries(entries, now))
+            .await
+            .map_err(Failure::of_write)
     }
+}
 
-    async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
-        self.read("audit_entries", || self.store.audit_entries(query))
+#[async_trait]
+impl<R: SnapshotSource> SnapshotSource for Resilient<R> {
+    async fn load(&self, kind: Kind) -> Result<Documents, StoreError> {
+        let policy = Policy {
+            timeout: LOAD_TIMEOUT,
+            ..self.read("all")
+        };
+        self.retry(policy, || self.store.load(kind))
+            .await
+            .map_err(Failure::of_read)
+    }
+}
+
+#[async_trait]
+impl<R: ResponseCache> ResponseCache for Resilient<R> {
+    async fn get(&self, path: &ApiPath) -> Result<CachedResponse, StoreError> {
+        self.best_effort("cached", &self.reads, self.store.get(path))
             .await
     }
 
-    async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
-        self.read("audit_stats", || self.store.audit_stats()).await
-    }
-
-    async fn revision(&self) -> Result<Revision, StoreError> {
-        self.read("pulse", || self.store.revision()).await
-    }
-
-    async fn cached(&self, api_path: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
-        self.once("cached", &self.reads, self.store.cached(api_path))
-            .await
-    }
-
-    async fn cache(
+    async fn put(
         &self,
-        api_path: &ApiPath,
+        path: &ApiPath,
         seq: u64,
-        answer: &str,
-        lasting: Duration,
+        response: &str,
+        ttl: Duration,
     ) -> Result<(), StoreError> {
-        self.once(
+        self.best_effort(
             "cache",
             &self.writes,
-            self.store.cache(api_path, seq, answer, lasting),
+            self.store.put(path, seq, response, ttl),
         )
         .await
     }
 }
 
-/// What an answer says of the things that a breaker lets through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proves {
-    /// The store does them.
-    ItServes,
-    /// Nothing: a store that is full answers what is read for a write.
-    Nothing,
-}
-
-/// Why there is no answer.
-enum Failure {
-    /// The breaker is open, so the store was not asked.
-    Rejected(Rejected),
-    /// What the store said.
-    Store(StoreError),
-}
-
 impl Failure {
-    fn of_a_write(self) -> StoreError {
+    fn of_read(self) -> StoreError {
+        match self {
+            Self::Rejected(rejected) => StoreError::Unavailable(rejected.reason),
+            Self::Store(error) => error,
+        }
+    }
+
+    fn of_write(self) -> StoreError {
         match self {
             Self::Rejected(Rejected {
                 reason,
                 retry_after,
-            }) => StoreError::Paused {
-                reason: format!("no writes are sent for the moment, because {reason}"),
-                retry_after,
+            }) => StoreError::ReadOnly {
+                reason: "writes are paused because the store has problems".to_owned(),
+                detail: Some(reason),
+                retry_after: Some(retry_after),
             },
             Self::Store(error) => error,
         }
     }
 }
 
+/// When a call ends, and until when it may be retried.
+#[derive(Clone, Copy)]
+struct Times {
+    last_retry: Instant,
+    deadline: Instant,
+}
+
+impl Times {
+    fn of(timeout: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            // An attempt that begins in the second half might be cut off, and its error would not be known.
+            last_retry: now + timeout / 2,
+            deadline: now + timeout,
+        }
+    }
+
+    fn allow_retry(&self) -> bool {
+        Instant::now() < self.last_retry
+    }
+}
+
+fn read_timed_out() -> StoreError {
+    StoreError::Unavailable(format!("it did not answer in time; {CONNECTION_HINT}"))
+}
+
+fn commit_timed_out() -> StoreError {
+    StoreError::OutcomeUnknown("it did not answer in time".to_owned())
+}
+
 /// Random parts of growing pauses, so that callers do not return in step.
-fn pauses() -> impl BackoffBuilder {
+fn backoff() -> impl BackoffBuilder {
     let growing = ExponentialBuilder::default()
-        .with_min_delay(PAUSE)
+        .with_min_delay(BACKOFF_MIN)
         .with_factor(2.0)
-        .with_max_times(REPETITIONS)
+        .with_max_times(MAX_RETRIES)
         .build();
     growing.map(|pause| pause.mul_f64(fastrand::f64()))
 }
 
+fn record_duration(operation: &'static str, begun: Instant) {
+    metrics::histogram!("portfolio_store_duration_seconds", "operation" => operation)
+        .record(begun.elapsed());
+}
+
 fn count_retry(operation: &'static str) {
     metrics::counter!("portfolio_store_retries_total", "operation" => operation).increment(1);
-}
-
-/// Leave to repeat: each call earns a tenth of a repetition, so that in an outage repeating does not double the load.
-#[derive(Debug)]
-struct Budget {
-    tenths: AtomicI64,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self {
-            tenths: AtomicI64::new(Self::MOST),
-        }
-    }
-}
-
-impl Budget {
-    /// So many tenths may be saved up: a short fault meets many calls at once.
-    const MOST: i64 = 300;
-    const REPETITION: i64 = 10;
-
-    fn deposit(&self) {
-        let _ = self
-            .tenths
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| {
-                (tenths < Self::MOST).then_some(tenths + 1)
-            });
-    }
-
-    fn withdraw(&self) -> bool {
-        let withdrawn = self
-            .tenths
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| {
-                (tenths >= Self::REPETITION).then_some(tenths - Self::REPETITION)
-            });
-        withdrawn.is_ok()
-    }
 }
 
 #[cfg(test)]
@@ -449,16 +473,16 @@ mod tests {
 
     use super::*;
 
-    /// A store of which every so many-th asking fails, and which counts them.
+    /// A store in which every n-th call fails, and which counts them.
     struct Flaky {
         every: usize,
-        asked: AtomicUsize,
+        calls: AtomicUsize,
     }
 
     impl Flaky {
-        fn ask<T: Default>(&self) -> Result<T, StoreError> {
-            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-            if asked.is_multiple_of(self.every) {
+        fn call<T: Default>(&self) -> Result<T, StoreError> {
+            let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+            if calls.is_multiple_of(self.every) {
                 Err(StoreError::Unavailable("it is away".to_owned()))
             } else {
                 Ok(T::default())
@@ -471,79 +495,61 @@ mod tests {
         fn name(&self) -> &'static str {
             "flaky"
         }
-        async fn get(&self, _: &DocumentKey, _: Purpose) -> Result<Option<Record>, StoreError> {
-            self.ask()
+        async fn get(&self, _: &DocumentKey) -> Result<Option<Record>, StoreError> {
+            self.call()
         }
-        fn recall(&self, _: &DocumentKey) -> Option<Record> {
-            None
-        }
-        async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
-            self.ask()
-        }
-        async fn all(&self, _: Kind) -> Result<Documents, StoreError> {
-            self.ask()
+        async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {
+            self.call::<()>()?;
+            Ok(Current::read(key.clone(), None, None::<&str>))
         }
         async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
-            self.ask()
+            self.call()
         }
         async fn commit(&self, _: &[Change], _: &Operation) -> Result<Commit, StoreError> {
             Err(StoreError::Conflict)
         }
-        async fn outcome(&self, _: &Operation) -> Result<Option<Commit>, StoreError> {
-            self.ask()
-        }
-        async fn import_entries(
-            &self,
-            _: &[StoredEntry],
-            _: Timestamp,
-        ) -> Result<usize, StoreError> {
-            self.ask()
+        async fn find_commit(&self, _: &Operation) -> Result<Option<Commit>, StoreError> {
+            self.call()
         }
         async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {
-            self.ask()
+            self.call()
         }
         async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
-            self.ask()
+            self.call()
         }
         async fn revision(&self) -> Result<Revision, StoreError> {
-            self.ask::<()>()?;
+            self.call::<()>()?;
             Ok(Revision {
                 seq: 0,
                 entries: 0,
                 documents: [0; 2],
             })
         }
-        async fn cached(&self, _: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
-            self.ask()
-        }
-        async fn cache(&self, _: &ApiPath, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
-            self.ask()
-        }
     }
 
     fn failing_every(every: usize) -> Resilient<Flaky> {
         Resilient::new(Flaky {
             every,
-            asked: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
         })
     }
 
-    fn asked(store: &Resilient<Flaky>) -> f64 {
-        f64::from(u32::try_from(store.store.asked.load(Ordering::Relaxed)).unwrap())
+    fn calls(store: &Resilient<Flaky>) -> f64 {
+        f64::from(u32::try_from(store.store.calls.load(Ordering::Relaxed)).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fault_now_and_then_is_not_seen_and_costs_less_than_a_tenth() {
+    async fn rare_faults_are_hidden_and_cost_less_than_a_tenth() {
         let store = failing_every(50);
 
         for _ in 0..5000 {
-            store.ids(Kind::ALL[0]).await.unwrap();
+            store.revision().await.unwrap();
         }
 
         assert!(
-            asked(&store) < 5000.0 * 1.1,
-            "{} askings for 5000 calls",
-            asked(&store)
+            calls(&store) < 5000.0 * 1.1,
+            "{} calls of the store for 5000 calls",
+            calls(&store)
         );
     }
 
@@ -551,43 +557,43 @@ mod tests {
     async fn an_outage_does_not_double_the_load() {
         let store = failing_every(1);
 
-        // Calls that come in whenever the breaker lets one through, which is the most that it ever lets through.
+        // A call arrives whenever the breaker permits one, which is the most that it ever permits.
         for _ in 0..1000 {
-            store.ids(Kind::ALL[0]).await.unwrap_err();
+            store.revision().await.unwrap_err();
             tokio::time::advance(Duration::from_secs(1)).await;
         }
 
         assert!(
-            asked(&store) < 2.0 * 1000.0,
-            "{} askings for 1000 calls",
-            asked(&store)
+            calls(&store) < 2.0 * 1000.0,
+            "{} calls of the store for 1000 calls",
+            calls(&store)
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_is_put_off_without_asking_while_the_store_is_away() {
+    async fn a_write_is_rejected_without_a_call_while_the_store_is_away() {
         let store = failing_every(1);
         let key = DocumentKey::new(Kind::ALL[0], "a");
         while !matches!(
-            store.get(&key, Purpose::Change).await,
-            Err(StoreError::Paused { .. })
+            store.get_for_update(&key).await,
+            Err(StoreError::ReadOnly { .. })
         ) {}
-        let before = asked(&store);
+        let before = calls(&store);
 
-        let put_off = store.get(&key, Purpose::Change).await;
+        let rejected = store.get_for_update(&key).await;
 
         assert!(
-            matches!(&put_off, Err(StoreError::Paused { retry_after, .. }) if !retry_after.is_zero()),
-            "{put_off:?}"
+            matches!(&rejected, Err(StoreError::ReadOnly { retry_after: Some(pause), .. }) if !pause.is_zero()),
+            "{rejected:?}"
         );
         assert!(
-            (asked(&store) - before).abs() < f64::EPSILON,
-            "the store was asked"
+            (calls(&store) - before).abs() < f64::EPSILON,
+            "the store was called"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_of_the_callers_making_open_nothing() {
+    async fn conflicts_do_not_open_a_breaker() {
         let store = failing_every(usize::MAX);
 
         for _ in 0..50 {

@@ -1,7 +1,8 @@
-//! A copy of a distant store in this process: it answers lists without reading every document again, and everything that only
-//! reads while the store is away.
+//! A copy of a distant store in this process. It answers lists without reading every document again, and all reads during an
+//! outage.
 //!
-//! The log tells what was written since: its numbers are asked first, and only documents that they name are read again.
+//! The audit log tells what was written since: the store's revision is read first, and then only documents that new entries
+//! name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,49 +14,66 @@ use std::{
 };
 
 use futures::future::try_join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{Purpose, Repository, Revision, StoreError};
+use super::{Documents, Revision, SnapshotSource, StoreError};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record, StoredEntry,
     list::IndexEntry,
 };
 
-/// So many of the newest audit entries are kept.
-const ENTRIES: usize = 1000;
+/// How many of the newest audit entries the snapshot holds.
+const MAX_ENTRIES: usize = 1000;
 /// More writes than these are not followed one by one: everything is read again.
-const FOLLOWED: u64 = 100;
-/// So many entries may come in while the log is read.
-const SLACK: u64 = 10;
-/// Everything is read again after this time and one more second for each 100 kB of it, because some changes leave no trace in the log.
-const LEAST_AGE: Duration = Duration::from_secs(5);
-const BYTES_PER_SECOND: usize = 100_000;
+const MAX_FOLLOWED_WRITES: u64 = 100;
+/// How many more entries than expected are read, because others go on writing.
+const EXTRA_ENTRIES: u64 = 10;
+/// Everything is read again after this time, and one more second for each [`RELOAD_BYTES_PER_SECOND`] of it, because some
+/// changes leave no trace in the log.
+const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+const RELOAD_BYTES_PER_SECOND: usize = 100_000;
+/// How many of the newest entries the statistics show.
+const RECENT_ENTRIES: usize = 10;
 
-/// Keeps the copy of one store.
+/// The first refresh waits this long: the first call goes first.
+const FIRST_REFRESH_DELAY: Duration = Duration::from_millis(250);
+/// How often the snapshot is compared with the store while calls arrive.
+const REFRESH_INTERVAL: Duration = Duration::from_mins(1);
+/// After this many intervals it is compared although no call arrived.
+const IDLE_INTERVALS: u32 = 5;
+/// How soon a failed comparison is repeated.
+const FAILED_REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+/// How soon after a write of ours the snapshot includes it, and how often at most.
+const OWN_WRITE_DELAY: Duration = Duration::from_secs(3);
+
+/// Keeps the snapshot of one store.
 pub struct SnapshotCache {
-    store: Arc<dyn Repository>,
-    copy: Mutex<Option<Snapshot>>,
-    /// Held by whoever asks the store; the others wait for what it brings.
-    asking: tokio::sync::Mutex<()>,
+    store: Arc<dyn SnapshotSource>,
+    snapshot: Mutex<Option<Snapshot>>,
+    /// Single flight: one task asks the store, the others wait for its result.
+    refreshing: tokio::sync::Mutex<()>,
     reloading: AtomicBool,
+    /// Whether a call arrived since the last comparison.
+    used: AtomicBool,
+    /// Whether a refresh after a write of ours is due.
+    own_write_pending: AtomicBool,
 }
 
 /// What the store held when it was last asked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    held: Arc<SnapshotData>,
-    /// When the store last said that nothing had changed.
+    data: Arc<SnapshotData>,
+    /// When the store last confirmed it.
     confirmed: Instant,
 }
 
 #[derive(Debug, Clone)]
 struct SnapshotData {
     revision: Revision,
-    /// The documents: their texts, and what lists need. Parsed, they would take several times as much memory.
-    documents: BTreeMap<DocumentKey, Arc<(String, IndexEntry)>>,
+    documents: BTreeMap<DocumentKey, Arc<SnapshotDocument>>,
     unreadable: Vec<(Kind, String)>,
-    /// Ids in the index whose documents are gone.
+    /// How many ids in the index have no document.
     absent: u64,
     /// Newest first.
     entries: Vec<StoredEntry>,
@@ -64,88 +82,138 @@ struct SnapshotData {
     loaded: Instant,
 }
 
+/// The text of a document, and what lists need of it. Parsed, it would take several times as much memory.
+#[derive(Debug)]
+struct SnapshotDocument {
+    text: String,
+    index: IndexEntry,
+}
+
 impl SnapshotCache {
-    /// A copy of `store` that is still empty.
-    pub(super) fn of(store: Arc<dyn Repository>) -> Self {
+    /// An empty cache of `store`.
+    pub(super) fn new(store: Arc<dyn SnapshotSource>) -> Self {
         Self {
             store,
-            copy: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
+            snapshot: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
             reloading: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            own_write_pending: AtomicBool::new(false),
         }
     }
 
-    /// The last copy, however old; `None` if there was none yet.
+    /// Keeps the snapshot ready for an outage; never ends.
+    pub async fn run_refresh(self: &Arc<Self>) {
+        let mut rounds = 0;
+        sleep(FIRST_REFRESH_DELAY).await;
+        loop {
+            let pause = match self.current().await {
+                Ok(_) => REFRESH_INTERVAL,
+                Err(_) => FAILED_REFRESH_INTERVAL, // the store logged the error
+            };
+            sleep(pause).await;
+            rounds += 1;
+            // Every comparison is billed, and most servers of desktop clients are idle most of the time.
+            while !self.used.swap(false, Ordering::Relaxed)
+                && pause == REFRESH_INTERVAL
+                && rounds % IDLE_INTERVALS != 0
+            {
+                sleep(REFRESH_INTERVAL).await;
+                rounds += 1;
+            }
+        }
+    }
+
+    /// Notes that a call arrived.
+    pub fn note_use(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    /// Refreshes the snapshot soon after a write of ours, so that an outage does not undo the write for readers.
+    pub fn note_write(self: &Arc<Self>) {
+        if self.own_write_pending.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let cache = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(OWN_WRITE_DELAY).await;
+            cache.own_write_pending.store(false, Ordering::Relaxed);
+            let _ = cache.current().await; // the store logged the error
+        });
+    }
+
+    /// The last snapshot, however old; `None` if there was none yet.
     #[must_use]
     pub fn last(&self) -> Option<Snapshot> {
-        self.copy
+        self.snapshot
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// A copy of what the store holds now. What was begun for it is finished, even if the caller has no time to wait.
+    /// A snapshot of what the store holds now. The refresh goes on if the caller has no time to wait.
     pub async fn current(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
-        let (snapshot, asked) = (Arc::clone(self), Instant::now());
-        tokio::spawn(async move { snapshot.since(asked).await })
+        let (cache, asked) = (Arc::clone(self), Instant::now());
+        tokio::spawn(async move { cache.confirmed_since(asked).await })
             .await
-            .unwrap_or_else(|_| Err(StoreError::ended()))
+            .unwrap_or_else(|_| Err(StoreError::panicked()))
     }
 
-    async fn since(self: &Arc<Self>, asked: Instant) -> Result<Snapshot, StoreError> {
-        let _turn = self.asking.lock().await;
+    async fn confirmed_since(self: &Arc<Self>, asked: Instant) -> Result<Snapshot, StoreError> {
+        let _turn = self.refreshing.lock().await;
         let last = self.last();
-        if let Some(copy) = &last
-            && copy.confirmed >= asked
+        if let Some(snapshot) = &last
+            && snapshot.confirmed >= asked
         {
-            return Ok(copy.clone()); // whoever had the turn before asked the store for us too
+            return Ok(snapshot.clone()); // the task before this one asked the store for us too
         }
         let confirmed = Instant::now();
-        // Asked before anything is read: what is written meanwhile shows the next time.
+        // Read before everything else: what is written meanwhile shows the next time.
         let revision = self.store.revision().await?;
-        let held = match &last {
-            Some(copy) if copy.held.revision == revision => Arc::clone(&copy.held),
-            Some(copy) => match self.follow(&copy.held, revision).await? {
-                Some(held) => Arc::new(held),
+        let data = match &last {
+            Some(snapshot) if snapshot.data.revision == revision => Arc::clone(&snapshot.data),
+            Some(snapshot) => match self.follow(&snapshot.data, revision).await? {
+                Some(data) => Arc::new(data),
                 None => Arc::new(self.load(revision).await?),
             },
             None => Arc::new(self.load(revision).await?),
         };
-        if held.is_old() {
+        if data.is_old() {
             self.reload();
         }
-        Ok(self.keep(Snapshot { held, confirmed }))
+        Ok(self.keep(Snapshot { data, confirmed }))
     }
 
-    fn keep(&self, mut copy: Snapshot) -> Snapshot {
-        let mut kept = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
-        // Everything may have been read anew in the meantime.
+    fn keep(&self, mut snapshot: Snapshot) -> Snapshot {
+        let mut kept = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        // Everything may have been read again in the meantime.
         if let Some(other) = kept.as_ref().filter(|other| {
-            other.held.revision == copy.held.revision && other.held.loaded > copy.held.loaded
+            other.data.revision == snapshot.data.revision
+                && other.data.loaded > snapshot.data.loaded
         }) {
-            copy.held = Arc::clone(&other.held);
+            snapshot.data = Arc::clone(&other.data);
         }
-        *kept = Some(copy.clone());
-        copy
+        *kept = Some(snapshot.clone());
+        snapshot
     }
 
-    /// Reads everything again while the copy goes on answering.
+    /// Reads everything again while the snapshot goes on answering.
     fn reload(self: &Arc<Self>) {
         if self.reloading.swap(true, Ordering::AcqRel) {
             return;
         }
-        let snapshot = Arc::clone(self);
+        let cache = Arc::clone(self);
         tokio::spawn(async move {
             let confirmed = Instant::now();
-            let read = async { snapshot.load(snapshot.store.revision().await?).await };
+            let read = async { cache.load(cache.store.revision().await?).await };
             match read.await {
-                Ok(held) => drop(snapshot.keep(Snapshot {
-                    held: Arc::new(held),
-                    confirmed,
-                })),
-                Err(error) => debug!("the saved copy could not be read anew: {error}"),
+                Ok(data) => {
+                    let data = Arc::new(data);
+                    cache.keep(Snapshot { data, confirmed });
+                }
+                Err(error) => debug!("could not reload the snapshot: {error}"),
             }
-            snapshot.reloading.store(false, Ordering::Release);
+            cache.reloading.store(false, Ordering::Release);
         });
     }
 
@@ -153,39 +221,23 @@ impl SnapshotCache {
     async fn load(&self, revision: Revision) -> Result<SnapshotData, StoreError> {
         let loaded = Instant::now();
         let newest = AuditQuery {
-            limit: ENTRIES,
+            limit: MAX_ENTRIES,
             ..AuditQuery::default()
         };
-        let all = try_join_all(Kind::ALL.map(|kind| self.store.all(kind)));
-        let (all, mut page, stats) = tokio::try_join!(
+        let all = try_join_all(Kind::ALL.map(|kind| self.store.load(kind)));
+        let (all, page, stats) = tokio::try_join!(
             all,
             self.store.audit_entries(&newest),
             self.store.audit_stats()
         )?;
         // Thousands of documents take longer to prepare for lists than other calls should wait.
-        let sorted = tokio::task::spawn_blocking(move || {
-            // What was written since the pulse is told by the next one.
-            page.entries
-                .retain(|entry| entry.seq().is_none_or(|seq| seq <= revision.seq));
-            let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
-            for (kind, found) in Kind::ALL.into_iter().zip(all) {
-                documents.extend(found.records.iter().map(kept));
-                unreadable.extend(found.unreadable.into_iter().map(|problem| (kind, problem)));
-            }
-            (documents, unreadable, page.entries)
+        let prepared = tokio::task::spawn_blocking(move || {
+            let mut entries = page.entries;
+            // The next revision tells what was written since this one.
+            entries.retain(|entry| entry.seq().is_none_or(|seq| seq <= revision.seq));
+            SnapshotData::new(revision, all, entries, stats, loaded)
         });
-        let (documents, unreadable, entries) = sorted.await.map_err(|_| StoreError::ended())?;
-        let mut held = SnapshotData {
-            revision,
-            documents,
-            unreadable,
-            absent: 0,
-            entries,
-            stats,
-            loaded,
-        };
-        held.absent = held.indexed().saturating_sub(held.counted());
-        Ok(held)
+        prepared.await.map_err(|_| StoreError::panicked())
     }
 
     /// Reads what was written since `last`; `None` if the log does not tell all of it.
@@ -200,60 +252,34 @@ impl SnapshotCache {
         ) else {
             return Ok(None);
         };
-        if writes > FOLLOWED || added != writes {
+        if writes > MAX_FOLLOWED_WRITES || added != writes {
             return Ok(None); // entries without a number, such as older programs add, need not be the newest ones
         }
-        // Some more, because others go on writing meanwhile; what they write is told by the next pulse.
-        let limit = usize::try_from(writes + SLACK).unwrap_or(ENTRIES);
         let query = AuditQuery {
-            limit,
+            limit: usize::try_from(writes + EXTRA_ENTRIES).unwrap_or(MAX_ENTRIES),
             ..AuditQuery::default()
         };
         let (page, stats) =
             tokio::try_join!(self.store.audit_entries(&query), self.store.audit_stats())?;
-        let told = |entry: &StoredEntry| {
+        let is_new = |entry: &StoredEntry| {
             entry
                 .seq()
                 .is_some_and(|seq| seq > last.revision.seq && seq <= revision.seq)
         };
-        let entries: Vec<StoredEntry> = page.entries.into_iter().filter(told).collect();
+        let entries: Vec<StoredEntry> = page.entries.into_iter().filter(is_new).collect();
         if entries.len() as u64 != writes {
             return Ok(None);
         }
         let changed: BTreeSet<DocumentKey> = entries.iter().filter_map(StoredEntry::key).collect();
-        let records = match try_join_all(
-            changed
-                .iter()
-                .map(async |key| self.store.get(key, Purpose::Show).await),
-        )
-        .await
-        {
-            // It has a place among the documents that cannot be read.
+        let records = try_join_all(changed.iter().map(async |key| self.store.get(key).await)).await;
+        let records = match records {
+            // It belongs to the documents that cannot be read, which `load` explains.
             Err(StoreError::Corrupt { .. }) => return Ok(None),
             records => records?,
         };
-        let mut held = SnapshotData {
-            revision,
-            stats,
-            ..last.clone()
-        };
-        for (key, record) in changed.into_iter().zip(records) {
-            match record {
-                Some(record) => held.documents.extend([kept(&record)]),
-                None => drop(held.documents.remove(&key)),
-            }
-        }
-        held.entries.splice(0..0, entries);
-        held.entries.truncate(ENTRIES);
-        Ok((held.counted() == held.indexed()).then_some(held))
+        let changed = changed.into_iter().zip(records);
+        Ok(last.followed_by(revision, changed, entries, stats))
     }
-}
-
-fn kept(record: &Record) -> (DocumentKey, Arc<(String, IndexEntry)>) {
-    (
-        record.key().clone(),
-        Arc::new((record.text().to_owned(), record.index_entry().clone())),
-    )
 }
 
 impl Snapshot {
@@ -266,25 +292,36 @@ impl Snapshot {
     /// A document; `None` if there was none.
     #[must_use]
     pub fn get(&self, key: &DocumentKey) -> Option<Record> {
-        let kept = self.held.documents.get(key)?;
-        Record::parse(key.clone(), kept.0.clone()).ok()
+        let document = self.data.documents.get(key)?;
+        Record::parse(key.clone(), document.text.clone()).ok()
+    }
+
+    /// The ids of a kind's documents.
+    pub fn ids(&self, kind: Kind) -> impl Iterator<Item = &str> {
+        self.documents(kind).map(|(key, _)| key.id.as_str())
+    }
+
+    fn documents(
+        &self,
+        kind: Kind,
+    ) -> impl Iterator<Item = (&DocumentKey, &Arc<SnapshotDocument>)> {
+        self.data
+            .documents
+            .iter()
+            .filter(move |(key, _)| key.kind == kind)
     }
 
     /// A page of the documents of a kind.
     #[must_use]
     pub fn list(&self, kind: Kind, query: &ListQuery) -> ListPage {
-        let of_kind = self
-            .held
-            .documents
-            .iter()
-            .filter(|(key, _)| key.kind == kind);
-        let (places, total, next) = query.page(of_kind.map(|(_, kept)| &kept.1));
-        let records = places
+        let found = query.page(self.documents(kind).map(|(_, document)| &document.index));
+        let records = found
+            .positions
             .into_iter()
-            .filter_map(|place| self.get(&DocumentKey::new(kind, place.id)))
+            .filter_map(|position| self.get(&DocumentKey::new(kind, position.id)))
             .collect();
         let unreadable = self
-            .held
+            .data
             .unreadable
             .iter()
             .filter(|(of, _)| *of == kind)
@@ -292,25 +329,25 @@ impl Snapshot {
             .collect();
         ListPage {
             records,
-            total,
-            next,
+            total: found.total,
+            next: found.next,
             unreadable,
         }
     }
 
-    /// A page of the log, which ends where the copy does.
+    /// A page of the log, which ends where the snapshot does.
     #[must_use]
     pub fn audit_entries(&self, query: &AuditQuery) -> AuditPage {
-        let entries = &self.held.entries;
-        let begin = query.after.as_ref().map_or(0, |place| {
+        let entries = &self.data.entries;
+        let begin = query.after.as_ref().map_or(0, |position| {
             match entries
                 .iter()
-                .position(|entry| entry.digest() == place.digest)
+                .position(|entry| entry.digest() == position.digest)
             {
                 Some(at) => at + 1,
                 None => entries
                     .iter()
-                    .take_while(|entry| entry.position().score >= place.score)
+                    .take_while(|entry| entry.position().score >= position.score)
                     .count(),
             }
         });
@@ -340,29 +377,90 @@ impl Snapshot {
     #[must_use]
     pub fn audit_stats(&self) -> (AuditStats, Vec<StoredEntry>) {
         (
-            self.held.stats.clone(),
-            self.held.entries.iter().take(10).cloned().collect(),
+            self.data.stats.clone(),
+            self.data
+                .entries
+                .iter()
+                .take(RECENT_ENTRIES)
+                .cloned()
+                .collect(),
         )
     }
 }
 
 impl SnapshotData {
-    fn is_old(&self) -> bool {
-        let seconds = self
-            .documents
-            .values()
-            .map(|kept| kept.0.len())
-            .sum::<usize>()
-            / BYTES_PER_SECOND;
-        self.loaded.elapsed() > LEAST_AGE + Duration::from_secs(seconds as u64)
+    fn new(
+        revision: Revision,
+        all: Vec<Documents>,
+        entries: Vec<StoredEntry>,
+        stats: AuditStats,
+        loaded: Instant,
+    ) -> Self {
+        let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
+        for (kind, found) in Kind::ALL.into_iter().zip(all) {
+            documents.extend(found.records.iter().map(indexed));
+            unreadable.extend(found.unreadable.into_iter().map(|problem| (kind, problem)));
+        }
+        let mut data = Self {
+            revision,
+            documents,
+            unreadable,
+            absent: 0,
+            entries,
+            stats,
+            loaded,
+        };
+        data.absent = data.counted_by_store().saturating_sub(data.counted_here());
+        data
     }
 
-    /// How many documents there are, as the store says, and as they are known here.
-    fn indexed(&self) -> u64 {
+    /// This state and what was written since; `None` if the number of documents is not the store's.
+    fn followed_by(
+        &self,
+        revision: Revision,
+        changed: impl Iterator<Item = (DocumentKey, Option<Record>)>,
+        entries: Vec<StoredEntry>,
+        stats: AuditStats,
+    ) -> Option<Self> {
+        let mut data = Self {
+            revision,
+            stats,
+            ..self.clone()
+        };
+        for (key, record) in changed {
+            match record {
+                Some(record) => data.documents.extend([indexed(&record)]),
+                None => drop(data.documents.remove(&key)),
+            }
+        }
+        data.entries.splice(0..0, entries);
+        data.entries.truncate(MAX_ENTRIES);
+        (data.counted_here() == data.counted_by_store()).then_some(data)
+    }
+
+    fn is_old(&self) -> bool {
+        let bytes: usize = self
+            .documents
+            .values()
+            .map(|document| document.text.len())
+            .sum();
+        let seconds = (bytes / RELOAD_BYTES_PER_SECOND) as u64;
+        self.loaded.elapsed() > MIN_RELOAD_INTERVAL + Duration::from_secs(seconds)
+    }
+
+    fn counted_by_store(&self) -> u64 {
         self.revision.documents.iter().sum()
     }
 
-    fn counted(&self) -> u64 {
+    fn counted_here(&self) -> u64 {
         (self.documents.len() + self.unreadable.len()) as u64 + self.absent
     }
+}
+
+fn indexed(record: &Record) -> (DocumentKey, Arc<SnapshotDocument>) {
+    let document = SnapshotDocument {
+        text: record.text().to_owned(),
+        index: record.index_entry().clone(),
+    };
+    (record.key().clone(), Arc::new(document))
 }

@@ -7,16 +7,17 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params_from_iter};
 use tokio::sync::Semaphore;
+use tracing::warn;
 
-use super::{CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError};
+use super::{Commit, HistoryImport, Repository, Revision, StoreError};
 use crate::domain::{
-    ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
     Operation, Record, StoredEntry, Timestamp,
 };
 
@@ -27,9 +28,9 @@ pub(crate) mod queries;
 
 pub(super) use examination::examine;
 
-use commit::{commit, insert_entry, outcome, resolve_commit};
+use commit::{commit, find_commit, insert_entry, resolve_commit};
 use database::{Database, Problem};
-use queries::{audit_entries, audit_stats, get, list};
+use queries::{audit_entries, audit_stats, latest_entry, list, record};
 
 /// How many read at once.
 const READERS: usize = 8;
@@ -66,12 +67,12 @@ impl SqliteStore {
         self.run(&self.read_turns, move |database| {
             database
                 .read(ask)
-                .map_err(|problem| database.unread(problem))
+                .map_err(|problem| database.read_error(problem))
         })
         .await
     }
 
-    /// Runs `work` on a thread that may block; once it has begun it comes to its end, even if nobody waits for it any more.
+    /// Runs `work` on a thread that may block. Once started it runs to its end, even if the caller has gone.
     async fn run<T, F>(&self, turns: &Arc<Semaphore>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -86,7 +87,11 @@ impl SqliteStore {
             let _turn = turn;
             work(&database)
         });
-        done.await.map_err(|_| StoreError::ended())?
+        let result = done.await.map_err(|_| StoreError::panicked())?;
+        if let Err(error @ (StoreError::Unavailable(_) | StoreError::ReadOnly { .. })) = &result {
+            warn!("{error}");
+        }
+        result
     }
 }
 
@@ -96,47 +101,25 @@ impl Repository for SqliteStore {
         "sqlite"
     }
 
-    async fn get(&self, key: &DocumentKey, purpose: Purpose) -> Result<Option<Record>, StoreError> {
+    async fn get(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError> {
         let key = key.clone();
-        self.read(move |snapshot| get(snapshot, &key, purpose))
+        self.read(move |transaction| record(transaction, &key))
             .await
     }
 
-    fn recall(&self, _: &DocumentKey) -> Option<Record> {
-        None
-    }
-
-    async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
-        self.read(move |snapshot| {
-            let mut statement =
-                snapshot.prepare_cached("SELECT id FROM documents WHERE kind = ? ORDER BY id")?;
-            let ids = statement
-                .query_map([kind.singular()], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
-            Ok(ids)
+    async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {
+        let key = key.clone();
+        self.read(move |transaction| {
+            let record = record(transaction, &key)?;
+            let latest_entry = latest_entry(transaction, &key)?;
+            Ok(Current::read(key, record, latest_entry))
         })
         .await
     }
 
-    async fn all(&self, kind: Kind) -> Result<Documents, StoreError> {
-        let page = self
-            .list(
-                kind,
-                &ListQuery {
-                    limit: usize::MAX,
-                    ..ListQuery::default()
-                },
-            )
-            .await?;
-        Ok(Documents {
-            records: page.records,
-            unreadable: page.unreadable,
-        })
-    }
-
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
         let query = query.clone();
-        self.read(move |snapshot| list(snapshot, kind, &query))
+        self.read(move |transaction| list(transaction, kind, &query))
             .await
     }
 
@@ -156,34 +139,15 @@ impl Repository for SqliteStore {
         .await
     }
 
-    async fn outcome(&self, operation: &Operation) -> Result<Option<Commit>, StoreError> {
+    async fn find_commit(&self, operation: &Operation) -> Result<Option<Commit>, StoreError> {
         let operation = operation.clone();
-        self.read(move |snapshot| outcome(snapshot, &operation))
+        self.read(move |transaction| find_commit(transaction, &operation))
             .await
-    }
-
-    async fn import_entries(
-        &self,
-        entries: &[StoredEntry],
-        now: Timestamp,
-    ) -> Result<usize, StoreError> {
-        let (start, entries) = (Instant::now(), entries.to_vec());
-        self.run(&self.write_turns, move |database| {
-            let written = database.write(start, |transaction| {
-                let mut added = 0;
-                for entry in &entries {
-                    added += insert_entry(transaction, None, entry.import_score(now), entry)?;
-                }
-                Ok(added)
-            });
-            written.map_err(|problem| database.refused(problem))
-        })
-        .await
     }
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
         let query = query.clone();
-        self.read(move |snapshot| audit_entries(snapshot, &query))
+        self.read(move |transaction| audit_entries(transaction, &query))
             .await
     }
 
@@ -191,19 +155,10 @@ impl Repository for SqliteStore {
         self.read(audit_stats).await
     }
 
-    /// The file is as near as a cache would be.
-    async fn cached(&self, _: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
-        Ok(None)
-    }
-
-    async fn cache(&self, _: &ApiPath, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
-        Ok(())
-    }
-
     async fn revision(&self) -> Result<Revision, StoreError> {
-        self.read(|snapshot| {
+        self.read(|transaction| {
             let number = |sql: &str, of: &[&str]| {
-                let number: Option<i64> = snapshot
+                let number: Option<i64> = transaction
                     .prepare_cached(sql)?
                     .query_row(params_from_iter(of), |row| row.get(0))?;
                 Ok::<_, Problem>(
@@ -224,6 +179,28 @@ impl Repository for SqliteStore {
                 entries: number("SELECT count(*) FROM entries", &[])?,
                 documents,
             })
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl HistoryImport for SqliteStore {
+    async fn import_entries(
+        &self,
+        entries: &[StoredEntry],
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let (start, entries) = (Instant::now(), entries.to_vec());
+        self.run(&self.write_turns, move |database| {
+            let written = database.write(start, |transaction| {
+                let mut added = 0;
+                for entry in &entries {
+                    added += insert_entry(transaction, None, entry.import_score(now), entry)?;
+                }
+                Ok(added)
+            });
+            written.map_err(|problem| database.write_error(problem))
         })
         .await
     }
@@ -256,7 +233,8 @@ mod tests {
             entry_id: format!("entry-{id}"),
             now: Timestamp::from_millis(1_700_000_000_000),
         };
-        Change::create(DocumentKey::new(Kind::Project, id), document, write_context)
+        let absent = Current::read(DocumentKey::new(Kind::Project, id), None, None::<&str>);
+        Change::put(&absent, &document, write_context).unwrap()
     }
 
     async fn create(store: &SqliteStore, id: &str) -> Result<Commit, StoreError> {
@@ -274,12 +252,27 @@ mod tests {
         Connection::open(path).unwrap().execute_batch(sql).unwrap();
     }
 
+    async fn list_ids(store: &SqliteStore) -> Result<Vec<String>, StoreError> {
+        let query = ListQuery {
+            limit: usize::MAX,
+            ..ListQuery::default()
+        };
+        let page = store.list(Kind::Project, &query).await?;
+        let mut ids: Vec<String> = page
+            .records
+            .iter()
+            .map(|record| record.key().id.clone())
+            .collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
     async fn ids(store: &SqliteStore) -> Vec<String> {
-        store.ids(Kind::Project).await.unwrap()
+        list_ids(store).await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn stores_that_race_to_make_the_file_make_it_once() {
+    async fn concurrent_first_starts_create_one_file() {
         for _ in 0..10 {
             let (_folder, path) = file();
 
@@ -306,7 +299,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn what_it_makes_is_for_the_owner_alone() {
+    async fn files_and_folders_are_readable_by_their_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
         let (_folder, path) = file();
 
@@ -320,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_not_ours_is_refused_and_left_alone() {
+    async fn a_foreign_file_is_refused_and_left_alone() {
         let (folder, path) = file();
         create(&SqliteStore::new(&path), "a").await.unwrap();
         let newer = folder.path().join("newer.db");
@@ -339,7 +332,7 @@ mod tests {
             let before = fs::read(&path).unwrap();
             let store = SqliteStore::new(&path);
 
-            let read = store.ids(Kind::Project).await.unwrap_err().to_string();
+            let read = list_ids(&store).await.unwrap_err().to_string();
             let written = create(&store, "b").await.unwrap_err().to_string();
 
             for message in [read, written] {
@@ -353,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_where_no_file_can_be_is_named() {
+    async fn an_impossible_path_is_named() {
         let (folder, _) = file();
         fs::write(folder.path().join("a-file"), "").unwrap();
 
@@ -361,10 +354,7 @@ mod tests {
             folder.path().to_owned(),
             folder.path().join("a-file/store.db"),
         ] {
-            let error = SqliteStore::new(&path)
-                .ids(Kind::Project)
-                .await
-                .unwrap_err();
+            let error = list_ids(&SqliteStore::new(&path)).await.unwrap_err();
 
             assert!(
                 matches!(&error, StoreError::Unavailable(said) if said.contains(path.to_str().unwrap())),
@@ -397,12 +387,18 @@ mod tests {
         let error = store.commit(&large, &operation("large")).await.unwrap_err();
 
         assert!(
-            matches!(&error, StoreError::ReadOnly(said) if said.contains("make room")),
+            matches!(&error, StoreError::ReadOnly { reason, .. } if reason.contains("make room")),
             "{error}"
         );
         assert_eq!(ids(&store).await, ["before"]);
         assert_eq!(store.audit_stats().await.unwrap().total, 1);
-        assert!(store.outcome(&operation("large")).await.unwrap().is_none());
+        assert!(
+            store
+                .find_commit(&operation("large"))
+                .await
+                .unwrap()
+                .is_none()
+        );
         assert_eq!(
             store
                 .commit(&large, &operation("large"))
@@ -415,7 +411,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_elsewhere_is_waited_for_and_readers_do_not_notice_it() {
+    async fn a_write_waits_for_other_processes_and_reads_do_not() {
         let (_folder, path) = file();
         let store = SqliteStore::new(&path);
         create(&store, "a").await.unwrap();
@@ -443,7 +439,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_commit_whose_end_failed_is_settled_by_its_mark() {
+    async fn a_failed_commit_is_resolved_by_its_idempotency_record() {
         let (_folder, path) = file();
         let store = SqliteStore::new(&path);
         create(&store, "a").await.unwrap();
@@ -464,7 +460,10 @@ mod tests {
         let unknown = resolve_commit(&store.database, lost(), &operation("b")).unwrap_err();
 
         assert_eq!((there.entries.len(), there.replayed), (1, true));
-        assert!(matches!(not_there, StoreError::ReadOnly(_)), "{not_there}");
+        assert!(
+            matches!(not_there, StoreError::ReadOnly { .. }),
+            "{not_there}"
+        );
         assert!(
             matches!(unknown, StoreError::OutcomeUnknown(_)),
             "{unknown}"
@@ -472,19 +471,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_expired_mark_counts_no_more_and_is_deleted_by_the_next_commit() {
+    async fn expired_idempotency_records_are_ignored_and_deleted() {
         let (_folder, path) = file();
         let store = SqliteStore::new(&path);
         create(&store, "a").await.unwrap();
         let other_request = Operation::once("a", json!("another request"));
         assert!(matches!(
-            store.outcome(&other_request).await,
-            Err(StoreError::Mismatch)
+            store.find_commit(&other_request).await,
+            Err(StoreError::IdempotencyMismatch)
         ));
 
         by_hand(&path, "UPDATE operations SET expires = unixepoch() - 1");
 
-        assert!(store.outcome(&operation("a")).await.unwrap().is_none());
+        assert!(store.find_commit(&operation("a")).await.unwrap().is_none());
         create(&store, "b").await.unwrap();
         let left: i64 = Connection::open(&path)
             .unwrap()
@@ -501,7 +500,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_somebody_wrote_by_hand_is_listed_as_it_is() {
+    async fn manual_edits_are_listed() {
         let (_folder, path) = file();
         let store = SqliteStore::new(&path);
         for id in ["good", "edited", "broken", "bytes"] {
@@ -557,7 +556,7 @@ mod tests {
         );
         let key = DocumentKey::new(Kind::Project, "bytes");
         assert!(matches!(
-            store.get(&key, Purpose::Show).await,
+            store.get(&key).await,
             Err(StoreError::Corrupt { .. })
         ));
     }

@@ -19,9 +19,10 @@ use std::{
 
 use futures::future::{join, join_all, join3};
 use portfolio_mcp::{
+    deadline::Deadline,
     domain::{DocumentKey, Operation, Origin, Source, Version},
     service::{ContentService, Error, Mode as UpdateMode, UpdateRequest, Updated},
-    store::{Location, Purpose, Repository, StoreError, open},
+    store::{self, Location, Repository, StoreError, open},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -45,9 +46,18 @@ const UPDATES: usize = 40;
 /// How often something is cut or killed.
 const ROUNDS: usize = 50;
 
-/// The use cases on a store, as a server process has them.
-fn service_on(repository: Arc<dyn Repository>) -> Arc<ContentService> {
-    Arc::new(ContentService::new(repository, now))
+/// The use cases on a store, as a server process has them, but without a snapshot, whose reads would be counted too.
+fn service_on(store: store::Store) -> Arc<ContentService> {
+    let store = store::Store {
+        snapshot: None,
+        ..store
+    };
+    Arc::new(ContentService::new(store, now))
+}
+
+/// The deadline of a call that begins now.
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(10))
 }
 
 /// A request to give the document `key` a title.
@@ -67,7 +77,7 @@ async fn retitle(
     key: &DocumentKey,
     title: &str,
 ) -> Result<Updated, Error> {
-    service.update(titled(key, title)).await
+    service.update(titled(key, title), soon()).await
 }
 
 fn title_of(task: usize, number: usize) -> String {
@@ -140,27 +150,27 @@ async fn check_tasks(store: &Store, services: &[Arc<ContentService>]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sixteen_tasks_lose_no_update_of_one_document_on_redis() {
     let store = Store::redis();
-    check_tasks(&store, &[service_on(store.another())]).await;
+    check_tasks(&store, &[service_on(store.open())]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sixteen_tasks_lose_no_update_of_one_document_on_sqlite() {
     let store = Store::sqlite();
-    check_tasks(&store, &[service_on(store.another())]).await;
+    check_tasks(&store, &[service_on(store.open())]).await;
 }
 
 /// Services that know nothing of each other do not queue, so they conflict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn four_services_lose_no_update_of_one_document_on_redis() {
     let store = Store::on(&Arc::new(RedisServer::start()), SITE);
-    let services: Vec<_> = (0..4).map(|_| service_on(store.another())).collect();
+    let services: Vec<_> = (0..4).map(|_| service_on(store.open())).collect();
     check_tasks(&store, &services).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn four_services_lose_no_update_of_one_document_on_sqlite() {
     let store = Store::sqlite();
-    let services: Vec<_> = (0..4).map(|_| service_on(store.another())).collect();
+    let services: Vec<_> = (0..4).map(|_| service_on(store.open())).collect();
     check_tasks(&store, &services).await;
 }
 
@@ -230,7 +240,7 @@ impl Line {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
         Self {
-            service: service_on(open(&location).unwrap().repository),
+            service: service_on(open(&location).unwrap()),
             store,
             proxy,
             key,
@@ -254,7 +264,7 @@ struct Burst {
 impl Burst {
     async fn begin() -> Self {
         let store = Store::redis();
-        let (busy, other) = (service_on(store.another()), service_on(store.another()));
+        let (busy, other) = (service_on(store.open()), service_on(store.open()));
         let (key, stop) = (project_key("a"), Arc::new(AtomicBool::new(false)));
         create_sound(&*store.repository, &key).await;
         let mut writers = JoinSet::new();
@@ -300,17 +310,21 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
     };
     for round in 0..ROUNDS {
         let (first, elsewhere) = (format!("first {round}"), format!("elsewhere {round}"));
-        burst.busy.update(result(&first)).await.unwrap();
-        burst.other.update(result(&elsewhere)).await.unwrap();
+        burst.busy.update(result(&first), soon()).await.unwrap();
+        burst
+            .other
+            .update(result(&elsewhere), soon())
+            .await
+            .unwrap();
 
         // It is the same as what is remembered, and a change of what is stored.
-        let changed = burst.busy.update(result(&first)).await.unwrap();
+        let changed = burst.busy.update(result(&first), soon()).await.unwrap();
         assert_eq!(changed.changes[0]["oldValue"], json!(elsewhere));
 
         // A version that is not the remembered one is the stored one, and the other way round.
         let known = burst
             .other
-            .update(result(&elsewhere))
+            .update(result(&elsewhere), soon())
             .await
             .unwrap()
             .version;
@@ -318,16 +332,16 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
             expected_version: Some(version.to_string()),
             ..result("expected")
         };
-        let expected = burst.busy.update(expecting(&known)).await.unwrap();
+        let expected = burst.busy.update(expecting(&known), soon()).await.unwrap();
         let current = burst
             .other
-            .update(result(&elsewhere))
+            .update(result(&elsewhere), soon())
             .await
             .unwrap()
             .version;
         let conflict = burst
             .busy
-            .update(expecting(&expected.version))
+            .update(expecting(&expected.version), soon())
             .await
             .unwrap_err();
         assert!(
@@ -336,8 +350,8 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
         );
 
         // What is remembered would be changed, and what is stored is so already.
-        burst.other.update(result(&first)).await.unwrap();
-        let already = burst.busy.update(result(&first)).await.unwrap();
+        burst.other.update(result(&first), soon()).await.unwrap();
+        let already = burst.busy.update(result(&first), soon()).await.unwrap();
         assert_eq!((already.audit_id, already.changes), (None, json!([])));
     }
 
@@ -454,7 +468,7 @@ async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
     let titles = log.values_of("title");
     let unknown = told
         .iter()
-        .filter(|(_, outcome)| matches!(outcome, Err(Error::Store(StoreError::OutcomeUnknown(_)))))
+        .filter(|(_, outcome)| matches!(outcome, Err(Error::OutcomeUnknown { .. })))
         .count();
     println!(
         "{} cuts under {} updates, {unknown} of unknown outcome",
@@ -465,10 +479,10 @@ async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
         let times = titles.get(title).copied().unwrap_or_default();
         match outcome {
             Ok(updated) => assert_eq!((times, updated.replayed), (1, false), "{title}"),
-            Err(Error::Store(StoreError::OutcomeUnknown(_))) => {
+            Err(Error::OutcomeUnknown { .. }) => {
                 assert!(times <= 1, "{title} was applied {times} times")
             }
-            Err(Error::Store(StoreError::Unavailable(_) | StoreError::Paused { .. })) => {
+            Err(Error::Unavailable { .. } | Error::ReadOnly { .. }) => {
                 assert_eq!(times, 0, "{title}")
             }
             Err(other) => panic!("{title}: {other:?}"),
@@ -503,10 +517,7 @@ async fn a_line_that_is_down_writes_nothing_and_works_when_it_is_back() {
     let refused = retitle(&line.service, &line.key, "meanwhile")
         .await
         .unwrap_err();
-    assert!(
-        matches!(&refused, Error::Store(StoreError::Unavailable(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Error::Unavailable { .. }), "{refused:?}");
 
     line.proxy.set(Mode::Pass).await;
     retitle(&line.service, &line.key, "after").await.unwrap();
@@ -558,7 +569,7 @@ async fn a_server_that_hangs_cannot_be_read_and_can_when_it_goes_on() {
     create_sound(&*store.repository, &key).await;
     store.server().stop();
 
-    let hung = store.repository.get(&key, Purpose::Show).await;
+    let hung = store.repository.get(&key).await;
     assert!(matches!(&hung, Err(StoreError::Unavailable(_))), "{hung:?}");
 
     store.server().cont();
@@ -789,7 +800,7 @@ async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing
     }
 
     for round in 0..10 {
-        let service = service_on(open(&location).unwrap().repository);
+        let service = service_on(open(&location).unwrap());
         let (answered, killed) = (
             Arc::new(AtomicUsize::new(0)),
             Arc::new(AtomicBool::new(false)),
@@ -804,13 +815,9 @@ async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing
                     let title = format!("round {round} write {number} to {}", key.id);
                     match retitle(&service, &key, &title).await {
                         Ok(_) => writes.acknowledged.push(title),
-                        Err(Error::Store(StoreError::OutcomeUnknown(_))) => {
-                            writes.unknown.push(title)
-                        }
+                        Err(Error::OutcomeUnknown { .. }) => writes.unknown.push(title),
                         // Nothing was written, says this answer; the log is asked.
-                        Err(Error::Store(
-                            StoreError::Unavailable(_) | StoreError::Paused { .. },
-                        )) => {}
+                        Err(Error::Unavailable { .. } | Error::ReadOnly { .. }) => {}
                         Err(other) => panic!("{other:?}"),
                     }
                     answered.fetch_add(1, Ordering::SeqCst);

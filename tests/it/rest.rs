@@ -477,12 +477,13 @@ async fn what_other_programs_left_in_the_cache_is_not_shown() {
 #[tokio::test]
 async fn a_reader_that_a_commit_overtook_keeps_nothing() {
     let store = Store::redis();
-    let (reader, key) = (store.another(), project_key("a"));
+    let (cache, key) = (store.open().responses.unwrap(), project_key("a"));
     create_sound(&*store.repository, &key).await;
-    let lasting = Duration::from_mins(1);
+    let ttl = Duration::from_mins(1);
     for api_path in [ApiPath::One(key.clone()), ApiPath::All(Kind::Project)] {
-        let CachedResponse { answer, seq } = reader.cached(&api_path).await.unwrap().unwrap();
-        assert_eq!(answer, None);
+        let CachedResponse { response, seq } = cache.get(&api_path).await.unwrap();
+        let seq = seq.unwrap();
+        assert_eq!(response, None);
 
         // It has read, and pauses; somebody writes; it goes on.
         update(
@@ -491,28 +492,19 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
             json!({ "title": format!("after {seq}") }),
         )
         .await;
-        reader.cache(&api_path, seq, "old", lasting).await.unwrap();
+        cache.put(&api_path, seq, "old", ttl).await.unwrap();
 
-        let now = reader.cached(&api_path).await.unwrap().unwrap();
+        let now = cache.get(&api_path).await.unwrap();
         assert_eq!(
             now,
             CachedResponse {
-                answer: None,
-                seq: seq + 1
+                response: None,
+                seq: Some(seq + 1)
             }
         );
-        reader
-            .cache(&api_path, now.seq, "new", lasting)
-            .await
-            .unwrap();
+        cache.put(&api_path, seq + 1, "new", ttl).await.unwrap();
         assert_eq!(
-            reader
-                .cached(&api_path)
-                .await
-                .unwrap()
-                .unwrap()
-                .answer
-                .as_deref(),
+            cache.get(&api_path).await.unwrap().response.as_deref(),
             Some("new")
         );
 
@@ -523,11 +515,11 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
         )
         .await;
         assert_eq!(
-            reader.cached(&api_path).await.unwrap(),
-            Some(CachedResponse {
-                answer: Some("new".to_owned()),
-                seq: now.seq + 1
-            })
+            cache.get(&api_path).await.unwrap(),
+            CachedResponse {
+                response: Some("new".to_owned()),
+                seq: Some(seq + 2)
+            }
         );
         update(
             &*store.repository,
@@ -535,10 +527,7 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
             json!({ "title": format!("again {seq}") }),
         )
         .await;
-        assert_eq!(
-            reader.cached(&api_path).await.unwrap().unwrap().answer,
-            None
-        );
+        assert_eq!(cache.get(&api_path).await.unwrap().response, None);
     }
     store.assert_sound().await;
 }
@@ -556,31 +545,32 @@ async fn a_read_only_credential_keeps_nothing_and_reads_what_is_kept() {
         key_prefix: String::new(),
     })
     .unwrap()
-    .repository;
+    .responses
+    .unwrap();
     let api_path = ApiPath::One(project_key("a"));
 
     reader
-        .cache(&api_path, 1, "mine", Duration::from_mins(1))
+        .put(&api_path, 1, "mine", Duration::from_mins(1))
         .await
         .unwrap();
     assert_eq!(
-        reader.cached(&api_path).await.unwrap(),
-        Some(CachedResponse {
-            answer: None,
-            seq: 1
-        })
+        reader.get(&api_path).await.unwrap(),
+        CachedResponse {
+            response: None,
+            seq: Some(1)
+        }
     );
-    store
-        .repository
-        .cache(&api_path, 1, "theirs", Duration::from_mins(1))
+    let writer = store.open().responses.unwrap();
+    writer
+        .put(&api_path, 1, "theirs", Duration::from_mins(1))
         .await
         .unwrap();
     assert_eq!(
-        reader.cached(&api_path).await.unwrap(),
-        Some(CachedResponse {
-            answer: Some("theirs".to_owned()),
-            seq: 1
-        })
+        reader.get(&api_path).await.unwrap(),
+        CachedResponse {
+            response: Some("theirs".to_owned()),
+            seq: Some(1)
+        }
     );
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portfolio_mcp::store::{Authority, Location, Purpose, RedisUrl, Repository, StoreError, open};
+use portfolio_mcp::store::{Authority, Location, RedisUrl, Repository, StoreError, open};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use redis::cmd;
 use serde_json::json;
@@ -187,16 +187,14 @@ async fn a_refused_password_or_certificate_is_said_with_what_to_do_and_tried_onc
         let change = change(&*good, &project_key("a"), json!({ "title": "New" })).await;
         let connections = secured.connections();
 
-        let read = store
-            .get(&project_key("a"), Purpose::Show)
-            .await
-            .unwrap_err();
+        let read = store.get(&project_key("a")).await.unwrap_err();
         let written = store.commit(&[change], &once()).await.unwrap_err();
 
         for error in [read, written] {
-            let StoreError::Refused(reason) = &error else {
+            let StoreError::AccessDenied { .. } = &error else {
                 panic!("{url}: {error:?}")
             };
+            let reason = error.to_string();
             assert!(reason.contains(remedy), "{url}: {reason}");
             assert!(
                 !reason.contains(PASSWORD) && !reason.contains("wr0ng"),

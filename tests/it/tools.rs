@@ -1,17 +1,17 @@
 //! Each tool through the protocol: one good call, each refusal, and what surrounds every call.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use portfolio_mcp::{
     clock,
     domain::{
-        ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
+        AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
         Operation, Record, StoredEntry, Timestamp,
     },
     mcp::{ContentServer, stdio},
     service::ContentService,
-    store::{CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError},
+    store::{self, Commit, HistoryImport, Repository, Revision, StoreError},
 };
 use serde_json::{Value, json};
 use tokio::io::{
@@ -34,11 +34,11 @@ struct Client {
 }
 
 impl Client {
-    fn of(repository: Arc<dyn Repository>, read_only: Option<&str>) -> Self {
+    fn of(store: impl Into<store::Store>, read_only: Option<&str>) -> Self {
         let (here, there) = duplex(1 << 20);
         let (input, output) = split(there);
         let server = ContentServer::new(
-            Arc::new(ContentService::new(repository, clock)),
+            Arc::new(ContentService::new(store, clock)),
             Some("owner"),
             read_only,
         );
@@ -113,7 +113,7 @@ fn import(store: &Store, folder: &str) {
 fn stocked() -> (Store, Client) {
     let store = Store::sqlite();
     import(&store, "examples/content");
-    let client = Client::of(store.another(), None);
+    let client = Client::of(store.open(), None);
     (store, client)
 }
 
@@ -580,7 +580,7 @@ async fn an_object_sent_as_a_text_and_absence_sent_as_null_are_understood() {
 async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
     let store = Store::sqlite();
     import(&store, "tests/fixtures/broken");
-    let mut client = Client::of(store.another(), None);
+    let mut client = Client::of(store.open(), None);
 
     for (kind, id) in [
         ("project", "broken-project"),
@@ -674,10 +674,10 @@ async fn no_value_of_a_default_answer_can_be_written_back_by_mistake() {
             .await;
         assert_eq!(updated["success"], true, "{updated}");
     }
-    let log = client.call("get_audit_log", json!({ "limit": 100 })).await;
+    let newest = client.call("get_audit_log", json!({ "limit": 100 })).await;
     let stats = client.call("get_audit_stats", json!({})).await;
 
-    let entries = log["data"]
+    let entries = newest["data"]
         .as_array()
         .unwrap()
         .iter()
@@ -763,7 +763,7 @@ async fn a_read_only_server_hides_the_writing_tools_and_answers_calls_to_them() 
     let store = Store::sqlite();
     import(&store, "examples/content");
     let mut client = Client::of(
-        store.another(),
+        store.open(),
         Some("the server was started with --read-only"),
     );
 
@@ -818,16 +818,10 @@ impl Repository for Faulty {
     fn name(&self) -> &'static str {
         "faulty"
     }
-    async fn get(&self, _: &DocumentKey, _: Purpose) -> Result<Option<Record>, StoreError> {
+    async fn get(&self, _: &DocumentKey) -> Result<Option<Record>, StoreError> {
         self.fail().await
     }
-    fn recall(&self, _: &DocumentKey) -> Option<Record> {
-        None
-    }
-    async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
-        self.fail().await
-    }
-    async fn all(&self, _: Kind) -> Result<Documents, StoreError> {
+    async fn get_for_update(&self, _: &DocumentKey) -> Result<Current, StoreError> {
         self.fail().await
     }
     async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
@@ -836,10 +830,7 @@ impl Repository for Faulty {
     async fn commit(&self, _: &[Change], _: &Operation) -> Result<Commit, StoreError> {
         self.fail().await
     }
-    async fn outcome(&self, _: &Operation) -> Result<Option<Commit>, StoreError> {
-        self.fail().await
-    }
-    async fn import_entries(&self, _: &[StoredEntry], _: Timestamp) -> Result<usize, StoreError> {
+    async fn find_commit(&self, _: &Operation) -> Result<Option<Commit>, StoreError> {
         self.fail().await
     }
     async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {
@@ -851,10 +842,11 @@ impl Repository for Faulty {
     async fn revision(&self) -> Result<Revision, StoreError> {
         self.fail().await
     }
-    async fn cached(&self, _: &ApiPath) -> Result<Option<CachedResponse>, StoreError> {
-        self.fail().await
-    }
-    async fn cache(&self, _: &ApiPath, _: u64, _: &str, _: Duration) -> Result<(), StoreError> {
+}
+
+#[async_trait]
+impl HistoryImport for Faulty {
+    async fn import_entries(&self, _: &[StoredEntry], _: Timestamp) -> Result<usize, StoreError> {
         self.fail().await
     }
 }
@@ -1264,7 +1256,7 @@ async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
             )
             .await;
         }
-        let mut client = Client::of(store.another(), None);
+        let mut client = Client::of(store.open(), None);
 
         for (number, id) in ids.iter().enumerate() {
             let updated = client
@@ -1313,7 +1305,7 @@ async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
 async fn a_reason_is_kept_to_the_byte_and_keys_and_cursors_take_no_controls() {
     for store in [Store::sqlite(), Store::redis()] {
         content::create_sound(&*store.repository, &content::project_key("a")).await;
-        let mut client = Client::of(store.another(), None);
+        let mut client = Client::of(store.open(), None);
         let reason = "why\0\u{1b}[31m\n\u{202e}\u{2028}";
 
         let updated = client

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use crate::domain::{diff::FieldChange, kind::Kind, timestamp::Timestamp, version::Version};
+use crate::domain::{
+    diff::FieldChange, kind::Kind, text::compact_json, timestamp::Timestamp, version::Version,
+};
 
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -34,7 +36,7 @@ impl Action {
     }
 }
 
-/// Through which door a write came.
+/// Which part of the program a write came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -59,7 +61,7 @@ impl Source {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
-    /// The door.
+    /// Which part of the program it came through.
     #[serde(skip)]
     pub source: Source,
     /// What the client calls itself: name/version.
@@ -86,7 +88,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An origin of which nothing but the door is known.
+    /// An origin of which nothing but the source is known.
     #[must_use]
     pub fn new(source: Source) -> Self {
         Self {
@@ -135,7 +137,7 @@ pub struct AuditEntry {
     pub entity_type: Kind,
     /// To which document.
     pub entity_id: String,
-    /// Through which door.
+    /// Which part of the program it came through.
     pub source: Source,
     /// Every difference.
     pub changes: Vec<FieldChange>,
@@ -143,14 +145,44 @@ pub struct AuditEntry {
     pub metadata: EntryMetadata,
 }
 
-/// How a stored entry begins: its number, padded with blanks so that the log's byte order is the order of writing.
-#[must_use]
-fn entry_prefix(seq: u64) -> String {
-    format!("{{\"seq\":{seq:>16},")
+impl AuditEntry {
+    /// The stored text of the entry from its id on: what follows [the prefix](ENTRY_PREFIX_FORMAT).
+    #[must_use]
+    pub fn rest(&self) -> String {
+        let mut text = compact_json(self);
+        text.remove(0); // the brace is in the prefix
+        text
+    }
 }
 
-/// The stored text of an entry, from its number, its time and what [`AuditEntry`] renders to.
+/// How the stored text of an entry begins, in the notation of C's `printf`: its number, padded with blanks so that the
+/// log's order of bytes is the order of writing, then its time.
+///
+/// The commit script is given this format, and [`entry_text`] writes the same. Nothing else knows it.
+pub const ENTRY_PREFIX_FORMAT: &str = r#"{"seq":%16.0f,"timestamp":"%s","#;
+
+/// The length of an entry's prefix together with its id, which tell it from every other entry.
+pub const ENTRY_PREFIX_LEN: usize = r#"{"seq":1234567890123456,"timestamp":"2026-11-22T10:15:30.123Z","id":"00000000-0000-0000-0000-000000000000""#.len();
+
+/// The stored text of an entry, from its number, its time and [its rest](AuditEntry::rest).
 #[must_use]
 pub fn entry_text(seq: u64, timestamp: Timestamp, rest: &str) -> String {
-    format!("{}\"timestamp\":\"{timestamp}\",{rest}", entry_prefix(seq))
+    format!(r#"{{"seq":{seq:>16},"timestamp":"{timestamp}",{rest}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_begins_as_the_format_says() {
+        let timestamp = Timestamp::from_millis(1_771_000_000_123);
+
+        let text = entry_text(42, timestamp, "rest");
+
+        let prefix = ENTRY_PREFIX_FORMAT
+            .replace("%16.0f", &format!("{:>16}", 42))
+            .replace("%s", &timestamp.to_string());
+        assert_eq!(text, format!("{prefix}rest"));
+    }
 }

@@ -6,9 +6,9 @@ use redis::{Value, cmd};
 use tracing::warn;
 
 use super::{
-    CHUNK, RedisStore,
-    error::{plain, unread},
-    reply::{pairs, scored, unwrapped},
+    ReadFrom, RedisStore,
+    error::{describe, read_error},
+    reply::{pairs, scored, unwrap_reply},
 };
 use crate::{
     domain::{
@@ -16,8 +16,12 @@ use crate::{
         audit::{AuditPosition, Category},
         sha256_hex,
     },
-    store::{Purpose, StoreError},
+    store::StoreError,
 };
+
+/// A scan of the log fetches this many entries first, and twice as many each time.
+const FIRST_SCAN_ENTRIES: usize = 100;
+const MAX_SCAN_ENTRIES: usize = 4000;
 
 impl RedisStore {
     pub(super) async fn read_audit_entries(
@@ -38,7 +42,7 @@ impl RedisStore {
             |score, member| {
                 if let Some(after) = query.after.as_ref().filter(|_| !passed) {
                     if score == after.score {
-                        // Everything of that millisecond up to and with the place itself was on earlier pages.
+                        // Everything of that millisecond up to the position itself was on earlier pages.
                         passed = sha256_hex(member.as_bytes()).starts_with(&after.digest);
                         return true;
                     }
@@ -70,15 +74,12 @@ impl RedisStore {
         pipeline
             .cmd("HGETALL")
             .arg(self.keys.internal("unlabelled"));
-        let values = self
-            .read_all(Purpose::Show, &pipeline, 3)
-            .await
-            .map_err(|error| unread(&error))?;
+        let values = self.read_all(ReadFrom::Any, &pipeline).await?;
         let mut values = values
             .into_iter()
-            .map(unwrapped)
+            .map(unwrap_reply)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| unread(&error))?
+            .map_err(|error| read_error(&error))?
             .into_iter();
         let total = match values.next() {
             Some(Value::Int(total)) => u64::try_from(total).unwrap_or_default(),
@@ -92,15 +93,16 @@ impl RedisStore {
         }
     }
 
-    /// Reads the log from the newest entry on, in growing steps, until `visit` has enough; each entry once, whatever is added meanwhile.
+    /// Reads the log from the newest entry on, in growing steps, until `visit` returns false. Visits each entry once, whatever is
+    /// added meanwhile.
     async fn scan(
         &self,
         mut until: Option<i64>,
         since: Option<i64>,
         mut visit: impl FnMut(i64, String) -> bool + Send,
     ) -> Result<(), StoreError> {
-        let mut step = CHUNK;
-        // What was seen of the millisecond that the next step begins with.
+        let mut step = FIRST_SCAN_ENTRIES;
+        // What was visited of the millisecond that the next step begins with.
         let mut seen: HashSet<String> = HashSet::new();
         loop {
             let mut command = cmd("ZRANGE");
@@ -114,11 +116,7 @@ impl RedisStore {
                 .arg(seen.len())
                 .arg(step)
                 .arg("WITHSCORES");
-            let found = scored(
-                self.read(Purpose::Show, &command)
-                    .await
-                    .map_err(|error| unread(&error))?,
-            );
+            let found = scored(self.read(ReadFrom::Any, &command).await?);
             let count = found.len();
             for (member, score) in found {
                 if until != Some(score) {
@@ -132,11 +130,11 @@ impl RedisStore {
             if count < step {
                 return Ok(());
             }
-            step = (step * 2).min(4000);
+            step = (step * 2).min(MAX_SCAN_ENTRIES);
         }
     }
 
-    /// Counts the log entry by entry, and puts the counters right where this server may write.
+    /// Counts the log entry by entry, and corrects the counters if this server may write.
     async fn recount(&self, counters: &HashMap<String, String>) -> Result<AuditStats, StoreError> {
         let mut stats = AuditStats::default();
         self.scan(None, None, |_, member| {
@@ -144,7 +142,7 @@ impl RedisStore {
             true
         })
         .await?;
-        let Some(line) = &self.write else {
+        let Some(connection) = &self.write else {
             return Ok(stats);
         };
         let mut repair = redis::pipe();
@@ -170,10 +168,10 @@ impl RedisStore {
                 .arg(category.member())
                 .arg(unlabelled);
         }
-        if let Err(error) = line.send_all(&repair, repair.len() + 1, 1).await {
+        if let Err(error) = connection.send_all(&repair, repair.len() + 1, 1).await {
             warn!(
-                "the audit counters could not be put right, so the log is counted each time: {}",
-                plain(&error)
+                "could not correct the audit counters, so the whole log is counted each time: {}",
+                describe(&error)
             );
         }
         Ok(stats)

@@ -2,19 +2,20 @@
 -- for each operation.
 --
 -- Redis keeps what a failed script wrote, so everything that can fail comes before the first write: the operation's
--- mark, the types of all keys, the comparison, and the user's permissions. Documents and entries pass through as
+-- idempotency record, the types of all keys, the comparison, and the user's permissions. Documents and entries pass through as
 -- opaque bytes: cjson would turn [] into {} and round numbers.
 --
--- KEYS  1 operation mark   2 audit:entries   3 audit:stats   4 scratch (for the self-test)
+-- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)
 --       then 7 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document
--- ARGV  1 fingerprint   2 seconds that the mark stays   3 milliseconds since 1970, if the server has no clock for scripts   4 n
+-- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
+--       5 how an entry begins, a format for its seq and its time
 --       then 10 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
 --       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
 -- reply one text: 'OK' or 'REPLAY' with milliseconds, seq of the first entry and n; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
-local MARK, ENTRIES, STATS, SCRATCH = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local n = tonumber(ARGV[4])
-local function offsets(i) return 4 + (i - 1) * 7, 4 + (i - 1) * 10 end -- of document i in KEYS and ARGV
+local RECORD, ENTRIES, STATS, SCRATCH = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
+local function offsets(i) return 4 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
 -- As JavaScript's toISOString; days to civil date after Howard Hinnant.
@@ -34,9 +35,9 @@ local function iso(ms)
 end
 
 -- The same operation again?
-local mark = call('GET', MARK)
-if mark then
-  local fingerprint, ms, seq, count = string.match(mark, '^(%x+)|(%d+)|(%d+)|(%d+)$')
+local record = call('GET', RECORD)
+if record then
+  local fingerprint, ms, seq, count = string.match(record, '^(%x+)|(%d+)|(%d+)|(%d+)$')
   if fingerprint ~= ARGV[1] then return 'MISMATCH' end
   return 'REPLAY ' .. ms .. ' ' .. seq .. ' ' .. count
 end
@@ -51,7 +52,7 @@ for i = 1, n do
   local text, latest = call('GET', document), call('GET', KEYS[k + 2])
   local expected, beginning = ARGV[a + 1], ARGV[a + 2]
   if (text or '') ~= expected or (text and expected == '') then return 'CONFLICT' end
-  if expected ~= '' and (beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning) then return 'CONFLICT' end
+  if beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning then return 'CONFLICT' end
   local wanted = {[3] = true, [4] = ARGV[a + 5] == '1', [5] = ARGV[a + 6] == '1'}
   for j = 3, 5 do
     if (call('SISMEMBER', KEYS[k + j], id) == 1) ~= wanted[j] then moves[#moves + 1] = {wanted[j] and 'SADD' or 'SREM', KEYS[k + j], id} end
@@ -65,8 +66,9 @@ local newest = call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES')
 fields[#fields + 1] = 'seq'
 local counted = call('HMGET', STATS, unpack(fields))
 -- A lost counter must not start again at 1: the newest entry has a say, and without a counter the newest one with a number.
+local BEFORE_SEQ = string.match(FORMAT, '^[^%%]*')
 local function numbered(entry)
-  local number = tonumber(string.match(entry or '', '^{"seq":%s*(%d+)'))
+  local number = string.sub(entry or '', 1, #BEFORE_SEQ) == BEFORE_SEQ and tonumber(string.match(entry, '^%s*(%d+)', #BEFORE_SEQ + 1))
   return number and number < 2 ^ 53 and number or nil -- beyond that, one more is the same number
 end
 local counter, found = tonumber(counted[#fields] or nil), numbered(newest[1])
@@ -98,7 +100,7 @@ if redis.acl_check_cmd then
   end
   need('ZADD', ENTRIES, '0', '')
   need('HSET', STATS, 'f', '0')
-  need('SET', MARK, '', 'EX', '1')
+  need('SET', RECORD, '', 'EX', '1')
   for i = 1, n do
     local k = offsets(i)
     if i == 1 then -- in any case: who lacks one is told so with the first write, not with the first that needs it
@@ -138,8 +140,7 @@ local entries = {}
 local zadd = {'ZADD', ENTRIES}
 for i = 1, n do
   local _, a = offsets(i)
-  -- Blanks before the number make the order of bytes the order of writing, and keep it a JSON number.
-  entries[i] = string.format('{"seq":%16.0f,"timestamp":"', seq + i) .. timestamp .. '",' .. ARGV[a + 10]
+  entries[i] = string.format(FORMAT, seq + i, timestamp) .. ARGV[a + 10]
   zadd[#zadd + 1] = score
   zadd[#zadd + 1] = entries[i]
 end
@@ -152,5 +153,5 @@ for i = 1, n do
   call('DEL', KEYS[k + 6], KEYS[k + 7])
 end
 for _, move in ipairs(moves) do call(unpack(move)) end
-call('SET', MARK, ARGV[1] .. '|' .. score .. '|' .. first .. '|' .. ARGV[4], 'EX', ARGV[2])
+call('SET', RECORD, ARGV[1] .. '|' .. score .. '|' .. first .. '|' .. ARGV[4], 'EX', ARGV[2])
 return 'OK ' .. score .. ' ' .. first .. ' ' .. ARGV[4]

@@ -1,21 +1,116 @@
 //! The commit: one call of `commit.lua`, and what its reply means.
 
-use redis::{Cmd, ErrorKind, ServerErrorKind, Value, cmd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 
 use super::{
-    RedisStore,
-    error::{is_distrust, is_reply, plain, refused, unread},
+    ReadFrom, RedisStore,
+    error::{describe, is_reply, is_untrusted_certificate, write_error},
     reply::{array, text},
 };
 use crate::{
-    domain::{Change, Operation, StoredEntry, Timestamp, text::truncate},
-    store::{Commit, Purpose, StoreError},
+    domain::{
+        Change, Operation, StoredEntry, Timestamp,
+        audit::{ENTRY_PREFIX_FORMAT, entry_text},
+        text::truncate,
+    },
+    store::{Commit, StoreError},
 };
 
 /// The whole write, run by Redis.
 pub(super) const SCRIPT: &str = include_str!("commit.lua");
 
+/// How many keys and arguments the script takes, and how many of each for a document.
+const FIXED_KEYS: usize = 4;
+const KEYS_PER_DOCUMENT: usize = 7;
+const FIXED_ARGUMENTS: usize = 5;
+const ARGUMENTS_PER_DOCUMENT: usize = 10;
+
 impl RedisStore {
+    pub(super) async fn run_commit(
+        &self,
+        changes: &[Change],
+        operation: &Operation,
+    ) -> Result<Commit, StoreError> {
+        let rests: Vec<String> = changes.iter().map(|change| change.entry().rest()).collect();
+        let reply = self.send_commit(changes, &rests, operation).await?;
+        let reply = text(reply).unwrap_or_default();
+        match reply.split(' ').collect::<Vec<_>>().as_slice() {
+            ["OK", ms, first, _] => {
+                self.note_write();
+                Ok(self.committed(changes, &rests, ms, first))
+            }
+            ["REPLAY", ms, first, count] => self.replayed(ms, first, count).await,
+            ["CONFLICT"] => Err(StoreError::Conflict),
+            ["MISMATCH"] => Err(StoreError::IdempotencyMismatch),
+            ["NOPERM", command @ ..] => Err(StoreError::read_only(format!(
+                "the server's Redis user may not run `{}`; grant it the permission, or give the server a credential that may write",
+                command.join(" ")
+            ))),
+            _ => Err(StoreError::Failed(
+                "the commit script returned an unexpected reply".to_owned(),
+            )),
+        }
+    }
+
+    /// The entries that the script wrote, and a cache that knows what is stored now.
+    fn committed(&self, changes: &[Change], rests: &[String], ms: &str, first: &str) -> Commit {
+        let timestamp = Timestamp::from_millis(ms.parse().unwrap_or_default());
+        let numbers = first.parse::<u64>().unwrap_or_default()..;
+        let entries = changes.iter().zip(rests).zip(numbers);
+        Commit {
+            entries: entries
+                .map(|((change, rest), seq)| {
+                    let text = entry_text(seq, timestamp, rest);
+                    self.cache.written(change.next().clone(), &text);
+                    StoredEntry::parse(text)
+                })
+                .collect(),
+            replayed: false,
+        }
+    }
+
+    /// What an operation did, if its idempotency record is still there.
+    pub(super) async fn read_commit(
+        &self,
+        operation: &Operation,
+    ) -> Result<Option<Commit>, StoreError> {
+        let mut command = cmd("GET");
+        command.arg(self.keys.idempotency_record(operation));
+        let record = match self.read(ReadFrom::Primary, &command).await? {
+            Value::Nil => return Ok(None),
+            value => text(value).map_err(StoreError::Failed)?,
+        };
+        match record.split('|').collect::<Vec<_>>().as_slice() {
+            [fingerprint, ms, first, count] if *fingerprint == operation.fingerprint() => {
+                self.replayed(ms, first, count).await.map(Some)
+            }
+            _ => Err(StoreError::IdempotencyMismatch),
+        }
+    }
+
+    /// Sends the commit. The idempotency record makes every sending after the first harmless.
+    async fn send_commit(
+        &self,
+        changes: &[Change],
+        rests: &[String],
+        operation: &Operation,
+    ) -> Result<Value, StoreError> {
+        let connection = self.write_connection()?;
+        let _committing = Counted::new(&self.committing);
+        let by_hash =
+            self.commit_command("EVALSHA", self.commit.get_hash(), changes, rests, operation);
+        let mut result = connection.send(&by_hash).await;
+        // Not SCRIPT LOAD and EVALSHA again: behind a proxy of several servers the second may not know what the first loaded.
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+        {
+            let by_text = self.commit_command("EVAL", SCRIPT, changes, rests, operation);
+            result = connection.send(&by_text).await;
+        }
+        result.map_err(|error| commit_error(&error))
+    }
+
     fn commit_command(
         &self,
         name: &str,
@@ -24,21 +119,13 @@ impl RedisStore {
         rests: &[String],
         operation: &Operation,
     ) -> Cmd {
-        let now = changes
-            .first()
-            .map_or(Timestamp::from_millis(0), Change::time);
-        let texts = changes
-            .iter()
-            .map(|change| change.text().len() + change.expected_text().map_or(0, str::len))
-            .sum::<usize>();
-        let bytes = code.len()
-            + texts
-            + rests.iter().map(String::len).sum::<usize>()
-            + 1024 * changes.len();
-        let mut command = Cmd::with_capacity(7 + 17 * changes.len(), bytes);
-        command.arg(name).arg(code).arg(4 + 7 * changes.len());
+        let count = FIXED_KEYS + KEYS_PER_DOCUMENT * changes.len();
+        let arguments = FIXED_ARGUMENTS + ARGUMENTS_PER_DOCUMENT * changes.len();
+        let mut command =
+            Cmd::with_capacity(3 + count + arguments, command_bytes(code, changes, rests));
+        command.arg(name).arg(code).arg(count);
         command
-            .arg(self.keys.mark(operation))
+            .arg(self.keys.idempotency_record(operation))
             .arg(self.keys.entries())
             .arg(self.keys.stats())
             .arg(self.keys.internal("self-test"));
@@ -54,11 +141,15 @@ impl RedisStore {
                 .arg(self.keys.cache(key.kind))
                 .arg(self.keys.cache_of(key));
         }
+        let now = changes
+            .first()
+            .map_or(Timestamp::from_millis(0), Change::time);
         command
             .arg(operation.fingerprint())
-            .arg(operation.seconds())
+            .arg(operation.ttl_seconds())
             .arg(now.millis())
-            .arg(changes.len());
+            .arg(changes.len())
+            .arg(ENTRY_PREFIX_FORMAT);
         for (change, rest) in changes.iter().zip(rests) {
             let entry = change.entry();
             command
@@ -76,85 +167,75 @@ impl RedisStore {
         command
     }
 
-    /// Sends the commit. The operation's mark makes every sending after the first harmless.
-    pub(super) async fn send_commit(
-        &self,
-        changes: &[Change],
-        rests: &[String],
-        operation: &Operation,
-    ) -> Result<Value, StoreError> {
-        let line = self.writing()?;
-        let by_hash =
-            self.commit_command("EVALSHA", self.commit.get_hash(), changes, rests, operation);
-        let mut result = line.send(&by_hash).await;
-        // Not SCRIPT LOAD and again: behind a proxy of several servers the second may not know what the first loaded.
-        if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
-        {
-            let by_text = self.commit_command("EVAL", SCRIPT, changes, rests, operation);
-            result = line.send(&by_text).await;
-        }
-        result.map_err(|error| match refused(&error) {
-            // A connection that was not made has carried nothing; trouble with TLS other than distrust may come in the middle of one.
-            refused @ StoreError::Refused(_) if !error.is_io_error() || is_distrust(&error) => {
-                refused
-            }
-            refused if is_reply(&error) || error.is_connection_refusal() => refused,
-            // Lost, late or garbled: it may have been applied all the same.
-            _ => StoreError::OutcomeUnknown(plain(&error)),
-        })
-    }
-
-    /// The entries of a commit of earlier, by their numbers.
-    async fn entries_at(
-        &self,
-        score: i64,
-        first: u64,
-        count: u64,
-    ) -> Result<Vec<StoredEntry>, StoreError> {
+    /// The outcome of a commit that an earlier sending wrote, from its idempotency record.
+    async fn replayed(&self, ms: &str, first: &str, count: &str) -> Result<Commit, StoreError> {
+        let number = |text: &str| {
+            text.parse::<u64>().map_err(|_| {
+                StoreError::Failed(format!(
+                    "the idempotency record is damaged: `{}`",
+                    truncate(text)
+                ))
+            })
+        };
+        let score = i64::try_from(number(ms)?).unwrap_or(i64::MAX);
+        let first = number(first)?;
+        let numbers = first..first + number(count)?;
         let mut command = cmd("ZRANGE");
         command
             .arg(self.keys.entries())
             .arg(score)
             .arg(score)
             .arg("BYSCORE");
-        let found = array(
-            self.read(Purpose::Change, &command)
-                .await
-                .map_err(|error| unread(&error))?,
-        );
-        let entries: Vec<StoredEntry> = found
+        let entries = array(self.read(ReadFrom::Primary, &command).await?)
             .into_iter()
             .filter_map(|value| text(value).ok())
             .map(StoredEntry::parse)
-            .filter(|entry| {
-                entry
-                    .seq()
-                    .is_some_and(|seq| (first..first + count).contains(&seq))
-            })
+            .filter(|entry| entry.seq().is_some_and(|seq| numbers.contains(&seq)))
             .collect();
-        Ok(entries)
-    }
-
-    pub(super) async fn replayed(
-        &self,
-        ms: &str,
-        first: &str,
-        count: &str,
-    ) -> Result<Commit, StoreError> {
-        let number = |text: &str| {
-            text.parse::<u64>().map_err(|_| {
-                StoreError::Failed(format!(
-                    "the operation's mark is damaged: `{}`",
-                    truncate(text)
-                ))
-            })
-        };
-        let score = i64::try_from(number(ms)?).unwrap_or(i64::MAX);
         Ok(Commit {
-            entries: self
-                .entries_at(score, number(first)?, number(count)?)
-                .await?,
+            entries,
             replayed: true,
         })
+    }
+}
+
+/// About how long the command is, so that it is built without growing.
+fn command_bytes(code: &str, changes: &[Change], rests: &[String]) -> usize {
+    let texts: usize = changes
+        .iter()
+        .map(|change| change.text().len() + change.expected_text().map_or(0, str::len))
+        .sum();
+    let rests: usize = rests.iter().map(String::len).sum();
+    code.len() + texts + rests + 1024 * changes.len()
+}
+
+/// Whether nothing was written, or nobody knows.
+fn commit_error(error: &RedisError) -> StoreError {
+    match write_error(error) {
+        // A connection that was refused has carried nothing. Other TLS errors may happen after the commit was sent.
+        denied @ StoreError::AccessDenied { .. }
+            if !error.is_io_error() || is_untrusted_certificate(error) =>
+        {
+            denied
+        }
+        refused if is_reply(error) || error.is_connection_refusal() => refused,
+        // Lost, late or garbled: the commit may have been applied all the same.
+        _ => StoreError::OutcomeUnknown(describe(error)),
+    }
+}
+
+/// Counts something while it lasts.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,7 +1,7 @@
-//! A connection to Redis that notices when nobody is at the other end any more.
+//! A connection to Redis that is replaced when the other end has fallen silent.
 //!
-//! redis-rs's connection manager makes a new connection when the old one was closed, but it waits for ever on one that fell silent,
-//! as behind a router that forgot it. A few answers in a row that do not come in time end such a connection here.
+//! redis-rs's connection manager reconnects after a connection was closed, but it waits forever on one that fell silent, such
+//! as behind a router that forgot it. Here, a few missing replies in a row end such a connection.
 
 use std::{
     sync::{
@@ -21,18 +21,19 @@ use tracing::debug;
 
 use crate::store::RedisUrl;
 
-/// How long a connection may take to be made: name, TCP, TLS and password.
-pub(crate) const CONNECT: Duration = Duration::from_secs(2);
-/// How long a command may take.
-pub(crate) const RESPONSE: Duration = Duration::from_secs(2);
-/// So many answers in a row that did not come replace the connection.
-const SILENT: u32 = 2;
+/// How long connecting may take: name resolution, TCP, TLS and login.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a reply may take.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// This many missing replies in a row replace the connection.
+const MAX_UNANSWERED: u32 = 2;
 
-/// What callers send at the same time goes out in one piece of about so many bytes: a commit alone is larger than the usual 8 KiB, and
-/// would be a piece, and a system call, of its own. The price: so much is sent although its callers gave up in the meantime.
-const TOGETHER: usize = 128 * 1024;
+/// Commands that are sent at the same time leave in pieces of about this many bytes. A commit alone is larger than the usual
+/// 8 KiB and would be a piece, and a system call, of its own. The price: this much is sent although its callers have given up
+/// in the meantime.
+const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
-/// One connection, shared by all callers, and what it takes to make another.
+/// One connection, shared by all callers, which can be replaced.
 pub(crate) struct Connection {
     client: Client,
     config: ConnectionManagerConfig,
@@ -46,14 +47,14 @@ struct Current {
 }
 
 impl Connection {
-    /// A line that connects when it is first used; has to be called within a tokio runtime.
+    /// A connection that is made on first use. Has to be called within a tokio runtime.
     pub(crate) fn new(client: Client) -> Result<Self, RedisError> {
-        // Repeating is done where it is known what may be repeated.
+        // `Resilient` retries: it knows what may be repeated.
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(RESPONSE))
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_number_of_retries(0)
-            .set_write_backpressure_boundary(TOGETHER);
+            .set_write_backpressure_boundary(WRITE_BUFFER_BYTES);
         let manager = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
         Ok(Self {
             client,
@@ -63,10 +64,10 @@ impl Connection {
         })
     }
 
-    /// What a command answers; what the server refuses is an error like any other.
+    /// The reply to a command. An error that the server sends is an error.
     pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
         let answer = self
-            .ask(|mut manager| async move { manager.send_packed_command(command).await })
+            .call(|mut manager| async move { manager.send_packed_command(command).await })
             .await?;
         match answer {
             Value::ServerError(error) => Err(error.into()),
@@ -74,20 +75,20 @@ impl Connection {
         }
     }
 
-    /// What `count` commands answer, from the one at `offset` on.
+    /// The replies to `count` commands, from the one at `offset` on. Errors that the server sends are replies.
     pub(crate) async fn send_all(
         &self,
         commands: &Pipeline,
         offset: usize,
         count: usize,
     ) -> Result<Vec<Value>, RedisError> {
-        self.ask(|mut manager| async move {
+        self.call(|mut manager| async move {
             manager.send_packed_commands(commands, offset, count).await
         })
         .await
     }
 
-    async fn ask<T, F>(&self, send: impl FnOnce(ConnectionManager) -> F) -> Result<T, RedisError>
+    async fn call<T, F>(&self, send: impl FnOnce(ConnectionManager) -> F) -> Result<T, RedisError>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
@@ -101,22 +102,22 @@ impl Connection {
                 "no answer in time",
             ))
         };
-        let answer = timeout(CONNECT + RESPONSE, send(manager))
+        let answer = timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, send(manager))
             .await
             .unwrap_or_else(|_| Err(late()));
         match &answer {
             Err(error) if error.is_timeout() => {
-                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT
+                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_UNANSWERED
                     && self.replace(number)
                 {
-                    debug!("the connection to Redis fell silent and is replaced");
+                    debug!("replacing the connection to Redis, which fell silent");
                 }
             }
-            // One that was closed is the manager's to replace.
+            // The manager replaces a closed connection.
             Err(error) if error.is_io_error() => {}
             Ok(_) => self.unanswered.store(0, Ordering::Relaxed),
-            // What the server says to a command is an answer, so it was the connection that it refused, such as with a wrong password. The
-            // manager would repeat that for ever, also when it is not true any more.
+            // Not the reply to a command, so the connection itself was refused, such as for a wrong password. The manager would
+            // repeat that error forever, even after the password was corrected.
             Err(_) => {
                 self.replace(number);
             }
@@ -124,13 +125,13 @@ impl Connection {
         answer
     }
 
-    /// Replaces the connection `number`, and says whether; somebody else may have done so already.
+    /// Replaces the connection `number`, unless another call has done so already; returns whether it did.
     fn replace(&self, number: u64) -> bool {
         let mut current = self.lock();
         if current.number != number {
             return false;
         }
-        // The old one goes with its last user.
+        // The old one is closed when its last call has ended.
         let Ok(manager) =
             ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone())
         else {
@@ -150,22 +151,23 @@ impl Connection {
     }
 }
 
+/// A connection to `url`, made on first use, and the client that makes it.
 pub(crate) fn connect(url: &RedisUrl) -> anyhow::Result<(Arc<Connection>, Client)> {
     let client = client(url)?;
     Ok((Arc::new(Connection::new(client.clone())?), client))
 }
 
-/// What connects to `url`.
+/// A client that connects to `url`.
 pub(crate) fn client(url: &RedisUrl) -> anyhow::Result<Client> {
-    // Several may be linked in; the first call decides, and a second one changes nothing.
+    // The first call installs the provider; later ones do nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let info = url.secret().clone().into_connection_info()?;
-    let says_protocol = url
+    let names_protocol = url
         .secret()
         .query_pairs()
         .any(|(name, _)| name == "protocol");
     let settings = info.redis_settings().clone();
-    let settings = if says_protocol {
+    let settings = if names_protocol {
         settings
     } else {
         settings.set_protocol(ProtocolVersion::RESP3)

@@ -7,77 +7,171 @@ use rustls::CertificateError;
 
 use crate::{
     domain::text::sanitize,
-    store::{StoreError, location::REMEDY},
+    store::{StoreError, location::CONNECTION_HINT},
 };
 
-/// When to ask again for a write that the server does not take at the moment.
-const FULL: Duration = Duration::from_secs(3);
-
-/// Whether the server itself said it.
-pub(crate) fn is_reply(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
-}
+/// When to try a write again that the server does not accept at the moment.
+const WRITE_PAUSE: Duration = Duration::from_secs(3);
 
 /// A write that the server refused, before anything was written.
-pub(crate) fn refused(error: &RedisError) -> StoreError {
+pub(crate) fn write_error(error: &RedisError) -> StoreError {
+    if describe(error)
+        .to_lowercase()
+        .contains("capacity quota exceeded")
+    {
+        return paused(
+            "the database has used up its storage quota; make room or raise the plan's limit, then try again",
+            None,
+        );
+    }
     match (error.kind(), error.code()) {
-        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
-            StoreError::ReadOnly(format!("the Redis user may not write: {}; give the server a credential that may", plain(error)))
-        }
-        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
-            paused("this Redis is a read-only replica; give the server the address of the primary".to_owned())
-        }
-        _ if plain(error).to_lowercase().contains("capacity quota exceeded") => {
-            paused("the database has used up its quota of space; make room or raise the plan's limit, then try again".to_owned())
-        }
-        (_, Some("OOM")) => paused("the Redis database is full; make room or enlarge it, then try again".to_owned()),
+        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => StoreError::ReadOnly {
+            reason: "the server's Redis user may not write".to_owned(),
+            detail: Some(format!(
+                "{}; grant it the permission, or give the server a credential that may write",
+                describe(error)
+            )),
+            retry_after: None,
+        },
+        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => paused(
+            "this Redis is a read-only replica",
+            Some("give the server the address of the primary".to_owned()),
+        ),
+        (_, Some("OOM")) => paused(
+            "the Redis database is full; make room or enlarge it, then try again",
+            None,
+        ),
+        (_, Some("MISCONF" | "NOREPLICAS")) => paused(
+            "Redis accepts no writes at the moment",
+            Some(describe(error)),
+        ),
         (_, Some("WRONGTYPE")) => StoreError::Failed(
-            "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; the site's developer has to \
-             rename or delete it"
+            "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; rename or delete it"
                 .to_owned(),
         ),
-        (_, Some("MISCONF" | "NOREPLICAS")) => paused(format!("Redis takes no writes at the moment: {}", plain(error))),
-        _ => unread(error),
+        _ => read_error(error),
+    }
+}
+
+fn paused(reason: &str, detail: Option<String>) -> StoreError {
+    StoreError::ReadOnly {
+        reason: reason.to_owned(),
+        detail,
+        retry_after: Some(WRITE_PAUSE),
     }
 }
 
 /// A read that failed.
-pub(crate) fn unread(error: &RedisError) -> StoreError {
-    if let Some(reason) = not_let_in(error) {
-        return StoreError::Refused(reason);
+pub(crate) fn read_error(error: &RedisError) -> StoreError {
+    if let Some(denied) = access_denied(error) {
+        return denied;
     }
-    // What Upstash says with no code of its own.
-    let said = plain(error).to_lowercase();
-    if said.contains("max requests limit exceeded") {
-        let remedy = "wait for the next period or raise the plan's limit";
-        return StoreError::Refused(format!(
-            "the database's quota of requests is used up; {remedy}"
-        ));
-    }
-    if said.contains("max concurrent connections") || error.code() == Some("BUSY") {
-        return StoreError::Unavailable(plain(error));
+    let text = describe(error);
+    // Upstash sends this without a code of its own.
+    if text.to_lowercase().contains("max concurrent connections") || error.code() == Some("BUSY") {
+        return StoreError::Unavailable(text);
     }
     if is_transient(error)
         || error.is_unrecoverable_error()
         || error.kind() == ErrorKind::InvalidClientConfig
     {
-        return StoreError::Unavailable(format!("{}; {REMEDY}", plain(error)));
+        return StoreError::Unavailable(format!("{text}; {CONNECTION_HINT}"));
     }
-    StoreError::Failed(format!("Redis answered: {}", plain(error)))
+    StoreError::Failed(format!("Redis replied: {text}"))
 }
 
-/// Whether the user may not do that.
-pub(crate) fn is_permission(error: &RedisError) -> bool {
+/// Why Redis refuses this server until somebody acts: its quota, a credential or a certificate.
+fn access_denied(error: &RedisError) -> Option<StoreError> {
+    if describe(error)
+        .to_lowercase()
+        .contains("max requests limit exceeded")
+    {
+        return Some(StoreError::AccessDenied {
+            reason: "the database has used up its quota of requests; wait for the next period or raise the plan's limit"
+                .to_owned(),
+            detail: None,
+        });
+    }
+    if error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS") {
+        return Some(StoreError::AccessDenied {
+            reason: "could not log in to Redis: wrong user name or password".to_owned(),
+            detail: Some(
+                "fix the credentials in the store's address; for a database whose REST token is not its password, set REDIS_URL"
+                    .to_owned(),
+            ),
+        });
+    }
+    if error.code() == Some("NOAUTH") {
+        return Some(StoreError::AccessDenied {
+            reason: "could not log in to Redis: it requires a password, and the store's address has none"
+                .to_owned(),
+            detail: Some("write the address as `redis://USER:PASSWORD@HOST`".to_owned()),
+        });
+    }
+    tls_error(error).map(tls_failure)
+}
+
+fn tls_failure(error: &rustls::Error) -> StoreError {
+    let (reason, detail) = match error {
+        rustls::Error::InvalidCertificate(error) => (
+            "the certificate of Redis is not trusted",
+            certificate_problem(error),
+        ),
+        rustls::Error::InvalidMessage(_) => (
+            "the TLS handshake with Redis failed",
+            "the port does not speak TLS; use `redis://` if that is intended".to_owned(),
+        ),
+        other => (
+            "the TLS handshake with Redis failed",
+            format!(
+                "{other}; the server must accept TLS 1.2 or 1.3 and must not require a client certificate"
+            ),
+        ),
+    };
+    StoreError::AccessDenied {
+        reason: reason.to_owned(),
+        detail: Some(detail),
+    }
+}
+
+fn certificate_problem(error: &CertificateError) -> String {
+    let remedy = match error {
+        // Two authorities may have the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "unknown certificate authority; pass the CA's PEM file with --ca-file (PORTFOLIO_CA_FILE)"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for another host; check that this is the right server, and use the host name in the certificate"
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid at this time; renew it, or correct this machine's clock"
+        }
+        _ => "install a valid certificate on the server",
+    };
+    let text: String = error.to_string().chars().take(200).collect();
+    format!("{remedy} ({text})")
+}
+
+/// Whether the server itself sent this error as its reply.
+pub(crate) fn is_reply(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+/// Whether the Redis user lacks the permission.
+pub(crate) fn is_permission_denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
-/// Whether the server's certificate was refused, which is before anything is sent.
-pub(crate) fn is_distrust(error: &RedisError) -> bool {
+/// Whether the server's certificate was refused, which happens before anything is sent.
+pub(crate) fn is_untrusted_certificate(error: &RedisError) -> bool {
     matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
 }
 
-/// What an error says, in one line and without the values that were sent, which some servers repeat.
-pub(crate) fn plain(error: &RedisError) -> String {
+/// The text of an error, in one line and without the values that were sent, which some servers repeat.
+pub(crate) fn describe(error: &RedisError) -> String {
     let text = error.to_string();
     let line = text
         .lines()
@@ -89,7 +183,7 @@ pub(crate) fn plain(error: &RedisError) -> String {
     sanitize(line).chars().take(200).collect()
 }
 
-/// Whether sending it again may help.
+/// Whether sending the command again may help.
 fn is_transient(error: &RedisError) -> bool {
     let server = [
         ServerErrorKind::BusyLoading,
@@ -103,58 +197,7 @@ fn is_transient(error: &RedisError) -> bool {
             .any(|kind| error.kind() == ErrorKind::Server(*kind))
 }
 
-fn paused(reason: String) -> StoreError {
-    StoreError::Paused {
-        reason,
-        retry_after: FULL,
-    }
-}
-
-/// Why Redis, or its certificate, makes every further attempt useless until somebody has mended something.
-fn not_let_in(error: &RedisError) -> Option<String> {
-    if error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS") {
-        let remedy = "put the right one into the address; for a database whose REST token is not its password, set REDIS_URL";
-        return Some(format!("Redis refuses the user or the password; {remedy}"));
-    }
-    if error.code() == Some("NOAUTH") {
-        return Some("Redis wants a password, and the address has none; write it as `redis://USER:PASSWORD@HOST`".to_owned());
-    }
-    let error = match tls_error(error)? {
-        rustls::Error::InvalidCertificate(error) => error,
-        rustls::Error::InvalidMessage(_) => {
-            return Some(
-                "the port does not answer with TLS; use `redis://` if that is meant".to_owned(),
-            );
-        }
-        other => {
-            return Some(format!(
-                "there is no TLS with Redis: {other}; see that it takes TLS 1.2 or 1.3 without a client's certificate"
-            ));
-        }
-    };
-    let remedy = match error {
-        // Two authorities may have the same name.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "it is signed by nobody who is trusted; pass the PEM file of the authority that signed it as --ca-file (PORTFOLIO_CA_FILE)"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another host; use the host's name that the certificate has, and see that this is the right server"
-        }
-        CertificateError::Expired
-        | CertificateError::ExpiredContext { .. }
-        | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid at this time; renew it, or put this machine's clock right"
-        }
-        _ => "put another one in the server",
-    };
-    let shown: String = error.to_string().chars().take(200).collect();
-    Some(format!(
-        "the certificate of Redis is refused ({shown}): {remedy}"
-    ))
-}
-
-/// What is wrong with TLS; redis-rs wraps it in an IO error, and that in an `Arc`.
+/// The TLS error inside: redis-rs wraps it in an IO error, and that in an `Arc`.
 fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
     let wrapped = std::error::Error::source(error)?
         .downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?;
@@ -167,31 +210,37 @@ fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::redis::reply::unwrapped;
+    use crate::store::redis::reply::unwrap_reply;
 
-    fn said(line: &str) -> RedisError {
+    fn reply_error(line: &str) -> RedisError {
         let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
-        unwrapped(value).unwrap_err()
+        unwrap_reply(value).unwrap_err()
     }
 
-    /// What Upstash says has no code of its own, and each calls for something else.
+    /// Upstash's errors have no code of their own, and each calls for a different reaction.
     #[test]
-    fn a_used_up_quota_and_a_busy_server_are_told_apart() {
-        let quota = said("ERR max requests limit exceeded. Limit: 500000, Usage: 500000");
-        let connections = said("ERR max concurrent connections exceeded");
-        let space = said("ERR DB capacity quota exceeded. Limit: 268435456");
-        let busy = said(
+    fn quota_errors_and_a_busy_server_are_distinguished() {
+        let quota = reply_error("ERR max requests limit exceeded. Limit: 500000, Usage: 500000");
+        let connections = reply_error("ERR max concurrent connections exceeded");
+        let space = reply_error("ERR DB capacity quota exceeded. Limit: 268435456");
+        let busy = reply_error(
             "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
         );
 
         assert!(
-            matches!(unread(&quota), StoreError::Refused(reason) if reason.contains("quota of requests"))
+            matches!(read_error(&quota), StoreError::AccessDenied { reason, .. } if reason.contains("quota of requests"))
         );
-        assert!(matches!(refused(&quota), StoreError::Refused(_)));
-        assert!(matches!(unread(&connections), StoreError::Unavailable(_)));
-        assert!(matches!(unread(&busy), StoreError::Unavailable(_)));
+        assert!(matches!(
+            write_error(&quota),
+            StoreError::AccessDenied { .. }
+        ));
+        assert!(matches!(
+            read_error(&connections),
+            StoreError::Unavailable(_)
+        ));
+        assert!(matches!(read_error(&busy), StoreError::Unavailable(_)));
         assert!(
-            matches!(refused(&space), StoreError::Paused { reason, .. } if reason.contains("quota of space"))
+            matches!(write_error(&space), StoreError::ReadOnly { reason, retry_after: Some(_), .. } if reason.contains("storage quota"))
         );
     }
 }

@@ -15,15 +15,15 @@ use uuid::Uuid;
 
 use super::{
     CHUNK, RedisStore,
-    connection::{CONNECT, RESPONSE, client},
-    error::{is_permission, plain, unread},
+    connection::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, client},
+    error::{describe, is_permission_denied, read_error},
     keys::Keys,
-    reply::{array, kind_of, pairs, scored, text, unwrapped},
+    reply::{array, kind_of, pairs, scored, text, unwrap_reply},
 };
 use crate::{
     domain::{
-        AuditStats, Change, DocumentKey, Kind, Operation, Origin, Record, Source, StoredEntry,
-        Timestamp, WriteContext, text::truncate,
+        AuditStats, Change, Current, DocumentKey, Kind, Operation, Origin, Record, Source,
+        StoredEntry, Timestamp, WriteContext, text::truncate,
     },
     store::{
         RedisUrl, Repository, StoreError,
@@ -72,12 +72,12 @@ impl DiagnosticConnection {
     ) -> Result<Self, StoreError> {
         let client = client(url).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let config = config
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(RESPONSE));
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
         let connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await
-            .map_err(|error| unread(&error))?;
+            .map_err(|error| read_error(&error))?;
         Ok(Self { connection, name })
     }
 
@@ -85,7 +85,7 @@ impl DiagnosticConnection {
         self.connection
             .send_packed_command(command)
             .await
-            .and_then(unwrapped)
+            .and_then(unwrap_reply)
     }
 
     /// An answer for each command of the pipeline, refusals among them.
@@ -99,7 +99,7 @@ impl DiagnosticConnection {
             .connection
             .send_packed_commands(&pipeline, 0, pipeline.len())
             .await?;
-        Ok(answers.into_iter().map(unwrapped).collect())
+        Ok(answers.into_iter().map(unwrap_reply).collect())
     }
 
     /// The median time of a command that every user may run.
@@ -229,7 +229,7 @@ impl Diagnostics<'_> {
         self.findings.push(Finding::problem(
             Fault::Store,
             check,
-            unread(error).to_string(),
+            read_error(error).to_string(),
             remedy,
         ));
     }
@@ -257,7 +257,7 @@ impl Diagnostics<'_> {
                 });
             }
             // What is not permitted is told by the next check.
-            Err(error) if is_permission(&error) => {}
+            Err(error) if is_permission_denied(&error) => {}
             Err(error) => return Err(error),
         }
         Ok(())
@@ -286,7 +286,7 @@ impl Diagnostics<'_> {
         }
         let answers = line.ask_all(&pipeline).await?;
         let refused =
-            |answer: &Result<Value, RedisError>| answer.as_ref().is_err_and(is_permission);
+            |answer: &Result<Value, RedisError>| answer.as_ref().is_err_and(is_permission_denied);
         let missing: Vec<String> = commands
             .iter()
             .zip(&answers)
@@ -372,10 +372,10 @@ impl Diagnostics<'_> {
                     .collect();
                 (missing, "may run all that is needed")
             }
-            Err(error) if is_permission(&error) => (vec!["EVAL".to_owned()], ""),
+            Err(error) if is_permission_denied(&error) => (vec!["EVAL".to_owned()], ""),
             Err(error) if error.is_io_error() => return Err(error),
             Err(error) => {
-                let says = format!("cannot be asked for: {}", plain(&error));
+                let says = format!("cannot be asked for: {}", describe(&error));
                 self.findings
                     .push(Finding::warning(check, says, "`doctor --smoke` tries it"));
                 return Ok(true);
@@ -468,10 +468,11 @@ impl Diagnostics<'_> {
             let prefix = self.keys.internal(&format!("doctor:{}:", Uuid::new_v4()));
             let store = RedisStore::new(Some(url), None, &prefix)
                 .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            let current = Record::parse(DocumentKey::new(kind, "doctor"), "{}".to_owned())
-                .map_err(StoreError::Failed)?;
+            let key = DocumentKey::new(kind, "doctor");
+            let record = Record::parse(key.clone(), "{}".to_owned()).map_err(StoreError::Failed)?;
+            let current = Current::read(key, Some(record), None::<&str>);
             let operation = Operation::once(&Uuid::new_v4().to_string(), json!({}));
-            let change = Change::replace(
+            let change = Change::put(
                 &current,
                 &Map::from_iter([("id".to_owned(), json!("doctor"))]),
                 write_context(&operation, (self.clock)()),
@@ -537,7 +538,7 @@ impl Diagnostics<'_> {
                 )
             }
             Ok(Err(_)) => Finding::ok(check, "not set, which is fine"),
-            Err(error) if is_permission(&error) => {
+            Err(error) if is_permission_denied(&error) => {
                 Finding::ok(check, "not readable by this user, so it was not compared")
             }
             Err(error) if error.is_io_error() => return Err(error),
@@ -720,7 +721,7 @@ impl Diagnostics<'_> {
                     .arg(1000);
                 let answer = match line.ask(&scan).await {
                     Ok(answer) => answer,
-                    Err(error) if is_permission(&error) => {
+                    Err(error) if is_permission_denied(&error) => {
                         let says = "this user may not run SCAN, so documents that no index names were not looked for";
                         self.findings.push(Finding::ok("index", says));
                         return Ok(found);
@@ -776,7 +777,9 @@ impl Diagnostics<'_> {
             let names: Vec<String> = chunk.iter().map(|key| self.keys.document(key)).collect();
             let values = match line.ask(cmd("MGET").arg(&names)).await {
                 Ok(values) => array(values),
-                Err(error) if is_permission(&error) => return Ok((records, unreadable, absent)),
+                Err(error) if is_permission_denied(&error) => {
+                    return Ok((records, unreadable, absent));
+                }
                 Err(error) => return Err(error),
             };
             for ((key, name), value) in chunk.iter().zip(names).zip(values) {

@@ -9,7 +9,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// Joined without `format!`, which takes twice as long: a commit names eleven keys.
-    fn named(&self, parts: &[&str]) -> String {
+    fn join(&self, parts: &[&str]) -> String {
         let mut key = String::with_capacity(100);
         key.push_str(&self.prefix);
         key.extend(parts.iter().copied());
@@ -17,45 +17,45 @@ impl Keys {
     }
 
     pub(crate) fn document(&self, key: &DocumentKey) -> String {
-        self.named(&["data:", key.kind.plural(), ":", &key.id])
+        self.join(&["data:", key.kind.plural(), ":", &key.id])
     }
 
     pub(crate) fn index(&self, name: &str, kind: Kind) -> String {
-        self.named(&["index:", name, ":", kind.plural()])
+        self.join(&["index:", name, ":", kind.plural()])
     }
 
     pub(crate) fn cache(&self, kind: Kind) -> String {
-        self.named(&["cache:api:", kind.plural()])
+        self.join(&["cache:api:", kind.plural()])
     }
 
     pub(crate) fn cache_of(&self, key: &DocumentKey) -> String {
-        self.named(&["cache:api:", key.kind.plural(), ":", &key.id])
+        self.join(&["cache:api:", key.kind.plural(), ":", &key.id])
     }
 
-    pub(crate) fn cached(&self, api_path: &ApiPath) -> String {
-        match api_path {
+    pub(crate) fn cached_response(&self, path: &ApiPath) -> String {
+        match path {
             ApiPath::All(kind) => self.cache(*kind),
             ApiPath::One(key) => self.cache_of(key),
         }
     }
 
     pub(crate) fn entries(&self) -> String {
-        self.named(&["audit:entries"])
+        self.join(&["audit:entries"])
     }
 
     pub(crate) fn stats(&self) -> String {
-        self.named(&["audit:stats"])
+        self.join(&["audit:stats"])
     }
 
     pub(crate) fn internal(&self, name: &str) -> String {
-        self.named(&["internal:", name])
+        self.join(&["internal:", name])
     }
 
     pub(crate) fn latest(&self, key: &DocumentKey) -> String {
-        self.named(&["internal:latest:", key.kind.plural(), ":", &key.id])
+        self.join(&["internal:latest:", key.kind.plural(), ":", &key.id])
     }
 
-    pub(crate) fn mark(&self, operation: &Operation) -> String {
-        self.named(&["internal:operation:", operation.key()])
+    pub(crate) fn idempotency_record(&self, operation: &Operation) -> String {
+        self.join(&["internal:operation:", operation.key()])
     }
 }

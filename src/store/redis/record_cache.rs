@@ -1,73 +1,82 @@
-//! Records that were read before, so that the same bytes are not parsed, hashed and checked again.
+//! Documents that were read or written before, so that the same bytes are not parsed, hashed and checked again.
 //!
-//! What is shown is never stale: the store is asked, and a record is used again only for the very bytes that it was made from. A change may
-//! be tried on a record as it is remembered, because its commit compares.
+//! What is shown is never stale: the store is asked, and a cached record is used only for the very bytes that it was made
+//! from. A change may be tried on the state that this process wrote last, because its commit compares.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::Arc;
 
-use crate::domain::{DocumentKey, Record};
+use quick_cache::{Weighter, sync::Cache};
 
-/// So many bytes of stored text are remembered, entries among them; parsed they take a few times as much memory.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+use crate::domain::{Current, DocumentKey, Record};
 
-/// The records that were read last, roughly.
-#[derive(Default)]
-pub(super) struct RecordCache(Mutex<Remembered>);
+/// The bytes of stored text that are cached, entries included. Parsed, they take a few times as much memory.
+const MAX_BYTES: u64 = 8 * 1024 * 1024;
+/// An estimate of the number of documents in these bytes.
+const ESTIMATED_DOCUMENTS: usize = 2048;
 
-#[derive(Default)]
-struct Remembered {
-    records: HashMap<DocumentKey, Record>,
-    bytes: usize,
+/// A cache of records, and of the newest entries of those that were written here.
+pub(super) struct RecordCache(Cache<DocumentKey, Cached, TextLength>);
+
+#[derive(Clone)]
+struct Cached {
+    record: Record,
+    /// The entry of our own write, until a change was tried on it.
+    latest_entry: Option<Arc<str>>,
+}
+
+#[derive(Clone)]
+struct TextLength;
+
+impl Weighter<DocumentKey, Cached> for TextLength {
+    fn weight(&self, _: &DocumentKey, cached: &Cached) -> u64 {
+        let entry = cached.latest_entry.as_deref().map_or(0, str::len);
+        (cached.record.text().len() + entry).max(1) as u64
+    }
+}
+
+impl Default for RecordCache {
+    fn default() -> Self {
+        Self(Cache::with_weighter(
+            ESTIMATED_DOCUMENTS,
+            MAX_BYTES,
+            TextLength,
+        ))
+    }
 }
 
 impl RecordCache {
     /// The record of `text`, stored at `key`.
-    pub(super) fn record(&self, key: DocumentKey, text: String) -> Result<Record, String> {
-        if let Some(known) = self.lock().records.get(&key)
-            && known.text() == text
+    pub(super) fn parse(&self, key: DocumentKey, text: String) -> Result<Record, String> {
+        if let Some(cached) = self.0.get(&key)
+            && cached.record.text() == text
         {
-            return Ok(known.clone());
+            return Ok(cached.record);
         }
-        let record = Record::parse(key, text)?;
-        self.remember(record.clone());
+        let record = Record::parse(key.clone(), text)?;
+        self.insert(key, record.clone(), None);
         Ok(record)
     }
 
-    /// What was last written at `key`, with its audit entry, if nothing else was read there since.
-    pub(super) fn recall(&self, key: &DocumentKey) -> Option<Record> {
-        self.lock()
-            .records
-            .get(key)
-            .filter(|record| record.latest_entry().is_some())
-            .cloned()
+    /// Remembers what was written, with its audit entry.
+    pub(super) fn written(&self, record: Record, latest_entry: &str) {
+        self.insert(record.key().clone(), record, Some(latest_entry.into()));
     }
 
-    /// Keeps a record for the next time its text is read.
-    pub(super) fn remember(&self, record: Record) {
-        let mut remembered = self.lock();
-        remembered.bytes += size(&record);
-        if let Some(old) = remembered.records.insert(record.key().clone(), record) {
-            remembered.bytes -= size(&old);
-        }
-        while remembered.bytes > MOST_BYTES {
-            // Whichever comes first: a list reads all documents in turn, so the oldest would be the next one needed.
-            let Some(key) = remembered.records.keys().next().cloned() else {
-                return;
-            };
-            if let Some(forgotten) = remembered.records.remove(&key) {
-                remembered.bytes -= size(&forgotten);
-            }
-        }
+    /// The state that was last written at `key`, if nothing else was read there since; once for each write.
+    pub(super) fn take_written(&self, key: &DocumentKey) -> Option<Current> {
+        let cached = self.0.get(key)?;
+        let latest_entry = cached.latest_entry?;
+        self.insert(key.clone(), cached.record.clone(), None);
+        Some(Current::remembered(cached.record, latest_entry))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn insert(&self, key: DocumentKey, record: Record, latest_entry: Option<Arc<str>>) {
+        self.0.insert(
+            key,
+            Cached {
+                record,
+                latest_entry,
+            },
+        );
     }
-}
-
-fn size(record: &Record) -> usize {
-    record.text().len() + record.latest_entry().map_or(0, str::len)
 }

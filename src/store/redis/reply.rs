@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use redis::{RedisError, Value};
 
-pub(crate) fn unwrapped(value: Value) -> Result<Value, RedisError> {
+pub(crate) fn unwrap_reply(value: Value) -> Result<Value, RedisError> {
     match value {
         Value::ServerError(error) => Err(error.into()),
         value => Ok(value),

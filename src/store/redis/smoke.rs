@@ -18,18 +18,18 @@ use uuid::Uuid;
 
 use super::{
     RedisStore,
-    error::{is_permission, plain, unread},
+    error::{describe, is_permission_denied, read_error},
     examination::{DiagnosticConnection, described, literal, write_context},
     keys::Keys,
     reply::{array, kind_of, text},
 };
 use crate::{
     domain::{
-        AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Record, StoredEntry,
+        AuditQuery, Change, Current, DocumentKey, Kind, ListQuery, Operation, Record, StoredEntry,
         Timestamp, text::truncate,
     },
     store::{
-        Commit, Purpose, RedisUrl, Repository, StoreError,
+        Commit, RedisUrl, Repository, StoreError,
         examination::{Fault, Finding, Verdict},
         resilient::Resilient,
     },
@@ -143,7 +143,7 @@ impl SmokeTest<'_> {
         if let Err(error) = self.tries(&mut line, pushes).await {
             self.fails(
                 "smoke: connection",
-                unread(&error).to_string(),
+                read_error(&error).to_string(),
                 "the rest was not tried; run it again when the line is better",
             );
             return;
@@ -189,7 +189,7 @@ impl SmokeTest<'_> {
             .await
         {
             Err(error) if error.is_io_error() => return Err(error),
-            Err(error) => plain(&error),
+            Err(error) => describe(&error),
             Ok(value) => {
                 let parts = array(value)
                     .into_iter()
@@ -227,7 +227,7 @@ impl SmokeTest<'_> {
             }
             Ok(other) => format!("a {}", kind_of(&other)),
             Err(error) if error.is_io_error() => return Err(error),
-            Err(error) => plain(&error),
+            Err(error) => describe(&error),
         };
         if protocol == "3" {
             self.findings.push(Finding::ok(check, "RESP3 is spoken"));
@@ -318,7 +318,7 @@ impl SmokeTest<'_> {
         if let Err(error) = subscribed {
             self.findings.push(Finding::warning(
                 "smoke: push",
-                format!("SUBSCRIBE is refused: {}", plain(&error)),
+                format!("SUBSCRIBE is refused: {}", describe(&error)),
                 consequence,
             ));
             return Ok(());
@@ -336,7 +336,7 @@ impl SmokeTest<'_> {
             self.findings
                 .push(Finding::ok("smoke: PUBLISH in a script", "as expected"));
         } else {
-            let says = published.map_or_else(|error| plain(&error), |value| described(&value));
+            let says = published.map_or_else(|error| describe(&error), |value| described(&value));
             self.findings.push(Finding::warning(
                 "smoke: PUBLISH in a script",
                 format!("is refused: {says}"),
@@ -387,7 +387,7 @@ impl SmokeTest<'_> {
             Err(error) if error.is_io_error() => return Err(error),
             Err(error) => {
                 let consequence = "the whole script is then sent, which makes a write a round trip longer and changes nothing else";
-                Finding::warning(check, plain(&error), consequence)
+                Finding::warning(check, describe(&error), consequence)
             }
         });
         Ok(())
@@ -439,19 +439,21 @@ impl SmokeTest<'_> {
             ])
         };
         let [first, second, third] = operations(self.prefix, 1);
-        let read = async || -> Result<Record, String> {
-            store
-                .get(&key, Purpose::Change)
-                .await
-                .map_err(said("read"))?
-                .ok_or_else(|| "read: the written document is not there".to_owned())
+        let read = async || -> Result<Current, String> {
+            let current = store.get_for_update(&key).await.map_err(said("read"))?;
+            match current.record() {
+                Some(_) => Ok(current),
+                None => Err("read: the written document is not there".to_owned()),
+            }
         };
 
-        let creation = Change::create(
-            key.clone(),
-            document("draft"),
+        let absent = store.get_for_update(&key).await.map_err(said("read"))?;
+        let creation = Change::put(
+            &absent,
+            &document("draft"),
             write_context(&first, (self.clock)()),
-        );
+        )
+        .ok_or("create: the document is there already")?;
         expect(
             "create",
             &store
@@ -463,7 +465,7 @@ impl SmokeTest<'_> {
         )?;
         let drafted = read().await?;
         let update = |operation: &Operation| {
-            let change = Change::replace(
+            let change = Change::put(
                 &drafted,
                 &document("published"),
                 write_context(operation, (self.clock)()),
@@ -471,7 +473,7 @@ impl SmokeTest<'_> {
             change.ok_or_else(|| {
                 format!(
                     "read: expected the document that was written, found `{}`",
-                    truncate(drafted.text())
+                    truncate(drafted.record().map_or("", Record::text))
                 )
             })
         };
@@ -483,7 +485,7 @@ impl SmokeTest<'_> {
             .map_err(said("update"))?;
         let took = start.elapsed();
         expect("update", &updated, 2, false)?;
-        if read().await?.text() != change.text() {
+        if read().await?.record().map(Record::text) != Some(change.text()) {
             return Err("read: expected the document that was written, byte for byte".to_owned());
         }
         match store.commit(&[update(&third)?], &third).await {
@@ -502,7 +504,7 @@ impl SmokeTest<'_> {
         expect("replay", &replayed, 2, true)?;
         let [_, other, _] = operations(self.prefix, 2);
         match store.commit(&[change], &other).await {
-            Err(StoreError::Mismatch) => {}
+            Err(StoreError::IdempotencyMismatch) => {}
             other => {
                 return Err(format!(
                     "idempotency: another request under a used key was not refused, but {}",
@@ -606,10 +608,10 @@ impl SmokeTest<'_> {
             .ask(cmd("SET").arg(&key).arg("x").arg("EX").arg(SECONDS))
             .await;
         self.findings.push(match written {
-            Err(error) if is_permission(&error) => Finding::ok(check, "may not write"),
+            Err(error) if is_permission_denied(&error) => Finding::ok(check, "may not write"),
             Err(error) => Finding::warning(
                 check,
-                format!("a write is refused with `{}`", plain(&error)),
+                format!("a write is refused with `{}`", describe(&error)),
                 "nothing; it should be NOPERM",
             ),
             Ok(_) => Finding::warning(
@@ -626,7 +628,7 @@ impl SmokeTest<'_> {
         self.findings.push(match line.ask(cmd("GET").arg(self.key("nothing"))).await {
             Ok(_) => Finding::ok(check, format!("is still open after {} s", idle.as_secs())),
             Err(error) => {
-                let says = format!("was closed within {} s: {}", idle.as_secs(), plain(&error));
+                let says = format!("was closed within {} s: {}", idle.as_secs(), describe(&error));
                 Finding::warning(check, says, "the server connects again by itself, and the first call after a pause is a little slower")
             }
         });
@@ -690,15 +692,19 @@ async fn delete(line: &mut DiagnosticConnection, prefix: &str) -> Result<usize, 
     // By name first: where reads come from a replica, looking finds only what has reached it.
     line.ask(cmd("DEL").arg(written(prefix)))
         .await
-        .map_err(|error| plain(&error))?;
-    let unexpected = found(line, prefix).await.map_err(|error| plain(&error))?;
+        .map_err(|error| describe(&error))?;
+    let unexpected = found(line, prefix)
+        .await
+        .map_err(|error| describe(&error))?;
     if unexpected.is_empty() {
         return Ok(0);
     }
     line.ask(cmd("DEL").arg(&unexpected))
         .await
-        .map_err(|error| plain(&error))?;
-    let left = found(line, prefix).await.map_err(|error| plain(&error))?;
+        .map_err(|error| describe(&error))?;
+    let left = found(line, prefix)
+        .await
+        .map_err(|error| describe(&error))?;
     if left.is_empty() {
         Ok(unexpected.len())
     } else {
@@ -738,7 +744,7 @@ fn written(prefix: &str) -> Vec<String> {
     written.extend(
         operations(prefix, 1)
             .iter()
-            .map(|operation| keys.mark(operation)),
+            .map(|operation| keys.idempotency_record(operation)),
     );
     written.extend(["script", "reader"].map(|name| format!("{prefix}{name}")));
     written

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
 use super::{
-    database::{Database, Problem, plain},
+    database::{Database, Problem, describe},
     queries::{latest_entry, stored},
 };
 use crate::{
@@ -21,7 +21,7 @@ pub(super) fn commit(
     changes: &[Change],
     operation: &Operation,
 ) -> Result<Commit, Problem> {
-    if let Some(committed) = outcome(transaction, operation)? {
+    if let Some(committed) = find_commit(transaction, operation)? {
         return Ok(committed);
     }
     let newest_score: Option<i64> = transaction
@@ -49,7 +49,7 @@ pub(super) fn commit(
         let entry = StoredEntry::parse(entry_text(
             seq,
             Timestamp::from_millis(score),
-            &change.entry_rest(),
+            &change.entry().rest(),
         ));
         insert_entry(transaction, Some(seq), score, &entry)?;
         committed.entries.push(entry);
@@ -58,36 +58,36 @@ pub(super) fn commit(
     transaction
         .prepare_cached("DELETE FROM operations WHERE expires <= unixepoch()")?
         .execute([])?;
-    let mark = "REPLACE INTO operations (key, fingerprint, first, last, expires) VALUES (?, ?, ?, ?, unixepoch() + ?)";
+    let record = "REPLACE INTO operations (key, fingerprint, first, last, expires) VALUES (?, ?, ?, ?, unixepoch() + ?)";
     let first = integer(before + 1);
     let last = integer(before) + i64::try_from(changes.len()).unwrap_or_default();
-    transaction.prepare_cached(mark)?.execute(params![
+    transaction.prepare_cached(record)?.execute(params![
         operation.key(),
         operation.fingerprint(),
         first,
         last,
-        operation.seconds()
+        operation.ttl_seconds()
     ])?;
     Ok(committed)
 }
 
-/// What an operation did that was committed before, and whose mark has not expired.
-pub(super) fn outcome(
+/// What an operation did that was committed before, and whose record has not expired.
+pub(super) fn find_commit(
     connection: &Connection,
     operation: &Operation,
 ) -> Result<Option<Commit>, Problem> {
-    let mark =
+    let record =
         "SELECT fingerprint, first, last FROM operations WHERE key = ? AND expires > unixepoch()";
-    let mark = connection
-        .prepare_cached(mark)?
+    let record = connection
+        .prepare_cached(record)?
         .query_row([operation.key()], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         });
-    let Some((fingerprint, first, last)): Option<(String, i64, i64)> = mark.optional()? else {
+    let Some((fingerprint, first, last)): Option<(String, i64, i64)> = record.optional()? else {
         return Ok(None);
     };
     if fingerprint != operation.fingerprint() {
-        return Err(StoreError::Mismatch.into());
+        return Err(StoreError::IdempotencyMismatch.into());
     }
     let mut statement = connection
         .prepare_cached("SELECT text FROM entries WHERE seq BETWEEN ? AND ? ORDER BY seq")?;
@@ -107,29 +107,32 @@ pub(super) fn resolve_commit(
     operation: &Operation,
 ) -> Result<Commit, StoreError> {
     let Problem::Commit(error) = &problem else {
-        return Err(database.refused(problem));
+        return Err(database.write_error(problem));
     };
     // The transaction may have reached the disk or not. Its idempotency record tells, read through a fresh connection.
-    match database.open().and_then(|fresh| outcome(&fresh, operation)) {
+    match database
+        .open()
+        .and_then(|fresh| find_commit(&fresh, operation))
+    {
         // Whose it is, the caller sees by the entries' ids.
         Ok(Some(commit)) => Ok(commit),
-        Ok(None) => Err(database.refused(problem)),
-        Err(_) => Err(StoreError::OutcomeUnknown(plain(error))),
+        Ok(None) => Err(database.write_error(problem)),
+        Err(_) => Err(StoreError::OutcomeUnknown(describe(error))),
     }
 }
 
-/// A conflict, if what is stored is not what the change was made from, or has come to be it again meanwhile.
+/// Fails with a conflict if the stored document or its newest entry is not the one that the change was made from. The
+/// entry is compared too, because the document may have changed and changed back meanwhile.
 fn check_unchanged(transaction: &Connection, change: &Change) -> Result<(), Problem> {
     let unchanged =
         stored(transaction, change.key())?.as_deref() == change.expected_text().map(str::as_bytes);
-    let explained = change.expected_text().is_none()
-        || match (
-            latest_entry(transaction, change.key())?,
-            change.expected_entry_prefix(),
-        ) {
-            (Some(entry), Some(prefix)) => entry.starts_with(prefix),
-            (entry, prefix) => entry.is_none() && prefix.is_none(),
-        };
+    let explained = match (
+        latest_entry(transaction, change.key())?,
+        change.expected_entry_prefix(),
+    ) {
+        (Some(entry), Some(prefix)) => entry.starts_with(prefix),
+        (entry, prefix) => entry.is_none() && prefix.is_none(),
+    };
     if unchanged && explained {
         Ok(())
     } else {
@@ -138,16 +141,16 @@ fn check_unchanged(transaction: &Connection, change: &Change) -> Result<(), Prob
 }
 
 fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Result<usize> {
-    let (key, listing) = (change.key(), change.next().index_entry());
+    let (key, index) = (change.key(), change.next().index_entry());
     let sql = "REPLACE INTO documents (kind, id, listed, status, featured, updated, tags, searched, text) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?)";
     transaction.prepare_cached(sql)?.execute(params![
         key.kind.singular(),
         key.id,
-        listing.status,
-        listing.featured,
-        listing.updated.map(Timestamp::micros),
-        json!(listing.tags).to_string(),
-        listing.text,
+        index.status,
+        index.featured,
+        index.updated.map(Timestamp::micros),
+        json!(index.tags).to_string(),
+        index.search_text,
         change.text(),
     ])
 }

@@ -9,19 +9,18 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
-use tracing::warn;
 
 use crate::store::StoreError;
 
-/// How long a call waits for other writers, in this process and in others: half of the time that it has.
+/// How long a call waits for other writers, in this process and in others: half of its time.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// `pmcp`, which tells our files from other programs'.
+/// `pmcp`, which marks our files.
 const APPLICATION: i64 = 0x706d_6370;
 pub(crate) const SCHEMA_VERSION: i64 = 1;
 
-/// The tables; SQLite keeps the comments for whoever looks at the file.
+/// The tables. SQLite keeps the comments, for people who look at the file.
 ///
-/// Commits replace rows and never update one, so an UPDATE is somebody editing the file by hand.
+/// Commits replace rows and never update one, so an UPDATE is a manual edit.
 const SCHEMA: &str = "
 CREATE TABLE documents (
   kind TEXT NOT NULL, id TEXT NOT NULL,
@@ -58,7 +57,7 @@ CREATE INDEX operations_by_expires ON operations (expires);
 
 /// The file, and the connections to it that nobody uses at the moment.
 ///
-/// A connection that met a problem is not used again; closing it undoes what it had begun.
+/// A connection that met an error is not used again; closing it rolls back what it had begun.
 pub(crate) struct Database {
     pub(crate) path: PathBuf,
     pub(crate) writer: Mutex<Option<Connection>>,
@@ -66,19 +65,19 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Gives `ask` one state of the file, whatever is written meanwhile.
+    /// Runs `read` on one state of the file, whatever is written meanwhile.
     pub(crate) fn read<T>(
         &self,
-        ask: impl FnOnce(&Connection) -> Result<T, Problem>,
+        read: impl FnOnce(&Connection) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
         let idle = lock(&self.readers).pop();
         let mut connection = idle.map_or_else(|| self.open(), Ok)?;
-        let answer = ask(&*connection.transaction()?)?;
+        let answer = read(&*connection.transaction()?)?;
         lock(&self.readers).push(connection);
         Ok(answer)
     }
 
-    /// Does `work`, for which its caller waits since `start`, and makes it last, or leaves everything as it is.
+    /// Runs `work`, for which its caller has been waiting since `start`, and commits it, or leaves everything as it is.
     pub(crate) fn write<T>(
         &self,
         start: Instant,
@@ -91,7 +90,7 @@ impl Database {
         let done = work(&transaction);
         match &done {
             Ok(_) => transaction.commit().map_err(Problem::Commit)?,
-            // An answer such as a conflict says nothing against the connection.
+            // A result such as a conflict is no fault of the connection.
             Err(Problem::Answer(_)) => transaction.rollback()?,
             Err(_) => return done,
         }
@@ -100,21 +99,21 @@ impl Database {
     }
 
     pub(crate) fn open(&self) -> Result<Connection, Problem> {
-        self.make_file().map_err(|error| {
+        self.create_file().map_err(|error| {
             let path = self.path.display();
             StoreError::Unavailable(format!(
-                "`{path}` cannot be made: {error}; choose a place where this user may write"
+                "`{path}` cannot be created: {error}; choose a folder where this user may write"
             ))
         })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // What was answered is on the disk; on a Mac, `fullfsync` alone means the disk and not its cache.
+        // What was acknowledged is on the disk. On a Mac, only `fullfsync` means the disk and not its cache.
         connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;")?;
         if !self.is_ready(&connection)? {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            // Another process may have made the tables while this one waited.
+            // Another process may have created the tables while this one waited.
             if !self.is_ready(&transaction)? {
                 transaction.execute_batch(SCHEMA)?;
                 transaction.pragma_update(None, "application_id", APPLICATION)?;
@@ -126,11 +125,11 @@ impl Database {
         Ok(connection)
     }
 
-    /// Makes folder and file where there are none, for their owner alone: drafts and the audit log are private.
-    fn make_file(&self) -> io::Result<()> {
-        // Closing a file ends the locks that this process has on it, so nobody may open what is being made.
-        static MAKING: Mutex<()> = Mutex::new(());
-        let _making = lock(&MAKING);
+    /// Creates folder and file if there are none, readable by their owner alone: drafts and the audit log are private.
+    fn create_file(&self) -> io::Result<()> {
+        // Closing a file ends the locks that this process has on it, so no other thread may open a file that is being created.
+        static CREATING: Mutex<()> = Mutex::new(());
+        let _creating = lock(&CREATING);
         let (mut folder, mut file) = (fs::DirBuilder::new(), fs::OpenOptions::new());
         folder.recursive(true);
         file.write(true).create_new(true);
@@ -149,7 +148,7 @@ impl Database {
         }
     }
 
-    /// Whether the file has our tables; it is refused when it has others.
+    /// Whether the file has our tables. A file with other tables is an error.
     fn is_ready(&self, connection: &Connection) -> Result<bool, Problem> {
         let sql = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id, pragma_user_version";
         let path = self.path.display();
@@ -166,82 +165,81 @@ impl Database {
         }
     }
 
-    /// A write that was refused, before anything was written.
-    pub(crate) fn refused(&self, problem: Problem) -> StoreError {
-        let path = self.path.display();
-        let reason = match &problem {
-            Problem::Sqlite(error) | Problem::Commit(error) => match error.sqlite_error_code() {
-                Some(ErrorCode::DiskFull) => format!(
-                    "the disk of `{path}` is full, so nothing was written; make room, then try again"
-                ),
-                Some(ErrorCode::ReadOnly) => format!(
-                    "`{path}` may not be written; let this user write the file and its folder"
-                ),
-                Some(ErrorCode::SystemIoFailure) => format!(
-                    "`{path}` could not be written: {}; make room on its disk, see that the disk is sound, then try again",
-                    plain(error)
-                ),
-                _ => return self.unread(problem),
-            },
-            Problem::Answer(_) => return self.unread(problem),
+    /// A write that failed before anything was written.
+    pub(crate) fn write_error(&self, problem: Problem) -> StoreError {
+        let (Problem::Sqlite(error) | Problem::Commit(error)) = &problem else {
+            return self.read_error(problem);
         };
-        StoreError::ReadOnly(reason)
+        let path = self.path.display();
+        let (reason, detail) = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => (
+                "the disk is full, so nothing was written; make room, then try again",
+                format!("`{path}`"),
+            ),
+            Some(ErrorCode::ReadOnly) => (
+                "the server may not write its file",
+                format!("give this user write permission for `{path}` and its folder"),
+            ),
+            Some(ErrorCode::SystemIoFailure) => (
+                "the server could not write its file",
+                format!(
+                    "`{path}`: {}; check that its disk is healthy and has room, then try again",
+                    describe(error)
+                ),
+            ),
+            _ => return self.read_error(problem),
+        };
+        StoreError::ReadOnly {
+            reason: reason.to_owned(),
+            detail: Some(detail),
+            retry_after: None,
+        }
     }
 
     /// A read that failed.
-    pub(crate) fn unread(&self, problem: Problem) -> StoreError {
+    pub(crate) fn read_error(&self, problem: Problem) -> StoreError {
         let path = self.path.display();
         let error = match problem {
             Problem::Answer(answer) => return answer,
             Problem::Sqlite(error) | Problem::Commit(error) => error,
         };
-        let answer = match error.sqlite_error_code() {
+        let text = describe(&error);
+        match error.sqlite_error_code() {
             Some(
                 ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked
                 | ErrorCode::FileLockingProtocolFailed,
-            ) => {
-                let seconds = BUSY_TIMEOUT.as_secs();
-                StoreError::Unavailable(format!(
-                    "`{path}` is busy: others were writing it for {seconds} s; try again"
-                ))
-            }
+            ) => StoreError::Unavailable(format!(
+                "`{path}` is busy: other processes were writing it for {} s; try again",
+                BUSY_TIMEOUT.as_secs()
+            )),
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                let remedy = "restore it from a backup, or move it away to begin with an empty one";
                 StoreError::Failed(format!(
-                    "`{path}` is not a sound SQLite database: {}; {remedy}",
-                    plain(&error)
+                    "`{path}` is not a sound SQLite database: {text}; restore it from a backup, or move it away to start with an empty one"
                 ))
             }
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-                let remedy =
-                    "see that it is a file, and that this user may write it and its folder";
                 StoreError::Unavailable(format!(
-                    "`{path}` cannot be opened: {}; {remedy}",
-                    plain(&error)
+                    "`{path}` cannot be opened: {text}; check that it is a file, and that this user may write it and its folder"
                 ))
             }
             Some(ErrorCode::SystemIoFailure | ErrorCode::DiskFull) => {
-                let remedy = "see that its disk is sound and has room";
                 StoreError::Unavailable(format!(
-                    "`{path}` cannot be read: {}; {remedy}",
-                    plain(&error)
+                    "`{path}` cannot be read: {text}; check that its disk is healthy and has room"
                 ))
             }
-            _ => StoreError::Failed(format!("SQLite answered, for `{path}`: {}", plain(&error))),
-        };
-        warn!("{answer}");
-        answer
+            _ => StoreError::Failed(format!("SQLite error for `{path}`: {text}")),
+        }
     }
 }
 
-/// What kept a transaction from its end.
+/// Why a transaction did not commit.
 pub(crate) enum Problem {
-    /// Nothing is wrong with the file: this is the answer.
+    /// Nothing is wrong with the file: this is the result.
     Answer(StoreError),
-    /// Something was wrong before the end, so nothing was written.
+    /// An error before the commit, so nothing was written.
     Sqlite(rusqlite::Error),
-    /// Something was wrong with the end itself.
+    /// An error of the commit itself.
     Commit(rusqlite::Error),
 }
 
@@ -261,7 +259,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets reads and a write go on at once. The switch, which is needed once for each file, does not always wait for others.
+/// Lets reads and a write happen at the same time. The switch is needed once for each file, and does not always wait for other
+/// processes.
 fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
     let start = Instant::now();
     loop {
@@ -278,7 +277,7 @@ fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// What an error says, with SQLite's number for it.
-pub(super) fn plain(error: &rusqlite::Error) -> String {
+pub(super) fn describe(error: &rusqlite::Error) -> String {
     error.sqlite_extended_error_code().map_or_else(
         || error.to_string(),
         |code| format!("{error} (SQLite error {code})"),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     database::{Database, Problem, SCHEMA_VERSION},
-    queries::{parse, place},
+    queries::{parse, row_path},
 };
 use crate::{
     domain::{DocumentKey, Kind, Timestamp, text::truncate},
@@ -99,7 +99,7 @@ fn look(path: PathBuf, clock: fn() -> Timestamp, findings: &mut Vec<Finding>) {
                 Ok(()) => Finding::ok("writing", "is possible"),
                 Err(error) => {
                     let remedy = "until this is mended writes are refused; start the server with --read-only if that is meant";
-                    Finding::problem(Fault::Content, "writing", database.refused(Problem::Sqlite(error)).to_string(), remedy)
+                    Finding::problem(Fault::Content, "writing", database.write_error(Problem::Sqlite(error)).to_string(), remedy)
                 }
             },
         );
@@ -110,7 +110,7 @@ fn look(path: PathBuf, clock: fn() -> Timestamp, findings: &mut Vec<Finding>) {
         findings.push(Finding::problem(
             Fault::Store,
             "file",
-            database.unread(problem).to_string(),
+            database.read_error(problem).to_string(),
             remedy,
         ));
     }
@@ -191,7 +191,7 @@ fn ask(
             ) {
                 Ok(record) => records.push(record),
                 Err(problem) => {
-                    unreadable.push(format!("`{}` ({problem})", truncate(&place(&key))))
+                    unreadable.push(format!("`{}` ({problem})", truncate(&row_path(&key))));
                 }
             }
         }

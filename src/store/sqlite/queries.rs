@@ -12,28 +12,21 @@ use crate::{
         sha256_hex,
         text::truncate,
     },
-    store::{Purpose, StoreError},
+    store::StoreError,
 };
 
-pub(super) fn get(
-    snapshot: &Connection,
+/// The document at `key`.
+pub(super) fn record(
+    transaction: &Connection,
     key: &DocumentKey,
-    purpose: Purpose,
 ) -> Result<Option<Record>, Problem> {
-    let Some(bytes) = stored(snapshot, key)? else {
+    let Some(bytes) = stored(transaction, key)? else {
         return Ok(None);
     };
-    let latest_entry = match purpose {
-        Purpose::Show => None,
-        Purpose::Change => latest_entry(snapshot, key)?,
-    };
-    match parse(key.clone(), bytes) {
-        Ok(record) => Ok(Some(record.with_latest_entry(latest_entry))),
-        Err(problem) => Err(StoreError::Corrupt {
-            key: place(key),
-            problem,
-        })?,
-    }
+    parse(key.clone(), bytes).map(Some).map_err(|problem| {
+        let key = row_path(key);
+        StoreError::Corrupt { key, problem }.into()
+    })
 }
 
 /// What is stored for a document: bytes, because somebody may have put there what is no text.
@@ -68,12 +61,12 @@ pub(crate) fn parse(key: DocumentKey, bytes: Vec<u8>) -> Result<Record, String> 
 }
 
 /// How messages name a document's row.
-pub(crate) fn place(key: &DocumentKey) -> String {
+pub(crate) fn row_path(key: &DocumentKey) -> String {
     format!("documents/{}/{}", key.kind.singular(), key.id)
 }
 
 pub(super) fn list(
-    snapshot: &Connection,
+    transaction: &Connection,
     kind: Kind,
     query: &ListQuery,
 ) -> Result<ListPage, Problem> {
@@ -94,14 +87,14 @@ pub(super) fn list(
     if let Some(featured) = query.featured {
         select.and("featured = ?", [featured.into()]);
     }
-    let mut listings = select.all(snapshot, |row| {
+    let mut index_entries = select.all(transaction, |row| {
         Ok(IndexEntry {
             id: row.get(0)?,
             status: row.get(1)?,
             featured: row.get(2)?,
             updated: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros),
             tags: serde_json::from_str(row.get_ref(4)?.as_str()?).unwrap_or_default(),
-            text: row.get(5)?,
+            search_text: row.get(5)?,
         })
     })?;
 
@@ -109,7 +102,7 @@ pub(super) fn list(
     let unreadable = |key: &DocumentKey, problem: &str| {
         format!(
             "left out the document at `{}`: {problem}; restore it from a backup or delete its row",
-            truncate(&place(key))
+            truncate(&row_path(key))
         )
     };
     // What somebody wrote by hand is read as it is, until a commit replaces it.
@@ -117,7 +110,7 @@ pub(super) fn list(
         "SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(),
         kind.singular().to_owned(),
     );
-    for (id, bytes) in edited.all(snapshot, |row| {
+    for (id, bytes) in edited.all(transaction, |row| {
         Ok((
             row.get::<_, String>(0)?,
             row.get_ref(1)?.as_bytes()?.to_vec(),
@@ -125,16 +118,16 @@ pub(super) fn list(
     })? {
         let key = DocumentKey::new(kind, id);
         match parse(key.clone(), bytes) {
-            Ok(record) => listings.push(record.index_entry().clone()),
+            Ok(record) => index_entries.push(record.index_entry().clone()),
             Err(problem) => page.unreadable.push(unreadable(&key, &problem)),
         }
     }
 
-    let (places, total, next) = query.page(listings);
-    (page.total, page.next) = (total, next);
-    for found in places {
-        let key = DocumentKey::new(kind, found.id);
-        match stored(snapshot, &key)?.map(|bytes| parse(key.clone(), bytes)) {
+    let found = query.page(index_entries);
+    (page.total, page.next) = (found.total, found.next);
+    for position in found.positions {
+        let key = DocumentKey::new(kind, position.id);
+        match stored(transaction, &key)?.map(|bytes| parse(key.clone(), bytes)) {
             Some(Ok(record)) => page.records.push(record),
             Some(Err(problem)) => page.unreadable.push(unreadable(&key, &problem)),
             None => {}
@@ -144,7 +137,7 @@ pub(super) fn list(
 }
 
 pub(super) fn audit_entries(
-    snapshot: &Connection,
+    transaction: &Connection,
     query: &AuditQuery,
 ) -> Result<AuditPage, Problem> {
     // The most telling first: its index is the one to use, which SQLite, knowing nothing of the values, cannot tell.
@@ -172,7 +165,7 @@ pub(super) fn audit_entries(
     if let Some(after) = &query.after {
         // Of the place's own millisecond what has a lesser text follows; nothing, if the place is not in this log.
         let place = "SELECT text FROM entries WHERE score = ? AND substr(digest, 1, 16) = ?";
-        let place = snapshot
+        let place = transaction
             .prepare_cached(place)?
             .query_row(params![after.score, after.digest], |row| {
                 row.get::<_, String>(0)
@@ -192,7 +185,7 @@ pub(super) fn audit_entries(
             .into(),
     );
     let mut found: Vec<(i64, String)> =
-        select.all(snapshot, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        select.all(transaction, |row| Ok((row.get(0)?, row.get(1)?)))?;
 
     let more = found.len() > query.limit;
     found.truncate(query.limit);
@@ -210,11 +203,11 @@ pub(super) fn audit_entries(
     })
 }
 
-pub(super) fn audit_stats(snapshot: &Connection) -> Result<AuditStats, Problem> {
+pub(super) fn audit_stats(transaction: &Connection) -> Result<AuditStats, Problem> {
     let count = |row: &rusqlite::Row, column| {
         Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
     };
-    let total = snapshot
+    let total = transaction
         .prepare_cached("SELECT count(*) FROM entries")?
         .query_row([], |row| count(row, 0))?;
     let mut stats = AuditStats {
@@ -230,7 +223,7 @@ pub(super) fn audit_stats(snapshot: &Connection) -> Result<AuditStats, Problem> 
         let sql = format!(
             "SELECT {column}, count(*) FROM entries WHERE {column} IS NOT NULL GROUP BY {column}"
         );
-        let mut statement = snapshot.prepare_cached(&sql)?;
+        let mut statement = transaction.prepare_cached(&sql)?;
         *counts = statement
             .query_map([], |row| Ok((row.get(0)?, count(row, 1)?)))?
             .collect::<Result<_, _>>()?;

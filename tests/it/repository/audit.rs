@@ -8,7 +8,7 @@ use portfolio_mcp::{
         AuditQuery, AuditStats, Change, DocumentKey, Kind, Origin, Source, StoredEntry, Timestamp,
         WriteContext, audit::Category,
     },
-    store::{Purpose, Repository},
+    store::Repository,
 };
 use serde_json::{Value, json};
 
@@ -92,12 +92,7 @@ async fn an_entry_holds_what_is_known_of_the_write() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
-        let current = store
-            .repository
-            .get(&key, Purpose::Change)
-            .await
-            .unwrap()
-            .unwrap();
+        let current = store.repository.get_for_update(&key).await.unwrap();
         let origin = Origin {
             client_id: Some("claude/1.0".to_owned()),
             actor: Some("zoé".to_owned()),
@@ -114,7 +109,7 @@ async fn an_entry_holds_what_is_known_of_the_write() {
         };
         let entry_id = write_context.entry_id.clone();
         let document = object(json!({"id": "a", "title": "Other"}));
-        let change = Change::replace(&current, &document, write_context).unwrap();
+        let change = Change::put(&current, &document, write_context).unwrap();
         store
             .repository
             .commit(&[change], &operation)
@@ -144,7 +139,10 @@ async fn an_entry_holds_what_is_known_of_the_write() {
             (&json!("stdio"), &json!("because"))
         );
         assert_eq!(metadata["operation"], operation.fingerprint());
-        assert_eq!(metadata["versionBefore"], current.version().as_str());
+        assert_eq!(
+            metadata["versionBefore"],
+            current.version().unwrap().as_str()
+        );
     })
     .await;
 }
@@ -176,7 +174,7 @@ async fn what_a_commit_answers_is_what_the_log_holds() {
 /// Legacy entries beside our own on three documents.
 async fn mixed(store: &Store) {
     store
-        .repository
+        .history
         .import_entries(&legacy_entries(), clock())
         .await
         .unwrap();
@@ -282,7 +280,7 @@ async fn since_is_inclusive_and_until_exclusive() {
         let entry = |millis: i64| {
             StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
         };
-        store.repository.import_entries(&[1000, 1001, 1002, 1003].map(entry), clock()).await.unwrap();
+        store.history.import_entries(&[1000, 1001, 1002, 1003].map(entry), clock()).await.unwrap();
         let at = |micros: i64| Some(Timestamp::from_micros(micros));
         let cases = [
             (at(1_001_000), None, vec!["1003", "1002", "1001"]),
@@ -342,7 +340,7 @@ async fn pages_hold_every_entry_of_one_millisecond_exactly_once() {
             })
             .collect();
         store
-            .repository
+            .history
             .import_entries(&carried, clock())
             .await
             .unwrap();
@@ -423,7 +421,7 @@ async fn a_page_begins_after_its_place_within_its_times() {
         let entry = |millis: i64| {
             StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
         };
-        store.repository.import_entries(&(1000..1020).map(entry).collect::<Vec<_>>(), clock()).await.unwrap();
+        store.history.import_entries(&(1000..1020).map(entry).collect::<Vec<_>>(), clock()).await.unwrap();
 
         let query = AuditQuery {
             since: Some(Timestamp::from_millis(1005)),
@@ -445,7 +443,7 @@ async fn entries_of_older_programs_are_passed_on_unchanged() {
         let legacy = legacy_entries();
 
         store
-            .repository
+            .history
             .import_entries(&legacy, clock())
             .await
             .unwrap();
@@ -476,7 +474,7 @@ async fn carried_entries_are_counted_once() {
 
         assert_eq!(
             store
-                .repository
+                .history
                 .import_entries(&legacy, clock())
                 .await
                 .unwrap(),
@@ -484,7 +482,7 @@ async fn carried_entries_are_counted_once() {
         );
         assert_eq!(
             store
-                .repository
+                .history
                 .import_entries(&legacy, clock())
                 .await
                 .unwrap(),
@@ -492,7 +490,8 @@ async fn carried_entries_are_counted_once() {
         );
         assert_eq!(
             store
-                .another()
+                .open()
+                .history
                 .import_entries(&legacy[..3], clock())
                 .await
                 .unwrap(),
@@ -504,7 +503,7 @@ async fn carried_entries_are_counted_once() {
         ];
         assert_eq!(
             store
-                .repository
+                .history
                 .import_entries(&doubled, clock())
                 .await
                 .unwrap(),
@@ -527,7 +526,7 @@ async fn carrying_touches_no_document_and_no_number() {
         create_sound(&*store.repository, &key).await;
 
         store
-            .repository
+            .history
             .import_entries(&legacy_entries(), clock())
             .await
             .unwrap();
@@ -548,7 +547,7 @@ async fn entries_that_are_in_the_log_already_are_not_carried_again() {
 
         assert_eq!(
             store
-                .repository
+                .history
                 .import_entries(&log.entries, clock())
                 .await
                 .unwrap(),
@@ -570,7 +569,7 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
     let log = old.assert_sound().await;
     on_each_store(async |store| {
         store
-            .repository
+            .history
             .import_entries(&log.entries, clock())
             .await
             .unwrap();
@@ -591,10 +590,7 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
 #[tokio::test]
 async fn carrying_nothing_is_nothing() {
     on_each_store(async |store| {
-        assert_eq!(
-            store.repository.import_entries(&[], clock()).await.unwrap(),
-            0
-        )
+        assert_eq!(store.history.import_entries(&[], clock()).await.unwrap(), 0)
     })
     .await;
 }
@@ -611,11 +607,7 @@ async fn hundreds_of_entries_are_carried_and_found() {
         let many: Vec<StoredEntry> = (0..730).map(entry).collect();
 
         assert_eq!(
-            store
-                .repository
-                .import_entries(&many, clock())
-                .await
-                .unwrap(),
+            store.history.import_entries(&many, clock()).await.unwrap(),
             730
         );
 
@@ -642,7 +634,7 @@ async fn an_entry_that_is_no_json_object_is_shown_as_it_is() {
         let strange = ["not JSON", "[1,2]", "null", "\"text\"", "{\"a\":"];
 
         store
-            .repository
+            .history
             .import_entries(
                 &strange.map(|text| StoredEntry::parse(text.to_owned())),
                 clock(),
@@ -718,14 +710,9 @@ async fn the_statistics_follow_every_write() {
         create(&*store.repository, &key, project("a")).await;
         for number in 1..5_u64 {
             assert_eq!(store.repository.audit_stats().await.unwrap().total, number);
-            let current = store
-                .repository
-                .get(&key, Purpose::Change)
-                .await
-                .unwrap()
-                .unwrap();
+            let current = store.repository.get_for_update(&key).await.unwrap();
             let document = object(json!({"id": "a", "n": Value::from(number)}));
-            let change = Change::replace(&current, &document, write_context(&once())).unwrap();
+            let change = Change::put(&current, &document, write_context(&once())).unwrap();
             store.repository.commit(&[change], &once()).await.unwrap();
         }
         store.assert_sound().await;
@@ -743,11 +730,7 @@ async fn writes_go_on_after_the_numbers_of_a_carried_log() {
     ];
 
     on_each_store(async |store| {
-        store
-            .repository
-            .import_entries(&log, clock())
-            .await
-            .unwrap();
+        store.history.import_entries(&log, clock()).await.unwrap();
         let key = project_key("a");
         create_sound_after(&*store.repository, &key).await;
 
@@ -772,7 +755,7 @@ async fn a_carried_entry_of_the_future_does_not_date_those_that_follow() {
 
     on_each_store(async |store| {
         store
-            .repository
+            .history
             .import_entries(&future, clock())
             .await
             .unwrap();
@@ -810,11 +793,7 @@ async fn entries_that_are_added_while_the_log_is_read_never_repeat_another() {
             ))
         })
         .collect();
-    store
-        .repository
-        .import_entries(&old, clock())
-        .await
-        .unwrap();
+    store.history.import_entries(&old, clock()).await.unwrap();
     let (key, writer) = (project_key("a"), store.another());
     create_sound_after(&*writer, &key).await;
     let stop = std::sync::atomic::AtomicBool::new(false);

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use portfolio_mcp::{
-    domain::{Change, DocumentKey, Kind, Operation, StoredEntry},
-    store::{Purpose, Repository, StoreError},
+    domain::{Change, Current, DocumentKey, Kind, Operation, StoredEntry},
+    store::{Repository, StoreError},
 };
 use serde_json::json;
 
 use crate::support::{
     content::{
-        change, change_for, create, create_sound, creation, once, project, project_key, resource,
-        stored, unique, update, write_context,
+        change, change_for, create, create_sound, creation, ids_of, once, project, project_key,
+        resource, stored, unique, update, write_context,
     },
     stores::{Store, on_each_store},
 };
@@ -20,7 +20,7 @@ use crate::support::{
 async fn state(repository: &dyn Repository) -> String {
     let mut state = String::new();
     for kind in Kind::ALL {
-        for id in repository.ids(kind).await.unwrap() {
+        for id in ids_of(repository, kind).await {
             state.push_str(
                 &stored(repository, &DocumentKey::new(kind, &id))
                     .await
@@ -154,20 +154,10 @@ async fn a_change_of_a_document_that_was_changed_and_changed_back_keeps_the_chai
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
         let late = change(&*store.repository, &key, json!({"title": "Late"})).await;
-        let original = store
-            .repository
-            .get(&key, Purpose::Change)
-            .await
-            .unwrap()
-            .unwrap();
+        let original = store.repository.get(&key).await.unwrap().unwrap();
         update(&*store.repository, &key, json!({"title": "Meanwhile"})).await;
-        let current = store
-            .repository
-            .get(&key, Purpose::Change)
-            .await
-            .unwrap()
-            .unwrap();
-        let back = Change::replace(&current, original.document(), write_context(&once())).unwrap();
+        let current = store.repository.get_for_update(&key).await.unwrap();
+        let back = Change::put(&current, original.document(), write_context(&once())).unwrap();
         store.repository.commit(&[back], &once()).await.unwrap();
         assert_eq!(
             stored(&*store.repository, &key).await.as_deref(),
@@ -264,7 +254,7 @@ async fn of_several_changes_with_one_that_conflicts_none_is_written() {
         assert!(
             store
                 .repository
-                .outcome(&operation)
+                .find_commit(&operation)
                 .await
                 .unwrap()
                 .is_none(),
@@ -373,7 +363,12 @@ async fn a_commit_that_is_sent_again_after_other_writes_is_answered_with_its_own
                 &operation,
             )
             .await,
-            Change::create(project_key("b"), project("b"), write_context(&operation)),
+            Change::put(
+                &Current::read(project_key("b"), None, None::<&str>),
+                &project("b"),
+                write_context(&operation),
+            )
+            .unwrap(),
         ];
         let first = store.repository.commit(&batch, &operation).await.unwrap();
         for title in ["Newer", "Newest"] {
@@ -413,7 +408,7 @@ async fn the_outcome_of_an_operation_is_known_after_it_and_not_before() {
         assert!(
             store
                 .repository
-                .outcome(&operation)
+                .find_commit(&operation)
                 .await
                 .unwrap()
                 .is_none()
@@ -426,7 +421,7 @@ async fn the_outcome_of_an_operation_is_known_after_it_and_not_before() {
             .unwrap();
 
         for handle in [Arc::clone(&store.repository), store.another()] {
-            let outcome = handle.outcome(&operation).await.unwrap().unwrap();
+            let outcome = handle.find_commit(&operation).await.unwrap().unwrap();
             assert!(outcome.replayed);
             assert_eq!(outcome.entries, committed.entries);
         }
@@ -448,12 +443,15 @@ async fn a_key_that_was_used_for_another_request_is_a_mismatch() {
         let change = change_for(&*store.repository, &key, json!({"title": "2"}), &other).await;
         let before = state(&*store.repository).await;
 
-        let asked = store.repository.outcome(&other).await;
+        let asked = store.repository.find_commit(&other).await;
         let committed = store.repository.commit(&[change], &other).await;
 
-        assert!(matches!(asked, Err(StoreError::Mismatch)), "{asked:?}");
         assert!(
-            matches!(committed, Err(StoreError::Mismatch)),
+            matches!(asked, Err(StoreError::IdempotencyMismatch)),
+            "{asked:?}"
+        );
+        assert!(
+            matches!(committed, Err(StoreError::IdempotencyMismatch)),
             "{committed:?}"
         );
         assert_eq!(state(&*store.repository).await, before);
@@ -488,7 +486,7 @@ async fn one_request_is_the_same_however_its_members_are_ordered() {
         assert_eq!(
             store
                 .repository
-                .outcome(&same)
+                .find_commit(&same)
                 .await
                 .unwrap()
                 .unwrap()
@@ -521,7 +519,7 @@ async fn an_operation_that_conflicted_may_be_tried_again() {
         assert!(
             store
                 .repository
-                .outcome(&operation)
+                .find_commit(&operation)
                 .await
                 .unwrap()
                 .is_none()

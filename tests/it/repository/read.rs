@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use portfolio_mcp::{
     domain::{Change, DocumentKey, Kind, ListQuery, Version},
-    store::{Purpose, Repository},
+    store::Repository,
 };
 use proptest::{
     prelude::{Just, Strategy, any, prop, prop_oneof},
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     content::{
-        Document, change, create, create_sound, creation, document, folder, object, once, project,
-        project_key, resource, stored, update, with, write_context,
+        Document, change, create, create_sound, creation, document, folder, ids_of, object, once,
+        project, project_key, resource, stored, update, with, write_context,
     },
     stores::{Store, on_each_store},
 };
@@ -24,16 +24,12 @@ use crate::support::{
 #[tokio::test]
 async fn a_document_that_is_not_there_is_none_and_no_error() {
     on_each_store(async |store| {
-        for purpose in [Purpose::Show, Purpose::Change] {
-            assert!(
-                store
-                    .repository
-                    .get(&project_key("nobody"), purpose)
-                    .await
-                    .unwrap()
-                    .is_none()
-            );
-        }
+        let key = project_key("nobody");
+        let shown = store.repository.get(&key).await.unwrap();
+        let current = store.repository.get_for_update(&key).await.unwrap();
+
+        assert!(shown.is_none());
+        assert!(current.record().is_none());
     })
     .await;
 }
@@ -44,8 +40,11 @@ async fn a_document_is_read_as_the_bytes_that_were_written() {
         let (key, document) = (project_key("a"), project("a"));
         create(&*store.repository, &key, document.clone()).await;
 
-        for purpose in [Purpose::Show, Purpose::Change] {
-            let record = store.repository.get(&key, purpose).await.unwrap().unwrap();
+        let shown = store.repository.get(&key).await.unwrap();
+        let current = store.repository.get_for_update(&key).await.unwrap();
+
+        for record in [shown, current.into_record()] {
+            let record = record.unwrap();
 
             assert_eq!(record.key(), &key);
             assert_eq!(record.text(), json!(document).to_string());
@@ -64,14 +63,9 @@ async fn a_document_is_read_for_a_change_with_its_newest_entry() {
         let committed = update(&*store.repository, &a, json!({"title": "New"})).await;
         create_sound(&*store.repository, &b).await;
 
-        let record = store
-            .repository
-            .get(&a, Purpose::Change)
-            .await
-            .unwrap()
-            .unwrap();
+        let current = store.repository.get_for_update(&a).await.unwrap();
 
-        assert_eq!(record.latest_entry(), Some(committed.entries[0].text()));
+        assert_eq!(current.latest_entry(), Some(committed.entries[0].text()));
     })
     .await;
 }
@@ -127,7 +121,7 @@ async fn ids_that_are_no_slugs_are_ids() {
             );
         }
         assert_eq!(
-            store.repository.ids(Kind::Project).await.unwrap().len(),
+            ids_of(&*store.repository, Kind::Project).await.len(),
             ids.len()
         );
         store.assert_sound().await;
@@ -210,23 +204,13 @@ async fn every_json_object_is_kept_byte_for_byte_through_creation_and_replacemen
             );
 
             let second = documents.new_tree(&mut runner).unwrap().current();
-            let current = store
-                .repository
-                .get(&key, Purpose::Change)
-                .await
-                .unwrap()
-                .unwrap();
-            let Some(change) = Change::replace(&current, &second, write_context(&once())) else {
+            let current = store.repository.get_for_update(&key).await.unwrap();
+            let Some(change) = Change::put(&current, &second, write_context(&once())) else {
                 continue;
             };
             store.repository.commit(&[change], &once()).await.unwrap();
-            let record = store
-                .repository
-                .get(&key, Purpose::Change)
-                .await
-                .unwrap()
-                .unwrap();
-            assert_eq!(record.document(), &second);
+            let current = store.repository.get_for_update(&key).await.unwrap();
+            assert_eq!(current.record().unwrap().document(), &second);
         }
         store.assert_sound().await;
     })
@@ -268,10 +252,10 @@ async fn ids_are_sorted_and_of_one_kind() {
         create_sound(&*store.repository, &DocumentKey::new(Kind::Resource, "c")).await;
 
         assert_eq!(
-            store.repository.ids(Kind::Project).await.unwrap(),
+            ids_of(&*store.repository, Kind::Project).await,
             ["a10", "a9", "b", "é"]
         );
-        assert_eq!(store.repository.ids(Kind::Resource).await.unwrap(), ["c"]);
+        assert_eq!(ids_of(&*store.repository, Kind::Resource).await, ["c"]);
     })
     .await;
 }
@@ -300,14 +284,7 @@ async fn the_list_of_an_empty_store_is_empty() {
             ),
             (0, 0, None, 0)
         );
-        assert!(
-            store
-                .repository
-                .ids(Kind::Project)
-                .await
-                .unwrap()
-                .is_empty()
-        );
+        assert!(ids_of(&*store.repository, Kind::Project).await.is_empty());
     })
     .await;
 }
@@ -613,10 +590,7 @@ async fn a_list_of_hundreds_is_complete() {
 
         assert_eq!(total, 250);
         assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), ids);
-        assert_eq!(
-            store.repository.ids(Kind::Project).await.unwrap().len(),
-            250
-        );
+        assert_eq!(ids_of(&*store.repository, Kind::Project).await.len(), 250);
     })
     .await;
 }

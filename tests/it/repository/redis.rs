@@ -5,18 +5,19 @@ use std::{collections::BTreeMap, sync::Arc};
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditQuery, Change, DocumentKey, Kind, ListQuery, Operation, Record, Timestamp, Update,
+        AuditQuery, Change, Current, DocumentKey, Kind, ListQuery, Operation, Timestamp, Update,
     },
-    store::{Location, Purpose, RedisUrl, Repository, StoreError, open},
+    store::{Location, RedisUrl, Repository, StoreError, open},
 };
 use redis::{Cmd, cmd};
 use serde_json::json;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{
     PATIENCE,
     content::{
         change, change_for, create, create_sound, creation, legacy_entries, object, once, project,
-        project_key, resource, stored, try_update, unique, update, write_context,
+        project_key, resource, stored, try_ids, try_update, unique, update, write_context,
     },
     proxy::{Mode, Proxy},
     redis_server::RedisServer,
@@ -27,13 +28,17 @@ use crate::support::{
 
 /// The store of somebody who comes with these credentials.
 fn store_for(write: Option<RedisUrl>, read: Option<RedisUrl>) -> Arc<dyn Repository> {
+    parts_for(write, read).repository
+}
+
+/// The same with all its parts.
+fn parts_for(write: Option<RedisUrl>, read: Option<RedisUrl>) -> portfolio_mcp::store::Store {
     open(&Location::Redis {
         write,
         read,
         key_prefix: String::new(),
     })
     .unwrap()
-    .repository
 }
 
 fn set(key: &str, value: impl redis::ToRedisArgs) -> Cmd {
@@ -42,17 +47,29 @@ fn set(key: &str, value: impl redis::ToRedisArgs) -> Cmd {
     set
 }
 
-/// The document as the store remembers it just after a write of ours.
-async fn remembered(store: &Store, key: &DocumentKey) -> Record {
-    for number in 0..100 {
-        update(
-            &*store.repository,
-            key,
-            json!({ "title": format!("title {number}") }),
-        )
-        .await;
-        if let Some(record) = store.repository.recall(key) {
-            return record;
+/// The state that the store remembers just after a write of ours, among the commits of others.
+async fn remembered(store: &Store, key: &DocumentKey) -> Current {
+    let others = (0..4).map(|number| {
+        let (repository, key) = (
+            Arc::clone(&store.repository),
+            project_key(&format!("other-{number}")),
+        );
+        tokio::spawn(async move {
+            create_sound(&*repository, &key).await;
+            for number in 0.. {
+                let patch = json!({ "title": format!("title {number}") });
+                update(&*repository, &key, patch).await;
+            }
+        })
+    });
+    let others: Vec<_> = others.map(AbortOnDropHandle::new).collect();
+    for number in 0..1000 {
+        let patch = json!({ "title": format!("title {number}") });
+        update(&*store.repository, key, patch).await;
+        let current = store.repository.get_for_update(key).await.unwrap();
+        if current.is_remembered() {
+            drop(others);
+            return current;
         }
     }
     panic!("the store never remembers")
@@ -65,20 +82,15 @@ async fn what_is_remembered_after_a_write_is_what_is_stored() {
 
     let remembered = remembered(&store, &key).await;
 
-    let read = store
-        .repository
-        .get(&key, Purpose::Change)
-        .await
-        .unwrap()
-        .unwrap();
+    let read = store.another().get_for_update(&key).await.unwrap();
+    assert!(!read.is_remembered(), "another process remembers nothing");
+    let again = store.repository.get_for_update(&key).await.unwrap();
+    assert!(!again.is_remembered(), "it is remembered once");
     assert_eq!(
-        (remembered.text(), remembered.latest_entry()),
-        (read.text(), read.latest_entry())
+        remembered.record().unwrap().text(),
+        read.record().unwrap().text()
     );
-    assert!(
-        store.another().recall(&key).is_none(),
-        "another process remembers nothing"
-    );
+    assert_eq!(remembered.latest_entry(), read.latest_entry());
 }
 
 /// The next entry carries the hash of this one, so a text that was only thought to be stored must not be taken for it.
@@ -94,12 +106,7 @@ async fn an_entry_that_is_stored_otherwise_than_it_is_remembered_is_a_conflict()
             .arg(r#"{"id":"foreign"}"#),
     );
     let remembered = remembered(&store, &key).await;
-    let stored = store
-        .repository
-        .get(&key, Purpose::Change)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = store.another().get_for_update(&key).await.unwrap();
     assert_ne!(remembered.latest_entry(), stored.latest_entry());
 
     let operation = once();
@@ -129,14 +136,16 @@ async fn check_corrupt(plant: Cmd, expected: &str) {
         .run::<()>(cmd("SADD").arg("index:all:projects").arg("bad"));
     let before = store.server().dump();
 
-    for purpose in [Purpose::Show, Purpose::Change] {
-        match store.repository.get(&project_key("bad"), purpose).await {
-            Err(StoreError::Corrupt { key, problem }) => {
-                assert_eq!(key, "data:projects:bad");
-                assert!(problem.contains(expected), "{problem}");
-            }
-            other => panic!("not corrupt: {other:?}"),
-        }
+    let key = project_key("bad");
+    for error in [
+        store.repository.get(&key).await.unwrap_err(),
+        store.repository.get_for_update(&key).await.unwrap_err(),
+    ] {
+        let StoreError::Corrupt { key, problem } = error else {
+            panic!("not corrupt: {error:?}");
+        };
+        assert_eq!(key, "data:projects:bad");
+        assert!(problem.contains(expected), "{problem}");
     }
     let page = store
         .repository
@@ -210,15 +219,14 @@ async fn bytes_that_another_program_wrote_are_read_and_versioned_as_they_are() {
         .server()
         .run::<()>(cmd("SADD").arg("index:all:projects").arg("a"));
 
-    let record = store
+    let current = store
         .repository
-        .get(&project_key("a"), Purpose::Change)
+        .get_for_update(&project_key("a"))
         .await
-        .unwrap()
         .unwrap();
 
-    assert_eq!(record.text(), text);
-    assert_eq!(record.latest_entry(), None);
+    assert_eq!(current.record().unwrap().text(), text);
+    assert_eq!(current.latest_entry(), None);
     assert_eq!(
         stored(&*store.repository, &project_key("a"))
             .await
@@ -282,7 +290,7 @@ async fn an_id_in_the_index_whose_document_is_gone_is_left_out() {
     assert!(
         store
             .repository
-            .get(&project_key("gone"), Purpose::Show)
+            .get(&project_key("gone"))
             .await
             .unwrap()
             .is_none()
@@ -367,20 +375,10 @@ async fn an_update_of_what_another_program_wrote_says_from_which_version() {
         "data:projects:a",
         json!(object(json!({"id": "a", "title": "Theirs"}))).to_string(),
     ));
-    let theirs = store
-        .repository
-        .get(&key, Purpose::Show)
-        .await
-        .unwrap()
-        .unwrap();
+    let theirs = store.repository.get(&key).await.unwrap().unwrap();
     let patch = project("a");
-    let ours = portfolio_mcp::domain::Change::replace(
-        &store
-            .repository
-            .get(&key, Purpose::Change)
-            .await
-            .unwrap()
-            .unwrap(),
+    let ours = portfolio_mcp::domain::Change::put(
+        &store.repository.get_for_update(&key).await.unwrap(),
         &patch,
         crate::support::content::write_context(&once()),
     );
@@ -508,7 +506,7 @@ async fn a_wrong_type_at_a_key_that_is_read_is_an_error_and_no_empty_answer() {
     let stats = store.repository.audit_stats().await;
 
     assert!(listed.is_err(), "{listed:?}");
-    assert!(store.repository.ids(Kind::Project).await.is_err());
+    assert!(try_ids(&*store.repository, Kind::Project).await.is_err());
     assert!(entries.is_err(), "{entries:?}");
     assert!(stats.is_err(), "{stats:?}");
 }
@@ -565,7 +563,7 @@ async fn foreign_keys_are_never_touched() {
         )
         .await;
         store
-            .repository
+            .history
             .import_entries(&legacy_entries(), clock())
             .await
             .unwrap();
@@ -908,7 +906,7 @@ async fn counters_that_disagree_with_the_log_are_counted_again_and_put_right() {
 async fn counters_of_entries_without_labels_are_counted_once_and_then_believed() {
     let store = Store::redis();
     store
-        .repository
+        .history
         .import_entries(&legacy_entries(), clock())
         .await
         .unwrap();
@@ -973,7 +971,7 @@ async fn check_refused(rules: &[&str], proof: Proof) {
     let result = limited.commit(&change, &once()).await;
 
     assert!(
-        matches!(&result, Err(StoreError::ReadOnly(reason)) if !reason.is_empty()),
+        matches!(&result, Err(StoreError::ReadOnly { reason, .. }) if !reason.is_empty()),
         "{rules:?}, {proof:?}: {result:?}"
     );
     assert_eq!(store.server().dump(), before, "{rules:?}, {proof:?}");
@@ -1012,7 +1010,7 @@ async fn a_key_prefix_with_blanks_is_named_whole_when_a_command_is_refused() {
         .commit(&[creation(&project_key("a"), project("a"))], &once())
         .await;
 
-    let Err(StoreError::ReadOnly(reason)) = result else {
+    let Err(StoreError::ReadOnly { reason, .. }) = result else {
         panic!("{result:?}")
     };
     assert!(
@@ -1082,8 +1080,8 @@ async fn a_user_with_no_more_rights_than_needed_does_everything() {
         .split(' ')
         .chain(commands.split(' '))
         .collect();
-    let limited = store_for(Some(store.server().user("limited", &rules)), None);
-    let key = project_key("a");
+    let parts = parts_for(Some(store.server().user("limited", &rules)), None);
+    let (limited, key) = (parts.repository, project_key("a"));
 
     create_sound(&*limited, &key).await;
     update(
@@ -1092,7 +1090,8 @@ async fn a_user_with_no_more_rights_than_needed_does_everything() {
         json!({"metadata": {"status": "published", "featured": true}}),
     )
     .await;
-    limited
+    parts
+        .history
         .import_entries(&legacy_entries(), clock())
         .await
         .unwrap();
@@ -1140,7 +1139,7 @@ async fn filled() -> Store {
         .await;
     }
     store
-        .repository
+        .history
         .import_entries(&legacy_entries(), clock())
         .await
         .unwrap();
@@ -1158,7 +1157,7 @@ async fn a_reading_user_reads_everything() {
 
     assert_eq!(log.seq, 4);
     let operation = once();
-    assert!(reader.outcome(&operation).await.unwrap().is_none());
+    assert!(reader.find_commit(&operation).await.unwrap().is_none());
     let words = ListQuery {
         words: ListQuery::words_of("new"),
         limit: 10,
@@ -1192,9 +1191,11 @@ async fn a_reading_user_alone_makes_a_store_that_takes_no_writes() {
     let before = store.server().dump();
     let user = || store.server().user("reader", &READ_ONLY);
 
-    for reader in [store_for(None, Some(user())), store_for(Some(user()), None)] {
-        let written = try_update(&*reader, &project_key("a"), json!({"title": "Newer"})).await;
+    for reader in [parts_for(None, Some(user())), parts_for(Some(user()), None)] {
+        let key = project_key("a");
+        let written = try_update(&*reader.repository, &key, json!({"title": "Newer"})).await;
         let carried = reader
+            .history
             .import_entries(
                 &[portfolio_mcp::domain::StoredEntry::parse("{}".to_owned())],
                 clock(),
@@ -1202,11 +1203,11 @@ async fn a_reading_user_alone_makes_a_store_that_takes_no_writes() {
             .await;
 
         assert!(
-            matches!(&written, Err(StoreError::ReadOnly(_))),
+            matches!(&written, Err(StoreError::ReadOnly { .. })),
             "{written:?}"
         );
         assert!(
-            matches!(&carried, Err(StoreError::ReadOnly(_))),
+            matches!(&carried, Err(StoreError::ReadOnly { .. })),
             "{carried:?}"
         );
     }
@@ -1247,15 +1248,12 @@ async fn a_wrong_password_is_said_and_is_no_outage_of_unknown_outcome() {
     .unwrap();
     let stranger = store_for(Some(url), None);
 
-    let read = stranger
-        .get(&project_key("a"), Purpose::Show)
-        .await
-        .unwrap_err();
+    let read = stranger.get(&project_key("a")).await.unwrap_err();
     let written = stranger.commit(&[change], &once()).await.unwrap_err();
 
     for error in [read, written] {
         assert!(
-            matches!(&error, StoreError::Refused(problem) if problem.contains("password") && !problem.contains("wr0ng")),
+            matches!(&error, StoreError::AccessDenied { reason: problem, .. } if problem.contains("password") && !problem.contains("wr0ng")),
             "{error:?}"
         );
     }
@@ -1286,11 +1284,11 @@ async fn a_replica_takes_no_writes_and_answers_reads() {
         let result = try_update(&*on_replica, &key, json!({"title": "New"})).await;
 
         assert!(
-            matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("replica")),
+            matches!(&result, Err(StoreError::ReadOnly { reason, retry_after: Some(_), .. }) if reason.contains("replica")),
             "{proof:?}: {result:?}"
         );
         assert_eq!(replica.dump(), before, "{proof:?}");
-        assert!(on_replica.get(&key, Purpose::Show).await.unwrap().is_some());
+        assert!(on_replica.get(&key).await.unwrap().is_some());
         // Its own writes wait a moment now, and so does what is read for them.
         let another = store_for(Some(replica.redis_url()), None);
         assert_eq!(soundness::assert_sound(&*another).await.seq, 1);
@@ -1314,7 +1312,7 @@ async fn a_full_database_takes_no_writes_and_answers_reads() {
         let result = repository.commit(&change, &once()).await;
 
         assert!(
-            matches!(&result, Err(StoreError::Paused { reason, .. }) if reason.contains("full")),
+            matches!(&result, Err(StoreError::ReadOnly { reason, retry_after: Some(_), .. }) if reason.contains("full")),
             "{proof:?}: {result:?}"
         );
         assert_eq!(store.server().dump(), before, "{proof:?}");
@@ -1324,14 +1322,20 @@ async fn a_full_database_takes_no_writes_and_answers_reads() {
             .run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(0));
         let waiting = repository.commit(&change, &once()).await;
         assert!(
-            matches!(&waiting, Err(StoreError::Paused { .. })),
+            matches!(
+                &waiting,
+                Err(StoreError::ReadOnly {
+                    retry_after: Some(_),
+                    ..
+                })
+            ),
             "it is not asked again at once: {waiting:?}"
         );
         tokio::time::timeout(PATIENCE, async {
-            while let Err(StoreError::Paused { retry_after, .. }) =
+            while let Err(StoreError::ReadOnly { retry_after, .. }) =
                 repository.commit(&change, &once()).await
             {
-                tokio::time::sleep(retry_after).await;
+                tokio::time::sleep(retry_after.unwrap()).await;
             }
         })
         .await
@@ -1402,7 +1406,7 @@ async fn a_store_may_be_made_before_its_server_is_there() {
     let store = store_for(Some(server.redis_url()), None);
     server.kill9();
 
-    let read = store.get(&project_key("a"), Purpose::Show).await;
+    let read = store.get(&project_key("a")).await;
     let written = store
         .commit(&[creation(&project_key("a"), project("a"))], &once())
         .await;

@@ -2,7 +2,7 @@
 
 use portfolio_mcp::{
     domain::{Kind, ListQuery, Version},
-    store::{Purpose, StoreError},
+    store::StoreError,
 };
 use rusqlite::Connection;
 use serde_json::json;
@@ -31,14 +31,16 @@ async fn check_corrupt(sql_value: &str, expected: &str) {
         &format!("UPDATE documents SET text = {sql_value} WHERE id = 'bad'"),
     );
 
-    for purpose in [Purpose::Show, Purpose::Change] {
-        match store.repository.get(&project_key("bad"), purpose).await {
-            Err(StoreError::Corrupt { key, problem }) => {
-                assert!(key.contains("bad"), "{key}");
-                assert!(problem.contains(expected), "{problem}");
-            }
-            other => panic!("not corrupt: {other:?}"),
-        }
+    let key = project_key("bad");
+    for error in [
+        store.repository.get(&key).await.unwrap_err(),
+        store.repository.get_for_update(&key).await.unwrap_err(),
+    ] {
+        let StoreError::Corrupt { key, problem } = error else {
+            panic!("not corrupt: {error:?}");
+        };
+        assert!(key.contains("bad"), "{key}");
+        assert!(problem.contains(expected), "{problem}");
     }
     let page = store
         .repository
@@ -84,7 +86,7 @@ async fn a_text_that_was_edited_by_hand_is_read_versioned_and_listed_as_it_is() 
     let store = Store::sqlite();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
-    store.repository.get(&key, Purpose::Show).await.unwrap();
+    store.repository.get(&key).await.unwrap();
     let text = r#" {"id":"a", "n":1.0, "tags":["Mine"], "metadata":{"status":"archived"}} "#;
 
     by_hand(
@@ -92,12 +94,8 @@ async fn a_text_that_was_edited_by_hand_is_read_versioned_and_listed_as_it_is() 
         &format!("UPDATE documents SET text = '{text}' WHERE id = 'a'"),
     );
 
-    let record = store
-        .repository
-        .get(&key, Purpose::Change)
-        .await
-        .unwrap()
-        .unwrap();
+    let current = store.repository.get_for_update(&key).await.unwrap();
+    let record = current.record().unwrap();
     assert_eq!(record.text(), text);
     assert_eq!(record.version(), &Version::of(text.as_bytes()));
     for query in [

@@ -7,10 +7,10 @@ use std::{
 
 use portfolio_mcp::{
     domain::{
-        Change, DocumentKey, Kind, Operation, Origin, Source, StoredEntry, Timestamp, Update,
-        WriteContext,
+        Change, Current, DocumentKey, Kind, ListQuery, Operation, Origin, Source, StoredEntry,
+        Timestamp, Update, WriteContext,
     },
-    store::{Commit, Purpose, Repository, StoreError},
+    store::{Commit, Repository, StoreError},
 };
 use serde_json::{Map, Value, json};
 
@@ -157,7 +157,8 @@ pub(crate) fn write_context(operation: &Operation) -> WriteContext {
 }
 
 pub(crate) fn creation(key: &DocumentKey, document: Document) -> Change {
-    Change::create(key.clone(), document, write_context(&once()))
+    let absent = Current::read(key.clone(), None, None::<&str>);
+    Change::put(&absent, &document, write_context(&once())).unwrap()
 }
 
 /// The change that `patch` makes to the document as it is stored now.
@@ -172,14 +173,11 @@ pub(crate) async fn change_for(
     patch: Value,
     operation: &Operation,
 ) -> Change {
-    let current = repository
-        .get(key, Purpose::Change)
-        .await
-        .unwrap()
-        .unwrap_or_else(|| panic!("there is no {key}"));
+    let current = repository.get_for_update(key).await.unwrap();
     match Change::update(&current, &object(patch), write_context(operation)) {
         Ok(Update::Change(change, _)) => *change,
-        Ok(Update::Nothing) => panic!("the patch changes nothing"),
+        Ok(Update::Missing) => panic!("there is no {key}"),
+        Ok(Update::Unchanged) => panic!("the patch changes nothing"),
         Err(violations) => panic!("the patch is refused: {violations:?}"),
     }
 }
@@ -218,8 +216,31 @@ pub(crate) async fn try_update(
 /// The stored text of a document.
 pub(crate) async fn stored(repository: &dyn Repository, key: &DocumentKey) -> Option<String> {
     repository
-        .get(key, Purpose::Show)
+        .get(key)
         .await
         .unwrap()
         .map(|record| record.text().to_owned())
+}
+
+/// The ids of every document of a kind that can be read, sorted.
+pub(crate) async fn ids_of(repository: &dyn Repository, kind: Kind) -> Vec<String> {
+    try_ids(repository, kind).await.unwrap()
+}
+
+pub(crate) async fn try_ids(
+    repository: &dyn Repository,
+    kind: Kind,
+) -> Result<Vec<String>, StoreError> {
+    let query = ListQuery {
+        limit: usize::MAX,
+        ..ListQuery::default()
+    };
+    let page = repository.list(kind, &query).await?;
+    let mut ids: Vec<String> = page
+        .records
+        .iter()
+        .map(|record| record.key().id.clone())
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
 }

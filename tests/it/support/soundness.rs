@@ -8,11 +8,11 @@ use portfolio_mcp::{
         diff::{apply, revert},
         sha256_hex,
     },
-    store::{Purpose, Repository},
+    store::Repository,
 };
 use serde_json::{Value, json};
 
-use super::content::Document;
+use super::content::{Document, ids_of};
 
 /// What the log says.
 #[derive(Debug, Default)]
@@ -169,7 +169,7 @@ async fn replay(
                 ..AuditQuery::default()
             };
             let stored = repository
-                .get(&key, Purpose::Show)
+                .get(&key)
                 .await
                 .unwrap()
                 .unwrap_or_else(|| panic!("{key} is gone"));
@@ -212,11 +212,8 @@ async fn replay(
 
 /// Fails unless what is stored is what the log says.
 async fn assert_stored(repository: &dyn Repository, key: &DocumentKey, state: &State) {
-    let record = repository
-        .get(key, Purpose::Change)
-        .await
-        .unwrap()
-        .unwrap_or_else(|| panic!("{key} is gone"));
+    let current = repository.get_for_update(key).await.unwrap();
+    let record = current.record().unwrap_or_else(|| panic!("{key} is gone"));
     if state.whole {
         assert_eq!(
             record.text(),
@@ -236,7 +233,7 @@ async fn assert_stored(repository: &dyn Repository, key: &DocumentKey, state: &S
         "the newest entry has the checksum of {key}"
     );
     assert_eq!(
-        record.latest_entry(),
+        current.latest_entry(),
         Some(state.newest.text()),
         "{key} is read with its newest entry"
     );
@@ -257,8 +254,7 @@ async fn assert_listed(
         .map(|key| key.id.as_str())
         .filter(|id| known(id))
         .collect();
-    let ids = repository.ids(kind).await.unwrap();
-    assert!(ids.is_sorted(), "the ids are sorted");
+    let ids = ids_of(repository, kind).await;
     let ids: BTreeSet<&str> = ids
         .iter()
         .map(String::as_str)

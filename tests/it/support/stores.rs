@@ -11,7 +11,7 @@ use std::{
 use futures::FutureExt;
 use portfolio_mcp::{
     domain::{DocumentKey, Kind},
-    store::{Location, Repository, open},
+    store::{HistoryImport, Location, Repository, open},
 };
 use redis::cmd;
 use tempfile::TempDir;
@@ -28,6 +28,8 @@ pub(crate) const SITE: &str = "{site}:";
 pub(crate) struct Store {
     /// The store.
     pub(crate) repository: Arc<dyn Repository>,
+    /// Its import of audit entries.
+    pub(crate) history: Arc<dyn HistoryImport>,
     place: Place,
 }
 
@@ -66,20 +68,29 @@ impl Store {
     }
 
     fn at(place: Place) -> Self {
+        let opened = open(&place.location()).unwrap();
         Self {
-            repository: open(&place.location()).unwrap().repository,
+            repository: opened.repository,
+            history: opened.history,
             place,
         }
     }
 
     /// One more handle on the same store, as another process has it.
     pub(crate) fn another(&self) -> Arc<dyn Repository> {
-        open(&self.place.location()).unwrap().repository
+        self.open().repository
+    }
+
+    /// All parts of the same store, as another process has them.
+    pub(crate) fn open(&self) -> portfolio_mcp::store::Store {
+        open(&self.place.location()).unwrap()
     }
 
     /// Lets go of the store and takes it up again, as a restarted process does.
     pub(crate) fn reopen(&mut self) {
-        self.repository = self.another();
+        let opened = self.open();
+        self.repository = opened.repository;
+        self.history = opened.history;
     }
 
     /// The arguments that start the program on this store.

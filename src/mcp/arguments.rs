@@ -1,0 +1,121 @@
+//! The arguments of a call: what clients mean although they write it differently, and every rule that they break.
+
+use std::collections::HashMap;
+
+use jsonschema::Validator;
+use rmcp::model::{JsonObject, Tool};
+use serde_json::{Value, json};
+
+use super::cursor;
+use crate::domain::{Timestamp, Violation, patch::parse_json_string, rules};
+
+/// Floats below this are written as integers without loss.
+const MAX_WHOLE_FLOAT: f64 = 1e15;
+
+/// The checks of all tools' arguments, made from the published schemas.
+pub(super) struct Checks(HashMap<String, ToolCheck>);
+
+/// The check of one tool's arguments.
+pub(super) struct ToolCheck {
+    validator: Validator,
+    names: Vec<String>,
+}
+
+impl Checks {
+    pub(super) fn of(tools: Vec<Tool>) -> Self {
+        let checks = tools
+            .into_iter()
+            .map(|tool| (tool.name.to_string(), ToolCheck::of(&tool)));
+        Self(checks.collect())
+    }
+
+    /// The check of a tool's arguments; `None` if there is no such tool.
+    pub(super) fn get(&self, tool: &str) -> Option<&ToolCheck> {
+        self.0.get(tool)
+    }
+}
+
+impl ToolCheck {
+    fn of(tool: &Tool) -> Self {
+        let properties = tool.input_schema.get("properties");
+        let names = properties.and_then(Value::as_object);
+        Self {
+            validator: rules::validator(&with_open_data(&tool.input_schema)),
+            names: names
+                .into_iter()
+                .flat_map(|names| names.keys().cloned())
+                .collect(),
+        }
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
+    /// Arguments as clients mean them: an absent one may be sent as `null`, an object as a string, 20 as 20.0.
+    pub(super) fn normalize(&self, mut arguments: JsonObject) -> JsonObject {
+        arguments.retain(|name, value| !value.is_null() || !self.knows(name));
+        if let Some(data) = arguments.get_mut("data") {
+            parse_json_string(data);
+        }
+        for value in arguments.values_mut() {
+            let whole = value.as_f64().filter(|number| {
+                value.is_f64() && number.fract() == 0.0 && number.abs() < MAX_WHOLE_FLOAT
+            });
+            if let Some(number) = whole {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "a whole number far below 2^63"
+                )]
+                let number = number as i64;
+                *value = json!(number);
+            }
+        }
+        arguments
+    }
+
+    /// Every rule that the arguments break. A patch is checked against the stored document, which finds everything at once;
+    /// here it only has to be an object.
+    pub(super) fn violations(&self, arguments: &Value) -> Vec<Violation> {
+        let mut found = rules::violations(&self.validator, arguments);
+        for violation in found
+            .iter_mut()
+            .filter(|violation| violation.rule == "unknown")
+        {
+            let names = self.names.iter().map(String::as_str);
+            *violation =
+                Violation::unknown(violation.path.clone(), "argument", &violation.path, names);
+        }
+        for name in ["since", "until"] {
+            if text(arguments, name).is_some_and(|text| Timestamp::parse(text).is_none()) {
+                found.push(Violation::new(
+                    name,
+                    "date-time",
+                    "expected an RFC 3339 time such as `2026-11-22T10:15:30Z`",
+                ));
+            }
+        }
+        if let Some(cursor) = text(arguments, "cursor")
+            && let Err(violation) = cursor::decode_any(cursor)
+        {
+            found.push(violation);
+        }
+        found
+    }
+}
+
+fn text<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
+    arguments.get(name).and_then(Value::as_str)
+}
+
+/// A tool's published schema, with the patch left open.
+fn with_open_data(schema: &JsonObject) -> Value {
+    let mut schema = schema.clone();
+    if let Some(data) = schema
+        .get_mut("properties")
+        .and_then(|properties| properties.get_mut("data"))
+    {
+        *data = json!({ "type": "object" });
+    }
+    Value::Object(schema)
+}

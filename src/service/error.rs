@@ -1,0 +1,136 @@
+//! Why a use case failed, in the terms that the edges act on.
+
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use crate::{
+    domain::{DocumentKey, Version, Violation},
+    store::StoreError,
+};
+
+/// Why a use case was not carried out. Its text is for clients; the source, if any, is for operators alone.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such document.
+    #[error("there is no {key}")]
+    NotFound {
+        /// The requested document.
+        key: DocumentKey,
+        /// Ids that are near the requested one.
+        similar: Vec<String>,
+    },
+    /// The request or the change breaks rules.
+    #[error("{} rules are broken", .0.len())]
+    Invalid(Vec<Violation>),
+    /// The document is not the version that the caller expects, or others kept changing it.
+    #[error("{key} was changed in the meantime")]
+    Conflict {
+        /// Which document.
+        key: DocumentKey,
+        /// Its version now, if it is known.
+        current: Option<Version>,
+    },
+    /// The idempotency key belongs to another request.
+    #[error("the idempotency key was used before for a different request")]
+    IdempotencyMismatch,
+    /// The store accepts no writes from this server, or none now.
+    #[error("{reason}")]
+    ReadOnly {
+        /// Why.
+        reason: String,
+        /// When to try again, if that may help.
+        retry_after: Option<Duration>,
+        /// The store's error.
+        source: StoreError,
+    },
+    /// The store does not answer, and no snapshot could answer instead.
+    #[error("the store cannot be reached")]
+    Unavailable {
+        /// The store's error.
+        source: StoreError,
+    },
+    /// The store refuses this server until somebody acts.
+    #[error("{reason}")]
+    AccessDenied {
+        /// Why.
+        reason: String,
+        /// The store's error.
+        source: StoreError,
+    },
+    /// Other writes to the document took all the time of the call, so this one was not started.
+    #[error("other writes to {key} took too long")]
+    Busy {
+        /// Which document.
+        key: DocumentKey,
+    },
+    /// The connection was lost during the commit; it may have been applied.
+    #[error("the connection to the store was lost during the write")]
+    OutcomeUnknown {
+        /// The store's error.
+        source: StoreError,
+    },
+    /// The stored value is not a document.
+    #[error("the value at `{key}` cannot be read: {problem}")]
+    Corrupt {
+        /// Where it is stored.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Anything else.
+    #[error("the store failed")]
+    Internal {
+        /// The store's error.
+        source: StoreError,
+    },
+}
+
+impl Error {
+    /// Whether the store could not be asked, and nothing is wrong with the request.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::AccessDenied { .. } | Self::Busy { .. }
+        )
+    }
+}
+
+/// Converts, and logs what the client must not see. A distant store logs its outages itself, once and not for each call.
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { key, problem } => Self::Corrupt { key, problem },
+            StoreError::IdempotencyMismatch => Self::IdempotencyMismatch,
+            StoreError::ReadOnly {
+                ref reason,
+                retry_after,
+                ..
+            } => {
+                debug!("write refused: {error}");
+                Self::ReadOnly {
+                    reason: reason.clone(),
+                    retry_after,
+                    source: error,
+                }
+            }
+            StoreError::Unavailable(_) => {
+                debug!("{error}");
+                Self::Unavailable { source: error }
+            }
+            StoreError::AccessDenied { ref reason, .. } => Self::AccessDenied {
+                reason: reason.clone(),
+                source: error,
+            },
+            StoreError::OutcomeUnknown(_) => {
+                warn!("the outcome of a commit is unknown: {error}");
+                Self::OutcomeUnknown { source: error }
+            }
+            StoreError::Conflict | StoreError::Failed(_) => {
+                warn!("store error: {error}");
+                Self::Internal { source: error }
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Reading: documents, lists, the audit log and cached REST responses, with the snapshot as a fallback.
+
+use std::time::Duration;
+
+use tokio::time::error::Elapsed;
+use tracing::debug;
+
+use super::{CachedResponse, ContentService, Error};
+use crate::{
+    deadline::Deadline,
+    domain::{
+        ApiPath, AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record,
+        StoredEntry,
+    },
+    store::{Snapshot, StoreError},
+};
+
+/// How long the store may take to answer what the snapshot could answer too; see "Time budget of a call" in
+/// docs/architecture.md.
+const READ_TIMEOUT: Duration = Duration::from_secs(7);
+/// How long looking for similar ids may take.
+const SIMILAR_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long REST responses are cached, since another program may change documents without a trace.
+const RESPONSE_TTL: Duration = Duration::from_mins(1);
+/// How many similar ids are suggested, and from which similarity on (1 is equal).
+const MAX_SIMILAR: usize = 3;
+const MIN_SIMILARITY: f64 = 0.75;
+
+/// What was read, and how old it is.
+#[derive(Debug)]
+pub struct Fetched<T> {
+    /// What was read.
+    pub value: T,
+    /// During an outage it comes from the snapshot, which the store confirmed this long ago.
+    pub snapshot_age: Option<Duration>,
+}
+
+impl<T> Fetched<T> {
+    fn from_store(value: T) -> Self {
+        Self {
+            value,
+            snapshot_age: None,
+        }
+    }
+}
+
+impl ContentService {
+    /// One document.
+    pub async fn get(
+        &self,
+        key: DocumentKey,
+        deadline: Deadline,
+    ) -> Result<Fetched<Record>, Error> {
+        self.note_use();
+        let deadline = deadline.capped(READ_TIMEOUT);
+        match in_time(deadline.run(self.store.get(&key)).await) {
+            Ok(Some(record)) => Ok(Fetched::from_store(record)),
+            Ok(None) => Err(self.not_found(key, deadline).await),
+            // That a document is not in the snapshot does not prove that it does not exist.
+            Err(error) => self.answer_from_snapshot(error, |snapshot| snapshot.get(&key)),
+        }
+    }
+
+    /// A page of the documents of a kind.
+    pub async fn list(
+        &self,
+        kind: Kind,
+        query: &ListQuery,
+        deadline: Deadline,
+    ) -> Result<Fetched<ListPage>, Error> {
+        self.note_use();
+        let page = async {
+            let Some(cache) = &self.snapshot else {
+                return self.store.list(kind, query).await;
+            };
+            let (snapshot, query) = (cache.current().await?, query.clone());
+            // Searching thousands of documents takes longer than other calls should wait.
+            tokio::task::spawn_blocking(move || snapshot.list(kind, &query))
+                .await
+                .map_err(|_| StoreError::panicked())
+        };
+        match in_time(deadline.capped(READ_TIMEOUT).run(page).await) {
+            Ok(page) => Ok(Fetched::from_store(page)),
+            Err(error) => {
+                self.answer_from_snapshot(error, |snapshot| Some(snapshot.list(kind, query)))
+            }
+        }
+    }
+
+    /// Every published document of a kind, in the list's order.
+    pub async fn published(
+        &self,
+        kind: Kind,
+        deadline: Deadline,
+    ) -> Result<Fetched<Vec<Record>>, Error> {
+        let query = ListQuery {
+            status: Some("published".to_owned()),
+            limit: usize::MAX,
+            ..ListQuery::default()
+        };
+        let page = self.list(kind, &query, deadline).await?;
+        Ok(Fetched {
+            value: page.value.records,
+            snapshot_age: page.snapshot_age,
+        })
+    }
+
+    /// The cached REST response for `path`, and the number of the newest write. Both are missing where nothing is cached, or
+    /// when the cache does not answer at once.
+    pub async fn cached_response(&self, path: &ApiPath) -> CachedResponse {
+        self.note_use();
+        let Some(responses) = &self.responses else {
+            return CachedResponse::default();
+        };
+        responses.get(path).await.unwrap_or_else(|error| {
+            debug!("could not read the response cache: {error}");
+            CachedResponse::default()
+        })
+    }
+
+    /// Caches a REST response that was read after the write `seq`, in the background.
+    pub fn cache_response(&self, path: ApiPath, seq: u64, response: String) {
+        let Some(responses) = self.responses.clone() else {
+            return;
+        };
+        tokio::spawn(async move {
+            if let Err(error) = responses.put(&path, seq, &response, RESPONSE_TTL).await {
+                debug!("could not cache a response: {error}");
+            }
+        });
+    }
+
+    /// A page of the audit log.
+    pub async fn audit_entries(
+        &self,
+        query: &AuditQuery,
+        deadline: Deadline,
+    ) -> Result<Fetched<AuditPage>, Error> {
+        self.note_use();
+        match in_time(deadline.run(self.store.audit_entries(query)).await) {
+            Ok(page) => Ok(Fetched::from_store(page)),
+            Err(error) => {
+                self.answer_from_snapshot(error, |snapshot| Some(snapshot.audit_entries(query)))
+            }
+        }
+    }
+
+    /// The counters of the audit log, and its newest entries.
+    pub async fn audit_stats(
+        &self,
+        deadline: Deadline,
+    ) -> Result<Fetched<(AuditStats, Vec<StoredEntry>)>, Error> {
+        self.note_use();
+        let newest = AuditQuery {
+            limit: 10,
+            ..AuditQuery::default()
+        };
+        let both =
+            async { tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest)) };
+        match in_time(deadline.run(both).await) {
+            Ok((stats, page)) => Ok(Fetched::from_store((stats, page.entries))),
+            Err(error) => self.answer_from_snapshot(error, |snapshot| Some(snapshot.audit_stats())),
+        }
+    }
+
+    /// The snapshot's answer during an outage, or the error.
+    fn answer_from_snapshot<T>(
+        &self,
+        error: StoreError,
+        answer: impl FnOnce(&Snapshot) -> Option<T>,
+    ) -> Result<Fetched<T>, Error> {
+        let is_outage = matches!(
+            error,
+            StoreError::Unavailable(_) | StoreError::AccessDenied { .. }
+        );
+        let snapshot = self
+            .snapshot
+            .as_ref()
+            .filter(|_| is_outage)
+            .and_then(|cache| cache.last());
+        let answered = snapshot.and_then(|snapshot| {
+            Some(Fetched {
+                value: answer(&snapshot)?,
+                snapshot_age: Some(snapshot.age()),
+            })
+        });
+        answered.ok_or_else(|| error.into())
+    }
+
+    /// The error for a document that does not exist, with the ids that the caller may have meant.
+    pub(super) async fn not_found(&self, key: DocumentKey, deadline: Deadline) -> Error {
+        let ids = deadline
+            .capped(SIMILAR_TIMEOUT)
+            .run(self.ids(key.kind))
+            .await;
+        let similar = similar(&key.id, ids.unwrap_or_default());
+        Error::NotFound { key, similar }
+    }
+
+    async fn ids(&self, kind: Kind) -> Vec<String> {
+        if let Some(cache) = &self.snapshot {
+            let snapshot = cache.current().await.ok().or_else(|| cache.last());
+            return snapshot.map_or_else(Vec::new, |snapshot| {
+                snapshot.ids(kind).map(ToOwned::to_owned).collect()
+            });
+        }
+        let query = ListQuery {
+            limit: usize::MAX,
+            ..ListQuery::default()
+        };
+        let page = self.store.list(kind, &query).await.unwrap_or_default();
+        page.records
+            .into_iter()
+            .map(|record| record.key().id.clone())
+            .collect()
+    }
+}
+
+/// The store's answer, or that it came too late; nothing was written.
+pub(super) fn in_time<T>(answer: Result<Result<T, StoreError>, Elapsed>) -> Result<T, StoreError> {
+    answer.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(
+            "it did not answer in time".to_owned(),
+        ))
+    })
+}
+
+/// The ids that are most similar to a wanted one, most similar first.
+fn similar(wanted: &str, ids: Vec<String>) -> Vec<String> {
+    let lower = wanted.to_lowercase();
+    let similarity = |id: &str| {
+        if id.contains(&lower) {
+            1.0
+        } else {
+            strsim::jaro_winkler(&lower, &id.to_lowercase())
+        }
+    };
+    let mut near: Vec<(f64, String)> = ids
+        .into_iter()
+        .filter(|id| id != wanted)
+        .map(|id| (similarity(&id), id))
+        .filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
+        .collect();
+    near.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    near.into_iter()
+        .take(MAX_SIMILAR)
+        .map(|(_, id)| id)
+        .collect()
+}

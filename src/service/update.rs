@@ -1,0 +1,406 @@
+//! Changing one document: precondition, plan, commit, report.
+//!
+//! Writers of this process queue for a document, so that they do not race each other. A write that lost a race against
+//! another process is planned again from the new state.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::time::sleep;
+use tracing::info;
+use uuid::Uuid;
+
+use super::{ContentService, Error, read::in_time};
+use crate::{
+    deadline::Deadline,
+    domain::{
+        Change, Current, DocumentKey, Kind, Operation, Origin, Record, Source, StoredEntry, Update,
+        Version, Violation, WriteContext,
+    },
+    store::{Commit, StoreError},
+};
+
+/// How long an update may take before its last commit; see "Time budget of a call" in docs/architecture.md.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(7);
+/// The pause after a lost race: a random part of it, twice as much the next time, up to the maximum.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_millis(20);
+
+/// A requested update.
+#[derive(Debug, Clone)]
+pub struct UpdateRequest {
+    /// Which document.
+    pub key: DocumentKey,
+    /// What to merge into it.
+    pub patch: Map<String, Value>,
+    /// The version that the caller has read.
+    pub expected_version: Option<String>,
+    /// Whether to write.
+    pub mode: Mode,
+    /// The caller's name for this update, under which it may be repeated.
+    pub idempotency_key: Option<String>,
+    /// Who asks for it, how and why.
+    pub origin: Origin,
+}
+
+impl UpdateRequest {
+    /// What arguments that break rules ask for, as far as they can be understood.
+    #[must_use]
+    pub fn from_arguments(kind: Kind, arguments: &Map<String, Value>) -> Self {
+        let text = |name: &str| {
+            arguments
+                .get(name)
+                .and_then(Value::as_str)
+                .map(ToOwned::to_owned)
+        };
+        let patch = arguments.get("data").and_then(Value::as_object);
+        Self {
+            key: DocumentKey::new(kind, text("id").unwrap_or_default()),
+            patch: patch.cloned().unwrap_or_default(),
+            expected_version: text("expectedVersion"),
+            mode: Mode::Commit,
+            idempotency_key: text("idempotencyKey"),
+            origin: Origin::new(Source::Mcp),
+        }
+    }
+}
+
+/// Whether to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Write.
+    Commit,
+    /// Only show what would be written.
+    DryRun,
+}
+
+/// What an update did, or would do.
+#[derive(Debug)]
+pub struct Updated {
+    /// The document as it is now; in a dry run, as it would be.
+    pub record: Record,
+    /// Its stored version; in a dry run, the one before.
+    pub version: Version,
+    /// The recorded changes.
+    pub changes: Value,
+    /// The id of the audit entry, if one was written.
+    pub audit_id: Option<String>,
+    /// Whether an earlier call with the same idempotency key did it.
+    pub replayed: bool,
+    /// Rules that the stored document broke before and still breaks.
+    pub warnings: Vec<Violation>,
+}
+
+/// What an update finds.
+enum Found {
+    /// The document's state.
+    Current(Current),
+    /// An earlier call with the same idempotency key did it.
+    Done(Commit),
+}
+
+/// What to do about a request, given the state of the document.
+enum Plan {
+    /// There is no document.
+    Missing,
+    /// It is not the expected version.
+    VersionConflict,
+    /// The change breaks rules.
+    Refuse(Vec<Violation>),
+    /// The document already is as requested.
+    Unchanged(Record),
+    /// Show the change.
+    Preview(Box<Change>, Vec<Violation>),
+    /// Write the change.
+    Commit(Box<Change>, Vec<Violation>),
+}
+
+/// How a commit ended.
+enum Outcome {
+    /// The change was written, with the audit entry of this id.
+    Committed(String),
+    /// An earlier call with the same idempotency key had written it.
+    Replayed(Commit),
+    /// The stored document is not the one that the change was made from.
+    LostRace,
+}
+
+/// One update under way.
+struct UpdateCall {
+    request: UpdateRequest,
+    operation: Operation,
+    deadline: Deadline,
+    backoff: Duration,
+}
+
+impl ContentService {
+    /// Changes one document, or shows what would change.
+    ///
+    /// Without an expected version, an update that lost a race is planned again: the caller's patch says what to change, not
+    /// what the document was.
+    pub async fn update(
+        &self,
+        request: UpdateRequest,
+        deadline: Deadline,
+    ) -> Result<Updated, Error> {
+        self.note_use();
+        let mut call = UpdateCall::new(request, deadline.capped(UPDATE_TIMEOUT));
+        let queue = self.write_queue(call.key());
+        let Ok(_turn) = call.deadline.run(queue.lock()).await else {
+            return Err(Error::Busy {
+                key: call.request.key,
+            });
+        };
+        loop {
+            let current = match self.read_for_update(&call).await? {
+                Found::Current(current) => current,
+                Found::Done(commit) => return self.replay(call.key(), commit).await,
+            };
+            let context = self.write_context(call.request.origin.clone(), call.operation.clone());
+            match call.plan(&current, context) {
+                Plan::Commit(change, warnings) => {
+                    let updated = Updated::by(&change, warnings);
+                    match self.commit_update(&call, *change, &current).await? {
+                        Outcome::Committed(audit_id) => return Ok(updated.recorded(audit_id)),
+                        Outcome::Replayed(commit) => return self.replay(call.key(), commit).await,
+                        Outcome::LostRace => self.prepare_retry(&mut call, &current).await?,
+                    }
+                }
+                // Only a commit compares with what is stored. The next read does not return what is remembered.
+                _ if current.is_remembered() => {}
+                Plan::Missing => return Err(self.not_found(call.request.key, call.deadline).await),
+                Plan::VersionConflict => return Err(call.conflict(current.version())),
+                Plan::Refuse(violations) => return Err(Error::Invalid(violations)),
+                Plan::Unchanged(record) => return Ok(Updated::unchanged(record)),
+                Plan::Preview(change, warnings) => {
+                    return Ok(Updated::by(&change, warnings).preview(&current));
+                }
+            }
+        }
+    }
+
+    /// The first result of a repeated request, if it was carried out, whatever the rules and the document are now.
+    pub async fn replay_if_done(&self, request: &UpdateRequest) -> Result<Option<Updated>, Error> {
+        let Some(key) = &request.idempotency_key else {
+            return Ok(None);
+        };
+        let operation = Operation::keyed(key, identity(request));
+        match self.store.find_commit(&operation).await? {
+            Some(commit) => self.replay(&request.key, commit).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the document, or finds that the update was done before.
+    async fn read_for_update(&self, call: &UpdateCall) -> Result<Found, Error> {
+        // Read before the idempotency record is looked up: if the record is missing now, what was read is from before its
+        // commit.
+        let read = in_time(
+            call.deadline
+                .run(self.store.get_for_update(call.key()))
+                .await,
+        );
+        if call.request.idempotency_key.is_some() {
+            let record = call.deadline.run(self.store.find_commit(&call.operation));
+            if let Some(commit) = in_time(record.await)? {
+                return Ok(Found::Done(commit));
+            }
+        }
+        Ok(Found::Current(read?))
+    }
+
+    async fn commit_update(
+        &self,
+        call: &UpdateCall,
+        change: Change,
+        current: &Current,
+    ) -> Result<Outcome, Error> {
+        let entry_id = change.entry().id.clone();
+        let commit = self
+            .commit_in_task(vec![change], call.operation.clone())
+            .await;
+        let is_ours = |commit: &Commit| {
+            commit
+                .entries
+                .iter()
+                .any(|entry| entry.text_of("id") == Some(&entry_id))
+        };
+        match commit {
+            Ok(commit) if commit.replayed && !is_ours(&commit) => Ok(Outcome::Replayed(commit)),
+            Ok(_) => Ok(Outcome::Committed(entry_id)),
+            Err(StoreError::Conflict) => Ok(Outcome::LostRace),
+            // The value may have another type by now, which reading it tells.
+            Err(StoreError::Failed(_)) if current.is_remembered() => Ok(Outcome::LostRace),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits before the next attempt, or gives up: the caller expects another version, or the time is over.
+    async fn prepare_retry(&self, call: &mut UpdateCall, current: &Current) -> Result<(), Error> {
+        if current.is_remembered() && !call.deadline.is_within(Duration::ZERO) {
+            return Ok(());
+        }
+        if call.request.expected_version.is_some() || call.deadline.is_within(call.backoff) {
+            let newest = self.store.get_for_update(call.key()).await.ok();
+            return Err(call.conflict(newest.as_ref().and_then(Current::version)));
+        }
+        sleep(call.backoff.mul_f64(0.5 + fastrand::f64())).await;
+        call.backoff = (call.backoff * 2).min(BACKOFF_MAX);
+        Ok(())
+    }
+
+    /// The result of an update that an earlier call did.
+    async fn replay(&self, key: &DocumentKey, commit: Commit) -> Result<Updated, Error> {
+        let entry = commit
+            .entries
+            .into_iter()
+            .find(|entry| entry.text_of("entityId") == Some(&key.id))
+            .map(StoredEntry::into_json);
+        let mut entry = entry.unwrap_or_default();
+        let Some(record) = self.store.get_for_update(key).await?.into_record() else {
+            let deadline = Deadline::after(UPDATE_TIMEOUT);
+            return Err(self.not_found(key.clone(), deadline).await);
+        };
+        let audit_id = entry
+            .get("id")
+            .and_then(Value::as_str)
+            .map(ToOwned::to_owned);
+        Ok(Updated {
+            changes: entry.shift_remove("changes").unwrap_or_else(|| json!([])),
+            audit_id,
+            replayed: true,
+            ..Updated::unchanged(record)
+        })
+    }
+
+    /// Commits in a task of its own, so that a caller who goes away never leaves half of a commit.
+    pub(super) async fn commit_in_task(
+        &self,
+        changes: Vec<Change>,
+        operation: Operation,
+    ) -> Result<Commit, StoreError> {
+        let store = std::sync::Arc::clone(&self.store);
+        let task = tokio::spawn(async move {
+            let commit = store.commit(&changes, &operation).await;
+            if let Ok(Commit {
+                replayed: false, ..
+            }) = &commit
+            {
+                changes.iter().for_each(log_write);
+            }
+            commit
+        });
+        let commit = task.await;
+        if let Some(snapshot) = &self.snapshot {
+            snapshot.note_write();
+        }
+        // The message of a panic may hold a part of a document.
+        commit.unwrap_or_else(|_| {
+            Err(StoreError::OutcomeUnknown(
+                "the commit ended unexpectedly".to_owned(),
+            ))
+        })
+    }
+}
+
+fn log_write(change: &Change) {
+    let (key, entry) = (change.key(), change.entry());
+    let count = entry.changes.len();
+    info!(document.kind = %key.kind, document.id = %key.id, "{} {key}: {count} fields", entry.action.past());
+}
+
+impl UpdateCall {
+    fn new(request: UpdateRequest, deadline: Deadline) -> Self {
+        let operation = match &request.idempotency_key {
+            Some(key) => Operation::keyed(key, identity(&request)),
+            None => Operation::once(&Uuid::new_v4().to_string(), identity(&request)),
+        };
+        Self {
+            request,
+            operation,
+            deadline,
+            backoff: BACKOFF_MIN,
+        }
+    }
+
+    fn key(&self) -> &DocumentKey {
+        &self.request.key
+    }
+
+    fn plan(&self, current: &Current, context: WriteContext) -> Plan {
+        let Some(record) = current.record() else {
+            return Plan::Missing;
+        };
+        let expected = self.request.expected_version.as_deref();
+        if expected.is_some_and(|expected| expected != record.version().as_str()) {
+            return Plan::VersionConflict;
+        }
+        match Change::update(current, &self.request.patch, context) {
+            Ok(Update::Missing) => Plan::Missing,
+            Ok(Update::Unchanged) => Plan::Unchanged(record.clone()),
+            Ok(Update::Change(change, warnings)) => match self.request.mode {
+                Mode::DryRun => Plan::Preview(change, warnings),
+                Mode::Commit => Plan::Commit(change, warnings),
+            },
+            Err(violations) => Plan::Refuse(violations),
+        }
+    }
+
+    fn conflict(&self, current: Option<&Version>) -> Error {
+        Error::Conflict {
+            key: self.request.key.clone(),
+            current: current.cloned(),
+        }
+    }
+}
+
+impl Updated {
+    fn unchanged(record: Record) -> Self {
+        Self {
+            version: record.version().clone(),
+            changes: json!([]),
+            audit_id: None,
+            replayed: false,
+            warnings: record.violations().to_vec(),
+            record,
+        }
+    }
+
+    fn by(change: &Change, warnings: Vec<Violation>) -> Self {
+        Self {
+            record: change.next().clone(),
+            version: change.next().version().clone(),
+            changes: json!(change.entry().changes),
+            audit_id: None,
+            replayed: false,
+            warnings,
+        }
+    }
+
+    fn recorded(self, audit_id: String) -> Self {
+        Self {
+            audit_id: Some(audit_id),
+            ..self
+        }
+    }
+
+    fn preview(self, current: &Current) -> Self {
+        match current.version() {
+            Some(version) => Self {
+                version: version.clone(),
+                ..self
+            },
+            None => self,
+        }
+    }
+}
+
+/// What makes two requests the same one.
+fn identity(request: &UpdateRequest) -> Value {
+    json!({
+        "tool": format!("update_{}", request.key.kind),
+        "id": request.key.id,
+        "data": request.patch,
+        "expectedVersion": request.expected_version,
+    })
+}
