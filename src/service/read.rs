@@ -137,7 +137,12 @@ impl ContentService {
         deadline: Deadline,
     ) -> Result<Fetched<AuditPage>, Error> {
         self.note_use();
-        match in_time(deadline.run(self.store.audit_entries(query)).await) {
+        match in_time(
+            deadline
+                .capped(READ_TIMEOUT)
+                .run(self.store.audit_entries(query))
+                .await,
+        ) {
             Ok(page) => Ok(Fetched::from_store(page)),
             Err(error) => {
                 self.answer_from_snapshot(error, |snapshot| Some(snapshot.audit_entries(query)))
@@ -157,7 +162,7 @@ impl ContentService {
         };
         let both =
             async { tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest)) };
-        match in_time(deadline.run(both).await) {
+        match in_time(deadline.capped(READ_TIMEOUT).run(both).await) {
             Ok((stats, page)) => Ok(Fetched::from_store((stats, page.entries))),
             Err(error) => self.answer_from_snapshot(error, |snapshot| Some(snapshot.audit_stats())),
         }

@@ -479,9 +479,9 @@ async fn no_answer_reaches_another_client() {
                     // Any other failure of the store is one here, too.
                     let slow = |message: &str| {
                         [
-                            "was not begun",
-                            "did not answer in time",
-                            "no answer within",
+                            "was not started",
+                            "the store cannot be reached",
+                            "did not answer within",
                         ]
                         .iter()
                         .any(|said| message.contains(said))

@@ -64,7 +64,7 @@ async fn a_reading_user_is_served_all_reads_and_refused_all_writes() {
         refused["error"]["message"]
             .as_str()
             .unwrap()
-            .contains("the Redis user may not write"),
+            .contains("the server's Redis user may not write"),
         "{refused}"
     );
     assert_eq!(store.server().dump(), before);

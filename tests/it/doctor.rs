@@ -237,7 +237,7 @@ fn a_store_that_is_gone_deaf_or_refuses_is_told_once_in_time_with_what_to_do() {
     for (report, says) in [
         (&gone, "is Redis running?"),
         (&silent, "is Redis running?"),
-        (&refused, "refuses the user or the password"),
+        (&refused, "wrong user name or password"),
     ] {
         report.assert_exit(3);
         report.assert_says("problem  connection", &[says]);

@@ -996,14 +996,14 @@ async fn a_call_that_finds_too_many_others_under_way_is_told_so_and_not_begun() 
         first["error"]["message"]
             .as_str()
             .unwrap()
-            .contains("was not begun"),
+            .contains("was not started"),
         "{first}"
     );
     assert!(others.iter().all(|other| {
         other["error"]["message"]
             .as_str()
             .unwrap()
-            .contains("10 seconds")
+            .contains("the store cannot be reached")
     }));
 }
 

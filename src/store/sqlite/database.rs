@@ -181,9 +181,9 @@ impl Database {
                 format!("give this user write permission for `{path}` and its folder"),
             ),
             Some(ErrorCode::SystemIoFailure) => (
-                "the server could not write its file",
+                "the server could not write to its disk; make room, then try again",
                 format!(
-                    "`{path}`: {}; check that its disk is healthy and has room, then try again",
+                    "`{path}`: {}; check that its disk is healthy",
                     describe(error)
                 ),
             ),

@@ -58,14 +58,14 @@ async fn remembered(store: &Store, key: &DocumentKey) -> Current {
             create_sound(&*repository, &key).await;
             for number in 0.. {
                 let patch = json!({ "title": format!("title {number}") });
-                update(&*repository, &key, patch).await;
+                let _ = try_update(&*repository, &key, patch).await;
             }
         })
     });
     let others: Vec<_> = others.map(AbortOnDropHandle::new).collect();
     for number in 0..1000 {
         let patch = json!({ "title": format!("title {number}") });
-        update(&*store.repository, key, patch).await;
+        let _ = try_update(&*store.repository, key, patch).await;
         let current = store.repository.get_for_update(key).await.unwrap();
         if current.is_remembered() {
             drop(others);
