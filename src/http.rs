@@ -10,7 +10,7 @@ use rmcp::ServerHandler;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{mcp::TransportKind, service::ContentService};
+use crate::{caller::TransportKind, service::ContentService};
 
 mod body;
 mod connection;
@@ -84,8 +84,8 @@ impl Site {
 /// Serves `/mcp`, `/sse` and `/messages`, and the `site` beside them, until `stop`: then streams end at once and requests under way are answered.
 ///
 /// A clone of `server` answers each request of `/mcp` and each session of `/sse`, so it should hold handles only. It finds
-/// a [`TransportKind`], the peer's [`SocketAddr`](std::net::SocketAddr) and perhaps a [`Caller`](crate::mcp::Caller) and a
-/// [`ClaimedClient`](crate::mcp::ClaimedClient) in the extensions of the request's parts.
+/// a [`TransportKind`], the peer's [`SocketAddr`](std::net::SocketAddr) and perhaps a [`Caller`](crate::caller::Caller) and a
+/// [`ClaimedClient`](crate::caller::ClaimedClient) in the extensions of the request's parts.
 ///
 /// # Errors
 /// When the listener has no address.

@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 use tracing::{error, info};
 
 use crate::{
+    caller::{Caller, Role},
     domain::{
         Document, DocumentKey, Kind, Origin, Project, Resource, Timestamp, Violation,
         patch::unwrap_text, rules, text::truncate,
@@ -40,7 +41,6 @@ use crate::{
 
 mod answer;
 mod audit;
-mod caller;
 pub mod cursor;
 mod documents;
 mod error;
@@ -50,7 +50,6 @@ mod projects;
 mod resources;
 pub mod stdio;
 
-pub use caller::{Caller, ClaimedClient, Role, TransportKind};
 pub use error::ToolError;
 
 /// Every call is answered within this time, whatever the store does.

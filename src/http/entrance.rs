@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::{rate::Rates, token::Tokens};
-use crate::mcp::Caller;
+use crate::caller::Caller;
 
 /// Paths that need no token, because those who ask have none: whatever watches over the process.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];

@@ -22,7 +22,7 @@ use governor::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::mcp::Caller;
+use crate::caller::Caller;
 
 /// So many times the rate may be asked at once after a while of silence.
 const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
@@ -146,7 +146,7 @@ fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::Role;
+    use crate::caller::Role;
 
     const FAR: &str = "203.0.113.7";
 

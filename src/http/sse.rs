@@ -37,9 +37,9 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
+    caller::{Caller, TransportKind},
     domain::text::escape_line_breaks,
     http::{Limits, body, tag_transport},
-    mcp::{Caller, TransportKind},
 };
 
 /// Messages that wait for one another, in each direction of a session.

@@ -23,8 +23,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    caller::{ClaimedClient, TransportKind},
     http::{Limits, body, tag_transport},
-    mcp::{ClaimedClient, TransportKind},
 };
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");

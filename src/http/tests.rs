@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Limits, Settings, Tokens, connection::prepared, serve_within};
-use crate::mcp::{Caller, ClaimedClient, TransportKind};
+use crate::caller::{Caller, ClaimedClient, TransportKind};
 
 const FOREVER: Duration = Duration::from_hours(1);
 const MODERN: &str = "2026-07-28";

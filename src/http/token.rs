@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::mcp::{Caller, Role};
+use crate::caller::{Caller, Role};
 
 /// Shorter tokens could be guessed.
 const SHORTEST: usize = 16;
