@@ -1,8 +1,8 @@
 //! Who made an HTTP request: what the HTTP edge adds to a request's extensions and the MCP edge
 //! reads from them.
 //!
-//! Knows no framework. Only [`Caller`] is verified, by its bearer token; everything else is what
-//! the client claims.
+//! Depends on no web framework. Only [`Caller`] is verified, by its bearer token; everything else
+//! is what the client claims.
 
 use std::sync::Arc;
 

@@ -30,6 +30,11 @@ const WELL_KNOWN_PREFIX: &str = "/.well-known/";
 const TOKEN_NEEDED: &str = r#"Bearer realm="portfolio-mcp""#;
 const TOKEN_INVALID: &str = r#"Bearer realm="portfolio-mcp", error="invalid_token""#;
 
+const SET_HEADER: &str = "Set the header `Authorization: Bearer TOKEN` in your client's \
+    configuration; ask the server's administrator for a token";
+const CHECK_TOKEN: &str = "Check the token in your client's configuration, or ask the server's \
+    administrator for a new one";
+
 /// The content of a request's `Authorization` header.
 #[derive(Debug, PartialEq, Eq)]
 enum Credentials<'a> {
@@ -65,10 +70,11 @@ pub(super) struct Auth {
     pub(super) rates: Arc<Rates>,
 }
 
-/// Why a request is not authenticated: `challenge` for programs, `problem` for people.
+/// Why a request is not authenticated: `challenge` for programs, the rest for people.
 struct Unauthorized {
     challenge: &'static str,
     problem: &'static str,
+    remedy: &'static str,
 }
 
 /// Passes on requests that [`Auth`] accepts.
@@ -126,28 +132,36 @@ impl Auth {
 }
 
 fn identify(tokens: &Tokens, headers: &HeaderMap) -> Result<Caller, Unauthorized> {
-    let (challenge, problem) = match Credentials::from_headers(headers) {
+    match Credentials::from_headers(headers) {
         Credentials::Token(token) => match tokens.find_caller(token) {
-            Some(caller) => return Ok(caller.clone()),
-            None => (TOKEN_INVALID, "unknown bearer token"),
+            Some(caller) => Ok(caller.clone()),
+            None => Err(Unauthorized {
+                challenge: TOKEN_INVALID,
+                problem: "unknown bearer token",
+                remedy: CHECK_TOKEN,
+            }),
         },
-        Credentials::Missing => (TOKEN_NEEDED, "missing bearer token"),
-        Credentials::Invalid => (
-            TOKEN_INVALID,
-            "the `Authorization` header is not a single bearer token",
-        ),
-    };
-    Err(Unauthorized { challenge, problem })
+        Credentials::Missing => Err(Unauthorized {
+            challenge: TOKEN_NEEDED,
+            problem: "missing bearer token",
+            remedy: SET_HEADER,
+        }),
+        Credentials::Invalid => Err(Unauthorized {
+            challenge: TOKEN_INVALID,
+            problem: "the `Authorization` header is not a single bearer token",
+            remedy: SET_HEADER,
+        }),
+    }
 }
 
-fn unauthorized(Unauthorized { challenge, problem }: &Unauthorized) -> Rejection {
-    let text = format!(
-        "{problem}. Set the header `Authorization: Bearer TOKEN` in your client's configuration; \
-         ask the server's administrator for a token"
-    );
-    Rejection::new(StatusCode::UNAUTHORIZED, text).with_header(
+fn unauthorized(reason: &Unauthorized) -> Rejection {
+    Rejection::new(
+        StatusCode::UNAUTHORIZED,
+        format!("{}. {}", reason.problem, reason.remedy),
+    )
+    .with_header(
         header::WWW_AUTHENTICATE,
-        HeaderValue::from_static(challenge),
+        HeaderValue::from_static(reason.challenge),
     )
 }
 

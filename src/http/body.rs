@@ -80,11 +80,11 @@ async fn read_whole(body: Body) -> Result<Bytes, Rejection> {
 fn too_large() -> Rejection {
     Rejection::new(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("the request body is larger than {MAX_BODY_BYTES} bytes; send less per message"),
+        format!("the request body is larger than {MAX_BODY_BYTES} bytes; send smaller messages"),
     )
 }
 
-/// Rejects a body that is not a JSON-RPC message, and says what it is instead.
+/// The rejection of a body that is not a JSON-RPC message; its text names the problem.
 pub(super) fn not_a_message(body: &[u8]) -> Rejection {
     match check_json(body) {
         Err(error) => json_rpc_error(PARSE_ERROR, &format!("the body is not JSON: {error}")),

@@ -1,5 +1,5 @@
 //! The stored form of a REST response in the shared response cache: the response itself, with a
-//! `meta` that says how new it is.
+//! `meta` that holds the number of the write it was read after.
 
 use serde::{Deserialize, Serialize};
 

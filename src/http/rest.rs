@@ -372,7 +372,7 @@ mod tests {
             &["\"x\", \"*\""],
             &["\"x\" abc \"y\""],
             &["\"a b\""],
-            // Allowed, but `headers` skips a list that is not ASCII: the client gets a full response.
+            // Allowed, but `headers` skips lists that are not ASCII: the client gets all of it.
             &["\"é\",\"abc\""],
         ] {
             assert!(!matches(other), "{other:?}");

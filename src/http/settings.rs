@@ -9,7 +9,7 @@ use super::{
     token::Tokens,
 };
 
-/// The defaults serve anyone who calls by a loopback name.
+/// By default the server accepts requests for loopback host names only.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Host names of the server, in addition to loopback names.

@@ -205,8 +205,8 @@ impl<S: ServerHandler + Clone> Sessions<S> {
 
     /// Runs the handler on `transport` until the session ends.
     fn spawn(self: &Arc<Self>, id: Uuid, transport: SseTransport) {
-        // A token of its own, because rmcp cancels the token it gets when it ends, and its last
-        // response may still be on the way then.
+        // A separate token: rmcp cancels the token it gets when it ends, and its last response may
+        // still be on the way then.
         let token = transport.closed.child_token();
         // Without the handshake, because a client that reconnects gets a new session and does not
         // initialize it.
