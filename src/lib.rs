@@ -2,6 +2,7 @@
 //!
 //! The map, in reading order. A write goes down this list, a read skips the domain:
 
+pub mod caller;
 pub mod cli;
 /// One file per subcommand: what each does with the parts below, and its exit code.
 pub mod commands {

@@ -27,6 +27,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    caller::{Caller, Role},
     deadline::Deadline,
     domain::{Violation, text::truncate},
     service::ContentService,
@@ -35,7 +36,6 @@ use crate::{
 mod answer;
 mod arguments;
 mod audit;
-mod caller;
 pub mod cursor;
 mod documents;
 mod error;
@@ -47,7 +47,6 @@ mod resources;
 pub mod stdio;
 mod tool;
 
-pub use caller::{Caller, ClaimedClient, Role, TransportKind};
 pub use error::ToolError;
 
 use arguments::Checks;

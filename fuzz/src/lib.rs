@@ -297,7 +297,7 @@ impl Entrances {
         runtime.spawn(http::serve(
             listener,
             server.clone(),
-            http::Site {
+            http::SiteRoutes {
                 content,
                 metrics: None,
             },

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::{
     cli::{Settings, TokenSource, UsageError},
-    http::{self, Site, Tokens},
+    http::{self, SiteRoutes, Tokens},
     mcp::ContentServer,
     service::ContentService,
 };
@@ -53,8 +53,8 @@ pub async fn run(
     let descriptors =
         rlimit::increase_nofile_limit(u64::MAX).context("raising the limit of open files")?;
     let left = descriptors.saturating_sub(RESERVED).max(descriptors / 2);
-    http.connections = http
-        .connections
+    http.max_connections = http
+        .max_connections
         .min(usize::try_from(left).unwrap_or(usize::MAX));
 
     let listener = TcpListener::bind(settings.listen)
@@ -90,14 +90,14 @@ pub async fn run(
     http::serve(
         listener,
         server,
-        Site {
+        SiteRoutes {
             content,
             metrics: Some(metrics),
         },
         http,
         stop,
     )
-    .await?;
+    .await;
     Ok(ExitCode::SUCCESS)
 }
 

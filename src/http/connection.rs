@@ -1,7 +1,7 @@
-//! Connections: how many there are, what each may cost, and how they end.
+//! The accept loop: limits the number of connections and what each may cost, and closes them.
 //!
-//! An accept loop of its own, because axum's sets no timeouts: a client that opens a connection and says nothing, or one byte
-//! at a time, must not keep it.
+//! By hand, because axum's loop sets no timeouts: a client that opens a connection and sends
+//! nothing, or one byte at a time, must not keep it.
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -23,42 +23,50 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::http::Limits;
+use super::limits::Limits;
 
-/// So much is kept of a connection at most, the head of a request included.
-const BUFFER: usize = 64 * 1024;
-/// How long accepting pauses when the system refuses, as it does when the process has no descriptors left.
-const PAUSE: Duration = Duration::from_secs(1);
-/// What a connection gets for which there is no room.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 47\r\n\r\n\
-      the server has too many connections; try later\n";
+/// Buffer of one connection; the head of a request must fit into it.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// The pause after the system could not accept a connection, for example because the process has no
+/// file descriptors left.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The response to a connection over the limit.
+const SERVER_FULL_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    retry-after: 5\r\n\
+    connection: close\r\n\
+    content-type: text/plain\r\n\
+    content-length: 39\r\n\
+    \r\n\
+    too many open connections; retry later\n";
 
-/// Serves `app`, which finds the peer's [`SocketAddr`] in the extensions of a request, until `stop`, and then what is under way.
+/// Serves `app` until `stop`, then finishes the open requests.
+///
+/// The extensions of each request hold the peer's [`SocketAddr`].
 pub(super) async fn serve(
     listener: TcpListener,
     app: Router,
-    connections: usize,
+    max_connections: usize,
     limits: Limits,
     stop: CancellationToken,
 ) {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(BUFFER);
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(MAX_BUFFER_BYTES);
     let (app, graceful) = (TowerToHyperService::new(app), GracefulShutdown::new());
-    let places = Arc::new(Semaphore::new(connections));
+    let permits = Arc::new(Semaphore::new(max_connections));
     let mut full = false;
 
     while let Some((socket, address)) = stop.run_until_cancelled(accept(&listener)).await {
-        let Some(place) = Place::take(&places) else {
+        let Some(permit) = ConnectionPermit::try_acquire(&permits) else {
             if !std::mem::replace(&mut full, true) {
                 warn!(
-                    "{connections} connections are open; more are turned away until one is closed"
+                    "all {max_connections} connections are in use; \
+                     rejecting new ones until one closes"
                 );
             }
-            let _ = socket.try_write(FULL);
+            let _ = socket.try_write(SERVER_FULL_RESPONSE);
             continue;
         };
         full = false;
@@ -67,37 +75,39 @@ pub(super) async fn serve(
             request.extensions_mut().insert(address);
             app.call(request)
         });
-        let connection = graceful
-            .watch(builder.serve_connection(TokioIo::new(prepared(socket, limits.write)), service));
+        let io = TokioIo::new(prepare_socket(socket, limits.write_timeout));
+        let connection = graceful.watch(builder.serve_connection(io, service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                debug!("a connection broke: {error}");
+                debug!("a connection failed: {error}");
             }
-            drop(place);
+            drop(permit);
         });
     }
 
     drop(listener);
     tokio::select! {
         () = graceful.shutdown() => {}
-        () = sleep(limits.grace) => warn!("dropped the connections that were still open {:?} after the stop", limits.grace),
+        () = sleep(limits.grace_period) => {
+            warn!("closed the connections still open {:?} after the stop", limits.grace_period);
+        }
     }
 }
 
-/// A connection's place, counted while it is held.
-struct Place(
-    #[expect(dead_code, reason = "gives the place back when dropped")] OwnedSemaphorePermit,
+/// Permission for one open connection; the gauge counts those that are held.
+struct ConnectionPermit(
+    #[expect(dead_code, reason = "releases the permit when dropped")] OwnedSemaphorePermit,
 );
 
-impl Place {
-    fn take(places: &Arc<Semaphore>) -> Option<Self> {
-        let place = Arc::clone(places).try_acquire_owned().ok()?;
+impl ConnectionPermit {
+    fn try_acquire(permits: &Arc<Semaphore>) -> Option<Self> {
+        let permit = Arc::clone(permits).try_acquire_owned().ok()?;
         metrics::gauge!("portfolio_http_connections").increment(1.0);
-        Some(Self(place))
+        Some(Self(permit))
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         metrics::gauge!("portfolio_http_connections").decrement(1.0);
     }
@@ -113,26 +123,27 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                 ) =>
             {
-                debug!("a client left before it was served: {error}");
+                debug!("a client disconnected before its connection was accepted: {error}");
             }
             Err(error) => {
-                warn!("cannot accept connections, trying again in {PAUSE:?}: {error}");
-                sleep(PAUSE).await;
+                warn!("cannot accept connections, retrying in {ACCEPT_RETRY_INTERVAL:?}: {error}");
+                sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
 }
 
-/// A socket that fails when the other side takes no bytes, so that a client that stops reading is dropped on every route.
-pub(super) fn prepared(
+/// Makes writes fail when the other side accepts no bytes, so that a client that stops reading is
+/// disconnected on every route.
+pub(super) fn prepare_socket(
     socket: TcpStream,
-    write_limit: Duration,
+    write_timeout: Duration,
 ) -> Pin<Box<TimeoutStream<TcpStream>>> {
-    // Otherwise every streamed answer waits for the client's delayed acknowledgement, 40 ms.
+    // Otherwise each part of a stream waits for the client's delayed acknowledgement, 40 ms.
     if let Err(error) = socket.set_nodelay(true) {
         debug!("cannot set TCP_NODELAY: {error}");
     }
     let mut socket = TimeoutStream::new(socket);
-    socket.set_write_timeout(Some(write_limit));
+    socket.set_write_timeout(Some(write_timeout));
     Box::pin(socket)
 }

@@ -1,7 +1,9 @@
-//! How much one client may ask: a token bucket for each, so that a client in a loop does not take the server from the others.
+//! Rate limits: a token bucket for each client, so that one client in a loop does not take the
+//! server from the others.
 //!
-//! A client is known by its token's name, else by its address; without a token from this machine it is one of the owner's own
-//! programs and not counted. Forwarded addresses are not believed: anyone can send them.
+//! A client is identified by its token's name, otherwise by its address. A client on this machine
+//! without a token is one of the owner's own programs and is not limited. Forwarded addresses are
+//! not trusted: anyone can send them.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -10,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::http::StatusCode;
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -22,14 +21,14 @@ use governor::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::mcp::Caller;
+use super::rejection::Rejection;
+use crate::caller::Caller;
 
-/// So many times the rate may be asked at once after a while of silence.
-const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
-/// Requests with a wrong token or none: one a second from each address, after so many.
-const FAILURES: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
-/// How often clients that have been silent are forgotten.
-const FORGET: Duration = Duration::from_mins(1);
+/// How many times the rate a client may send at once after a pause.
+const BURST_FACTOR: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
+/// Requests with a missing or wrong token that an address may send at once; then one per second.
+const FAILURE_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
+const EVICTION_INTERVAL: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Client {
@@ -45,7 +44,7 @@ impl Client {
             return None;
         }
         Some(Self::Address(match address {
-            // Whoever has one address of IPv6 has its whole network.
+            // The owner of one IPv6 address usually has its whole /64 network.
             IpAddr::V6(address) => {
                 Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
             }
@@ -63,10 +62,10 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// At most `limit` requests a second of each client; any number if there is none.
+    /// Allows each client `limit` requests per second, or any number if there is no limit.
     pub(super) fn new(limit: Option<NonZeroU32>) -> Self {
         let requests = limit.map(|limit| {
-            let burst = limit.saturating_mul(BURST);
+            let burst = limit.saturating_mul(BURST_FACTOR);
             (
                 limit,
                 RateLimiter::hashmap(Quota::per_second(limit).allow_burst(burst)),
@@ -75,38 +74,46 @@ impl Rates {
         Self {
             requests,
             failures: RateLimiter::hashmap(
-                Quota::per_second(NonZeroU32::MIN).allow_burst(FAILURES),
+                Quota::per_second(NonZeroU32::MIN).allow_burst(FAILURE_BURST),
             ),
         }
     }
 
-    /// Counts a request without a good token; the answer when there were too many from its address.
-    pub(super) fn count_failure(&self, address: IpAddr) -> Option<Response> {
-        take(&self.failures, Client::at(address), || {
-            "too many requests without a good token come from this address".to_owned()
+    /// Records a request without a valid token, and rejects it if its address sent too many.
+    pub(super) fn check_failure(&self, address: IpAddr) -> Result<(), Rejection> {
+        let Some(client) = Client::at(address) else {
+            return Ok(());
+        };
+        withdraw(&self.failures, &client, || {
+            "too many requests with a missing or invalid token from this address".to_owned()
         })
     }
 
-    /// Counts a request; the answer when there were too many from its client.
-    pub(super) fn count(
+    /// Records a request, and rejects it if its client sent too many.
+    pub(super) fn check(
         &self,
         caller: Option<&Caller>,
         address: Option<IpAddr>,
-    ) -> Option<Response> {
-        let (limit, buckets) = self.requests.as_ref()?;
+    ) -> Result<(), Rejection> {
+        let Some((limit, buckets)) = &self.requests else {
+            return Ok(());
+        };
         let client = match caller {
             Some(caller) => Some(Client::Token(Arc::clone(&caller.name))),
             None => address.and_then(Client::at),
         };
-        take(buckets, client, || {
-            format!("more than {limit} requests a second come from this client (`--rate-limit`)")
+        let Some(client) = client else {
+            return Ok(());
+        };
+        withdraw(buckets, &client, || {
+            format!("more than {limit} requests per second from this client (see `--rate-limit`)")
         })
     }
 
-    /// Forgets those that have been silent, from time to time until `stop`.
-    pub(super) async fn forget_the_silent(self: Arc<Self>, stop: CancellationToken) {
+    /// Drops the full buckets of idle clients at intervals until `stop`.
+    pub(super) async fn evict_idle(self: Arc<Self>, stop: CancellationToken) {
         while stop
-            .run_until_cancelled(tokio::time::sleep(FORGET))
+            .run_until_cancelled(tokio::time::sleep(EVICTION_INTERVAL))
             .await
             .is_some()
         {
@@ -122,102 +129,100 @@ impl Rates {
     }
 }
 
-fn take(
+/// Takes one token out of the client's bucket.
+fn withdraw(
     buckets: &Buckets,
-    client: Option<Client>,
+    client: &Client,
     problem: impl FnOnce() -> String,
-) -> Option<Response> {
-    let until = buckets.check_key(&client?).err()?;
+) -> Result<(), Rejection> {
+    let Err(not_until) = buckets.check_key(client) else {
+        return Ok(());
+    };
     let problem = problem();
-    let wait = until.wait_time_from(DefaultClock::default().now());
+    let wait = not_until.wait_time_from(DefaultClock::default().now());
     let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
-    debug!("turned a request away: {problem}");
-    let text = format!("{problem}; try again in {seconds} s");
-    Some(
-        (
-            StatusCode::TOO_MANY_REQUESTS,
-            [(header::RETRY_AFTER, seconds.to_string())],
-            text,
-        )
-            .into_response(),
-    )
+    debug!("rejected a request: {problem}");
+    let text = format!("{problem}; retry in {seconds} s");
+    Err(Rejection::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(seconds))
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header;
+
     use super::*;
-    use crate::mcp::Role;
+    use crate::caller::Role;
 
-    const FAR: &str = "203.0.113.7";
+    const REMOTE: &str = "203.0.113.7";
 
-    /// How many of so many requests at once are let through.
-    fn passed(rates: &Rates, requests: usize, caller: Option<&str>, address: &str) -> usize {
+    /// How many of `requests` requests in a row are accepted.
+    fn accepted(rates: &Rates, requests: usize, caller: Option<&str>, address: &str) -> usize {
         let caller = caller.map(|name| Caller {
             name: name.into(),
             role: Role::Read,
         });
         let address = address.parse().unwrap();
         (0..requests)
-            .filter(|_| rates.count(caller.as_ref(), Some(address)).is_none())
+            .filter(|_| rates.check(caller.as_ref(), Some(address)).is_ok())
             .count()
     }
 
     #[test]
-    fn each_client_has_a_bucket_of_its_own() {
+    fn each_client_has_its_own_bucket() {
         let rates = Rates::new(NonZeroU32::new(1));
 
         for client in [Some("marie"), Some("site"), None] {
-            let passed = passed(&rates, 1000, client, FAR);
+            let accepted = accepted(&rates, 1000, client, REMOTE);
             // More than the burst only on a machine that takes seconds for this.
-            assert!((4..900).contains(&passed), "{client:?}: {passed}");
+            assert!((4..900).contains(&accepted), "{client:?}: {accepted}");
         }
-        let refused = rates.count(None, Some(FAR.parse().unwrap())).unwrap();
+        let rejection = rates
+            .check(None, Some(REMOTE.parse().unwrap()))
+            .unwrap_err();
+        assert_eq!(rejection.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(rejection.headers, [(header::RETRY_AFTER, 1.into())]);
+    }
+
+    #[test]
+    fn this_machine_is_limited_only_when_it_sends_a_token() {
+        let rates = Rates::new(NonZeroU32::new(1));
+
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(accepted(&rates, 1000, None, address), 1000, "{address}");
+            assert!(
+                (0..1000).all(|_| rates.check_failure(address.parse().unwrap()).is_ok()),
+                "{address}"
+            );
+        }
+        assert!(accepted(&rates, 1000, Some("marie"), "127.0.0.1") < 1000);
         assert_eq!(
-            (
-                refused.status(),
-                refused.headers()[header::RETRY_AFTER].as_bytes()
-            ),
-            (StatusCode::TOO_MANY_REQUESTS, &b"1"[..])
+            accepted(&Rates::new(None), 1000, Some("marie"), REMOTE),
+            1000
         );
     }
 
     #[test]
-    fn this_machine_is_not_counted_unless_it_presents_a_token() {
-        let rates = Rates::new(NonZeroU32::new(1));
-
-        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(passed(&rates, 1000, None, address), 1000, "{address}");
-            assert!(
-                (0..1000).all(|_| rates.count_failure(address.parse().unwrap()).is_none()),
-                "{address}"
-            );
-        }
-        assert!(passed(&rates, 1000, Some("marie"), "127.0.0.1") < 1000);
-        assert_eq!(passed(&Rates::new(None), 1000, Some("marie"), FAR), 1000);
-    }
-
-    #[test]
-    fn addresses_of_one_network_are_one_client_and_failures_are_counted_apart() {
+    fn addresses_of_one_network_share_a_bucket_and_failures_have_their_own() {
         let rates = Rates::new(NonZeroU32::new(100));
 
         assert!((0..500).any(|number| {
             rates
-                .count_failure(format!("2001:db8::{number:x}").parse().unwrap())
-                .is_some()
+                .check_failure(format!("2001:db8::{number:x}").parse().unwrap())
+                .is_err()
         }));
         assert!(
             rates
-                .count_failure("2001:db8:0:1::1".parse().unwrap())
-                .is_none()
+                .check_failure("2001:db8:0:1::1".parse().unwrap())
+                .is_ok()
         );
-        assert!(passed(&rates, 10, None, "2001:db8::1") == 10);
+        assert_eq!(accepted(&rates, 10, None, "2001:db8::1"), 10);
     }
 
     #[test]
-    fn the_silent_are_forgotten() {
+    fn idle_clients_are_evicted() {
         let rates = Rates::new(NonZeroU32::new(1_000_000));
         let (_, buckets) = rates.requests.as_ref().unwrap();
-        assert_eq!(passed(&rates, 1, None, FAR), 1);
+        assert_eq!(accepted(&rates, 1, None, REMOTE), 1);
 
         while !buckets.is_empty() {
             buckets.retain_recent();

@@ -1,6 +1,7 @@
-//! Streamable HTTP at `/mcp`: rmcp's stateless service, and around it what rmcp leaves out.
+//! Streamable HTTP at `/mcp`: rmcp's stateless service, and what it lacks.
 //!
-//! Bodies that are no message get a JSON-RPC error, and `initialize` a session id that says who the client is.
+//! Bodies that are not messages get a JSON-RPC error, and `initialize` gets a session id that
+//! carries the client's name.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -9,7 +10,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::any,
 };
 use futures::StreamExt as _;
@@ -21,15 +22,14 @@ use rmcp::{
 };
 use serde::{Deserialize, de::IgnoredAny};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
-use crate::{
-    http::{Limits, body, tag_transport},
-    mcp::{ClaimedClient, TransportKind},
-};
+use super::{body, limits::Limits, rejection::Rejection};
+use crate::caller::{ClaimedClient, TransportKind};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// Streams end with `stop`; requests under way are given up with `abort`.
+/// Streams end with `stop`; open requests are dropped with `abort`.
 pub(super) fn routes<S: ServerHandler + Clone>(
     server: S,
     limits: Limits,
@@ -39,8 +39,8 @@ pub(super) fn routes<S: ServerHandler + Clone>(
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
-        .with_max_request_body_bytes(body::LONGEST)
-        .disable_allowed_hosts() // our guard stands before every route
+        .with_max_request_body_bytes(body::MAX_BODY_BYTES)
+        .disable_allowed_hosts() // our guard checks every route
         .with_cancellation_token(abort);
     let service = StreamableHttpService::new(
         move || Ok(server.clone()),
@@ -48,7 +48,7 @@ pub(super) fn routes<S: ServerHandler + Clone>(
         config,
     );
     Router::new()
-        .route("/mcp", any(answer::<S>))
+        .route("/mcp", any(serve_request::<S>))
         .with_state(Arc::new(Endpoint {
             service,
             limits,
@@ -62,8 +62,53 @@ struct Endpoint<S> {
     stop: CancellationToken,
 }
 
+/// Only the members that are needed here; parsing skips the rest.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    method: Cow<'a, str>,
+}
+
+async fn serve_request<S: ServerHandler>(
+    State(endpoint): State<Arc<Endpoint<S>>>,
+    request: Request,
+) -> Result<Response, Rejection> {
+    if request.method() != Method::POST || !body::is_json(request.headers()) {
+        return Ok(endpoint.forward(request).await); // rmcp rejects these: 405, 406, 415
+    }
+
+    let (mut parts, body) = request.into_parts();
+    let body = body::read(body, endpoint.limits.body_timeout).await?;
+    let envelope = match serde_json::from_slice::<Envelope<'_>>(&body) {
+        Ok(envelope) if !body::is_array(&body) => envelope,
+        _ => return Err(body::not_a_message(&body)),
+    };
+
+    parts.extensions.insert(TransportKind::Http);
+    if let Some(claimed) = parts
+        .headers
+        .get(SESSION_ID)
+        .and_then(|id| ClaimedClient::from_session_id(id.as_bytes()))
+    {
+        parts.extensions.insert(claimed);
+    }
+    let response = endpoint
+        .forward(Request::from_parts(parts, Body::from(body.clone())))
+        .await;
+
+    // The content type was right, so this is how rmcp answers a body that is not a message.
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return Err(body::not_a_message(&body));
+    }
+    if envelope.method == "initialize" {
+        return with_session_id(response, &body).await;
+    }
+    Ok(response)
+}
+
 impl<S: ServerHandler> Endpoint<S> {
-    async fn reply(&self, request: Request) -> Response {
+    /// The response of rmcp; if it is an event stream, it ends with `stop`.
+    async fn forward(&self, request: Request) -> Response {
         let response = self.service.handle(request).await.map(Body::new);
         if response
             .headers()
@@ -82,53 +127,6 @@ impl<S: ServerHandler> Endpoint<S> {
     }
 }
 
-/// As much of a message as must be known here; the rest is skipped, not kept.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, default)]
-    method: Cow<'a, str>,
-}
-
-async fn answer<S: ServerHandler>(
-    State(endpoint): State<Arc<Endpoint<S>>>,
-    request: Request,
-) -> Response {
-    if request.method() != Method::POST || !body::is_json(request.headers()) {
-        return endpoint.reply(request).await; // rmcp refuses these: 405, 406, 415
-    }
-
-    let (mut parts, body) = request.into_parts();
-    let body = match body::read(body, endpoint.limits.body).await {
-        Ok(body) => body,
-        Err(refused) => return refused,
-    };
-    let envelope = match serde_json::from_slice::<Envelope<'_>>(&body) {
-        Ok(envelope) if !body::is_array(&body) => envelope,
-        _ => return body::refusal(&body),
-    };
-
-    tag_transport(&mut parts, TransportKind::Http);
-    if let Some(claimed) = parts
-        .headers
-        .get(SESSION_ID)
-        .and_then(|id| ClaimedClient::from_session_id(id.as_bytes()))
-    {
-        parts.extensions.insert(claimed);
-    }
-    let response = endpoint
-        .reply(Request::from_parts(parts, Body::from(body.clone())))
-        .await;
-
-    // The content type was right, so rmcp says this of a body that it could not read as a message.
-    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        return body::refusal(&body);
-    }
-    if envelope.method == "initialize" {
-        return with_session_id(response, &body).await;
-    }
-    response
-}
-
 #[derive(Deserialize)]
 struct Initialize {
     params: InitializeParams,
@@ -140,24 +138,28 @@ struct InitializeParams {
     client: ClaimedClient,
 }
 
-/// A JSON-RPC answer that is not an error.
+/// A JSON-RPC response that is not an error.
 #[derive(Deserialize)]
 struct Success {
     #[serde(rename = "result")]
     _result: IgnoredAny,
 }
 
-async fn with_session_id(response: Response, request: &Bytes) -> Response {
-    let (mut parts, answer) = response.into_parts();
-    let Ok(answer) = to_bytes(answer, usize::MAX).await else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    if serde_json::from_slice::<Success>(&answer).is_ok()
+async fn with_session_id(response: Response, request: &Bytes) -> Result<Response, Rejection> {
+    let (mut parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.map_err(|error| {
+        error!("could not read the response to `initialize`: {error}");
+        Rejection::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "could not answer `initialize`; send it again",
+        )
+    })?;
+    if serde_json::from_slice::<Success>(&body).is_ok()
         && let Ok(Initialize { params }) = serde_json::from_slice(request)
         && let Ok(id) = params.client.session_id()
         && let Ok(id) = HeaderValue::try_from(id)
     {
         parts.headers.insert(SESSION_ID, id);
     }
-    Response::from_parts(parts, Body::from(answer))
+    Ok(Response::from_parts(parts, Body::from(body)))
 }

@@ -1,4 +1,4 @@
-//! The HTTP side as clients meet it, over real sockets, with a handler of its own.
+//! The HTTP edge as clients see it, over real sockets, with a test handler.
 
 use std::{
     collections::BTreeMap,
@@ -30,8 +30,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Limits, Settings, Tokens, connection::prepared, serve_within};
-use crate::mcp::{Caller, ClaimedClient, TransportKind};
+use super::{Limits, Settings, Tokens, connection::prepare_socket, serve_with_limits};
+use crate::caller::{Caller, ClaimedClient, TransportKind};
 
 const FOREVER: Duration = Duration::from_hours(1);
 const MODERN: &str = "2026-07-28";
@@ -39,21 +39,22 @@ const TOKENS: &str = "marie:write:marie-0123456789abcdef\nsite:read:site-0123456
 const MARIE: &str = "authorization: Bearer marie-0123456789abcdef";
 const SITE: &str = "authorization: Bearer site-0123456789abcdef";
 
-/// A handler whose tools show what reaches it: `whoami`, `fill` (an answer of so many bytes), `wait` (until the gate opens).
+/// Its tools are `whoami`, which shows what reaches the handler, `fill`, which returns `bytes`
+/// bytes, and `wait`, which returns when the gate opens.
 #[derive(Clone)]
-struct DiagnosticConnection {
+struct TestHandler {
     gate: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
 }
 
-impl ServerHandler for DiagnosticConnection {
+impl ServerHandler for TestHandler {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_resources()
             .enable_resources_subscribe()
             .build();
-        ServerConfig::new(capabilities).with_server_info(Implementation::new("probe", "1"))
+        ServerConfig::new(capabilities).with_server_info(Implementation::new("test", "1"))
     }
 
     async fn call_tool(
@@ -95,10 +96,11 @@ impl ServerHandler for DiagnosticConnection {
 
 fn whoami(context: &RequestContext<RoleServer>) -> Value {
     let parts = context.extensions.get::<Parts>().unwrap();
+    let claimed = parts.extensions.get::<ClaimedClient>();
     json!({
-        "door": parts.extensions.get::<TransportKind>().unwrap().as_str(),
+        "transport": parts.extensions.get::<TransportKind>().unwrap().as_str(),
         "address": parts.extensions.get::<SocketAddr>().unwrap().ip().to_string(),
-        "claimed": parts.extensions.get::<ClaimedClient>().map(|client| format!("{}/{}", client.name, client.version)),
+        "claimed": claimed.map(|client| format!("{}/{}", client.name, client.version)),
         "caller": parts.extensions.get::<Caller>().map(|caller| caller.name.to_string()),
         "peer": context.client_info().map(|client| client.name),
         "user_agent": parts.headers.get("user-agent").map(|value| value.to_str().unwrap()),
@@ -110,47 +112,41 @@ struct Server {
     stop: CancellationToken,
     gate: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
-    task: JoinHandle<std::io::Result<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Server {
     async fn start() -> Self {
-        Self::start_within(Limits::default()).await
+        Self::start_with_limits(Limits::default()).await
     }
 
-    async fn start_within(limits: Limits) -> Self {
+    async fn start_with_limits(limits: Limits) -> Self {
         Self::start_with(limits, Settings::default()).await
     }
 
-    /// A server that knows the tokens of `marie` and of `site`, and who may replace them.
-    async fn start_guarded() -> (Self, watch::Sender<Tokens>) {
+    /// A server with the tokens of `marie` and `site`, and the channel that replaces them.
+    async fn start_with_tokens() -> (Self, watch::Sender<Tokens>) {
         let (sender, tokens) = watch::channel(Tokens::parse(TOKENS).unwrap());
-        (
-            Self::start_with(
-                Limits::default(),
-                Settings {
-                    tokens: Some(tokens),
-                    ..Settings::default()
-                },
-            )
-            .await,
-            sender,
-        )
+        let settings = Settings {
+            tokens: Some(tokens),
+            ..Settings::default()
+        };
+        (Self::start_with(Limits::default(), settings).await, sender)
     }
 
     async fn start_with(limits: Limits, settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let probe = DiagnosticConnection {
+        let handler = TestHandler {
             gate: Arc::new(Semaphore::new(0)),
             waiting: Arc::default(),
         };
-        let (gate, waiting) = (Arc::clone(&probe.gate), Arc::clone(&probe.waiting));
-        let task = tokio::spawn(serve_within(
+        let (gate, waiting) = (Arc::clone(&handler.gate), Arc::clone(&handler.waiting));
+        let task = tokio::spawn(serve_with_limits(
             limits,
             listener,
-            probe,
+            handler,
             axum::Router::new(),
             settings,
             stop.clone(),
@@ -164,17 +160,20 @@ impl Server {
         }
     }
 
-    /// One request on its own connection.
-    async fn ask(&self, line: &str, headers: &[&str], body: impl AsRef<[u8]>) -> Answer {
+    /// Sends one request on its own connection and reads the response.
+    async fn request(&self, line: &str, headers: &[&str], body: impl AsRef<[u8]>) -> Response {
         let mut connection = self.send(line, headers, body).await;
-        let mut answer = Vec::new();
-        soon(connection.read_to_end(&mut answer)).await.unwrap();
-        Answer::parse(&String::from_utf8(answer).unwrap())
+        let mut response = Vec::new();
+        in_time(connection.read_to_end(&mut response))
+            .await
+            .unwrap();
+        Response::parse(&String::from_utf8(response).unwrap())
     }
 
-    /// The beginning of `ask`: the answer is left to be read, or not. A header without a value is left out.
+    /// Sends one request and leaves the response unread. A header without a value removes the
+    /// default header of that name.
     async fn send(&self, line: &str, headers: &[&str], body: impl AsRef<[u8]>) -> TcpStream {
-        // A small window, so that a client that does not read is soon felt.
+        // A small window, so that the server soon notices a client that does not read.
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let mut connection = socket.connect(self.address).await.unwrap();
@@ -194,38 +193,39 @@ impl Server {
         for header in defaults.chain(headers.iter().filter(|header| header.contains(':'))) {
             head.extend([header, "\r\n"]);
         }
-        // A server that refuses may close before it took everything.
+        // A server that rejects the request may close the connection before it has read it all.
         let _ = connection
             .write_all(&[head.as_bytes(), b"\r\n", body].concat())
             .await;
         connection
     }
 
-    async fn mcp(&self, headers: &[&str], message: &Value) -> Answer {
-        self.ask("POST /mcp", headers, message.to_string()).await
+    async fn mcp(&self, headers: &[&str], message: &Value) -> Response {
+        self.request("POST /mcp", headers, message.to_string())
+            .await
     }
 
-    async fn open(&self) -> Stream {
-        Stream::of(self.send("GET /sse", &[], "").await).await
+    async fn open_stream(&self) -> EventStream {
+        EventStream::read_head(self.send("GET /sse", &[], "").await).await
     }
 
-    async fn waiting(&self, calls: usize) {
-        until(async || self.waiting.load(Ordering::SeqCst) == calls).await;
+    async fn wait_for_calls(&self, calls: usize) {
+        wait_until(async || self.waiting.load(Ordering::SeqCst) == calls).await;
     }
 
-    async fn ended(self) {
-        soon(self.task).await.unwrap().unwrap();
+    async fn wait_for_end(self) {
+        in_time(self.task).await.unwrap();
     }
 }
 
 #[derive(Debug)]
-struct Answer {
+struct Response {
     status: u16,
     headers: BTreeMap<String, String>,
     body: String,
 }
 
-impl Answer {
+impl Response {
     fn parse(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let mut lines = head.lines();
@@ -253,30 +253,34 @@ impl Answer {
     }
 }
 
-/// An event stream.
-struct Stream {
+/// An open event stream.
+struct EventStream {
     lines: BufReader<TcpStream>,
-    answer: Answer,
+    response: Response,
 }
 
-impl Stream {
-    async fn of(connection: TcpStream) -> Self {
+impl EventStream {
+    async fn read_head(connection: TcpStream) -> Self {
         let mut lines = BufReader::new(connection);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert_ne!(soon(lines.read_line(&mut head)).await.unwrap(), 0, "{head}");
+            assert_ne!(
+                in_time(lines.read_line(&mut head)).await.unwrap(),
+                0,
+                "{head}"
+            );
         }
         Self {
             lines,
-            answer: Answer::parse(&head),
+            response: Response::parse(&head),
         }
     }
 
-    /// The data of the next event, or `None` at the end.
-    async fn next(&mut self) -> Option<String> {
+    /// The data of the next event; `None` at the end of the stream.
+    async fn next_data(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
-            if soon(self.lines.read_line(&mut line)).await.unwrap() == 0 {
+            if in_time(self.lines.read_line(&mut line)).await.unwrap() == 0 {
                 return None;
             }
             if let Some(data) = line.strip_prefix("data: ") {
@@ -285,20 +289,20 @@ impl Stream {
         }
     }
 
-    async fn message(&mut self) -> Value {
-        serde_json::from_str(&self.next().await.unwrap()).unwrap()
+    async fn next_message(&mut self) -> Value {
+        serde_json::from_str(&self.next_data().await.unwrap()).unwrap()
     }
 }
 
-/// Nothing here takes long; a test that hangs fails instead.
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+/// Fails a test that hangs: nothing here takes long.
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_mins(1), future)
         .await
-        .expect("it should have happened by now")
+        .expect("nothing here takes a minute")
 }
 
-async fn until(condition: impl AsyncFn() -> bool) {
-    soon(async {
+async fn wait_until(condition: impl AsyncFn() -> bool) {
+    in_time(async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -313,7 +317,8 @@ fn initialize(version: &str) -> Value {
 }
 
 fn call(tool: &str, arguments: &Value) -> Value {
-    json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": { "name": tool, "arguments": arguments } })
+    let params = json!({ "name": tool, "arguments": arguments });
+    json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params })
 }
 
 fn modern(mut message: Value) -> Value {
@@ -325,38 +330,38 @@ fn modern(mut message: Value) -> Value {
     message
 }
 
-fn text(answer: &Value) -> &str {
-    answer["result"]["content"][0]["text"]
+fn tool_text(response: &Value) -> &str {
+    response["result"]["content"][0]["text"]
         .as_str()
-        .unwrap_or_else(|| panic!("{answer}"))
+        .unwrap_or_else(|| panic!("{response}"))
 }
 
-fn said(answer: &Value) -> Value {
-    serde_json::from_str(text(answer)).unwrap()
+fn tool_json(response: &Value) -> Value {
+    serde_json::from_str(tool_text(response)).unwrap()
 }
 
 #[tokio::test]
-async fn a_session_id_tells_later_calls_who_the_client_is() {
+async fn a_session_id_identifies_the_client_in_later_calls() {
     let server = Server::start().await;
 
     let initialized = server.mcp(&[], &initialize("2025-06-18")).await;
     let id = format!("mcp-session-id: {}", initialized.headers["mcp-session-id"]);
-    let answer = server
+    let response = server
         .mcp(
             &[&id, "mcp-protocol-version: 2025-06-18", "user-agent: test"],
             &call("whoami", &json!({})),
         )
         .await;
 
-    let who = said(&answer.json());
+    let who = tool_json(&response.json());
     assert_eq!(who["claimed"], "claude-code/2.1");
-    assert_eq!(who["door"], "http");
+    assert_eq!(who["transport"], "http");
     assert_eq!(who["address"], "127.0.0.1");
     assert_eq!(who["user_agent"], "test");
 }
 
 #[tokio::test]
-async fn session_ids_of_others_are_ignored() {
+async fn foreign_session_ids_are_ignored() {
     let server = Server::start().await;
 
     for headers in [
@@ -364,29 +369,36 @@ async fn session_ids_of_others_are_ignored() {
         &["mcp-session-id: 0f2f7ac6-7d4c-4b1c-9a53-ab7f3a1b2c3d"],
         &["mcp-session-id: !"],
     ] {
-        let answer = server.mcp(headers, &call("whoami", &json!({}))).await;
+        let response = server.mcp(headers, &call("whoami", &json!({}))).await;
 
-        assert_eq!(said(&answer.json())["claimed"], Value::Null, "{headers:?}");
+        assert_eq!(
+            tool_json(&response.json())["claimed"],
+            Value::Null,
+            "{headers:?}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_refused_initialize_gets_no_session_id() {
+async fn a_failed_initialize_gets_no_session_id() {
     let server = Server::start().await;
 
-    let answer = server
+    let response = server
         .mcp(
             &[],
             &json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {} }),
         )
         .await;
 
-    assert!(answer.json()["error"].is_object(), "{answer:?}");
-    assert!(!answer.headers.contains_key("mcp-session-id"), "{answer:?}");
+    assert!(response.json()["error"].is_object(), "{response:?}");
+    assert!(
+        !response.headers.contains_key("mcp-session-id"),
+        "{response:?}"
+    );
 }
 
 #[tokio::test]
-async fn every_revision_is_served_with_json_answers() {
+async fn every_protocol_revision_gets_json_responses() {
     let server = Server::start().await;
 
     for version in ["2025-03-26", "2025-06-18", "2025-11-25"] {
@@ -394,13 +406,13 @@ async fn every_revision_is_served_with_json_answers() {
         assert_eq!(initialized.json()["result"]["protocolVersion"], version);
 
         let header = format!("mcp-protocol-version: {version}");
-        let answer = server.mcp(&[&header], &call("whoami", &json!({}))).await;
+        let response = server.mcp(&[&header], &call("whoami", &json!({}))).await;
+        assert_eq!(response.status, 200, "{version}");
         assert_eq!(
-            (answer.status, answer.headers["content-type"].as_str()),
-            (200, "application/json"),
+            response.headers["content-type"], "application/json",
             "{version}"
         );
-        said(&answer.json());
+        tool_json(&response.json());
     }
 
     let headers = [
@@ -408,14 +420,12 @@ async fn every_revision_is_served_with_json_answers() {
         "mcp-method: tools/call",
         "mcp-name: whoami",
     ];
-    let answer = server
+    let response = server
         .mcp(&headers, &modern(call("whoami", &json!({}))))
         .await;
-    assert_eq!(
-        (answer.status, answer.headers["content-type"].as_str()),
-        (200, "application/json")
-    );
-    assert_eq!(said(&answer.json())["peer"], "modern");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.headers["content-type"], "application/json");
+    assert_eq!(tool_json(&response.json())["peer"], "modern");
 }
 
 #[tokio::test]
@@ -428,21 +438,18 @@ async fn other_methods_are_not_allowed() {
         ("POST /sse", "GET,HEAD"),
         ("GET /messages", "POST"),
     ] {
-        let answer = server.ask(line, &["mcp-session-id: abc"], "{}").await;
+        let response = server.request(line, &["mcp-session-id: abc"], "{}").await;
 
-        assert_eq!(
-            (answer.status, answer.headers["allow"].as_str()),
-            (405, allowed),
-            "{line}"
-        );
+        assert_eq!(response.status, 405, "{line}");
+        assert_eq!(response.headers["allow"], allowed, "{line}");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_message_gets_a_json_rpc_error() {
+async fn a_body_that_is_not_a_message_gets_a_json_rpc_error() {
     let server = Server::start().await;
-    let mut stream = server.open().await;
-    let messages = format!("POST {}", stream.next().await.unwrap());
+    let mut stream = server.open_stream().await;
+    let messages = format!("POST {}", stream.next_data().await.unwrap());
 
     for line in ["POST /mcp", &messages] {
         for (body, code) in [
@@ -457,52 +464,53 @@ async fn a_body_that_is_no_message_gets_a_json_rpc_error() {
             (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, -32600),
             (r#" ["2.0",1,{}]"#, -32600),
         ] {
-            let answer = server.ask(line, &[], body).await;
+            let response = server.request(line, &[], body).await;
 
+            assert_eq!(response.status, 400, "{line} {body}");
             assert_eq!(
-                (answer.status, &answer.json()["error"]["code"]),
-                (400, &json!(code)),
+                &response.json()["error"]["code"],
+                &json!(code),
                 "{line} {body}"
             );
-            assert_eq!(answer.json()["id"], Value::Null);
+            assert_eq!(response.json()["id"], Value::Null);
         }
-        let answer = server
-            .ask(
+        let response = server
+            .request(
                 line,
                 &[],
                 b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"x\":\"\xff\"}",
             )
             .await;
-        assert_eq!(
-            (answer.status, &answer.json()["error"]["code"]),
-            (400, &json!(-32700)),
-            "{line}"
-        );
+        assert_eq!(response.status, 400, "{line}");
+        assert_eq!(&response.json()["error"]["code"], &json!(-32700), "{line}");
     }
 }
 
 #[tokio::test]
-async fn a_body_of_another_type_or_too_long_is_refused() {
+async fn a_body_of_the_wrong_type_or_size_is_rejected() {
     let server = Server::start().await;
-    let mut stream = server.open().await;
-    let messages = format!("POST {}", stream.next().await.unwrap());
+    let mut stream = server.open_stream().await;
+    let messages = format!("POST {}", stream.next_data().await.unwrap());
 
     for line in ["POST /mcp", &messages] {
         assert_eq!(
             server
-                .ask(line, &["content-type: text/plain"], "{}")
+                .request(line, &["content-type: text/plain"], "{}")
                 .await
                 .status,
             415,
             "{line}"
         );
         assert_eq!(
-            server.ask(line, &["content-type"], "{}").await.status,
+            server.request(line, &["content-type"], "{}").await.status,
             415,
             "{line}"
         );
         assert_eq!(
-            server.ask(line, &[], vec![b'x'; 10_000_000]).await.status,
+            server
+                .request(line, &[], vec![b'x'; 10_000_000])
+                .await
+                .status,
             413,
             "{line}"
         );
@@ -518,7 +526,7 @@ async fn a_body_of_another_type_or_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn every_route_is_guarded_even_those_that_do_not_exist() {
+async fn every_path_is_guarded_even_unknown_ones() {
     let server = Server::start().await;
 
     for line in [
@@ -533,17 +541,20 @@ async fn every_route_is_guarded_even_those_that_do_not_exist() {
         "PUT /no",
     ] {
         assert_eq!(
-            server.ask(line, &["host: evil.example"], "{}").await.status,
+            server
+                .request(line, &["host: evil.example"], "{}")
+                .await
+                .status,
             403,
             "{line}"
         );
         assert_eq!(
-            server.ask(line, &["origin: null"], "{}").await.status,
+            server.request(line, &["origin: null"], "{}").await.status,
             403,
             "{line}"
         );
         assert_eq!(
-            server.ask(line, &["host"], "{}").await.status,
+            server.request(line, &["host"], "{}").await.status,
             400,
             "{line}"
         );
@@ -558,20 +569,15 @@ async fn every_route_is_guarded_even_those_that_do_not_exist() {
 }
 
 #[tokio::test]
-async fn a_session_answers_on_its_stream() {
+async fn a_session_answers_on_its_event_stream() {
     let server = Server::start().await;
-    let mut stream = server.open().await;
-    assert_eq!(
-        (
-            stream.answer.status,
-            stream.answer.headers["content-type"].as_str()
-        ),
-        (200, "text/event-stream")
-    );
-    let endpoint = stream.next().await.unwrap();
+    let mut stream = server.open_stream().await;
+    assert_eq!(stream.response.status, 200);
+    assert_eq!(stream.response.headers["content-type"], "text/event-stream");
+    let endpoint = stream.next_data().await.unwrap();
     assert!(endpoint.starts_with("/messages?sessionId="), "{endpoint}");
 
-    // Before `initialize`, as after a client's reconnection; under the names that some clients use.
+    // Without `initialize`, as after a reconnection, and in the forms that some clients use.
     let renamed = endpoint.replace("sessionId", "session_id");
     for line in [
         format!("POST {endpoint}"),
@@ -579,7 +585,7 @@ async fn a_session_answers_on_its_stream() {
         format!("POST {renamed}"),
     ] {
         let accepted = server
-            .ask(
+            .request(
                 &line,
                 &["user-agent: test"],
                 call("whoami", &json!({})).to_string(),
@@ -587,26 +593,36 @@ async fn a_session_answers_on_its_stream() {
             .await;
 
         assert_eq!(accepted.status, 202, "{line}");
-        let expected = json!({ "door": "sse", "address": "127.0.0.1", "claimed": null, "caller": null, "peer": null, "user_agent": "test" });
-        assert_eq!(said(&stream.message().await), expected);
+        let expected = json!({
+            "transport": "sse",
+            "address": "127.0.0.1",
+            "claimed": null,
+            "caller": null,
+            "peer": null,
+            "user_agent": "test",
+        });
+        assert_eq!(tool_json(&stream.next_message().await), expected);
     }
 
     let line = format!("POST {endpoint}");
     server
-        .ask(&line, &[], initialize("2024-11-05").to_string())
+        .request(&line, &[], initialize("2024-11-05").to_string())
         .await;
     assert_eq!(
-        stream.message().await["result"]["protocolVersion"],
+        stream.next_message().await["result"]["protocolVersion"],
         "2024-11-05"
     );
     server
-        .ask(&line, &[], call("whoami", &json!({})).to_string())
+        .request(&line, &[], call("whoami", &json!({})).to_string())
         .await;
-    assert_eq!(said(&stream.message().await)["peer"], "claude-code");
+    assert_eq!(
+        tool_json(&stream.next_message().await)["peer"],
+        "claude-code"
+    );
 }
 
 #[tokio::test]
-async fn sessions_that_are_unknown_or_badly_named_are_told_apart() {
+async fn unknown_and_malformed_session_ids_get_different_statuses() {
     let server = Server::start().await;
 
     for (line, status) in [
@@ -619,7 +635,7 @@ async fn sessions_that_are_unknown_or_badly_named_are_told_apart() {
     ] {
         assert_eq!(
             server
-                .ask(line, &[], call("whoami", &json!({})).to_string())
+                .request(line, &[], call("whoami", &json!({})).to_string())
                 .await
                 .status,
             status,
@@ -629,25 +645,25 @@ async fn sessions_that_are_unknown_or_badly_named_are_told_apart() {
 }
 
 #[tokio::test]
-async fn no_more_sessions_are_served_than_allowed_until_one_leaves() {
-    let server = Server::start_within(Limits {
-        sessions: 2,
+async fn sessions_over_the_limit_are_rejected_until_one_closes() {
+    let server = Server::start_with_limits(Limits {
+        max_sse_sessions: 2,
         ..Limits::default()
     })
     .await;
-    let mut first = server.open().await;
-    let second = server.open().await;
+    let mut first = server.open_stream().await;
+    let second = server.open_stream().await;
 
-    let third = server.ask("GET /sse", &[], "").await;
+    let third = server.request("GET /sse", &[], "").await;
     assert_eq!(third.status, 503);
     assert!(third.headers.contains_key("retry-after"));
-    let endpoint = first.next().await.unwrap();
+    let endpoint = first.next_data().await.unwrap();
     drop((first, second));
 
-    until(async || server.open().await.answer.status == 200).await;
-    until(async || {
+    wait_until(async || server.open_stream().await.response.status == 200).await;
+    wait_until(async || {
         server
-            .ask(
+            .request(
                 &format!("POST {endpoint}"),
                 &[],
                 initialize(MODERN).to_string(),
@@ -659,53 +675,53 @@ async fn no_more_sessions_are_served_than_allowed_until_one_leaves() {
     .await;
 }
 
-/// The session ends although its connection, stuck in a write, does not.
+/// Its session ends and makes room for another, although its connection is stuck in a write.
 #[tokio::test]
-async fn a_session_whose_client_does_not_read_makes_room_for_another() {
+async fn a_client_that_does_not_read_loses_its_session() {
     let limits = Limits {
-        sessions: 1,
-        send: Duration::from_millis(50),
-        write: FOREVER,
+        max_sse_sessions: 1,
+        send_timeout: Duration::from_millis(50),
+        write_timeout: FOREVER,
         ..Limits::default()
     };
-    let server = Server::start_within(limits).await;
-    let mut stuck = server.open().await;
-    let line = format!("POST {}", stuck.next().await.unwrap());
+    let server = Server::start_with_limits(limits).await;
+    let mut stuck = server.open_stream().await;
+    let line = format!("POST {}", stuck.next_data().await.unwrap());
 
     let fill = call("fill", &json!({ "bytes": 500_000 })).to_string();
-    until(async || server.ask(&line, &[], &fill).await.status == 404).await;
+    wait_until(async || server.request(&line, &[], &fill).await.status == 404).await;
 
-    until(async || server.open().await.answer.status == 200).await;
+    wait_until(async || server.open_stream().await.response.status == 200).await;
     drop(stuck);
 }
 
 #[tokio::test]
-async fn a_client_that_stops_reading_is_dropped_on_every_route() {
+async fn a_client_that_stops_reading_is_disconnected_on_every_route() {
     const BYTES: usize = 20_000_000;
     let limits = Limits {
-        send: FOREVER,
-        write: Duration::from_millis(50),
-        grace: FOREVER,
+        send_timeout: FOREVER,
+        write_timeout: Duration::from_millis(50),
+        grace_period: FOREVER,
         ..Limits::default()
     };
-    let server = Server::start_within(limits).await;
+    let server = Server::start_with_limits(limits).await;
     let fill = call("fill", &json!({ "bytes": BYTES })).to_string();
     let stuck = server.send("POST /mcp", &[], &fill).await;
-    let mut stream = server.open().await;
+    let mut stream = server.open_stream().await;
     server
-        .ask(
-            &format!("POST {}", stream.next().await.unwrap()),
+        .request(
+            &format!("POST {}", stream.next_data().await.unwrap()),
             &[],
             &fill,
         )
         .await;
 
     server.stop.cancel();
-    server.ended().await; // which it does not while a connection is open
+    server.wait_for_end().await; // waits for open connections
 
     for mut connection in [stuck, stream.lines.into_inner()] {
         let mut received = Vec::new();
-        let _ = soon(connection.read_to_end(&mut received)).await;
+        let _ = in_time(connection.read_to_end(&mut received)).await;
         assert!(received.len() < BYTES);
     }
 }
@@ -714,63 +730,74 @@ async fn a_client_that_stops_reading_is_dropped_on_every_route() {
 async fn stop_ends_streams_at_once_and_lets_calls_finish() {
     let server = Server::start().await;
     let wait = call("wait", &json!({})).to_string();
-    let mut idle = server.open().await;
-    let mut busy = server.open().await;
+    let mut idle = server.open_stream().await;
+    let mut busy = server.open_stream().await;
     server
-        .ask(&format!("POST {}", busy.next().await.unwrap()), &[], &wait)
+        .request(
+            &format!("POST {}", busy.next_data().await.unwrap()),
+            &[],
+            &wait,
+        )
         .await;
     let filter = json!({ "resourceSubscriptions": ["test://one"] });
-    let listen = json!({ "jsonrpc": "2.0", "id": 3, "method": "subscriptions/listen", "params": { "notifications": filter } });
+    let listen = json!({
+        "jsonrpc": "2.0",
+        "id": 3,
+        "method": "subscriptions/listen",
+        "params": { "notifications": filter },
+    });
     let headers = [
         "mcp-protocol-version: 2026-07-28",
         "mcp-method: subscriptions/listen",
     ];
-    let mut listener = Stream::of(
+    let mut listener = EventStream::read_head(
         server
             .send("POST /mcp", &headers, modern(listen).to_string())
             .await,
     )
     .await;
     assert_eq!(
-        listener.message().await["method"],
+        listener.next_message().await["method"],
         "notifications/subscriptions/acknowledged"
     );
     let mut calling = server.send("POST /mcp", &[], &wait).await;
-    server.waiting(2).await;
+    server.wait_for_calls(2).await;
 
     server.stop.cancel();
-    idle.next().await; // the endpoint
-    assert_eq!(idle.next().await, None);
-    assert_eq!(listener.next().await, None);
+    idle.next_data().await; // the `endpoint` event
+    assert_eq!(idle.next_data().await, None);
+    assert_eq!(listener.next_data().await, None);
     server.gate.add_permits(2);
 
-    assert_eq!(text(&busy.message().await), "waited");
-    assert_eq!(busy.next().await, None);
-    let mut answer = String::new();
-    soon(calling.read_to_string(&mut answer)).await.unwrap();
-    assert_eq!(text(&Answer::parse(&answer).json()), "waited");
-    server.ended().await;
+    assert_eq!(tool_text(&busy.next_message().await), "waited");
+    assert_eq!(busy.next_data().await, None);
+    let mut response = String::new();
+    in_time(calling.read_to_string(&mut response))
+        .await
+        .unwrap();
+    assert_eq!(tool_text(&Response::parse(&response).json()), "waited");
+    server.wait_for_end().await;
 }
 
 #[tokio::test]
-async fn stop_does_not_wait_for_ever() {
-    let server = Server::start_within(Limits {
-        grace: Duration::from_millis(50),
+async fn stop_does_not_wait_forever() {
+    let server = Server::start_with_limits(Limits {
+        grace_period: Duration::from_millis(50),
         ..Limits::default()
     })
     .await;
     let _calling = server
         .send("POST /mcp", &[], call("wait", &json!({})).to_string())
         .await;
-    server.waiting(1).await;
+    server.wait_for_calls(1).await;
 
     server.stop.cancel();
 
-    server.ended().await;
+    server.wait_for_end().await;
 }
 
 #[tokio::test]
-async fn answers_are_sent_without_delay() {
+async fn responses_are_sent_without_delay() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap())
         .await
@@ -778,86 +805,103 @@ async fn answers_are_sent_without_delay() {
 
     let (socket, _) = listener.accept().await.unwrap();
 
-    assert!(prepared(socket, FOREVER).get_ref().nodelay().unwrap());
+    assert!(prepare_socket(socket, FOREVER).get_ref().nodelay().unwrap());
+}
+
+/// With tokens configured, all of these need one, even if nothing is there.
+const PROTECTED: [&str; 7] = [
+    "POST /mcp",
+    "GET /mcp",
+    "GET /sse",
+    "POST /messages",
+    "GET /",
+    "PUT /no",
+    "GET /mcp?access_token=marie-0123456789abcdef",
+];
+
+#[tokio::test]
+async fn a_request_without_a_token_gets_a_challenge() {
+    let (server, _tokens) = Server::start_with_tokens().await;
+
+    for line in PROTECTED {
+        let response = server.request(line, &[], "{}").await;
+
+        let challenge = r#"Bearer realm="portfolio-mcp""#;
+        assert_eq!(response.status, 401, "{line}");
+        assert_eq!(response.headers["www-authenticate"], challenge, "{line}");
+        assert!(response.body.contains("Authorization: Bearer"), "{line}");
+    }
 }
 
 #[tokio::test]
-async fn where_there_are_tokens_every_route_needs_one_but_those_that_are_open() {
-    const WRONG: [&str; 3] = [
-        "authorization: Bearer marie-0123456789abcdeF",
-        "authorization: Basic abc",
-        "authorization: Bearer",
-    ];
-    let (server, _tokens) = Server::start_guarded().await;
+async fn a_request_with_a_wrong_token_learns_that_it_is_invalid() {
+    let (server, _tokens) = Server::start_with_tokens().await;
 
-    for line in [
-        "POST /mcp",
-        "GET /mcp",
-        "GET /sse",
-        "POST /messages",
-        "GET /",
-        "PUT /no",
-        "GET /mcp?access_token=marie-0123456789abcdef",
-    ] {
-        let answer = server.ask(line, &[], "{}").await;
-        assert_eq!(
-            (answer.status, answer.headers["www-authenticate"].as_str()),
-            (401, r#"Bearer realm="portfolio-mcp""#),
-            "{line}"
-        );
-        assert!(answer.body.contains("Authorization: Bearer"), "{answer:?}");
-        for header in WRONG {
-            let answer = server.ask(line, &[header], "{}").await;
+    for line in PROTECTED {
+        for header in [
+            "authorization: Bearer marie-0123456789abcdeF",
+            "authorization: Basic abc",
+            "authorization: Bearer",
+        ] {
+            let response = server.request(line, &[header], "{}").await;
+
             let challenge = r#"Bearer realm="portfolio-mcp", error="invalid_token""#;
-            assert_eq!(
-                (answer.status, answer.headers["www-authenticate"].as_str()),
-                (401, challenge),
-                "{line} {header}"
-            );
+            let request = format!("{line} {header}");
+            assert_eq!(response.status, 401, "{request}");
+            assert_eq!(response.headers["www-authenticate"], challenge, "{request}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_valid_token_is_accepted_but_does_not_replace_the_host_check() {
+    let (server, _tokens) = Server::start_with_tokens().await;
+
+    for line in PROTECTED {
         let mut connection = BufReader::new(server.send(line, &[MARIE], "{}").await);
         let mut status = String::new();
-        soon(connection.read_line(&mut status)).await.unwrap();
-        assert!(
-            !status.contains("401") && status.starts_with("HTTP/1.1"),
-            "{line}: {status}"
-        );
-        assert_eq!(
-            server
-                .ask(line, &[MARIE, "host: evil.example"], "{}")
-                .await
-                .status,
-            403,
-            "{line}"
-        );
+        in_time(connection.read_line(&mut status)).await.unwrap();
+        let foreign = server
+            .request(line, &[MARIE, "host: evil.example"], "{}")
+            .await;
+
+        assert!(status.starts_with("HTTP/1.1"), "{line}: {status}");
+        assert!(!status.contains("401"), "{line}: {status}");
+        assert_eq!(foreign.status, 403, "{line}");
     }
+}
+
+#[tokio::test]
+async fn open_paths_need_no_token() {
+    let (server, _tokens) = Server::start_with_tokens().await;
+
     for line in [
         "GET /healthz",
         "GET /readyz",
         "GET /.well-known/oauth-protected-resource",
         "GET /.well-known/oauth-authorization-server/mcp",
     ] {
-        assert_eq!(server.ask(line, &[], "").await.status, 404, "{line}");
+        assert_eq!(server.request(line, &[], "").await.status, 404, "{line}");
     }
 }
 
 #[tokio::test]
-async fn the_handler_learns_whose_token_it_is_until_the_tokens_are_replaced() {
-    let (server, tokens) = Server::start_guarded().await;
+async fn the_handler_sees_the_token_owner_and_tokens_can_be_replaced() {
+    let (server, tokens) = Server::start_with_tokens().await;
     let whoami = call("whoami", &json!({}));
 
     assert_eq!(
-        said(&server.mcp(&[MARIE], &whoami).await.json())["caller"],
+        tool_json(&server.mcp(&[MARIE], &whoami).await.json())["caller"],
         "marie"
     );
     assert_eq!(
-        said(&server.mcp(&[SITE], &whoami).await.json())["caller"],
+        tool_json(&server.mcp(&[SITE], &whoami).await.json())["caller"],
         "site"
     );
     tokens.send_replace(Tokens::parse("other:read:marie-0123456789abcdef").unwrap());
 
     assert_eq!(
-        said(&server.mcp(&[MARIE], &whoami).await.json())["caller"],
+        tool_json(&server.mcp(&[MARIE], &whoami).await.json())["caller"],
         "other"
     );
     assert_eq!(server.mcp(&[SITE], &whoami).await.status, 401);
@@ -865,29 +909,29 @@ async fn the_handler_learns_whose_token_it_is_until_the_tokens_are_replaced() {
 
 #[tokio::test]
 async fn a_session_belongs_to_the_token_that_opened_it() {
-    let (server, _tokens) = Server::start_guarded().await;
-    let mut stream = Stream::of(server.send("GET /sse", &[MARIE], "").await).await;
-    let line = format!("POST {}", stream.next().await.unwrap());
+    let (server, _tokens) = Server::start_with_tokens().await;
+    let mut stream = EventStream::read_head(server.send("GET /sse", &[MARIE], "").await).await;
+    let line = format!("POST {}", stream.next_data().await.unwrap());
     let whoami = call("whoami", &json!({})).to_string();
 
-    let foreign = server.ask(&line, &[SITE], &whoami).await;
+    let foreign = server.request(&line, &[SITE], &whoami).await;
     let unknown = server
-        .ask(
+        .request(
             "POST /messages?sessionId=0f2f7ac6-7d4c-4b1c-9a53-ab7f3a1b2c3d",
             &[SITE],
             &whoami,
         )
         .await;
-    let own = server.ask(&line, &[MARIE], &whoami).await;
+    let own = server.request(&line, &[MARIE], &whoami).await;
 
     assert_eq!((foreign.status, &foreign.body), (404, &unknown.body));
     assert_eq!(own.status, 202);
-    assert_eq!(said(&stream.message().await)["caller"], "marie");
+    assert_eq!(tool_json(&stream.next_message().await)["caller"], "marie");
 }
 
 #[tokio::test]
-async fn pages_that_may_call_may_read_every_answer() {
-    let (server, _tokens) = Server::start_guarded().await;
+async fn allowed_pages_can_read_every_response() {
+    let (server, _tokens) = Server::start_with_tokens().await;
     let origin = "origin: http://localhost:5173";
 
     for (line, headers, status) in [
@@ -896,21 +940,18 @@ async fn pages_that_may_call_may_read_every_answer() {
         ("GET /sse", &[origin], 401),
         ("GET /no", &[origin, MARIE], 404),
     ] {
-        let answer = server.ask(line, headers, "{}").await;
+        let response = server.request(line, headers, "{}").await;
 
+        assert_eq!(response.status, status, "{line}");
         assert_eq!(
-            (
-                answer.status,
-                answer.headers["access-control-allow-origin"].as_str()
-            ),
-            (status, "http://localhost:5173"),
+            response.headers["access-control-allow-origin"], "http://localhost:5173",
             "{line}"
         );
         assert!(
-            answer.headers["vary"].to_lowercase().contains("origin"),
-            "{answer:?}"
+            response.headers["vary"].to_lowercase().contains("origin"),
+            "{response:?}"
         );
-        let exposed = &answer.headers["access-control-expose-headers"];
+        let exposed = &response.headers["access-control-expose-headers"];
         assert!(
             ["mcp-session-id", "etag"]
                 .iter()
@@ -922,44 +963,41 @@ async fn pages_that_may_call_may_read_every_answer() {
         server.mcp(&[MARIE], &json!({})).await.headers["vary"]
             .to_lowercase()
             .contains("origin"),
-        "also for who sent no origin"
+        "also without an origin"
     );
 }
 
 #[tokio::test]
-async fn a_page_that_asks_before_it_calls_needs_no_token() {
-    let (server, _tokens) = Server::start_guarded().await;
-    let asks = [
+async fn preflight_requests_need_no_token() {
+    let (server, _tokens) = Server::start_with_tokens().await;
+    let preflight = [
         "access-control-request-method: POST",
         "access-control-request-headers: authorization",
     ];
 
     for path in ["/mcp", "/sse", "/messages"] {
         let line = format!("OPTIONS {path}");
-        let answer = server
-            .ask(
+        let response = server
+            .request(
                 &line,
-                &[&asks[..], &["origin: http://localhost:5173"]].concat(),
+                &[&preflight[..], &["origin: http://localhost:5173"]].concat(),
                 "",
             )
             .await;
         let foreign = server
-            .ask(
+            .request(
                 &line,
-                &[&asks[..], &["origin: https://evil.example"]].concat(),
+                &[&preflight[..], &["origin: https://evil.example"]].concat(),
                 "",
             )
             .await;
 
+        assert_eq!(response.status, 200, "{path}");
         assert_eq!(
-            (
-                answer.status,
-                answer.headers["access-control-allow-origin"].as_str()
-            ),
-            (200, "http://localhost:5173"),
+            response.headers["access-control-allow-origin"], "http://localhost:5173",
             "{path}"
         );
-        let allowed = &answer.headers["access-control-allow-headers"];
+        let allowed = &response.headers["access-control-allow-headers"];
         for name in [
             "authorization",
             "content-type",
@@ -970,23 +1008,21 @@ async fn a_page_that_asks_before_it_calls_needs_no_token() {
         ] {
             assert!(allowed.contains(name), "{name}: {allowed}");
         }
-        assert!(answer.headers["access-control-allow-methods"].contains("POST"));
+        assert!(response.headers["access-control-allow-methods"].contains("POST"));
+        assert_eq!(foreign.status, 403, "{path}");
         assert_eq!(
-            (
-                foreign.status,
-                foreign.headers.get("access-control-allow-origin")
-            ),
-            (403, None),
+            foreign.headers.get("access-control-allow-origin"),
+            None,
             "{path}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_message_that_is_nested_too_deep_is_not_parsed() {
+async fn a_message_nested_too_deeply_is_not_parsed() {
     let server = Server::start().await;
-    let mut stream = server.open().await;
-    let messages = format!("POST {}", stream.next().await.unwrap());
+    let mut stream = server.open_stream().await;
+    let messages = format!("POST {}", stream.next_data().await.unwrap());
     let nested = |depth: usize| {
         let value = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{value}}}"#)
@@ -994,14 +1030,15 @@ async fn a_message_that_is_nested_too_deep_is_not_parsed() {
 
     for line in ["POST /mcp", &messages] {
         for depth in [64, 500_000] {
-            let answer = server.ask(line, &[], nested(depth)).await;
+            let response = server.request(line, &[], nested(depth)).await;
 
+            assert_eq!(response.status, 400, "{line} {depth}");
             assert_eq!(
-                (answer.status, &answer.json()["error"]["code"]),
-                (400, &json!(-32600)),
+                &response.json()["error"]["code"],
+                &json!(-32600),
                 "{line} {depth}"
             );
-            let message = answer.json()["error"]["message"].to_string();
+            let message = response.json()["error"]["message"].to_string();
             assert!(
                 message.contains(&(depth + 1).to_string()) && message.contains("64"),
                 "{message}"
@@ -1011,9 +1048,9 @@ async fn a_message_that_is_nested_too_deep_is_not_parsed() {
 }
 
 #[tokio::test]
-async fn a_connection_on_which_no_request_comes_whole_is_closed() {
-    let server = Server::start_within(Limits {
-        head: Duration::from_millis(100),
+async fn a_connection_without_a_complete_request_is_closed() {
+    let server = Server::start_with_limits(Limits {
+        head_timeout: Duration::from_millis(100),
         ..Limits::default()
     })
     .await;
@@ -1028,7 +1065,9 @@ async fn a_connection_on_which_no_request_comes_whole_is_closed() {
         connection.write_all(beginning.as_bytes()).await.unwrap();
 
         let mut received = Vec::new();
-        soon(connection.read_to_end(&mut received)).await.unwrap();
+        in_time(connection.read_to_end(&mut received))
+            .await
+            .unwrap();
 
         assert_eq!(
             received.starts_with(b"HTTP/1.1 404"),
@@ -1039,58 +1078,66 @@ async fn a_connection_on_which_no_request_comes_whole_is_closed() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_given_up() {
-    let server = Server::start_within(Limits {
-        body: Duration::from_millis(100),
+async fn a_body_that_does_not_arrive_times_out() {
+    let server = Server::start_with_limits(Limits {
+        body_timeout: Duration::from_millis(100),
         ..Limits::default()
     })
     .await;
     let mut connection = TcpStream::connect(server.address).await.unwrap();
-    let beginning = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let beginning = "POST /mcp HTTP/1.1\r\n\
+        host: localhost\r\n\
+        content-type: application/json\r\n\
+        content-length: 100\r\n\
+        \r\n\
+        {";
     connection.write_all(beginning.as_bytes()).await.unwrap();
 
     let mut received = String::new();
-    soon(connection.read_to_string(&mut received))
+    in_time(connection.read_to_string(&mut received))
         .await
         .unwrap();
 
-    assert_eq!(Answer::parse(&received).status, 408);
+    assert_eq!(Response::parse(&received).status, 408);
 }
 
 #[tokio::test]
-async fn no_more_connections_are_served_than_allowed_until_one_is_closed() {
+async fn connections_over_the_limit_are_rejected_until_one_closes() {
     let server = Server::start_with(
         Limits::default(),
         Settings {
-            connections: 2,
+            max_connections: 2,
             ..Settings::default()
         },
     )
     .await;
-    let (first, second) = (server.open().await, server.open().await);
+    let (first, second) = (server.open_stream().await, server.open_stream().await);
 
     let mut third = TcpStream::connect(server.address).await.unwrap();
     let mut received = String::new();
-    soon(third.read_to_string(&mut received)).await.unwrap();
-    let refused = Answer::parse(&received);
+    in_time(third.read_to_string(&mut received)).await.unwrap();
+    let rejection = Response::parse(&received);
     drop((first, second));
 
+    assert_eq!(rejection.status, 503);
     assert_eq!(
-        (refused.status, refused.headers["content-length"].parse()),
-        (503, Ok(refused.body.len()))
+        rejection.headers["content-length"],
+        rejection.body.len().to_string()
     );
-    assert!(refused.headers.contains_key("retry-after"));
-    until(async || {
+    assert!(rejection.headers.contains_key("retry-after"));
+    wait_until(async || {
         let mut connection = server.send("GET /no", &[], "").await;
-        let mut answer = String::new();
-        soon(connection.read_to_string(&mut answer)).await.is_ok()
-            && answer.starts_with("HTTP/1.1 404")
+        let mut response = String::new();
+        in_time(connection.read_to_string(&mut response))
+            .await
+            .is_ok()
+            && response.starts_with("HTTP/1.1 404")
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_client_that_asks_too_often_is_told_when_to_try_again() {
+async fn a_client_over_the_rate_limit_learns_when_to_retry() {
     let (_sender, tokens) = watch::channel(Tokens::parse(TOKENS).unwrap());
     let settings = Settings {
         tokens: Some(tokens),
@@ -1099,29 +1146,27 @@ async fn a_client_that_asks_too_often_is_told_when_to_try_again() {
     };
     let server = Server::start_with(Limits::default(), settings).await;
 
-    let refused = soon(async {
+    let rejection = in_time(async {
         loop {
-            let answer = server
-                .ask("GET /no", &[MARIE, "origin: http://localhost:5173"], "")
+            let response = server
+                .request("GET /no", &[MARIE, "origin: http://localhost:5173"], "")
                 .await;
-            if answer.status != 404 {
-                return answer;
+            if response.status != 404 {
+                return response;
             }
         }
     })
     .await;
 
+    assert_eq!(rejection.status, 429);
+    assert_eq!(rejection.headers["retry-after"], "1");
     assert_eq!(
-        (refused.status, refused.headers["retry-after"].as_str()),
-        (429, "1")
+        rejection.headers["access-control-allow-origin"], "http://localhost:5173",
+        "pages can read the rejection"
     );
     assert_eq!(
-        refused.headers["access-control-allow-origin"], "http://localhost:5173",
-        "a page can read it"
-    );
-    assert_eq!(
-        server.ask("GET /no", &[SITE], "").await.status,
+        server.request("GET /no", &[SITE], "").await.status,
         404,
-        "the others do not notice"
+        "other clients are not limited"
     );
 }

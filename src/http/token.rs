@@ -1,20 +1,20 @@
-//! Bearer tokens: which there are, and whose one is.
+//! Bearer tokens: parsing the list, and finding the owner of one.
 //!
-//! Knows the tokens' text but not where it comes from. Kept are hashes alone, and all of them are compared each time, so
-//! that the time an answer takes tells nothing about any.
+//! Knows the text of a token list but not where it comes from. Only hashes are kept. Every lookup
+//! compares all of them, so that response times reveal nothing about any token.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::mcp::{Caller, Role};
+use crate::caller::{Caller, Role};
 
 /// Shorter tokens could be guessed.
-const SHORTEST: usize = 16;
-/// Longer lines are no tokens but a mistake.
-const LONGEST: usize = 512;
-const LONGEST_NAME: usize = 64;
+const MIN_TOKEN_LEN: usize = 16;
+/// Anything longer is not a token but a mistake.
+const MAX_TOKEN_LEN: usize = 512;
+const MAX_NAME_CHARS: usize = 64;
 
 /// The tokens of a deployment.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ struct Token {
     caller: Caller,
 }
 
-/// Names alone: even the hash of a token is nobody's business.
+/// Only names: logs must not hold even the hash of a token.
 impl fmt::Debug for Tokens {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -37,10 +37,11 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Reads `name:role:token` lines; empty ones and those that begin with `#` are skipped.
+    /// Parses `name:role:token` lines. Empty lines and lines that begin with `#` are skipped.
     ///
     /// # Errors
-    /// Everything that is wrong, by line. No text of a line is repeated, because any part of it may be the secret.
+    /// Every problem, with its line number. No problem quotes its line, because any part of it may
+    /// be the secret.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
         let (mut tokens, mut problems) = (Vec::new(), Vec::new());
         let (mut names, mut digests) = (HashMap::new(), HashMap::new());
@@ -54,10 +55,16 @@ impl Tokens {
             match parse_line(line) {
                 Ok(token) => {
                     if let Some(first) = names.insert(Arc::clone(&token.caller.name), number) {
-                        problems.push(format!("line {number}: the name of line {first} again; each token needs a name of its own"));
+                        problems.push(format!(
+                            "line {number}: same name as line {first}; \
+                             each token needs its own name"
+                        ));
                     }
                     if let Some(first) = digests.insert(token.digest, number) {
-                        problems.push(format!("line {number}: the token of line {first} again; each name needs a token of its own"));
+                        problems.push(format!(
+                            "line {number}: same token as line {first}; \
+                             each name needs its own token"
+                        ));
                     }
                     tokens.push(token);
                 }
@@ -65,9 +72,8 @@ impl Tokens {
             }
         }
         if tokens.is_empty() && problems.is_empty() {
-            problems.push(
-                "there is no token in it; expected lines of the form name:role:token".to_owned(),
-            );
+            problems
+                .push("no token found; expected lines of the form `name:role:token`".to_owned());
         }
         if problems.is_empty() {
             Ok(Self(tokens))
@@ -76,19 +82,20 @@ impl Tokens {
         }
     }
 
-    /// How many there are.
+    /// The number of tokens.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Whose token this is.
-    pub(super) fn caller(&self, presented: &[u8]) -> Option<&Caller> {
-        let digest: [u8; 32] = Sha256::digest(presented).into();
+    /// The owner of `token`; `None` if it is unknown.
+    pub(super) fn find_caller(&self, token: &[u8]) -> Option<&Caller> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
-        for token in &self.0 {
-            if bool::from(token.digest.ct_eq(&digest)) {
-                found = Some(&token.caller);
+        // Compares all: the time must not depend on which one matches.
+        for known in &self.0 {
+            if bool::from(known.digest.ct_eq(&digest)) {
+                found = Some(&known.caller);
             }
         }
         found
@@ -98,12 +105,12 @@ impl Tokens {
 fn parse_line(line: &str) -> Result<Token, String> {
     let mut parts = line.splitn(3, ':');
     let (Some(name), Some(role), Some(token)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err("expected name:role:token".to_owned());
+        return Err("expected `name:role:token`".to_owned());
     };
-    let good = |c: char| c.is_alphanumeric() || "-_.@+".contains(c);
-    if name.is_empty() || name.chars().count() > LONGEST_NAME || !name.chars().all(good) {
+    let is_name_char = |c: char| c.is_alphanumeric() || "-_.@+".contains(c);
+    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || !name.chars().all(is_name_char) {
         return Err(format!(
-            "the name must be 1 to {LONGEST_NAME} letters, digits or `-_.@+`"
+            "the name must have 1 to {MAX_NAME_CHARS} characters: letters, digits and `-_.@+`"
         ));
     }
     let role = match role {
@@ -111,19 +118,20 @@ fn parse_line(line: &str) -> Result<Token, String> {
         "write" => Role::Write,
         _ => return Err("the role must be `read` or `write`".to_owned()),
     };
-    if !(SHORTEST..=LONGEST).contains(&token.len()) {
+    if !(MIN_TOKEN_LEN..=MAX_TOKEN_LEN).contains(&token.len()) {
         return Err(format!(
-            "the token must have {SHORTEST} to {LONGEST} characters; `openssl rand -hex 32` makes a good one"
+            "the token must have {MIN_TOKEN_LEN} to {MAX_TOKEN_LEN} characters; generate one with \
+             `openssl rand -hex 32`"
         ));
     }
-    // What RFC 6750 lets a client send.
+    // RFC 6750 allows clients to send nothing else.
     if !token
         .trim_end_matches('=')
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "-._~+/".contains(c))
     {
         return Err(
-            "a token consists of ASCII letters, digits and `-._~+/`, with `=` only at its end"
+            "the token may contain only ASCII letters, digits and `-._~+/`, and `=` at its end"
                 .to_owned(),
         );
     }
@@ -143,21 +151,22 @@ mod tests {
     const MARIE: &str = "0123456789abcdef";
 
     #[test]
-    fn lines_hold_name_role_and_token() {
-        let text = format!("\u{feff}# the owner\r\n\r\nmarie:write:{MARIE}\n  site : ignored\n")
-            .replace("  site : ignored\n", "site:read:aB-._~+/0123456789==\n");
+    fn each_line_holds_a_name_a_role_and_a_token() {
+        let text = format!(
+            "\u{feff}# the owner\r\n\r\nmarie:write:{MARIE}\nsite:read:aB-._~+/0123456789==\n"
+        );
         let tokens = Tokens::parse(&text).unwrap();
 
         assert_eq!(tokens.count(), 2);
         assert_eq!(
-            tokens.caller(MARIE.as_bytes()),
+            tokens.find_caller(MARIE.as_bytes()),
             Some(&Caller {
                 name: "marie".into(),
                 role: Role::Write
             })
         );
         assert_eq!(
-            tokens.caller(b"aB-._~+/0123456789==").unwrap().role,
+            tokens.find_caller(b"aB-._~+/0123456789==").unwrap().role,
             Role::Read
         );
         for other in [
@@ -166,24 +175,32 @@ mod tests {
             b"0123456789abcdef0",
             b"0123456789abcdeF",
         ] {
-            assert_eq!(tokens.caller(other), None);
+            assert_eq!(tokens.find_caller(other), None);
         }
         assert!(!format!("{tokens:?}").contains(MARIE));
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once_by_line_and_without_the_line() {
-        let text = "s3cret-s3cret-s3cret\na:admin:s3cret-s3cret-s3cret\n:read:s3cret-s3cret-s3cret\nb:read:s3cret\nc:read:s3cret s3cret s3cret\n\
-                    d:read:s3cret-s3cret-s3cret-1\nd:read:s3cret-s3cret-s3cret-2\ne:write:s3cret-s3cret-s3cret-1";
+    fn all_problems_are_reported_by_line_number_without_quoting_the_line() {
+        let lines = [
+            "s3cret-s3cret-s3cret",
+            "a:admin:s3cret-s3cret-s3cret",
+            ":read:s3cret-s3cret-s3cret",
+            "b:read:s3cret",
+            "c:read:s3cret s3cret s3cret",
+            "d:read:s3cret-s3cret-s3cret-1",
+            "d:read:s3cret-s3cret-s3cret-2",
+            "e:write:s3cret-s3cret-s3cret-1",
+        ];
 
-        let problems = Tokens::parse(text).unwrap_err();
+        let problems = Tokens::parse(&lines.join("\n")).unwrap_err();
 
-        let lines: Vec<&str> = problems
+        let reported: Vec<&str> = problems
             .iter()
             .map(|problem| problem.split(':').next().unwrap())
             .collect();
         assert_eq!(
-            lines,
+            reported,
             [
                 "line 1", "line 2", "line 3", "line 4", "line 5", "line 7", "line 8"
             ]

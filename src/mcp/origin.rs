@@ -12,8 +12,11 @@ use rmcp::{
     service::RequestContext,
 };
 
-use super::{Caller, ClaimedClient, ContentServer, TransportKind};
-use crate::domain::{Origin, Source};
+use super::ContentServer;
+use crate::{
+    caller::{Caller, ClaimedClient, TransportKind},
+    domain::{Origin, Source},
+};
 
 /// Longer texts of clients are cut, so that nobody fills the audit log with a header.
 const LONGEST: usize = 200;

@@ -130,7 +130,7 @@ impl Server {
         let line = log
             .lines()
             .rev()
-            .find(|line| line.contains("a session of /sse"))?;
+            .find(|line| line.contains("SSE session"))?;
         line.split_once("; ")?.1.split(' ').next()?.parse().ok()
     }
 
@@ -593,7 +593,7 @@ async fn nothing_is_left_of_clients_that_vanish_during_a_call() {
         }
     }
 
-    assert_eq!(server.logged("a session of /sse began"), ROUNDS * CLIENTS);
+    assert_eq!(server.logged("SSE session opened"), ROUNDS * CLIENTS);
     if let (Some(before), Some(warm)) = (before, warm) {
         let after = wait_until("descriptors and threads are given back", || {
             held(process).filter(|now| {

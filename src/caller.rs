@@ -1,6 +1,8 @@
-//! Who is calling, as far as HTTP tells: what the transport puts into the extensions of a request's parts.
+//! Who made an HTTP request: what the HTTP edge adds to a request's extensions and the MCP edge
+//! reads from them.
 //!
-//! Knows no framework. Only [`Caller`] is authority; of the rest a client says what it likes.
+//! Depends on no web framework. Only [`Caller`] is verified, by its bearer token; everything else
+//! is what the client claims.
 
 use std::sync::Arc;
 
@@ -8,12 +10,13 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Longest name and version that a session id carries, in characters.
-const LONGEST: usize = 100;
-/// No session id of ours is longer: two texts of 100 characters, six bytes each when escaped, a nonce, and a third for base64.
-const LONGEST_ID: usize = 2048;
+/// Longer client names and versions are truncated in a session id.
+const MAX_NAME_CHARS: usize = 100;
+/// Every session id of ours fits: two strings of 100 characters, up to six bytes each when escaped,
+/// a nonce, and a third on top for base64.
+const MAX_SESSION_ID_BYTES: usize = 2048;
 
-/// Through which door a request came.
+/// The transport of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransportKind {
     /// The standard streams of a child process.
@@ -25,7 +28,7 @@ pub enum TransportKind {
 }
 
 impl TransportKind {
-    /// As audit entries write it.
+    /// The name in audit entries.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,16 +39,16 @@ impl TransportKind {
     }
 }
 
-/// Whose bearer token a request carries; there is none where no tokens are configured.
+/// The owner of a request's bearer token. Requests have none where no tokens are configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Of the token, not the client.
+    /// The token's name, not the client's.
     pub name: Arc<str>,
-    /// What its owner may do.
+    /// What the owner may do.
     pub role: Role,
 }
 
-/// What a bearer token is good for.
+/// What a bearer token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The reading tools.
@@ -56,12 +59,12 @@ pub enum Role {
 
 /// What a client of `/mcp` called itself in its `initialize`, as its `Mcp-Session-Id` repeats it.
 ///
-/// The id is the whole memory of the session: the server keeps none.
+/// The id carries all there is to know about the session: the server keeps no session state.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ClaimedClient {
-    /// Of the client program, at most 100 characters.
+    /// The client program's name, at most 100 characters.
     pub name: String,
-    /// Of the client program, at most 100 characters.
+    /// The client program's version, at most 100 characters.
     pub version: String,
 }
 
@@ -73,19 +76,19 @@ struct SessionId<'a> {
 }
 
 impl ClaimedClient {
-    /// A new session id that says so.
+    /// A new session id that carries name and version.
     pub(crate) fn session_id(&self) -> serde_json::Result<String> {
         let id = SessionId {
-            name: cut(&self.name),
-            version: cut(&self.version),
+            name: truncate_name(&self.name),
+            version: truncate_name(&self.version),
             nonce: Uuid::new_v4().to_string(),
         };
         Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&id)?))
     }
 
-    /// What a session id says, when it is one of ours.
+    /// The client that a session id names; `None` if the id is not one of ours.
     pub(crate) fn from_session_id(id: &[u8]) -> Option<Self> {
-        if id.len() > LONGEST_ID {
+        if id.len() > MAX_SESSION_ID_BYTES {
             return None;
         }
         let json = URL_SAFE_NO_PAD.decode(id).ok()?;
@@ -94,15 +97,15 @@ impl ClaimedClient {
             return None;
         }
         Some(Self {
-            name: cut(&claimed.name).to_owned(),
-            version: cut(&claimed.version).to_owned(),
+            name: truncate_name(&claimed.name).to_owned(),
+            version: truncate_name(&claimed.version).to_owned(),
         })
     }
 }
 
-fn cut(text: &str) -> &str {
+fn truncate_name(text: &str) -> &str {
     text.char_indices()
-        .nth(LONGEST)
+        .nth(MAX_NAME_CHARS)
         .and_then(|(end, _)| text.get(..end))
         .unwrap_or(text)
 }
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_id_says_name_and_version() {
+    fn a_session_id_carries_name_and_version() {
         let claude = client("claude-code", "2.1.303");
 
         let id = claude.session_id().unwrap();
@@ -147,22 +150,22 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_session_id_is_still_read() {
+    fn the_longest_session_id_is_still_accepted() {
         for character in ["\u{1}", "\u{1F600}", "\"", "é"] {
             let id = client(&character.repeat(500), &character.repeat(101))
                 .session_id()
                 .unwrap();
 
-            let cut = character.repeat(100);
+            let truncated = character.repeat(100);
             assert_eq!(
                 ClaimedClient::from_session_id(id.as_bytes()),
-                Some(client(&cut, &cut))
+                Some(client(&truncated, &truncated))
             );
         }
     }
 
     #[test]
-    fn foreign_session_ids_say_nothing() {
+    fn foreign_session_ids_are_ignored() {
         let json = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let ids = [
             String::new(),
