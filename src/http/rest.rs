@@ -15,7 +15,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use headers::{HeaderMapExt as _, IfNoneMatch};
 use serde::Serialize;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -336,11 +335,20 @@ fn record_answer(api_path: &ApiPath, from: &'static str) {
 
 /// Whether the client already has the content that `etag` stands for. Weak tags match too, because
 /// a cache on the way may have made ours weak (RFC 9110, section 13.1.2).
+///
+/// By hand, because `headers` 0.4.2 was tried: it skips a whole list that is not ASCII, panics in debug builds on a space in a
+/// tag, and brings eight crates.
 fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
-    match (headers.typed_get::<IfNoneMatch>(), etag.parse()) {
-        (Some(condition), Ok(etag)) => !condition.precondition_passes(&etag),
-        _ => false,
-    }
+    headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        let list = String::from_utf8_lossy(value.as_bytes());
+        // A tag holds no quote, so each second piece between quotes is one.
+        list.trim() == "*"
+            || list
+                .split('"')
+                .skip(1)
+                .step_by(2)
+                .any(|tag| tag == etag.trim_matches('"'))
+    })
 }
 
 fn header_value(text: &str) -> HeaderValue {
@@ -369,8 +377,10 @@ mod tests {
             &["\"abc\""][..],
             &["W/\"abc\""],
             &["*"],
+            &[" * "],
             &["\"x\", W/\"abc\" ,\"y\""],
             &["\"x\"", "\"abc\""],
+            &["\"é\",\"abc\""],
         ] {
             assert!(matches(matching), "{matching:?}");
         }
@@ -382,9 +392,6 @@ mod tests {
             &["\"x,abc\""],
             &["\"x\", \"*\""],
             &["\"x\" abc \"y\""],
-            &["\"a b\""],
-            // Allowed, but `headers` skips lists that are not ASCII: the client gets all of it.
-            &["\"é\",\"abc\""],
         ] {
             assert!(!matches(other), "{other:?}");
         }
