@@ -23,7 +23,6 @@ mod error;
 mod read;
 mod update;
 
-pub use crate::store::CachedResponse;
 pub use error::Error;
 pub use read::Fetched;
 pub use update::{Mode, UpdateRequest, Updated};

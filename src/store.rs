@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    ApiPath, AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage,
-    ListQuery, Operation, Record, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey, Kind,
+    ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
 };
 
 mod breaker;
@@ -125,15 +125,6 @@ pub struct Revision {
     pub entries: u64,
     /// How many documents there are of each of [`Kind::ALL`].
     pub documents: [u64; 2],
-}
-
-/// What a [`ResponseCache`] holds for a path.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CachedResponse {
-    /// The stored response, if any. Another program may have written it, or it may belong to an earlier state.
-    pub response: Option<String>,
-    /// The number of the newest write; `None` if the cache could not be asked.
-    pub seq: Option<u64>,
 }
 
 /// The result of a commit.

@@ -1,18 +1,18 @@
-//! What a website asks for.
+//! The website API: what is requested, and what is cached for it.
 
-use super::{DocumentKey, Kind};
+use super::kind::{DocumentKey, Kind};
 
 /// All published documents of a kind, or one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiPath {
-    /// All of a kind.
+    /// All documents of a kind.
     All(Kind),
-    /// One.
+    /// One document.
     One(DocumentKey),
 }
 
 impl ApiPath {
-    /// Of which kind.
+    /// The kind of the requested documents.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -20,4 +20,13 @@ impl ApiPath {
             Self::One(key) => key.kind,
         }
     }
+}
+
+/// What the response cache holds for a path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CachedResponse {
+    /// The stored response, if any. Another program may have written it, or it may belong to an earlier state.
+    pub response: Option<String>,
+    /// The number of the newest write; `None` if the cache could not be asked.
+    pub seq: Option<u64>,
 }

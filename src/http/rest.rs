@@ -22,8 +22,8 @@ use uuid::Uuid;
 use super::{payload::Payload, response_cache};
 use crate::{
     deadline::Deadline,
-    domain::{ApiPath, DocumentKey, Kind, Record, is_slug, text::compact_json},
-    service::{CachedResponse, ContentService, Error, Fetched},
+    domain::{ApiPath, CachedResponse, DocumentKey, Kind, Record, is_slug, text::compact_json},
+    service::{ContentService, Error, Fetched},
 };
 
 /// Every request is answered within 10 seconds, whatever the store does.

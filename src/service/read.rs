@@ -5,12 +5,12 @@ use std::time::Duration;
 use tokio::time::error::Elapsed;
 use tracing::debug;
 
-use super::{CachedResponse, ContentService, Error};
+use super::{ContentService, Error};
 use crate::{
     deadline::Deadline,
     domain::{
-        ApiPath, AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record,
-        StoredEntry,
+        ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, DocumentKey, Kind, ListPage,
+        ListQuery, Record, StoredEntry,
     },
     store::{Snapshot, StoreError},
 };

@@ -34,6 +34,7 @@ mod load;
 mod record_cache;
 pub(crate) mod reply;
 mod response_cache;
+mod script;
 mod smoke;
 
 pub(super) use examination::examine;
@@ -93,7 +94,7 @@ impl RedisStore {
             keys: Keys {
                 prefix: key_prefix.to_owned(),
             },
-            commit: Script::new(commit::SCRIPT),
+            commit: script::commit(),
             cache: Arc::default(),
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),

@@ -18,15 +18,15 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::{
-    CachedResponse, Commit, Documents, HistoryImport, Repository, ResponseCache, Revision,
-    SnapshotSource, StoreError,
+    Commit, Documents, HistoryImport, Repository, ResponseCache, Revision, SnapshotSource,
+    StoreError,
     breaker::{Breaker, Rejected},
     budget::Budget,
     location::CONNECTION_HINT,
 };
 use crate::domain::{
-    ApiPath, AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage,
-    ListQuery, Operation, Record, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey, Kind,
+    ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
 };
 
 /// How long a read, with its retries, may take; see "Time budget of a call" in docs/architecture.md.

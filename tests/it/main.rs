@@ -11,6 +11,7 @@
     reason = "tests and their helpers fail loudly; clippy only knows functions that are tests themselves"
 )]
 
+mod architecture;
 mod cli;
 mod clients;
 mod credentials;

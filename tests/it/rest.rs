@@ -16,8 +16,8 @@ use std::{
 };
 
 use portfolio_mcp::{
-    domain::{ApiPath, DocumentKey, Kind},
-    store::{CachedResponse, Location, Repository, open},
+    domain::{ApiPath, CachedResponse, DocumentKey, Kind},
+    store::{Location, Repository, open},
 };
 use redis::cmd;
 use serde_json::{Value, json};

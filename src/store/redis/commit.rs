@@ -8,6 +8,7 @@ use super::{
     ReadFrom, RedisStore,
     error::{describe, is_reply, is_untrusted_certificate, write_error},
     reply::{array, text},
+    script,
 };
 use crate::{
     domain::{
@@ -17,9 +18,6 @@ use crate::{
     },
     store::{Commit, StoreError},
 };
-
-/// The whole write, run by Redis.
-pub(super) const SCRIPT: &str = include_str!("commit.lua");
 
 /// How many keys and arguments the script takes, and how many of each for a document.
 const FIXED_KEYS: usize = 4;
@@ -105,7 +103,7 @@ impl RedisStore {
         // Not SCRIPT LOAD and EVALSHA again: behind a proxy of several servers the second may not know what the first loaded.
         if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
         {
-            let by_text = self.commit_command("EVAL", SCRIPT, changes, rests, operation);
+            let by_text = self.commit_command("EVAL", script::COMMIT, changes, rests, operation);
             result = connection.send(&by_text).await;
         }
         result.map_err(|error| commit_error(&error))

@@ -11,8 +11,8 @@ use super::{
     reply::{text, unwrap_reply},
 };
 use crate::{
-    domain::ApiPath,
-    store::{CachedResponse, ResponseCache, StoreError},
+    domain::{ApiPath, CachedResponse},
+    store::{ResponseCache, StoreError},
 };
 
 /// Stores a response unless a commit has made it old. Nothing comes between the two commands of a script.

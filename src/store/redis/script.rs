@@ -1,0 +1,11 @@
+//! The script that writes a commit.
+
+use redis::Script;
+
+/// The text of the script.
+pub(super) const COMMIT: &str = include_str!("commit.lua");
+
+/// The script, with the hash that Redis knows it by.
+pub(super) fn commit() -> Script {
+    Script::new(COMMIT)
+}
