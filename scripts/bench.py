@@ -1,4 +1,4 @@
-"""The measurements of scripts/bench.sh, which says what they are. Python's standard library is all it needs."""
+"""The measurements that scripts/bench.sh describes. It needs only Python's standard library."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ import time
 
 PROJECTS = 500
 ROUNDS = 5
-CALLS = 4000  # of the good client, in each round and condition
+CALLS = 4000  # of the well-behaved client, in each round, both alone and beside the bad connections
 BAD = 2000
 HEAD = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
 
@@ -31,7 +31,7 @@ def memory(pid):
 
 
 class Client:
-    """A client of /mcp that keeps its connection."""
+    """A client of /mcp that makes all its calls over one connection."""
 
     async def open(self, port):
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
@@ -72,7 +72,7 @@ async def crowd(port, clients, calls):
 
 
 def misbehave(port, ready):
-    """2,000 bad connections, opened again whenever the server closes one; a process of its own."""
+    """Keeps 2,000 bad connections open, reconnecting whenever the server closes one. Runs in a process of its own."""
 
     async def bad(number, opened):
         message = f"{HEAD}Content-Length: 100\r\n\r\n{{".encode()
@@ -81,7 +81,7 @@ def misbehave(port, ready):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 opened.release()
                 if number % 2 == 0:
-                    await reader.read()  # says nothing until it is thrown out
+                    await reader.read()  # sends nothing until the server closes the connection
                 for byte in message if number % 2 else b"":
                     writer.write(bytes([byte]))
                     await writer.drain()
@@ -129,7 +129,7 @@ def main(program):
 
 
 def measure(server, port):
-    asyncio.run(latencies(port))  # warm
+    asyncio.run(latencies(port))  # warm up
     alone, beside = [], []
     for number in range(ROUNDS):
         alone.append(asyncio.run(latencies(port)))
@@ -137,7 +137,7 @@ def measure(server, port):
         ready = multiprocessing.Event()
         attacker = multiprocessing.Process(target=misbehave, args=(port, ready), daemon=True)
         attacker.start()
-        assert ready.wait(60), "the bad connections were not taken"
+        assert ready.wait(60), "the server did not accept the bad connections"
         beside.append(asyncio.run(latencies(port)))
         busy = memory(server.pid)
         attacker.terminate()
@@ -147,10 +147,10 @@ def measure(server, port):
             f" beside {BAD} bad connections p50 {percentile(beside[-1], 0.5):.2f} p99 {percentile(beside[-1], 0.99):.2f} ms, {busy:.0f} MB"
         )
     before, after = (statistics.median(percentile(times, 0.99) for times in each) for each in (alone, beside))
-    print(f"p99 of a good client: alone {before:.2f} ms, beside {BAD} bad connections {after:.2f} ms, ratio {after / before:.2f} (at most 2)")
+    print(f"p99 of a well-behaved client: alone {before:.2f} ms, beside {BAD} bad connections {after:.2f} ms, ratio {after / before:.2f} (at most 2)")
 
     rate = asyncio.run(crowd(port, 500, 200))
-    print(f"100,000 calls of 500 clients with the same ids: every answer its own, {rate:.0f} calls/s, {memory(server.pid):.0f} MB")
+    print(f"100,000 calls of 500 clients with the same ids: every client got its own answers, {rate:.0f} calls/s, {memory(server.pid):.0f} MB")
     return 0 if after <= 2 * before else 1
 
 

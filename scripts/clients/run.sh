@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Checks a portfolio-mcp binary with clients that other people wrote: the TypeScript and Python SDKs and the MCP Inspector
-# over stdio, HTTP+SSE and Streamable HTTP, and the MCP conformance suite.
+# Checks a portfolio-mcp binary with other people's clients: the TypeScript and Python SDKs and the MCP Inspector over
+# stdio, HTTP+SSE and Streamable HTTP, and the MCP conformance suite.
 #
 #   scripts/clients/run.sh target/release/portfolio-mcp
 #
-# It needs Node.js with npm, and Python 3.10 or newer with pip. The clients go into target/clients, at the versions that
-# package-lock.json and requirements.txt fix; a second run finds them there. The servers under test are started here, on
-# free loopback ports and with stores in a temporary folder.
+# It needs Node.js with npm, and Python 3.10 or newer with pip. It installs the clients into target/clients, at the versions
+# that package-lock.json and requirements.txt pin, and reuses them in later runs. It starts the servers under test on free
+# loopback ports, with stores in a temporary folder.
 #
-# Prints one line for each check, a client's checks ending with the first that fails, and then `N passed, N failed`.
-# The exit code is 0 if all passed, 1 if not, and 2 if they could not be made.
+# It prints one line for each check, and then `N passed, N failed`. The first failed check of a client ends that client's
+# checks. The exit code is 0 if all checks passed, 1 if one failed, and 2 if they could not be run.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -45,21 +45,21 @@ trap 'exit 143' TERM
 install_node_packages() {
   local lock=$here/package-lock.json
   if ! cmp -s "$lock" "$cache/node/installed.json"; then
-    command -v npm >/dev/null 2>&1 || give_up "npm is missing; install Node.js, which brings it"
+    command -v npm >/dev/null 2>&1 || give_up "npm is missing; install Node.js, which includes it"
     rm -rf "$cache/node"
     mkdir -p "$cache/node"
     cp "$here/package.json" "$lock" "$cache/node"
-    # None of the packages needs its install script.
+    # No package needs its install script.
     (cd "$cache/node" && within 600 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null >&2) ||
-      give_up "npm could not install what scripts/clients/package-lock.json names"
+      give_up "npm could not install the packages of scripts/clients/package-lock.json"
     cp "$lock" "$cache/node/installed.json"
   fi
   modules=$cache/node/node_modules
-  # The Inspector and the conformance suite need Node 22; a package brings it for most platforms.
+  # The Inspector and the conformance suite need Node 22; one of the packages contains it for most platforms.
   node=$modules/.bin/node
   [ -x "$node" ] || node=$(command -v node) || give_up "Node.js is missing"
   "$node" -e 'process.exit(process.versions.node.split(".")[0] < 22 ? 1 : 0)' || give_up "$node is older than Node 22"
-  # Modules are looked for beside the program that imports them.
+  # Node looks for modules next to the program that imports them.
   cp "$here"/*.mjs "$cache/node"
 }
 
@@ -69,7 +69,7 @@ install_python_packages() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || give_up "python3 is missing or older than 3.10"
     rm -rf "$into"
     mkdir -p "$into"
-    # Debian has what `venv` needs in a package of its own; without it, a plain folder does.
+    # On Debian, `venv` needs a package that may be missing; then a plain folder is enough.
     if python3 -m venv "$into/venv" >/dev/null 2>&1; then
       pip=("$into/venv/bin/python" -m pip install)
     else
@@ -77,7 +77,7 @@ install_python_packages() {
       pip=(python3 -m pip install --target "$into/packages")
     fi
     within 600 "${pip[@]}" --quiet --disable-pip-version-check -r "$here/requirements.txt" </dev/null >&2 ||
-      give_up "pip could not install what scripts/clients/requirements.txt names"
+      give_up "pip could not install the packages of scripts/clients/requirements.txt"
     cp "$here/requirements.txt" "$into/installed.txt"
   fi
   python=$into/venv/bin/python
@@ -89,7 +89,7 @@ install_python_packages() {
 
 # --- The server under test --------------------------------------------------------------------------------------------
 
-# A new store with the example content, and with documents that break every rule of their kind.
+# Makes a new store with the example content and with documents that break every rule of their kind.
 fill_store() {
   local folder
   rm -f "$files"/store.db*
@@ -109,7 +109,7 @@ start_http() {
     sleep 0.1
   done
   cat "$files/http.log" >&2
-  give_up "\`portfolio-mcp http\` did not name its address on stderr within ten seconds"
+  give_up "\`portfolio-mcp http\` did not print its address on stderr within ten seconds"
 }
 
 stop_http() {
@@ -119,13 +119,13 @@ stop_http() {
     kill -0 "$server_pid" 2>/dev/null || break
     sleep 0.1
   done
-  kill -9 "$server_pid" 2>/dev/null || true # no answer to SIGTERM in five seconds
+  kill -9 "$server_pid" 2>/dev/null || true # it did not end within five seconds of SIGTERM
   wait "$server_pid" 2>/dev/null || status=$?
   server_pid=
   if [ "$status" -eq 0 ] && [ ! -s "$files/http.out" ]; then
-    report "ok server: ended with 0 on SIGTERM, its stdout empty"
+    report "ok server: exits with 0 on SIGTERM, with nothing on stdout"
   else
-    report "FAILED server: ended with $status on SIGTERM; its stdout and stderr end with"
+    report "FAILED server: exited with $status on SIGTERM; the end of its stdout and stderr:"
     tail -n 20 "$files/http.out" "$files/http.log"
   fi
 }
@@ -136,14 +136,14 @@ report() {
   printf '%s\n' "$1" | tee -a "$files/report"
 }
 
-# Runs a program that reports each check in a line, `ok ...` or `FAILED ...`, and ends with the first that fails.
+# Runs a program that prints one line for each check, `ok ...` or `FAILED ...`, and stops at the first that fails.
 run_checks() {
   local status=0 text
   within 180 "$@" >"$files/checks" 2>"$files/log" </dev/null || status=$?
   text=$(cat "$files/checks")
   if [ "$status" -ne 0 ]; then
     [[ $text == *"FAILED "* ]] || text="$text
-FAILED ${2##*/}: ended with $status"
+FAILED ${2##*/}: exited with $status"
     text="$text
 $(tail -n 20 "$files/log")"
   fi
@@ -175,20 +175,20 @@ check_conformance() {
     baseline=tests/conformance/$revision.yml
     status=0
     conformance --requirements "$revision" --expected-failures "$root/$baseline" || status=$?
-    # The suite passes over entries that name nothing it ran, so those that it met are compared with those that are listed.
+    # The suite ignores listed checks that it did not run, so the failures it reports are compared with the list.
     diff <(sed -n 's/^  - \([^ ]*\).*/listed, but did not fail: \1/p' "$root/$baseline" | sort) \
       <(sed -n 's/^  ~ /listed, but did not fail: /p' "$files/log" | sort) >"$files/diff" || status=1
     if [ "$status" -eq 0 ]; then
-      report "ok conformance $revision: what fails is what $baseline lists"
+      report "ok conformance $revision: the failed checks are those that $baseline lists"
     else
-      report "FAILED conformance $revision: what fails is not what $baseline lists
+      report "FAILED conformance $revision: the failed checks are not those that $baseline lists
 $(grep -A 40 'Unexpected failures (' "$files/log" || tail -n 5 "$files/log")
 $(sed -n 's/^< //p' "$files/diff")"
     fi
   done
-  # Not among the requirements of a revision, but it applies to every server.
+  # This scenario is not among the requirements of a revision, but it applies to every server.
   if conformance --scenario http-header-validation --spec-version 2026-07-28; then
-    report "ok conformance http-header-validation: passes whole"
+    report "ok conformance http-header-validation: all checks pass"
   else
     report "FAILED conformance http-header-validation
 $(grep -A 1 FAILURE "$files/log" || tail -n 20 "$files/log")"

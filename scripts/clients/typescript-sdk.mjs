@@ -54,7 +54,7 @@ async function refusal(tool, args) {
 
 await check('connects', () => client.connect(TRANSPORTS[transport]()));
 
-await check('finds the eight tools, with their schemas', async () => {
+await check('finds the eight tools and their schemas', async () => {
   const { tools } = await client.listTools();
   assert.deepEqual(tools.map((tool) => tool.name).sort(), TOOLS);
   for (const { name, inputSchema, outputSchema } of tools) {
@@ -105,7 +105,7 @@ for (const { kind, field } of KINDS) {
     );
   });
 
-  await check(`is refused a change of the ${kind} that breaks rules, and nothing is written`, async () => {
+  await check(`cannot make a change that breaks the rules of the ${kind}, and nothing is written`, async () => {
     const { id } = after.data;
     const error = await refusal(`update_${kind}`, { id, data: { titel: 'x', metadata: { status: 'live' } } });
     assert.equal(error.code, 'VALIDATION_FAILED');
@@ -114,7 +114,7 @@ for (const { kind, field } of KINDS) {
     assert.deepEqual((await answer(`get_${kind}`, { id })).data, after.data);
   });
 
-  await check(`is refused a change of an older version of the ${kind}`, async () => {
+  await check(`cannot change an older version of the ${kind}`, async () => {
     const error = await refusal(`update_${kind}`, {
       id: after.data.id, data: { [field]: 'late' }, expectedVersion: before.meta.version,
     });
@@ -135,7 +135,7 @@ for (const { kind, field } of KINDS) {
     const { data } = await answer(`get_${kind}`, { id: broken });
     const { updatedAt } = data.metadata;
     assert.ok(updatedAt > stored.data.metadata.updatedAt);
-    // `published`, `createdAt` and `updatedAt` at the top level are an older writer's; they follow `metadata`.
+    // An older program wrote `published`, `createdAt` and `updatedAt` at the top level; they follow `metadata`.
     const { published, createdAt } = data;
     const metadata = { ...stored.data.metadata, updatedAt };
     assert.deepEqual(data, { ...stored.data, tags, metadata, published, createdAt, updatedAt });
@@ -149,4 +149,4 @@ await check('finds its changes in the audit statistics', async () => {
   assert.equal(data.recentActivity[0].entityId, 'broken-resource');
 });
 
-await check('takes its leave', () => client.close());
+await check('disconnects', () => client.close());

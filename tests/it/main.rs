@@ -16,6 +16,7 @@ mod cli;
 mod clients;
 mod credentials;
 mod doctor;
+mod documents;
 mod faults;
 mod hostile;
 mod house;
