@@ -1,4 +1,4 @@
-//! The port: what the rest of the program asks of a place where documents and the audit log live.
+//! The port: what the rest of the program asks of the store of documents and audit log.
 //!
 //! Knows the domain, and nothing of protocols or of content types by name.
 
@@ -164,7 +164,7 @@ pub enum StoreError {
         /// When to try again, if that may help.
         retry_after: Option<Duration>,
     },
-    /// The connection was lost during a commit, and repeating it did not tell whether it was applied.
+    /// The connection was lost during a commit, and retrying it did not show whether it was applied.
     #[error("the connection to the store was lost during the commit: {0}")]
     OutcomeUnknown(String),
     /// The operation's key was used for another request.
@@ -184,7 +184,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// A refused write that will be refused until somebody acts.
+    /// A write that is refused until an operator acts.
     pub(crate) fn read_only(reason: impl Into<String>) -> Self {
         Self::ReadOnly {
             reason: reason.into(),

@@ -1,4 +1,4 @@
-//! The audit log: what is written into it, what is found in it, and questions to it.
+//! The audit log: entries as they are written, entries as they are found, and queries.
 
 mod entry;
 mod query;

@@ -73,8 +73,8 @@ impl Current {
         self.latest_entry.as_deref()
     }
 
-    /// Whether this is what the process remembers of its own last write. A commit made from it is safe, because the commit
-    /// compares; anything else has to be decided from what is stored.
+    /// Whether this is the state that this process wrote last, and not one that was read. A commit made from it is safe,
+    /// because the commit compares; any other decision needs the stored state.
     #[must_use]
     pub fn is_remembered(&self) -> bool {
         self.remembered

@@ -1,14 +1,17 @@
-//! How deep JSON text is nested, found out before it is parsed: parsing is recursive, and so is what works on the result.
+//! The depth of JSON text, checked before it is parsed.
+//!
+//! serde_json's own limit of 128 levels is not enough: an audit entry wraps a document in four more levels and an answer in
+//! three, so that a document of 127 levels could be stored, and its entry could never be read again.
 
 use std::fmt;
 
-/// Deepest nesting that is read, counted in arrays and objects.
-pub const DEEPEST: usize = 64;
+/// How deep JSON may be nested, counted in arrays and objects.
+pub const MAX_DEPTH: usize = 64;
 
-/// JSON text that is nested deeper than [`DEEPEST`].
+/// JSON text that is nested deeper than [`MAX_DEPTH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooDeep(
-    /// How deep it is.
+    /// Its depth.
     pub usize,
 );
 
@@ -18,16 +21,16 @@ impl fmt::Display for TooDeep {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "it is nested {} levels deep, and at most {DEEPEST} are read",
+            "it is nested {} levels deep, and at most {MAX_DEPTH} are allowed",
             self.0
         )
     }
 }
 
-/// Whether text may be parsed; what it is if it is no JSON does not matter here.
+/// Checks that text may be parsed. Whether it is JSON does not matter here.
 ///
 /// # Errors
-/// When it is nested too deep.
+/// When it is nested too deeply.
 pub fn check_depth(json: &[u8]) -> Result<(), TooDeep> {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut bytes = json.iter();
@@ -38,19 +41,19 @@ pub fn check_depth(json: &[u8]) -> Result<(), TooDeep> {
                 deepest = deepest.max(depth);
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => skip_text(&mut bytes),
+            b'"' => skip_string(&mut bytes),
             _ => {}
         }
     }
-    if deepest > DEEPEST {
+    if deepest > MAX_DEPTH {
         Err(TooDeep(deepest))
     } else {
         Ok(())
     }
 }
 
-/// Goes on behind the quotation mark that ends a text.
-fn skip_text(bytes: &mut std::slice::Iter<'_, u8>) {
+/// Skips the rest of a string.
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => return,
@@ -76,10 +79,10 @@ mod tests {
             )
         };
 
-        assert_eq!(check_depth(nested(DEEPEST).as_bytes()), Ok(()));
+        assert_eq!(check_depth(nested(MAX_DEPTH).as_bytes()), Ok(()));
         assert_eq!(
-            check_depth(nested(DEEPEST + 2).as_bytes()),
-            Err(TooDeep(DEEPEST + 2))
+            check_depth(nested(MAX_DEPTH + 2).as_bytes()),
+            Err(TooDeep(MAX_DEPTH + 2))
         );
         assert_eq!(
             check_depth("[".repeat(1_000_000).as_bytes()),
@@ -91,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_side_by_side_or_in_texts_does_not_count() {
+    fn siblings_and_strings_do_not_count() {
         for text in [
             "[],".repeat(1000),
             format!("[\"{}\"]", "[".repeat(1000)),

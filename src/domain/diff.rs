@@ -40,7 +40,7 @@ pub fn diff(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<FieldChan
     diff_among(old, new, |_| true)
 }
 
-/// As [`diff`], where all top-level members are known to be equal but those of which `may_differ` says otherwise.
+/// As [`diff`], but only for the top-level members that `may_differ`; all others are known to be equal.
 #[must_use]
 pub fn diff_among(
     old: &Map<String, Value>,
@@ -52,7 +52,7 @@ pub fn diff_among(
     changes
 }
 
-/// A name that a dotted path cannot say.
+/// Whether a dotted path cannot contain this name.
 fn unnameable(name: &str) -> bool {
     name.is_empty() || name.contains('.')
 }
@@ -127,7 +127,7 @@ pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
         .collect()
 }
 
-/// The document that an update's `changes` lead to; new fields come last, as [`merge`] puts them.
+/// The document that an update's `changes` lead to. New fields come last, as merging a patch puts them.
 #[must_use]
 pub fn apply(mut document: Map<String, Value>, changes: &[FieldChange]) -> Map<String, Value> {
     for change in changes {

@@ -38,7 +38,7 @@ impl Kind {
         }
     }
 
-    /// Reads what any program, old or new, wrote for a kind.
+    /// The kind in an entry of any program, old or new.
     #[must_use]
     pub fn from_stored(text: &str) -> Option<Self> {
         Self::ALL
@@ -53,7 +53,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Where a document is: its kind and its id.
+/// What identifies a document: its kind and its id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocumentKey {
     /// The content type.
@@ -63,7 +63,7 @@ pub struct DocumentKey {
 }
 
 impl DocumentKey {
-    /// The place of the document `id` among those of `kind`.
+    /// The key of the document `id` of a kind.
     #[must_use]
     pub fn new(kind: Kind, id: impl Into<String>) -> Self {
         Self {

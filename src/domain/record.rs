@@ -34,7 +34,7 @@ struct Content {
 }
 
 impl Record {
-    /// Reads what is stored at `key`.
+    /// Parses the text that is stored at `key`.
     ///
     /// # Errors
     /// What is wrong with it, when it is not a JSON object.

@@ -1,4 +1,4 @@
-//! A content type's rules, turned from its declaration into what checks, publishes and explains them.
+//! A content type's rules: made from its declaration, they check, publish and explain it.
 //!
 //! One declaration gives the check of documents, the schema of patches that clients see, and the description of
 //! answers, so that a rule is written once. Rules that a schema cannot state are checked beside it.
@@ -19,7 +19,7 @@ use super::{kind::DocumentKey, text::truncate, timestamp::Timestamp, violation::
 pub const LINK: &str = r"^([hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*|/([^\s/\\\x00-\x1f\x7f][^\x00-\x1f\x7f]*)?)$";
 /// Absolute http(s) URL.
 pub const URL: &str = r"^[hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*$";
-/// Lower-case words joined by hyphens, with at least one letter (`is_slug` says the rest).
+/// Lower-case words joined by hyphens, with at least one letter (`is_slug` checks the rest).
 pub const SLUG: &str = r"^[a-z0-9]+(-[a-z0-9]+)*$";
 
 /// A caller's name for a write.
@@ -44,8 +44,8 @@ pub enum Status {
     Archived,
 }
 
-/// What the server owns: nobody else sets it, so nobody is refused for it.
-const OWNED: [&str; 3] = ["id", "metadata.createdAt", "metadata.updatedAt"];
+/// Fields that the server owns. Callers cannot set them, so no caller is refused for them.
+const READ_ONLY_FIELDS: [&str; 3] = ["id", "metadata.createdAt", "metadata.updatedAt"];
 
 /// The rules of one content type.
 pub struct Rules {
@@ -64,7 +64,7 @@ impl Rules {
         publish_patch(&mut patch, "");
         Self {
             check: validator(&document),
-            described: described(&document),
+            described: describe_fields(&document),
             document,
             patch,
         }
@@ -103,7 +103,7 @@ impl Rules {
                     "id",
                     "key",
                     format!(
-                        "expected `{}`, the id it is stored under, found `{}`",
+                        "expected `{}`, the id that the document is stored under, found `{}`",
                         truncate(&key.id),
                         truncate(id)
                     ),
@@ -128,7 +128,7 @@ impl Rules {
                 ));
             }
         }
-        // Looked for without paths first, which is a fifth of the cost.
+        // Searched without paths first, at a fifth of the cost.
         if holds_large_integer(document) {
             large_integers(document, &mut String::new(), &mut found);
         }
@@ -142,7 +142,7 @@ impl Rules {
         found
     }
 
-    /// `patch` without the members that are equal to what is stored.
+    /// `patch` without the members that equal the stored ones.
     #[must_use]
     pub fn pruned(
         &self,
@@ -152,9 +152,9 @@ impl Rules {
         pruned(&self.document, patch, Some(stored))
     }
 
-    /// What in `patch` this content type does not know, or only the server sets.
+    /// The members of `patch` that this content type does not know, or that only the server sets.
     ///
-    /// Such a member is let through when it is equal to what is stored: clients send back whole documents.
+    /// A member that is equal to the stored one is accepted: clients send back whole documents.
     #[must_use]
     pub fn unknown_fields(
         &self,
@@ -167,9 +167,9 @@ impl Rules {
     }
 }
 
-/// A patch without the members that are as they are stored: to merge a stored `null` again would remove it.
+/// A patch without the members that equal the stored ones: merging a stored `null` again would remove it.
 ///
-/// What stays is a `null` for an optional field of the declaration that is stored as `null`, which is meant to remove it.
+/// A `null` for a declared optional field stays, also where `null` is stored: it is meant to remove the field.
 fn pruned(
     schema: &Value,
     patch: &Map<String, Value>,
@@ -202,10 +202,10 @@ fn pruned(
     left
 }
 
-/// Whether the server owns what is at `path`.
+/// Whether the server owns the field at `path`.
 #[must_use]
 pub fn is_owned(path: &str) -> bool {
-    OWNED.contains(&path)
+    READ_ONLY_FIELDS.contains(&path)
 }
 
 /// The schema of `T`, self-contained and with plain types.
@@ -218,7 +218,7 @@ pub fn schema_of<T: JsonSchema + ?Sized>() -> Value {
         .into_generator()
         .into_root_schema_for::<T>()
         .to_value();
-    plain(&mut schema);
+    flatten_types(&mut schema);
     if let Some(root) = schema.as_object_mut() {
         root.shift_remove("title");
     }
@@ -232,11 +232,11 @@ pub fn validator(schema: &Value) -> Validator {
         .unwrap_or_else(|error| unreachable!("tests check the published schemas: {error}"))
 }
 
-/// Gives every optional member its plain type: absence is said by `required`, not by `null`.
-fn plain(schema: &mut Value) {
+/// Gives every optional member its plain type: `required` says what may be absent, not `null`.
+fn flatten_types(schema: &mut Value) {
     let Value::Object(members) = schema else {
         if let Value::Array(items) = schema {
-            items.iter_mut().for_each(plain);
+            items.iter_mut().for_each(flatten_types);
         }
         return;
     };
@@ -267,7 +267,7 @@ fn plain(schema: &mut Value) {
         *description = description.replace('\n', " ");
     }
     for member in members.values_mut() {
-        plain(member);
+        flatten_types(member);
     }
 }
 
@@ -280,7 +280,7 @@ fn publish_patch(schema: &mut Value, path: &str) {
     let Some(Value::Object(properties)) = members.get_mut("properties") else {
         return;
     };
-    properties.retain(|name, _| !is_owned(&joined(path, name)));
+    properties.retain(|name, _| !is_owned(&join(path, name)));
     for (name, property) in properties {
         if !required
             .as_array()
@@ -289,16 +289,16 @@ fn publish_patch(schema: &mut Value, path: &str) {
         {
             description.push_str(" `null` removes it.");
         }
-        publish_patch(property, &joined(path, name));
+        publish_patch(property, &join(path, name));
     }
 }
 
 /// The top-level fields of a document, described and otherwise open.
-fn described(document: &Value) -> Value {
+fn describe_fields(document: &Value) -> Value {
     let mut fields = Map::new();
     if let Some(Value::Object(properties)) = document.get("properties") {
         for (name, property) in properties {
-            // What a list replaces is advice for writing.
+            // How a list is replaced is advice for writing.
             let description = property
                 .get("description")
                 .and_then(Value::as_str)
@@ -320,10 +320,7 @@ fn unknown_fields(
         return;
     };
     for (name, value) in named {
-        let (there, at) = (
-            stored.and_then(|stored| stored.get(name)),
-            joined(path, name),
-        );
+        let (there, at) = (stored.and_then(|stored| stored.get(name)), join(path, name));
         if there == Some(value) {
             continue;
         }
@@ -356,7 +353,7 @@ fn unknown_fields(
     }
 }
 
-fn joined(path: &str, name: &str) -> String {
+fn join(path: &str, name: &str) -> String {
     if path.is_empty() {
         name.to_owned()
     } else {
@@ -364,7 +361,7 @@ fn joined(path: &str, name: &str) -> String {
     }
 }
 
-/// Every violation that `check` finds in `instance`, in words of ours: the library's own repeat whole values.
+/// Every violation that `check` finds in `instance`, in our own words: the library's repeat whole values.
 #[must_use]
 pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
     if check.is_valid(instance) {
@@ -372,9 +369,9 @@ pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
     }
     let mut found: Vec<Violation> = check
         .iter_errors(instance)
-        .flat_map(|error| explained(&error))
+        .flat_map(|error| explain(&error))
         .collect();
-    // A value of the wrong type also breaks the rules for its type; the type is what to mend.
+    // A value of the wrong type also breaks the rules for its type. The type is what has to be fixed.
     let mistyped: HashSet<String> = found
         .iter()
         .filter(|violation| violation.rule == "type")
@@ -384,17 +381,17 @@ pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
     found
 }
 
-fn explained(error: &ValidationError<'_>) -> Vec<Violation> {
+fn explain(error: &ValidationError<'_>) -> Vec<Violation> {
     let path =
         error
             .instance_path()
             .into_iter()
             .fold(String::new(), |path, segment| match segment {
-                LocationSegment::Property(name) => joined(&path, &name),
+                LocationSegment::Property(name) => join(&path, &name),
                 LocationSegment::Index(index) => format!("{path}[{index}]"),
             });
     let rule = error.kind().keyword().to_owned();
-    let found = shown(error.instance());
+    let found = describe(error.instance());
     let length = || {
         error
             .instance()
@@ -406,7 +403,7 @@ fn explained(error: &ValidationError<'_>) -> Vec<Violation> {
         ValidationErrorKind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
             return vec![Violation::new(
-                joined(&path, name),
+                join(&path, name),
                 rule,
                 "missing, but required",
             )];
@@ -414,7 +411,7 @@ fn explained(error: &ValidationError<'_>) -> Vec<Violation> {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             return unexpected
                 .iter()
-                .map(|name| Violation::new(joined(&path, name), "unknown", "unknown"))
+                .map(|name| Violation::new(join(&path, name), "unknown", "unknown"))
                 .collect();
         }
         ValidationErrorKind::Type { kind } => {
@@ -423,9 +420,7 @@ fn explained(error: &ValidationError<'_>) -> Vec<Violation> {
         ValidationErrorKind::Enum { options } => {
             format!("expected {}, found {found}", alternatives(options))
         }
-        ValidationErrorKind::MinLength { limit: 1 } => {
-            "expected a text that is not empty".to_owned()
-        }
+        ValidationErrorKind::MinLength { limit: 1 } => "expected a non-empty string".to_owned(),
         ValidationErrorKind::MinLength { limit } => {
             format!("expected at least {limit} characters, found {}", length())
         }
@@ -449,12 +444,12 @@ fn explained(error: &ValidationError<'_>) -> Vec<Violation> {
     vec![Violation::new(path, rule, message)]
 }
 
-fn shown(value: &Value) -> String {
+fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => format!("`{value}`"),
-        Value::String(text) => format!("the text `{}`", truncate(text)),
-        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::String(text) => format!("the string `{}`", truncate(text)),
+        Value::Array(items) => format!("an array of {} items", items.len()),
         Value::Object(_) => "an object".to_owned(),
     }
 }
@@ -464,12 +459,8 @@ fn type_name(kind: &TypeKind) -> String {
         return "another type".to_owned();
     };
     match kind.to_string().as_str() {
-        "string" => "a text".to_owned(),
-        "array" => "a list".to_owned(),
-        "boolean" => "true or false".to_owned(),
-        "object" => "an object".to_owned(),
-        "integer" => "a whole number".to_owned(),
-        other => format!("a {other}"),
+        kind @ ("array" | "object" | "integer") => format!("an {kind}"),
+        kind => format!("a {kind}"),
     }
 }
 
@@ -491,7 +482,7 @@ fn pattern_name(pattern: &str) -> &str {
     match pattern {
         LINK => "an absolute http(s) URL or a site path such as `/images/a.png`",
         URL => "an absolute http(s) URL",
-        KEY => "1 to 128 visible ASCII characters without blanks",
+        KEY => "1 to 128 visible ASCII characters without spaces",
         SLUG => "lower-case words joined by hyphens, such as `rdv-artisan`",
         other => other,
     }
@@ -529,7 +520,7 @@ fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) 
         Value::Number(number) => {
             if is_large_integer(number) {
                 let message = format!(
-                    "expected an integer within ±2^53, which every reader keeps, found `{number}`"
+                    "expected an integer within ±2^53, which JavaScript can represent, found `{number}`"
                 );
                 found.push(Violation::new(path.clone(), "integer", message));
             }

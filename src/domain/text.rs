@@ -1,6 +1,6 @@
-//! Texts of others where ours are read: in messages, on terminals, in lines.
+//! Foreign text inside ours: in messages, on terminals, in JSON lines.
 //!
-//! Documents pass unchanged; this is for the sentences that repeat a piece of one, and for the bytes around them.
+//! Documents pass unchanged. This is for sentences that quote a part of one, and for the bytes around them.
 
 use std::{
     borrow::Cow,
@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-/// Whether a character does something and shows nothing: it moves the cursor, turns the direction of writing, ends a line, or hides.
+/// Whether a character has an effect without being visible: it moves the cursor, reverses the text, ends a line, or hides.
 ///
 /// Control characters (C0, C1), line and paragraph separators, and Unicode's default-ignorable characters: bidi controls, zero-width
 /// characters, tags, fillers, selectors. The two selectors that choose between an emoji and a sign (U+FE0E, U+FE0F) are harmless.
@@ -39,7 +39,7 @@ pub fn is_hidden(c: char) -> bool {
         )
 }
 
-/// A text in one line that shows all it does: what [`is_hidden`] is replaced.
+/// The text in one line, with every hidden character replaced.
 #[must_use]
 pub fn sanitize(text: &str) -> Cow<'_, str> {
     let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -50,37 +50,37 @@ pub fn sanitize(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The beginning of a text that is too long to repeat (over 80 characters), in one line that shows all it does.
+/// A text for a message: sanitized, and only its beginning if it has more than 80 characters.
 #[must_use]
 pub fn truncate(text: &str) -> Cow<'_, str> {
-    const LONGEST: usize = 80;
-    if text.chars().nth(LONGEST).is_none() {
+    const MAX_CHARACTERS: usize = 80;
+    if text.chars().nth(MAX_CHARACTERS).is_none() {
         return sanitize(text);
     }
-    let beginning: String = text.chars().take(LONGEST - 20).collect();
+    let beginning: String = text.chars().take(MAX_CHARACTERS - 20).collect();
     Cow::Owned(format!("{}…", sanitize(&beginning)))
 }
 
-/// JSON that says the same and shows all it does: what [`is_hidden`] is written as an escape.
+/// The same JSON with every hidden character written as an escape.
 ///
-/// Line ends and tabs, which in JSON stand between values only, stay.
+/// Line ends and tabs stay: in JSON they stand only between values.
 #[must_use]
 pub fn escape_invisible(json: String) -> String {
     escape_where(json, |c| is_hidden(c) && !c.is_ascii_whitespace())
 }
 
-/// JSON that says the same and is one line to every reader: Python's `splitlines` and others also end one at U+0085, U+2028 and U+2029.
+/// The same JSON as one line for every reader: Python's `splitlines` and others also end a line at U+0085, U+2028 and U+2029.
 #[must_use]
 pub fn escape_line_breaks(json: String) -> String {
     const ENDS: [&str; 3] = ["\u{85}", "\u{2028}", "\u{2029}"];
-    // Three searches for a text are many times faster than one for a choice of characters, and nearly always find nothing.
+    // Three searches for a string are many times faster than one for a set of characters, and nearly always find nothing.
     if ENDS.iter().any(|end| json.contains(end)) {
         return escape_where(json, |c| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}'));
     }
     json
 }
 
-/// In JSON, such characters stand within texts alone, where an escape says the same.
+/// In JSON such characters stand only within strings, where an escape means the same.
 fn escape_where(json: String, wanted: impl Fn(char) -> bool) -> String {
     if !json.contains(&wanted) {
         return json;
@@ -102,11 +102,12 @@ fn escape(c: char, out: &mut String) -> fmt::Result {
         .try_for_each(|unit| write!(out, "\\u{unit:04x}"))
 }
 
-/// Compact JSON of a value whose maps have texts for names; half the cost of `Value::to_string`, which checks every piece of text again.
+/// Compact JSON of a value whose maps have string keys. Half the cost of `Value::to_string`, which checks every piece of
+/// text again.
 #[must_use]
 pub fn compact_json(value: &impl Serialize) -> String {
     serde_json::to_string(value)
-        .unwrap_or_else(|error| unreachable!("these have texts for names: {error}"))
+        .unwrap_or_else(|error| unreachable!("the maps have string keys: {error}"))
 }
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_value_is_never_repeated() {
+    fn long_values_are_truncated() {
         assert_eq!(truncate("short"), "short");
         assert!(truncate(&"é".repeat(81)).chars().count() <= 80);
         assert_eq!(
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shows_nothing_is_replaced_and_what_is_read_stays() {
+    fn hidden_characters_are_replaced_and_visible_ones_stay() {
         for hidden in [
             "\0",
             "\t",
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_json_says_the_same_and_holds_nothing_hidden() {
+    fn escaped_json_means_the_same_and_hides_nothing() {
         let value = serde_json::json!({ "a\u{202e}": ["\u{1b}[31m", "\\\u{2028}", "\u{e0061}é", "\u{85}\t"] });
 
         let pretty = serde_json::to_string_pretty(&value).unwrap();

@@ -10,19 +10,19 @@ use super::text::truncate;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// Dotted path of the value (`client.type`, `tags[2]`); empty for the whole document.
-    #[serde(serialize_with = "shortened")]
+    #[serde(serialize_with = "truncated")]
     pub path: String,
     /// What is expected, and what was found instead.
     pub message: String,
     /// For an unknown name, the nearest known one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suggestion: Option<String>,
-    /// The name of the rule, which with the path tells two violations apart.
+    /// The name of the rule. With the path it identifies the violation.
     #[serde(skip)]
     pub rule: Cow<'static, str>,
 }
 
-fn shortened<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
+fn truncated<S: serde::Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&truncate(path))
 }
 
@@ -41,7 +41,7 @@ impl Violation {
         }
     }
 
-    /// A name that nothing knows, with the nearest of those that exist.
+    /// An unknown name, with the nearest known one.
     pub fn unknown<'a>(
         path: impl Into<String>,
         what: &str,
@@ -59,7 +59,7 @@ impl Violation {
         }
     }
 
-    /// Whether both are the same rule at the same place.
+    /// Whether both are the same rule at the same path.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         self.path == other.path && self.rule == other.rule
@@ -76,7 +76,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The nearest of the `known` names, if one is near enough to be meant.
+/// The nearest of the `known` names, if one is near enough to be what was meant.
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     if name.len() > 100 {
         return None;

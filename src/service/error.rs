@@ -50,7 +50,7 @@ pub enum Error {
         /// The store's error.
         source: StoreError,
     },
-    /// The store refuses this server until somebody acts.
+    /// The store refuses this server until an operator acts.
     #[error("{reason}")]
     AccessDenied {
         /// Why.

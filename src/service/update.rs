@@ -166,7 +166,7 @@ impl ContentService {
                         Outcome::LostRace => self.prepare_retry(&mut call, &current).await?,
                     }
                 }
-                // Only a commit compares with what is stored. The next read does not return what is remembered.
+                // Only a commit compares with the stored state. The next read does not return the remembered one.
                 _ if current.is_remembered() => {}
                 Plan::Missing => return Err(self.not_found(call.request.key, call.deadline).await),
                 Plan::VersionConflict => return Err(call.conflict(current.version())),
@@ -273,7 +273,7 @@ impl ContentService {
         })
     }
 
-    /// Commits in a task of its own, so that a caller who goes away never leaves half of a commit.
+    /// Commits in a task of its own, so that a cancelled call leaves all of a commit or nothing.
     pub(super) async fn commit_in_task(
         &self,
         changes: Vec<Change>,

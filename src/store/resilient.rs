@@ -111,7 +111,7 @@ impl<R> Resilient<R> {
         }
     }
 
-    /// The policy of a commit. Its first sending may have been applied, which only a later one can tell.
+    /// The policy of a commit. A sending without a reply may have been applied, which only a later one can show.
     fn write(&self) -> Policy<'_> {
         Policy {
             operation: "commit",

@@ -1,4 +1,4 @@
-//! An audit entry as this program writes it.
+//! Audit entries as this program writes them.
 
 use serde::Serialize;
 
@@ -57,7 +57,7 @@ impl Source {
     }
 }
 
-/// Who asked for a write, how and why, as far as it is known.
+/// Who asked for a write, how, and why, as far as that is known.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
@@ -161,7 +161,7 @@ impl AuditEntry {
 /// The commit script is given this format, and [`entry_text`] writes the same. Nothing else knows it.
 pub const ENTRY_PREFIX_FORMAT: &str = r#"{"seq":%16.0f,"timestamp":"%s","#;
 
-/// The length of an entry's prefix together with its id, which tell it from every other entry.
+/// The length of an entry's prefix together with its id, which distinguish it from every other entry.
 pub const ENTRY_PREFIX_LEN: usize = r#"{"seq":1234567890123456,"timestamp":"2026-11-22T10:15:30.123Z","id":"00000000-0000-0000-0000-000000000000""#.len();
 
 /// The stored text of an entry, from its number, its time and [its rest](AuditEntry::rest).

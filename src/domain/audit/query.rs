@@ -1,4 +1,4 @@
-//! Questions to the audit log, and its answers.
+//! Queries of the audit log, their pages, and its statistics.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// Which entries are asked for; newest first.
+/// Which entries to return, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct AuditQuery {
     /// Only of this kind.
@@ -23,14 +23,14 @@ pub struct AuditQuery {
     pub since: Option<Timestamp>,
     /// Before this instant.
     pub until: Option<Timestamp>,
-    /// Only what comes after this place in the log.
+    /// Only entries after this position in the log.
     pub after: Option<AuditPosition>,
-    /// At most so many.
+    /// How many entries at most.
     pub limit: usize,
 }
 
 impl AuditQuery {
-    /// Whether `entry` is asked for, as far as its stored values tell; times are the store's to compare.
+    /// Whether `entry` matches, apart from its time, which the store compares.
     #[must_use]
     pub fn matches(&self, entry: &StoredEntry) -> bool {
         let is = |category: Category, wanted: Option<&str>| {
@@ -62,11 +62,11 @@ impl AuditQuery {
 pub struct AuditPage {
     /// The entries.
     pub entries: Vec<StoredEntry>,
-    /// The last one's place, when more follow.
+    /// The position of the last one, when more follow.
     pub next: Option<AuditPosition>,
 }
 
-/// The log in numbers.
+/// The counters of the log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AuditStats {
     /// How many entries the log holds.
@@ -78,7 +78,7 @@ pub struct AuditStats {
 impl AuditStats {
     /// Reads counters named `action:update` and so on; `None` when they disagree with the number of entries.
     ///
-    /// `unlabelled` says for each category how many entries have no label, which old programs left.
+    /// `unlabelled` holds, for each category, how many entries have no label; older programs wrote such entries.
     #[must_use]
     pub fn from_counters(
         total: u64,

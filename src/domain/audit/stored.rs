@@ -55,7 +55,7 @@ impl StoredEntry {
         self.json.into_inner().unwrap_or_else(|| parsed(&self.text))
     }
 
-    /// The text of a member, when it is one.
+    /// The value of a member that is a string.
     #[must_use]
     pub fn text_of(&self, member: &str) -> Option<&str> {
         self.json().get(member).and_then(Value::as_str)
@@ -77,14 +77,14 @@ impl StoredEntry {
         }
     }
 
-    /// The document that it is about, when it names one of a kind there is.
+    /// The document that it is about, if it names one of a known kind.
     #[must_use]
     pub fn key(&self) -> Option<DocumentKey> {
         let kind = Kind::from_stored(self.text_of(Category::EntityType.member())?)?;
         Some(DocumentKey::new(kind, self.text_of("entityId")?))
     }
 
-    /// The beginning of its text's SHA-256, which tells it from others of the same millisecond.
+    /// The beginning of its text's SHA-256, which distinguishes it from others of the same millisecond.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut digest = sha256_hex(self.text.as_bytes());
@@ -92,7 +92,7 @@ impl StoredEntry {
         digest
     }
 
-    /// Its place in a log that has it at its own time.
+    /// Its position in a log that holds it at its own time.
     #[must_use]
     pub fn position(&self) -> AuditPosition {
         AuditPosition {
@@ -101,7 +101,7 @@ impl StoredEntry {
         }
     }
 
-    /// The changes, when they are written as this program writes them.
+    /// The changes, if they have the form that this program writes.
     #[must_use]
     pub fn changes(&self) -> Vec<FieldChange> {
         self.json()
@@ -117,7 +117,7 @@ impl StoredEntry {
             .map(|text| folded(category, text))
     }
 
-    /// What makes two entries the same one, however they are printed: the id, or all they say.
+    /// Two entries with the same identity are one entry, however they are formatted: the id, or the whole content.
     #[must_use]
     pub fn identity(&self) -> String {
         self.text_of("id").map_or_else(
@@ -165,7 +165,7 @@ pub enum Category {
     Action,
     /// To which kind of document.
     EntityType,
-    /// Through which door.
+    /// Which part of the program it came through.
     Source,
 }
 
@@ -184,9 +184,9 @@ impl Category {
     }
 }
 
-/// A place in the log: an entry's score and the beginning of its text's SHA-256.
+/// A position in the log: an entry's score and the beginning of its text's SHA-256.
 ///
-/// Entries are never moved or deleted, so pages that begin after a place never repeat or skip one.
+/// Entries are never moved or deleted, so pages that begin after a position never repeat or skip one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditPosition {
     /// Milliseconds since 1970.

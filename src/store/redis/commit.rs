@@ -207,7 +207,7 @@ fn command_bytes(code: &str, changes: &[Change], rests: &[String]) -> usize {
     code.len() + texts + rests + 1024 * changes.len()
 }
 
-/// Whether nothing was written, or nobody knows.
+/// A commit that failed: nothing was written, or the outcome is unknown.
 fn commit_error(error: &RedisError) -> StoreError {
     match write_error(error) {
         // A connection that was refused has carried nothing. Other TLS errors may happen after the commit was sent.

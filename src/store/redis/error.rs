@@ -80,7 +80,7 @@ pub(crate) fn read_error(error: &RedisError) -> StoreError {
     StoreError::Failed(format!("Redis replied: {text}"))
 }
 
-/// Why Redis refuses this server until somebody acts: its quota, a credential or a certificate.
+/// Why Redis refuses this server until an operator acts: its quota, a credential or a certificate.
 fn access_denied(error: &RedisError) -> Option<StoreError> {
     if describe(error)
         .to_lowercase()

@@ -155,7 +155,7 @@ fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Resu
     ])
 }
 
-/// Adds an entry to the log, and says whether it is new there: 1 or 0. One that a commit makes always is.
+/// Adds an entry to the log, and returns how many are new there: 1 or 0. An entry of a commit always is.
 pub(super) fn insert_entry(
     transaction: &Connection,
     seq: Option<u64>,
@@ -177,7 +177,7 @@ pub(super) fn insert_entry(
     ])
 }
 
-/// As SQLite stores numbers.
+/// A number as SQLite stores it.
 fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

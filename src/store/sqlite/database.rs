@@ -55,7 +55,7 @@ CREATE TABLE operations (
 CREATE INDEX operations_by_expires ON operations (expires);
 ";
 
-/// The file, and the connections to it that nobody uses at the moment.
+/// The file, and its idle connections.
 ///
 /// A connection that met an error is not used again; closing it rolls back what it had begun.
 pub(crate) struct Database {
@@ -276,7 +276,7 @@ fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// What an error says, with SQLite's number for it.
+/// The text of an error, with SQLite's number for it.
 pub(super) fn describe(error: &rusqlite::Error) -> String {
     error.sqlite_extended_error_code().map_or_else(
         || error.to_string(),

@@ -29,7 +29,7 @@ pub(super) fn record(
     })
 }
 
-/// What is stored for a document: bytes, because somebody may have put there what is no text.
+/// The stored bytes of a document, which after a manual edit may not be text.
 pub(super) fn stored(
     connection: &Connection,
     key: &DocumentKey,
@@ -60,7 +60,7 @@ pub(crate) fn parse(key: DocumentKey, bytes: Vec<u8>) -> Result<Record, String> 
     Record::parse(key, text)
 }
 
-/// How messages name a document's row.
+/// How messages name the row of a document.
 pub(crate) fn row_path(key: &DocumentKey) -> String {
     format!("documents/{}/{}", key.kind.singular(), key.id)
 }
@@ -70,7 +70,7 @@ pub(super) fn list(
     kind: Kind,
     query: &ListQuery,
 ) -> Result<ListPage, Problem> {
-    // What is not searched is not read: without these two columns an index alone gives the list.
+    // Columns that are not searched are not read: without these two, an index alone gives the list.
     let tags = if query.tag.is_some() { "tags" } else { "'[]'" };
     let searched = if query.words.is_empty() {
         "''"
@@ -105,7 +105,7 @@ pub(super) fn list(
             truncate(&row_path(key))
         )
     };
-    // What somebody wrote by hand is read as it is, until a commit replaces it.
+    // Documents that were edited by hand are parsed here, until a commit replaces them.
     let edited = Select::new(
         "SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(),
         kind.singular().to_owned(),
@@ -140,19 +140,20 @@ pub(super) fn audit_entries(
     transaction: &Connection,
     query: &AuditQuery,
 ) -> Result<AuditPage, Problem> {
-    // The most telling first: its index is the one to use, which SQLite, knowing nothing of the values, cannot tell.
+    // The most selective column first. Its index is the one to use, which SQLite cannot know without the values.
     let equal = [
         ("entity_id", query.entity_id.as_deref()),
         ("action", query.action.as_deref()),
         ("source", query.source.as_deref()),
         ("kind", query.kind.map(Kind::singular)),
     ];
-    let telling = equal
+    let selective = equal
         .iter()
         .find(|(_, wanted)| wanted.is_some())
         .map_or("score", |(column, _)| column);
-    let sql =
-        format!("SELECT score, text FROM entries INDEXED BY entries_by_{telling} WHERE score >= ?");
+    let sql = format!(
+        "SELECT score, text FROM entries INDEXED BY entries_by_{selective} WHERE score >= ?"
+    );
     let mut select = Select::new(sql, query.since.map_or(i64::MIN, Timestamp::millis_ceil));
     for (column, wanted) in equal {
         if let Some(wanted) = wanted {
@@ -163,10 +164,10 @@ pub(super) fn audit_entries(
         select.and("score < ?", [until.millis_ceil().into()]);
     }
     if let Some(after) = &query.after {
-        // Of the place's own millisecond what has a lesser text follows; nothing, if the place is not in this log.
-        let place = "SELECT text FROM entries WHERE score = ? AND substr(digest, 1, 16) = ?";
-        let place = transaction
-            .prepare_cached(place)?
+        // Entries of the same millisecond follow in the order of their texts; none do if the position is not in this log.
+        let position = "SELECT text FROM entries WHERE score = ? AND substr(digest, 1, 16) = ?";
+        let text = transaction
+            .prepare_cached(position)?
             .query_row(params![after.score, after.digest], |row| {
                 row.get::<_, String>(0)
             })
@@ -174,7 +175,7 @@ pub(super) fn audit_entries(
         select.and("score <= ?", [after.score.into()]);
         select.and(
             "(score < ? OR text < ?)",
-            [after.score.into(), place.unwrap_or_default().into()],
+            [after.score.into(), text.unwrap_or_default().into()],
         );
     }
     select.end(
@@ -231,7 +232,7 @@ pub(super) fn audit_stats(transaction: &Connection) -> Result<AuditStats, Proble
     Ok(stats)
 }
 
-/// A question whose conditions depend on what is asked for; values never become part of its text.
+/// A SELECT whose conditions depend on the query. Values never become part of its text.
 struct Select {
     sql: String,
     values: Vec<Value>,
