@@ -88,9 +88,9 @@ impl Change {
         };
         check_size(patch)?;
         let (stored, rules) = (record.document(), rules(record.key().kind));
-        let mut refused = rules.unknown_fields(patch, stored);
+        let mut rejected = rules.unknown_fields(patch, stored);
         let mut document = patch::merge(stored, &rules.pruned(patch, stored));
-        if refused.is_empty()
+        if rejected.is_empty()
             && patch
                 .keys()
                 .all(|name| document.get(name) == stored.get(name))
@@ -106,9 +106,9 @@ impl Change {
         let next = Record::of(record.key().clone(), document);
 
         let (broken_now, broken_before) = judge(record, &next, patch);
-        refused.extend(broken_now);
-        if !refused.is_empty() {
-            return Err(refused);
+        rejected.extend(broken_now);
+        if !rejected.is_empty() {
+            return Err(rejected);
         }
         let change = Self::new(current, next, changes, context);
         Ok(Update::Change(Box::new(change), broken_before))
@@ -228,15 +228,15 @@ fn check_size(patch: &Map<String, Value>) -> Result<(), Vec<Violation>> {
     Err(vec![Violation::new("data", "size", message)])
 }
 
-/// The violations of `next` that a patch is refused for, and those that were there before.
+/// The violations of `next` that a patch is rejected for, and those that were there before.
 fn judge(
     before: &Record,
     next: &Record,
     patch: &Map<String, Value>,
 ) -> (Vec<Violation>, Vec<Violation>) {
-    let (mut refused, mut left) = (Vec::new(), Vec::new());
+    let (mut rejected, mut left) = (Vec::new(), Vec::new());
     if next.violations().is_empty() {
-        return (refused, left);
+        return (rejected, left);
     }
     let (old, set) = (before.violations(), patch::paths_set(patch));
     for mut violation in next.violations().iter().cloned() {
@@ -246,12 +246,12 @@ fn judge(
         }
         let is_new = !old.iter().any(|old| old.same_as(&violation));
         if (is_set || is_new) && !is_owned(&violation.path) {
-            refused.push(violation);
+            rejected.push(violation);
         } else {
             left.push(violation);
         }
     }
-    (refused, left)
+    (rejected, left)
 }
 
 /// Sets what the server owns: the time of the change, and the fields that older programs derived at the top level.
@@ -342,18 +342,19 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_refused_for_what_it_breaks_and_not_for_what_was_broken() {
+    fn a_change_is_rejected_for_what_it_breaks_and_not_for_what_was_broken() {
         let document = json!({"id":"a","title":"","tags":[""],"client":"nobody"});
 
         let Ok(Update::Change(_, left)) = update(&document, &json!({"result":"better"})) else {
-            panic!("refused")
+            panic!("rejected")
         };
-        let Err(refused) = update(&document, &json!({"tags":["",""],"client":{"size":"3"}})) else {
+        let Err(rejected) = update(&document, &json!({"tags":["",""],"client":{"size":"3"}}))
+        else {
             panic!("accepted")
         };
 
         assert!(left.iter().any(|violation| violation.path == "title"));
-        let mut paths: Vec<&str> = refused
+        let mut paths: Vec<&str> = rejected
             .iter()
             .map(|violation| violation.path.as_str())
             .collect();
@@ -392,15 +393,15 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_patch_is_refused_before_it_is_checked() {
-        let Err(refused) = update(&json!({"id":"a"}), &json!({"tags": vec![""; 150_000]})) else {
+    fn a_huge_patch_is_rejected_before_it_is_checked() {
+        let Err(rejected) = update(&json!({"id":"a"}), &json!({"tags": vec![""; 150_000]})) else {
             panic!("accepted")
         };
 
         assert_eq!(
             (
-                refused.len(),
-                refused.first().map(|violation| violation.path.as_str())
+                rejected.len(),
+                rejected.first().map(|violation| violation.path.as_str())
             ),
             (1, Some("data"))
         );
@@ -413,7 +414,7 @@ mod tests {
         let Ok(Update::Change(change, _)) =
             update(&document, &json!({"metadata":{"status":"published"}}))
         else {
-            panic!("refused")
+            panic!("rejected")
         };
 
         let next = change.next().document();

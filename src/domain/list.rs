@@ -14,7 +14,7 @@ use super::{kind::DocumentKey, timestamp::Timestamp};
 pub struct IndexEntry {
     /// The id that it is stored under.
     pub id: String,
-    /// `metadata.status`, when it is a text.
+    /// `metadata.status`, if it is a string.
     pub status: Option<String>,
     /// Whether `metadata.featured` is true.
     pub featured: bool,
@@ -169,7 +169,7 @@ pub struct Page {
     pub next: Option<ListPosition>,
 }
 
-/// A text without case and accents, in which `é` and `É` are `e` and `œ` is `oe`.
+/// Text without case and accents, in which `é` and `É` are `e` and `œ` is `oe`.
 fn folded(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text

@@ -42,15 +42,15 @@ pub fn is_hidden(c: char) -> bool {
 /// The text in one line, with every hidden character replaced.
 #[must_use]
 pub fn sanitize(text: &str) -> Cow<'_, str> {
-    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    if !plain && text.contains(is_hidden) {
+    let is_ascii = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_ascii && text.contains(is_hidden) {
         Cow::Owned(text.replace(is_hidden, "\u{fffd}"))
     } else {
         Cow::Borrowed(text)
     }
 }
 
-/// A text for a message: sanitized, and only its beginning if it has more than 80 characters.
+/// Text for a message: sanitized, and only its beginning if it has more than 80 characters.
 #[must_use]
 pub fn truncate(text: &str) -> Cow<'_, str> {
     const MAX_CHARACTERS: usize = 80;
@@ -85,15 +85,15 @@ fn escape_where(json: String, wanted: impl Fn(char) -> bool) -> String {
     if !json.contains(&wanted) {
         return json;
     }
-    let mut escaped = String::with_capacity(json.len() + json.len() / 8);
+    let mut result = String::with_capacity(json.len() + json.len() / 8);
     for c in json.chars() {
         if wanted(c) {
-            let _ = escape(c, &mut escaped);
+            let _ = escape(c, &mut result);
         } else {
-            escaped.push(c);
+            result.push(c);
         }
     }
-    escaped
+    result
 }
 
 fn escape(c: char, out: &mut String) -> fmt::Result {

@@ -118,7 +118,7 @@ enum Plan {
 /// How a commit ended.
 enum Outcome {
     /// The change was written, with the audit entry of this id.
-    Committed(String),
+    Written(String),
     /// An earlier call with the same idempotency key had written it.
     Replayed(Commit),
     /// The stored document is not the one that the change was made from.
@@ -161,7 +161,7 @@ impl ContentService {
                 Plan::Commit(change, warnings) => {
                     let updated = Updated::by(&change, warnings);
                     match self.commit_update(&call, *change, &current).await? {
-                        Outcome::Committed(audit_id) => return Ok(updated.recorded(audit_id)),
+                        Outcome::Written(audit_id) => return Ok(updated.recorded(audit_id)),
                         Outcome::Replayed(commit) => return self.replay(call.key(), commit).await,
                         Outcome::LostRace => self.prepare_retry(&mut call, &current).await?,
                     }
@@ -227,7 +227,7 @@ impl ContentService {
         };
         match commit {
             Ok(commit) if commit.replayed && !is_ours(&commit) => Ok(Outcome::Replayed(commit)),
-            Ok(_) => Ok(Outcome::Committed(entry_id)),
+            Ok(_) => Ok(Outcome::Written(entry_id)),
             Err(StoreError::Conflict) => Ok(Outcome::LostRace),
             // The value may have another type by now, which reading it tells.
             Err(StoreError::Failed(_)) if current.is_remembered() => Ok(Outcome::LostRace),

@@ -185,15 +185,15 @@ impl SnapshotCache {
     }
 
     fn keep(&self, mut snapshot: Snapshot) -> Snapshot {
-        let mut kept = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         // Everything may have been read again in the meantime.
-        if let Some(other) = kept.as_ref().filter(|other| {
+        if let Some(other) = current.as_ref().filter(|other| {
             other.data.revision == snapshot.data.revision
                 && other.data.loaded > snapshot.data.loaded
         }) {
             snapshot.data = Arc::clone(&other.data);
         }
-        *kept = Some(snapshot.clone());
+        *current = Some(snapshot.clone());
         snapshot
     }
 

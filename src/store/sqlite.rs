@@ -1,8 +1,8 @@
 //! The embedded store: documents and the audit log in one SQLite file, which several processes share.
 //!
-//! A commit is one transaction, and that it is whole or not there is SQLite's work alone. Documents and entries are
-//! stored as the texts that they are; the columns beside them only find them. Knows no content type by name and asks no
-//! clock: changes bring their time, and operation marks expire by the clock that SQLite itself reads.
+//! A commit is one transaction; that it is whole or not there is SQLite's work alone. Documents and entries are stored as
+//! text; the columns beside the text only serve to find them. Knows no content type by name and reads no clock: changes
+//! bring their time, and idempotency records expire by the clock that SQLite itself reads.
 
 use std::{
     path::Path,
@@ -324,7 +324,7 @@ mod tests {
         let text = folder.path().join("text.db");
         fs::write(&text, "dear diary, this is not a database").unwrap();
 
-        for (path, said) in [
+        for (path, message) in [
             (newer, "newer version"),
             (foreign, "another program"),
             (text, "not a sound SQLite database"),
@@ -337,7 +337,7 @@ mod tests {
 
             for message in [read, written] {
                 assert!(
-                    message.contains(said) && message.contains(path.to_str().unwrap()),
+                    message.contains(message) && message.contains(path.to_str().unwrap()),
                     "{message}"
                 );
             }
@@ -357,7 +357,7 @@ mod tests {
             let error = list_ids(&SqliteStore::new(&path)).await.unwrap_err();
 
             assert!(
-                matches!(&error, StoreError::Unavailable(said) if said.contains(path.to_str().unwrap())),
+                matches!(&error, StoreError::Unavailable(message) if message.contains(path.to_str().unwrap())),
                 "{error}"
             );
         }
@@ -430,7 +430,7 @@ mod tests {
         let error = resolve_commit(&store.database, problem, &operation("b")).unwrap_err();
 
         assert!(
-            matches!(&error, StoreError::Unavailable(said) if said.contains("busy")),
+            matches!(&error, StoreError::Unavailable(message) if message.contains("busy")),
             "{error}"
         );
         assert_eq!(ids(&store).await, ["a"]);
@@ -454,7 +454,7 @@ mod tests {
         let not_there = resolve_commit(&store.database, lost(), &operation("b")).unwrap_err();
         fs::write(
             &path,
-            "the disk is gone, and with it what was on it: nothing can be said any more",
+            "the disk is gone, and with it what was on it: nothing can be message any more",
         )
         .unwrap();
         let unknown = resolve_commit(&store.database, lost(), &operation("b")).unwrap_err();
@@ -550,7 +550,7 @@ mod tests {
         assert!(
             page.unreadable
                 .iter()
-                .any(|said| said.contains("documents/project/broken")),
+                .any(|message| message.contains("documents/project/broken")),
             "{:?}",
             page.unreadable
         );

@@ -30,3 +30,4 @@ mod support;
 mod tls;
 mod tools;
 mod transport;
+mod words;

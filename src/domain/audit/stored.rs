@@ -20,7 +20,7 @@ pub struct StoredEntry {
     json: OnceLock<Map<String, Value>>,
 }
 
-/// Entries are equal when their stored texts are.
+/// Entries are equal if their stored text is.
 impl PartialEq for StoredEntry {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text

@@ -103,7 +103,8 @@ impl RedisStore {
         // Not SCRIPT LOAD and EVALSHA again: behind a proxy of several servers the second may not know what the first loaded.
         if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
         {
-            let by_text = self.commit_command("EVAL", script::COMMIT, changes, rests, operation);
+            let by_text =
+                self.commit_command("EVAL", script::COMMIT_SCRIPT, changes, rests, operation);
             result = connection.send(&by_text).await;
         }
         result.map_err(|error| commit_error(&error))
@@ -208,17 +209,17 @@ fn command_bytes(code: &str, changes: &[Change], rests: &[String]) -> usize {
 }
 
 /// A commit that failed: nothing was written, or the outcome is unknown.
-fn commit_error(error: &RedisError) -> StoreError {
-    match write_error(error) {
+fn commit_error(cause: &RedisError) -> StoreError {
+    match write_error(cause) {
         // A connection that was refused has carried nothing. Other TLS errors may happen after the commit was sent.
         denied @ StoreError::AccessDenied { .. }
-            if !error.is_io_error() || is_untrusted_certificate(error) =>
+            if !cause.is_io_error() || is_untrusted_certificate(cause) =>
         {
             denied
         }
-        refused if is_reply(error) || error.is_connection_refusal() => refused,
+        error if is_reply(cause) || cause.is_connection_refusal() => error,
         // Lost, late or garbled: the commit may have been applied all the same.
-        _ => StoreError::OutcomeUnknown(describe(error)),
+        _ => StoreError::OutcomeUnknown(describe(cause)),
     }
 }
 

@@ -15,10 +15,10 @@ const MAX_BYTES: u64 = 8 * 1024 * 1024;
 const ESTIMATED_DOCUMENTS: usize = 2048;
 
 /// A cache of records, and of the newest entries of those that were written here.
-pub(super) struct RecordCache(Cache<DocumentKey, Cached, TextLength>);
+pub(super) struct RecordCache(Cache<DocumentKey, CachedRecord, TextLength>);
 
 #[derive(Clone)]
-struct Cached {
+struct CachedRecord {
     record: Record,
     /// The entry of our own write, until a change was tried on it.
     latest_entry: Option<Arc<str>>,
@@ -27,8 +27,8 @@ struct Cached {
 #[derive(Clone)]
 struct TextLength;
 
-impl Weighter<DocumentKey, Cached> for TextLength {
-    fn weight(&self, _: &DocumentKey, cached: &Cached) -> u64 {
+impl Weighter<DocumentKey, CachedRecord> for TextLength {
+    fn weight(&self, _: &DocumentKey, cached: &CachedRecord) -> u64 {
         let entry = cached.latest_entry.as_deref().map_or(0, str::len);
         (cached.record.text().len() + entry).max(1) as u64
     }
@@ -73,7 +73,7 @@ impl RecordCache {
     fn insert(&self, key: DocumentKey, record: Record, latest_entry: Option<Arc<str>>) {
         self.0.insert(
             key,
-            Cached {
+            CachedRecord {
                 record,
                 latest_entry,
             },

@@ -3,9 +3,9 @@
 use redis::Script;
 
 /// The text of the script.
-pub(super) const COMMIT: &str = include_str!("commit.lua");
+pub(super) const COMMIT_SCRIPT: &str = include_str!("commit.lua");
 
 /// The script, with the hash that Redis knows it by.
 pub(super) fn commit() -> Script {
-    Script::new(COMMIT)
+    Script::new(COMMIT_SCRIPT)
 }

@@ -91,7 +91,7 @@ impl Database {
         match &done {
             Ok(_) => transaction.commit().map_err(Problem::Commit)?,
             // A result such as a conflict is no fault of the connection.
-            Err(Problem::Answer(_)) => transaction.rollback()?,
+            Err(Problem::Result(_)) => transaction.rollback()?,
             Err(_) => return done,
         }
         *lock(&self.writer) = Some(connection);
@@ -200,7 +200,7 @@ impl Database {
     pub(crate) fn read_error(&self, problem: Problem) -> StoreError {
         let path = self.path.display();
         let error = match problem {
-            Problem::Answer(answer) => return answer,
+            Problem::Result(result) => return result,
             Problem::Sqlite(error) | Problem::Commit(error) => error,
         };
         let text = describe(&error);
@@ -236,7 +236,7 @@ impl Database {
 /// Why a transaction did not commit.
 pub(crate) enum Problem {
     /// Nothing is wrong with the file: this is the result.
-    Answer(StoreError),
+    Result(StoreError),
     /// An error before the commit, so nothing was written.
     Sqlite(rusqlite::Error),
     /// An error of the commit itself.
@@ -244,8 +244,8 @@ pub(crate) enum Problem {
 }
 
 impl From<StoreError> for Problem {
-    fn from(answer: StoreError) -> Self {
-        Self::Answer(answer)
+    fn from(result: StoreError) -> Self {
+        Self::Result(result)
     }
 }
 
