@@ -381,15 +381,16 @@ pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
     found
 }
 
+fn path_of(error: &ValidationError<'_>) -> String {
+    let segments = error.instance_path().into_iter();
+    segments.fold(String::new(), |path, segment| match segment {
+        LocationSegment::Property(name) => join(&path, &name),
+        LocationSegment::Index(index) => format!("{path}[{index}]"),
+    })
+}
+
 fn explain(error: &ValidationError<'_>) -> Vec<Violation> {
-    let path =
-        error
-            .instance_path()
-            .into_iter()
-            .fold(String::new(), |path, segment| match segment {
-                LocationSegment::Property(name) => join(&path, &name),
-                LocationSegment::Index(index) => format!("{path}[{index}]"),
-            });
+    let path = path_of(error);
     let rule = error.kind().keyword().to_owned();
     let found = describe(error.instance());
     let length = || {

@@ -65,11 +65,39 @@ pub(crate) fn row_path(key: &DocumentKey) -> String {
     format!("documents/{}/{}", key.kind.singular(), key.id)
 }
 
+/// A page of the documents of a kind.
 pub(super) fn list(
     transaction: &Connection,
     kind: Kind,
     query: &ListQuery,
 ) -> Result<ListPage, Problem> {
+    let mut index_entries = indexed(transaction, kind, query)?;
+    let mut page = ListPage::default();
+    for document in edited(transaction, kind)? {
+        match document {
+            Ok(record) => index_entries.push(record.index_entry().clone()),
+            Err(problem) => page.unreadable.push(problem),
+        }
+    }
+    let found = query.page(index_entries);
+    (page.total, page.next) = (found.total, found.next);
+    for position in found.positions {
+        let key = DocumentKey::new(kind, position.id);
+        match stored(transaction, &key)?.map(|bytes| parse(key.clone(), bytes)) {
+            Some(Ok(record)) => page.records.push(record),
+            Some(Err(problem)) => page.unreadable.push(unreadable(&key, &problem)),
+            None => {}
+        }
+    }
+    Ok(page)
+}
+
+/// The index entries of documents that commits wrote, as far as the columns can filter them.
+fn indexed(
+    transaction: &Connection,
+    kind: Kind,
+    query: &ListQuery,
+) -> rusqlite::Result<Vec<IndexEntry>> {
     // Columns that are not searched are not read: without these two, an index alone gives the list.
     let tags = if query.tag.is_some() { "tags" } else { "'[]'" };
     let searched = if query.words.is_empty() {
@@ -87,7 +115,7 @@ pub(super) fn list(
     if let Some(featured) = query.featured {
         select.and("featured = ?", [featured.into()]);
     }
-    let mut index_entries = select.all(transaction, |row| {
+    select.all(transaction, |row| {
         Ok(IndexEntry {
             id: row.get(0)?,
             status: row.get(1)?,
@@ -96,87 +124,38 @@ pub(super) fn list(
             tags: serde_json::from_str(row.get_ref(4)?.as_str()?).unwrap_or_default(),
             search_text: row.get(5)?,
         })
-    })?;
+    })
+}
 
-    let mut page = ListPage::default();
-    let unreadable = |key: &DocumentKey, problem: &str| {
-        format!(
-            "left out the document at `{}`: {problem}; restore it from a backup or delete its row",
-            truncate(&row_path(key))
-        )
-    };
-    // Documents that were edited by hand are parsed here, until a commit replaces them.
-    let edited = Select::new(
+/// Documents that were edited by hand, or why one cannot be read. They are parsed here until a commit replaces them.
+fn edited(transaction: &Connection, kind: Kind) -> rusqlite::Result<Vec<Result<Record, String>>> {
+    let select = Select::new(
         "SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(),
         kind.singular().to_owned(),
     );
-    for (id, bytes) in edited.all(transaction, |row| {
-        Ok((
-            row.get::<_, String>(0)?,
-            row.get_ref(1)?.as_bytes()?.to_vec(),
-        ))
-    })? {
-        let key = DocumentKey::new(kind, id);
-        match parse(key.clone(), bytes) {
-            Ok(record) => index_entries.push(record.index_entry().clone()),
-            Err(problem) => page.unreadable.push(unreadable(&key, &problem)),
-        }
-    }
-
-    let found = query.page(index_entries);
-    (page.total, page.next) = (found.total, found.next);
-    for position in found.positions {
-        let key = DocumentKey::new(kind, position.id);
-        match stored(transaction, &key)?.map(|bytes| parse(key.clone(), bytes)) {
-            Some(Ok(record)) => page.records.push(record),
-            Some(Err(problem)) => page.unreadable.push(unreadable(&key, &problem)),
-            None => {}
-        }
-    }
-    Ok(page)
+    select.all(transaction, |row| {
+        let key = DocumentKey::new(kind, row.get::<_, String>(0)?);
+        let bytes = row.get_ref(1)?.as_bytes()?.to_vec();
+        Ok(parse(key.clone(), bytes).map_err(|problem| unreadable(&key, &problem)))
+    })
 }
 
+/// One line about a listed document that is left out.
+fn unreadable(key: &DocumentKey, problem: &str) -> String {
+    format!(
+        "left out the document at `{}`: {problem}; restore it from a backup or delete its row",
+        truncate(&row_path(key))
+    )
+}
+
+/// A page of the audit log.
 pub(super) fn audit_entries(
     transaction: &Connection,
     query: &AuditQuery,
 ) -> Result<AuditPage, Problem> {
-    // The most selective column first. Its index is the one to use, which SQLite cannot know without the values.
-    let equal = [
-        ("entity_id", query.entity_id.as_deref()),
-        ("action", query.action.as_deref()),
-        ("source", query.source.as_deref()),
-        ("kind", query.kind.map(Kind::singular)),
-    ];
-    let selective = equal
-        .iter()
-        .find(|(_, wanted)| wanted.is_some())
-        .map_or("score", |(column, _)| column);
-    let sql = format!(
-        "SELECT score, text FROM entries INDEXED BY entries_by_{selective} WHERE score >= ?"
-    );
-    let mut select = Select::new(sql, query.since.map_or(i64::MIN, Timestamp::millis_ceil));
-    for (column, wanted) in equal {
-        if let Some(wanted) = wanted {
-            select.and(&format!("{column} = ?"), [wanted.to_owned().into()]);
-        }
-    }
-    if let Some(until) = query.until {
-        select.and("score < ?", [until.millis_ceil().into()]);
-    }
+    let mut select = matching_entries(query);
     if let Some(after) = &query.after {
-        // Entries of the same millisecond follow in the order of their texts; none do if the position is not in this log.
-        let position = "SELECT text FROM entries WHERE score = ? AND substr(digest, 1, 16) = ?";
-        let text = transaction
-            .prepare_cached(position)?
-            .query_row(params![after.score, after.digest], |row| {
-                row.get::<_, String>(0)
-            })
-            .optional()?;
-        select.and("score <= ?", [after.score.into()]);
-        select.and(
-            "(score < ? OR text < ?)",
-            [after.score.into(), text.unwrap_or_default().into()],
-        );
+        after_position(transaction, after, &mut select)?;
     }
     select.end(
         "ORDER BY score DESC, text DESC LIMIT ?",
@@ -204,6 +183,56 @@ pub(super) fn audit_entries(
     })
 }
 
+/// The entries that a query's filters let through.
+fn matching_entries(query: &AuditQuery) -> Select {
+    // The most selective column first. Its index is the one to use, which SQLite cannot know without the values.
+    let equal = [
+        ("entity_id", query.entity_id.as_deref()),
+        ("action", query.action.as_deref()),
+        ("source", query.source.as_deref()),
+        ("kind", query.kind.map(Kind::singular)),
+    ];
+    let selective = equal
+        .iter()
+        .find(|(_, wanted)| wanted.is_some())
+        .map_or("score", |(column, _)| column);
+    let sql = format!(
+        "SELECT score, text FROM entries INDEXED BY entries_by_{selective} WHERE score >= ?"
+    );
+    let mut select = Select::new(sql, query.since.map_or(i64::MIN, Timestamp::millis_ceil));
+    for (column, wanted) in equal {
+        if let Some(wanted) = wanted {
+            select.and(&format!("{column} = ?"), [wanted.to_owned().into()]);
+        }
+    }
+    if let Some(until) = query.until {
+        select.and("score < ?", [until.millis_ceil().into()]);
+    }
+    select
+}
+
+/// Only entries after a position. Those of the same millisecond follow in the order of their texts; none do if the position is
+/// not in this log.
+fn after_position(
+    transaction: &Connection,
+    after: &AuditPosition,
+    select: &mut Select,
+) -> rusqlite::Result<()> {
+    let text = transaction
+        .prepare_cached("SELECT text FROM entries WHERE score = ? AND substr(digest, 1, 16) = ?")?
+        .query_row(params![after.score, after.digest], |row| {
+            row.get::<_, String>(0)
+        })
+        .optional()?;
+    select.and("score <= ?", [after.score.into()]);
+    select.and(
+        "(score < ? OR text < ?)",
+        [after.score.into(), text.unwrap_or_default().into()],
+    );
+    Ok(())
+}
+
+/// The counters of the log.
 pub(super) fn audit_stats(transaction: &Connection) -> Result<AuditStats, Problem> {
     let count = |row: &rusqlite::Row, column| {
         Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
