@@ -12,7 +12,6 @@ use crate::domain::{
 };
 
 mod breaker;
-pub mod examination;
 pub(crate) mod location;
 pub(crate) mod redis;
 mod resilient;

@@ -26,14 +26,9 @@ mod audit;
 mod commit;
 pub(crate) mod connection;
 pub(crate) mod error;
-mod examination;
 pub(crate) mod keys;
 mod record_cache;
 pub(crate) mod reply;
-mod smoke;
-
-pub(super) use examination::examine;
-pub(super) use smoke::smoke;
 
 use connection::{Connection, connect};
 use error::{refused, unread};

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::{
     CachedResponse, Commit, Documents, Purpose, Repository, Revision, StoreError,
     breaker::{Breaker, Rejected},
-    location::REMEDY,
+    location::CONNECTION_HINT,
 };
 use crate::domain::{
     ApiPath, AuditPage, AuditQuery, AuditStats, Change, DocumentKey, Kind, ListPage, ListQuery,
@@ -107,7 +107,8 @@ impl<R: Repository> Resilient<R> {
         // One that begins in the second half might be cut off, and what it met would not be known.
         let (last, deadline) = (Instant::now() + within / 2, Instant::now() + within);
         self.budget.deposit();
-        let late = || StoreError::Unavailable(format!("it did not answer in time; {REMEDY}"));
+        let late =
+            || StoreError::Unavailable(format!("it did not answer in time; {CONNECTION_HINT}"));
         let attempt = || self.attempt(operation, breaker, proves, deadline, ask(), late);
         let mut met = None;
         let answer = attempt

@@ -22,10 +22,7 @@ use crate::domain::{
 
 mod commit;
 pub(crate) mod database;
-mod examination;
 pub(crate) mod queries;
-
-pub(super) use examination::examine;
 
 use commit::{commit, insert_entry, outcome, resolve_commit};
 use database::{Database, Problem};

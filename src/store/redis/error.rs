@@ -7,7 +7,7 @@ use rustls::CertificateError;
 
 use crate::{
     domain::text::sanitize,
-    store::{StoreError, location::REMEDY},
+    store::{StoreError, location::CONNECTION_HINT},
 };
 
 /// When to ask again for a write that the server does not take at the moment.
@@ -61,7 +61,7 @@ pub(crate) fn unread(error: &RedisError) -> StoreError {
         || error.is_unrecoverable_error()
         || error.kind() == ErrorKind::InvalidClientConfig
     {
-        return StoreError::Unavailable(format!("{}; {REMEDY}", plain(error)));
+        return StoreError::Unavailable(format!("{}; {CONNECTION_HINT}", plain(error)));
     }
     StoreError::Failed(format!("Redis answered: {}", plain(error)))
 }
