@@ -1,12 +1,16 @@
 //! The command line: exit codes, messages, help, and the one command that writes, `import`.
 
 use std::{
+    env,
+    fmt::Write,
     fs,
     net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
+use clap::CommandFactory;
+use portfolio_mcp::{cli::Cli, settings::OPTIONS};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -100,6 +104,62 @@ fn a_flag_wins_over_its_variable() {
     ] {
         assert!(stdout.contains(line), "{line}: {stdout}");
     }
+}
+
+#[test]
+fn the_readme_has_the_table_of_options() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme
+        .split_once("<!-- options: made by `UPDATE_TOOLS=1 cargo test table_of_options` -->\n")
+        .expect("README.md has a place for the table of options");
+    let (found, after) = rest
+        .split_once("<!-- /options -->")
+        .expect("the table of options in README.md has an end");
+
+    let table = table_of_options();
+
+    if env::var_os("UPDATE_TOOLS").is_some() {
+        let marker = &readme[before.len()..readme.len() - rest.len()];
+        let updated = format!("{before}{marker}{table}<!-- /options -->{after}");
+        fs::write(&path, updated).unwrap();
+    } else {
+        assert_eq!(
+            found, table,
+            "the table of options in README.md differs; accept it with UPDATE_TOOLS=1 cargo test table_of_options"
+        );
+    }
+}
+
+/// Every option with its variable, default and help.
+fn table_of_options() -> String {
+    let command = Cli::command();
+    let http = command.find_subcommand("http").unwrap();
+    let mut table = "| option | variable | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for option in OPTIONS {
+        let name = option.flag.strip_prefix("--");
+        let (prefix, arg) = [("", &command), ("http ", http)]
+            .into_iter()
+            .find_map(|(prefix, command)| {
+                let mut args = command.get_arguments();
+                Some((prefix, args.find(|arg| arg.get_long() == name)?))
+            })
+            .unwrap();
+        let value = match arg.get_value_names() {
+            Some([value]) if !arg.is_require_equals_set() => format!(" {value}"),
+            _ => String::new(),
+        };
+        writeln!(
+            table,
+            "| `{prefix}{}{value}` | `{}` | {} | {} |",
+            option.flag,
+            option.variable,
+            option.default,
+            arg.get_help().unwrap()
+        )
+        .unwrap();
+    }
+    table
 }
 
 #[test]
