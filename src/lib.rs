@@ -23,7 +23,7 @@
 //!
 //! | to change | look at |
 //! |---|---|
-//! | an option, its variable, its default | `OPTIONS` in `settings/options.rs` |
+//! | an option, its variable, its default | `OPTIONS` in `settings.rs` |
 //! | the order in which a store is chosen | `fn choose` in `settings/location.rs` |
 //! | what happens on SIGHUP | `hangup` in `commands/http.rs` |
 //! | a tool, its description | `fn update_project` in `mcp/projects.rs` |

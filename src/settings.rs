@@ -1,304 +1,247 @@
-//! What arguments, environment and defaults say together.
+//! What flags, environment variables and defaults say together.
 //!
 //! [`OPTIONS`] is the only list of options: it resolves them, tells `doctor` where each value comes
 //! from, completes the help, and makes the table in README.md. Nothing else reads the environment.
 //! All problems are reported at once, before anything is opened.
 
-use std::fmt;
+use crate::cli::{Cli, Command, HttpArgs, Secret};
 
-use clap::CommandFactory;
-
-use crate::{
-    cli::{Cli, Command},
-    store::Location,
-};
-
+mod help;
 mod http;
 mod location;
-mod options;
 mod report;
+mod resolved;
 mod resolver;
 
+pub use help::command;
 pub use http::{HttpSettings, TokenSource, read_tokens};
 pub use location::StoreSource;
-pub use options::{Environment, OPTIONS, OptionSpec, Source};
 pub use report::ReportedSetting;
+pub use resolved::{LogFormat, Settings, UsageError};
 
-use location::StoreChoice;
-use options::{LOG, LOG_FORMAT, READ_ONLY};
-use resolver::Resolver;
+/// Reads an environment variable; an empty one counts as absent.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Levels of the log, quietest first.
-const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
-
-/// What the commands need to know.
+/// One option. A flag wins over the variable, the variable over the default.
 #[derive(Debug)]
-pub struct Settings {
-    /// Where the content is.
-    pub location: Location,
-    /// What chose the store.
-    pub chosen_by: StoreSource,
-    /// Why nothing can be written, if so.
-    pub read_only: Option<String>,
-    /// The lowest level that is logged.
-    pub log: String,
-    /// How it is logged.
-    pub log_format: LogFormat,
-    /// The settings of `http`, or what is wrong with them. For `http` itself they are right.
-    pub http: Result<HttpSettings, UsageError>,
+pub struct OptionSpec {
+    /// What `doctor` calls the setting.
+    pub name: &'static str,
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The default: the value, or a description if there is none.
+    pub default: &'static str,
+    /// The value of the flag; `None` if the flag is absent.
+    flag_value: fn(&Cli) -> Option<String>,
 }
 
-/// How logs are written.
+/// What set an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs: one object per line.
-    Json,
+pub enum Source {
+    /// The flag.
+    Flag,
+    /// The environment variable.
+    Variable,
+    /// Neither, so that it has its default.
+    Default,
 }
 
-/// Everything that is wrong with arguments and environment.
-#[derive(Debug)]
-pub struct UsageError(pub Vec<String>);
+/// Every option that has a variable, in the order of `doctor` and of the table in README.md.
+pub const OPTIONS: [OptionSpec; 12] = [
+    STORE,
+    KEY_PREFIX,
+    CA_FILE,
+    READ_ONLY,
+    LOG,
+    LOG_FORMAT,
+    LISTEN,
+    ALLOWED_HOSTS,
+    ALLOWED_ORIGINS,
+    TOKENS,
+    PUBLIC_API,
+    RATE_LIMIT,
+];
 
-impl std::error::Error for UsageError {}
+/// `--store`. Its default depends on other variables: see `settings/location.rs`.
+const STORE: OptionSpec = OptionSpec {
+    name: "store",
+    flag: "--store",
+    variable: "PORTFOLIO_STORE",
+    default: "REDIS_URL or a similar variable, else a SQLite file in the user's data directory",
+    flag_value: |cli| cli.common.store.clone().map(|Secret(store)| store),
+};
 
-impl fmt::Display for UsageError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0.join("\n"))
-    }
-}
+const KEY_PREFIX: OptionSpec = OptionSpec {
+    name: "key prefix",
+    flag: "--key-prefix",
+    variable: "PORTFOLIO_KEY_PREFIX",
+    default: "none",
+    flag_value: |cli| cli.common.key_prefix.clone(),
+};
 
-impl Settings {
-    /// What arguments and environment say together.
+const CA_FILE: OptionSpec = OptionSpec {
+    name: "certificate authority",
+    flag: "--ca-file",
+    variable: "PORTFOLIO_CA_FILE",
+    default: "the public ones",
+    flag_value: |cli| cli.common.ca_file.clone(),
+};
+
+const READ_ONLY: OptionSpec = OptionSpec {
+    name: "read-only",
+    flag: "--read-only",
+    variable: "PORTFOLIO_READ_ONLY",
+    default: "false",
+    flag_value: |cli| cli.common.read_only.clone(),
+};
+
+const LOG: OptionSpec = OptionSpec {
+    name: "log",
+    flag: "--log",
+    variable: "PORTFOLIO_LOG",
+    default: "info",
+    flag_value: |cli| cli.common.log.clone(),
+};
+
+const LOG_FORMAT: OptionSpec = OptionSpec {
+    name: "log format",
+    flag: "--log-format",
+    variable: "PORTFOLIO_LOG_FORMAT",
+    default: "text",
+    flag_value: |cli| cli.common.log_format.clone(),
+};
+
+const LISTEN: OptionSpec = OptionSpec {
+    name: "http: listen",
+    flag: "--listen",
+    variable: "PORTFOLIO_LISTEN",
+    default: "127.0.0.1:8787",
+    flag_value: |cli| http_args(cli)?.listen.clone(),
+};
+
+const ALLOWED_HOSTS: OptionSpec = OptionSpec {
+    name: "http: allowed hosts",
+    flag: "--allowed-host",
+    variable: "PORTFOLIO_ALLOWED_HOSTS",
+    default: "localhost",
+    flag_value: |cli| Some(http_args(cli)?.allowed_hosts.as_ref()?.join(",")),
+};
+
+const ALLOWED_ORIGINS: OptionSpec = OptionSpec {
+    name: "http: allowed origins",
+    flag: "--allowed-origin",
+    variable: "PORTFOLIO_ALLOWED_ORIGINS",
+    default: "localhost",
+    flag_value: |cli| Some(http_args(cli)?.allowed_origins.as_ref()?.join(",")),
+};
+
+/// `http --token-file`. The flag names a file; the variable contains the lines of such a file.
+const TOKENS: OptionSpec = OptionSpec {
+    name: "http: tokens",
+    flag: "--token-file",
+    variable: "PORTFOLIO_TOKENS",
+    default: "none",
+    flag_value: |cli| http_args(cli)?.token_file.clone(),
+};
+
+const PUBLIC_API: OptionSpec = OptionSpec {
+    name: "http: public API",
+    flag: "--public-api",
+    variable: "PORTFOLIO_PUBLIC_API",
+    default: "false",
+    flag_value: |cli| http_args(cli)?.public_api.clone(),
+};
+
+const RATE_LIMIT: OptionSpec = OptionSpec {
+    name: "http: rate limit",
+    flag: "--rate-limit",
+    variable: "PORTFOLIO_RATE_LIMIT",
+    default: "50",
+    flag_value: |cli| http_args(cli)?.rate_limit.clone(),
+};
+
+impl OptionSpec {
+    /// The value, unless it is the default, and what set it.
     ///
-    /// # Errors
-    /// Everything that is wrong, at once. The options of `http` are checked here for `http` alone.
-    pub fn resolve(cli: &Cli, environment: Environment<'_>) -> Result<Self, UsageError> {
-        let mut resolver = Resolver::new(cli, environment);
-        let log = log_level(&mut resolver);
-        let log_format = log_format(&mut resolver);
-        let read_only = resolver.bool(&READ_ONLY);
-        if resolver.variable("PORTFOLIO_MIRROR").is_some() {
-            resolver.add_problem(
-                "PORTFOLIO_MIRROR: this version does not support a mirror; unset the variable"
-                    .to_owned(),
-            );
-        }
-        let store = location::choose(&mut resolver);
-        let (_, read_only_source) = resolver.given(&READ_ONLY);
-        let mut problems = resolver.into_problems();
-        let mut http = HttpSettings::resolve(cli, environment).map_err(UsageError);
-        if let (Some(Command::Http(_)), Err(UsageError(more))) = (&cli.command, &mut http) {
-            problems.append(more);
-        }
-        match store {
-            Some(StoreChoice {
-                location,
-                chosen_by,
-            }) if problems.is_empty() => Ok(Self {
-                read_only: location
-                    .read_only_reason()
-                    .map(ToOwned::to_owned)
-                    .or_else(|| {
-                        let name = READ_ONLY.source_name(read_only_source);
-                        read_only.then(|| format!("read-only mode is on ({name})"))
-                    }),
-                location,
-                chosen_by,
-                log,
-                log_format,
-                http,
-            }),
-            _ => Err(UsageError(problems)),
-        }
-    }
-
-    /// Every setting, with the flag or variable that set it.
+    /// An empty flag means the default, even if the variable is set.
     #[must_use]
-    pub fn report(&self, cli: &Cli, environment: Environment<'_>) -> Vec<ReportedSetting> {
-        report::report(cli, &self.location, &self.chosen_by, environment)
-    }
-}
-
-fn log_level(resolver: &mut Resolver<'_>) -> String {
-    let level = resolver.text(&LOG).to_lowercase();
-    if !LOG_LEVELS.contains(&level.as_str()) {
-        resolver.reject(&LOG, "expected error, warn, info, debug or trace");
-    }
-    level
-}
-
-fn log_format(resolver: &mut Resolver<'_>) -> LogFormat {
-    match resolver.text(&LOG_FORMAT).as_str() {
-        "text" => LogFormat::Text,
-        "json" => LogFormat::Json,
-        _ => {
-            resolver.reject(&LOG_FORMAT, "expected text or json");
-            LogFormat::Text
+    pub fn resolve(&self, cli: &Cli, environment: Environment<'_>) -> (Option<String>, Source) {
+        let (text, source) = match (self.flag_value)(cli) {
+            Some(text) => (Some(text), Source::Flag),
+            None => (environment(self.variable), Source::Variable),
+        };
+        match text.filter(|text| !text.is_empty()) {
+            Some(text) => (Some(text), source),
+            None => (None, Source::Default),
         }
     }
+
+    /// What `source` is called for this option.
+    #[must_use]
+    pub fn source_name(&self, source: Source) -> &'static str {
+        match source {
+            Source::Flag => self.flag,
+            Source::Variable => self.variable,
+            Source::Default => "default",
+        }
+    }
+
+    /// How messages name the option.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{} ({})", self.flag, self.variable)
+    }
 }
 
-/// The command line with the default and the variable of each option in its help.
-#[must_use]
-pub fn command() -> clap::Command {
-    let complete = |arg: clap::Arg| match option_of(&arg) {
-        Some(option) => with_sources(arg, option),
-        None => arg,
-    };
-    Cli::command()
-        .mut_args(complete)
-        .mut_subcommands(|command| command.mut_args(complete))
-}
-
-fn option_of(arg: &clap::Arg) -> Option<&'static OptionSpec> {
-    let flag = arg.get_long()?;
-    OPTIONS
-        .iter()
-        .find(|option| option.flag.strip_prefix("--") == Some(flag))
-}
-
-fn with_sources(arg: clap::Arg, option: &OptionSpec) -> clap::Arg {
-    let default = format!("[default: {}]", option.default);
-    let variable = format!("[env: {}]", option.variable);
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let long_help = arg.get_long_help().map(ToString::to_string);
-    arg.help(format!("{help} {default} {variable}"))
-        .long_help(format!(
-            "{}\n\n{default}\n{variable}",
-            long_help.unwrap_or(help)
-        ))
+/// The options of `http`, if the command takes them.
+fn http_args(cli: &Cli) -> Option<&HttpArgs> {
+    match cli.command.as_ref()? {
+        Command::Http(http) => Some(http),
+        Command::Doctor(doctor) => Some(&doctor.http),
+        Command::Stdio | Command::Import(_) => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::Parser;
 
     use super::*;
 
-    fn chosen(variables: &[(&str, &str)], arguments: &[&str]) -> Result<(String, String), String> {
-        let cli = Cli::parse_from([&["portfolio-mcp"], arguments].concat());
-        let environment = |name: &str| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
-        let settings = Settings::resolve(&cli, &environment).map_err(|error| error.to_string())?;
-        Ok((
-            settings.location.to_string(),
-            settings.chosen_by.name().unwrap_or_default(),
-        ))
-    }
-
     #[test]
-    fn the_store_is_chosen_in_the_order_of_the_contract() {
-        let rest = [
-            ("KV_REST_API_URL", "https://a.upstash.io"),
-            ("KV_REST_API_TOKEN", "t"),
-            ("HOME", "/home/u"),
-            ("XDG_DATA_HOME", "/data"),
-        ];
-        let url = [
-            ("KV_URL", "redis://kv:1"),
-            ("REDIS_KV_URL", "redis://rkv:1"),
-            rest[0],
-            rest[1],
-        ];
-
-        assert_eq!(
-            chosen(&rest, &["stdio"]).unwrap(),
-            (
-                "rediss://default:***@a.upstash.io:6379".into(),
-                "KV_REST_API_URL".into()
-            )
-        );
-        assert_eq!(chosen(&url, &["stdio"]).unwrap().1, "REDIS_KV_URL");
-        assert_eq!(
-            chosen(&url, &["stdio", "--store", "sqlite:x.db"])
-                .unwrap()
-                .0,
-            "sqlite:x.db"
-        );
-        assert!(
-            chosen(&rest[2..], &["stdio"])
-                .unwrap()
-                .0
-                .ends_with("portfolio.db")
-        );
-    }
-
-    #[test]
-    fn a_read_only_token_alone_makes_the_server_read_only() {
-        let cli = Cli::parse_from(["portfolio-mcp", "stdio"]);
-        let environment = |name: &str| match name {
-            "UPSTASH_REDIS_REST_URL" => Some("https://a.upstash.io".to_owned()),
-            "UPSTASH_REDIS_REST_READ_ONLY_TOKEN" => Some("t".to_owned()),
-            _ => None,
+    fn a_flag_wins_over_the_variable_and_an_empty_flag_means_the_default() {
+        let resolved = |arguments: &[&str], variable: Option<&str>| {
+            let cli = Cli::parse_from([&["portfolio-mcp", "stdio"], arguments].concat());
+            LOG.resolve(&cli, &|_| variable.map(ToOwned::to_owned))
         };
 
-        assert!(
-            Settings::resolve(&cli, &environment)
-                .unwrap()
-                .read_only
-                .unwrap()
-                .contains("read-only credential")
-        );
-    }
-
-    #[test]
-    fn all_problems_are_reported_at_once_without_secrets() {
-        let arguments = [
-            "http",
-            "--listen",
-            "0.0.0.0:1",
-            "--log",
-            "loud",
-            "--store",
-            "http://u:s3cret@h",
-            "--read-only=perhaps",
-            "--allowed-origin",
-            "x",
-            "--rate-limit",
-            "many",
-        ];
-
-        let problems = chosen(&[], &arguments).unwrap_err();
-        let with_tokens = chosen(
-            &[("PORTFOLIO_TOKENS", "s3cret\nme:write:s3cret")],
-            &arguments,
-        )
-        .unwrap_err();
-
-        assert_eq!(problems.lines().count(), 6, "{problems}");
+        let debug = Some("debug".to_owned());
+        let trace = Some("trace".to_owned());
         assert_eq!(
-            with_tokens.lines().count(),
-            5 + 2,
-            "with tokens it may listen on any address: {with_tokens}"
+            resolved(&["--log=debug"], Some("trace")),
+            (debug, Source::Flag)
         );
-        assert!(!problems.contains("s3cret") && !with_tokens.contains("s3cret"));
+        assert_eq!(resolved(&[], Some("trace")), (trace, Source::Variable));
+        assert_eq!(resolved(&[], None), (None, Source::Default));
+        assert_eq!(
+            resolved(&["--log="], Some("trace")),
+            (None, Source::Default)
+        );
     }
 
     #[test]
-    fn the_help_shows_the_default_and_the_variable_of_every_option() {
-        let mut command = command();
-        command.build();
-
-        let doctor = command.find_subcommand("doctor").unwrap();
-        for option in OPTIONS {
-            let arg = doctor
-                .get_arguments()
-                .find(|arg| arg.get_long() == option.flag.strip_prefix("--"))
-                .unwrap();
-            let [short, long] =
-                [arg.get_help(), arg.get_long_help()].map(|help| help.unwrap().to_string());
-            for part in [option.default, option.variable] {
-                assert!(
-                    short.contains(part) && long.contains(part),
-                    "{part}: {long}"
-                );
-            }
+    fn no_two_options_share_a_name_a_flag_or_a_variable() {
+        for part in [
+            OPTIONS.map(|option| option.name),
+            OPTIONS.map(|option| option.flag),
+            OPTIONS.map(|option| option.variable),
+        ] {
+            let distinct: BTreeSet<&str> = part.into_iter().collect();
+            assert_eq!(distinct.len(), OPTIONS.len(), "{part:?}");
         }
     }
 }

@@ -65,11 +65,11 @@ async fn commit_to_missing_document(
     store.commit(&changes, &operation).await
 }
 
-/// Commits for real, with all their promises: versions, conflict, replay, idempotency, audit
-/// entries, indexes. Says how long an update took.
+/// Makes real commits, and checks conflicts, replays, idempotency, audit entries and indexes.
+/// Returns how long an update took.
 ///
 /// # Errors
-/// The first promise that was not kept.
+/// The first check that failed.
 pub(super) async fn run_all(
     write: &RedisUrl,
     prefix: &str,

@@ -144,7 +144,7 @@ impl Diagnostics<'_> {
         self.eviction(connection).await
     }
 
-    /// Records that a check failed, after which the others make no sense.
+    /// Records that a check failed, which ends the checks.
     fn fail(&mut self, check: &str, error: &RedisError) {
         self.findings.push(Finding::problem(
             Fault::Store,

@@ -1,5 +1,5 @@
-//! The smoke test: tests on a Redis what this program relies on and cannot know, such as what
-//! scripts may do on Upstash.
+//! The smoke test: checks on a live Redis what this program relies on and cannot find out
+//! otherwise, such as what scripts may do on Upstash.
 //!
 //! Everything it writes has a random prefix under `internal:smoke:`, and is deleted at the end,
 //! whatever happened before.
@@ -35,7 +35,7 @@ mod clean_up;
 
 use clean_up::{clean_up, delete_keys};
 
-/// How long the test may take, besides waiting with an idle connection.
+/// How long the test may take, in addition to the time for an idle connection.
 const TEST_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a published message may take.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -303,7 +303,7 @@ impl SmokeTest<'_> {
         Ok(())
     }
 
-    /// Messages through the store, which could tell other servers of a write.
+    /// Publishing and subscribing, with which servers could announce writes to each other.
     async fn messages(
         &mut self,
         connection: &mut DiagnosticConnection,

@@ -46,8 +46,8 @@ pub(super) async fn diagnose(path: &Path, clock: fn() -> Timestamp, findings: &m
     }
 }
 
-/// Whether the folder takes a file, because SQLite keeps two more beside its own. If it does not
-/// exist yet, its nearest parent counts.
+/// Whether files can be created in the folder: SQLite keeps two more beside its own. If the folder
+/// does not exist yet, its nearest parent is checked.
 fn folder(path: &Path) -> Finding {
     let folder = path
         .ancestors()
@@ -72,7 +72,7 @@ fn folder(path: &Path) -> Finding {
     }
 }
 
-/// Breaks off where there is no database to look into.
+/// `Break` if there is no database to check.
 fn file(path: &Path) -> ControlFlow<Finding, Finding> {
     let name = path.display();
     let problem = |message, remedy| {

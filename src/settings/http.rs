@@ -8,9 +8,7 @@ use std::{
 };
 
 use super::{
-    options::{
-        ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, RATE_LIMIT, Source, TOKENS,
-    },
+    ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, RATE_LIMIT, Source, TOKENS,
     resolver::Resolver,
 };
 use crate::{
@@ -26,7 +24,7 @@ pub struct HttpSettings {
     /// Which requests it serves. The tokens are not in it, because they may be replaced while it
     /// runs.
     pub server: Settings,
-    /// The tokens, if requests need one.
+    /// The tokens; `None` if requests need no token.
     pub tokens: Option<TokenSource>,
 }
 
@@ -35,9 +33,9 @@ pub struct HttpSettings {
 pub enum TokenSource {
     /// A file, which may be read again later.
     File {
-        /// The file.
+        /// Its path.
         path: PathBuf,
-        /// What it contains now.
+        /// Its tokens at the start.
         tokens: Tokens,
     },
     /// The environment.

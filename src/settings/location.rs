@@ -5,17 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    options::{CA_FILE, KEY_PREFIX, STORE},
-    resolver::Resolver,
-};
+use super::{CA_FILE, KEY_PREFIX, STORE, resolver::Resolver};
 use crate::store::{Authority, Location, RedisUrl};
 
 /// Variables with the address of a Redis database. The first one that is set is used.
 pub(super) const URL_VARIABLES: [&str; 4] =
     ["REDIS_URL", "REDIS_REDIS_URL", "REDIS_KV_URL", "KV_URL"];
-/// Beginnings of the variables of an Upstash database, which end in `URL`, `TOKEN` and
-/// `READ_ONLY_TOKEN`.
+/// Prefixes of the variables of an Upstash database; `URL`, `TOKEN` and `READ_ONLY_TOKEN` follow.
 pub(super) const REST_PREFIXES: [&str; 3] =
     ["REDIS_KV_REST_API_", "KV_REST_API_", "UPSTASH_REDIS_REST_"];
 
@@ -31,9 +27,9 @@ pub(super) struct StoreChoice {
 pub enum StoreSource {
     /// A flag or a variable with the address.
     Name(&'static str),
-    /// The variables of an Upstash database, which begin like this.
+    /// The variables of an Upstash database, with this prefix.
     Rest(&'static str),
-    /// Nothing did, so it is a file in the user's data directory.
+    /// Nothing, so that it is a file in the user's data directory.
     Default,
 }
 
@@ -59,7 +55,7 @@ impl fmt::Display for StoreSource {
     }
 }
 
-/// Chooses the store; `None` if that was not possible, and then the problem is recorded.
+/// Chooses the store. `None` if that is not possible; the problem is then recorded.
 pub(super) fn choose(resolver: &mut Resolver<'_>) -> Option<StoreChoice> {
     let authority = certificate_authority(resolver);
     let choice = from_option(resolver)

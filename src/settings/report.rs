@@ -1,8 +1,8 @@
 //! Where each setting comes from, for `doctor`.
 
 use super::{
+    Environment, OPTIONS, STORE, Source, TOKENS,
     location::{REST_PREFIXES, StoreSource, URL_VARIABLES},
-    options::{Environment, OPTIONS, STORE, Source, TOKENS},
 };
 use crate::{cli::Cli, store::Location};
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use super::options::{Environment, OptionSpec, Source};
+use super::{Environment, OptionSpec, Source};
 use crate::cli::Cli;
 
 /// Arguments and environment, and the problems found in them so far.
@@ -62,7 +62,7 @@ impl<'a> Resolver<'a> {
         values
     }
 
-    /// A variable that no option has.
+    /// A variable that is not in the table of options.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.environment)(name)
     }

@@ -12,6 +12,10 @@ use url::Url;
 /// error.
 pub(super) const CONNECTION_HINT: &str = "check that Redis is running and that the address is right (`rediss://` if the port uses TLS, `redis://` if not)";
 
+/// Hint for URLs that an unescaped password may have broken.
+const ESCAPE_HINT: &str =
+    "; in a password, write `/` as %2F, `?` as %3F, `#` as %23 and `@` as %40";
+
 /// Where documents and the audit log live.
 #[derive(Debug, Clone)]
 pub enum Location {
@@ -141,7 +145,11 @@ impl RedisUrl {
     /// # Errors
     /// What is wrong with it, without repeating it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        let mut url = Url::parse(text).map_err(|error| {
+            // The host looks wrong when a password is not escaped.
+            let hint = if text.contains('@') { ESCAPE_HINT } else { "" };
+            format!("invalid URL: {error}{hint}")
+        })?;
         if !matches!(url.scheme(), "redis" | "rediss") {
             return Err("expected `redis://…` or `rediss://…`".to_owned());
         }
@@ -150,7 +158,7 @@ impl RedisUrl {
             .filter(|host| !host.is_empty())
             .map(ToOwned::to_owned)
         else {
-            return Err("has no host".to_owned());
+            return Err("the URL has no host".to_owned());
         };
         // A password with such a character ends the host part early. One half of it would be shown
         // as a path or a port.
@@ -161,10 +169,9 @@ impl RedisUrl {
         if path.bytes().any(|byte| !byte.is_ascii_digit())
             || rest.into_iter().any(|text| text.contains('@'))
         {
-            return Err(
-                "expected only a database number after the host; in a password, write `/` as %2F, `?` as %3F, `#` as %23 and `@` as %40"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "expected only a database number after the host{ESCAPE_HINT}"
+            ));
         }
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
             let _ = url.set_scheme("rediss");
@@ -181,12 +188,12 @@ impl RedisUrl {
     /// # Errors
     /// What is wrong with the REST address.
     pub fn from_rest(rest_url: &str, user: &str, token: &str) -> Result<Self, String> {
-        let rest = Url::parse(rest_url).map_err(|error| format!("is not a URL: {error}"))?;
-        let host = rest.host_str().ok_or("has no host")?;
+        let rest = Url::parse(rest_url).map_err(|error| format!("invalid URL: {error}"))?;
+        let host = rest.host_str().ok_or("the URL has no host")?;
         let mut url = Url::parse(&format!("rediss://{host}:6379"))
-            .map_err(|error| format!("has an invalid host: {error}"))?;
+            .map_err(|error| format!("the URL has an invalid host: {error}"))?;
         if url.set_username(user).is_err() || url.set_password(Some(token)).is_err() {
-            return Err("cannot contain a credential".to_owned());
+            return Err("the URL cannot contain a credential".to_owned());
         }
         Ok(Self {
             url: Box::new(url),
