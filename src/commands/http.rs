@@ -103,7 +103,8 @@ async fn run_upkeep(metrics: PrometheusHandle) {
 /// The tokens of a file, now and after each SIGHUP. A file with errors leaves the old tokens in
 /// place.
 fn follow(file: PathBuf, tokens: Tokens) -> anyhow::Result<watch::Receiver<Tokens>> {
-    info!("read {} tokens from {}", tokens.count(), file.display());
+    let name = file.display().to_string();
+    info!("read the token file {name} (tokens: {})", tokens.count());
     let (sender, receiver) = watch::channel(tokens);
     #[cfg(unix)]
     {
@@ -115,9 +116,8 @@ fn follow(file: PathBuf, tokens: Tokens) -> anyhow::Result<watch::Receiver<Token
                 match read_tokens(&file) {
                     Ok(tokens) => {
                         info!(
-                            "read {} tokens from {} again",
-                            tokens.count(),
-                            file.display()
+                            "read the token file {name} again (tokens: {})",
+                            tokens.count()
                         );
                         sender.send_replace(tokens);
                     }
