@@ -1,4 +1,4 @@
-//! Parses arguments, runs the command, and turns its outcome into an exit code.
+//! Parses arguments, runs the command, and turns its result into an exit code.
 
 use std::{
     env,
@@ -6,33 +6,32 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::FromArgMatches;
 use portfolio_mcp::{
-    cli::{Cli, UsageError, without_urls},
+    cli::Cli,
     domain::text::sanitize,
     run,
+    settings::{UsageError, command},
 };
 
-/// Documents are trees of small texts, made and dropped in every call: glibc's allocator took a third of a write's time.
+/// Documents are trees of small strings, created and dropped in every call: glibc's allocator took
+/// a third of a write's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            let arguments: Vec<String> = env::args_os()
-                .skip(1)
-                .map(|argument| argument.to_string_lossy().into_owned())
-                .collect();
-            for line in without_urls(&error.to_string(), &arguments).lines() {
-                let _ = writeln!(stderr(), "{}", sanitize(line));
-            }
+            print_error("", &hide_urls(&error.to_string()));
             return ExitCode::from(2);
         }
         Err(error) => error.exit(),
     };
-    // What is not Unicode must not look like what is not there.
+    // A variable that is not Unicode must not look like one that is not set.
     let environment = |name: &str| {
         env::var_os(name)
             .map(|value| value.to_string_lossy().into_owned())
@@ -41,17 +40,38 @@ fn main() -> ExitCode {
     match run(&cli, &environment) {
         Ok(code) => code,
         Err(error) => {
-            for line in error.chain().flat_map(|cause| {
-                cause
-                    .to_string()
-                    .lines()
-                    .map(ToOwned::to_owned)
-                    .collect::<Vec<_>>()
-            }) {
-                let _ = writeln!(stderr(), "portfolio-mcp: {}", sanitize(&line));
+            for cause in error.chain() {
+                print_error("portfolio-mcp: ", &cause.to_string());
             }
             // 2: wrong usage; 3: the store or the system is at fault (CONTRACT.md, section 6).
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 3 })
         }
     }
+}
+
+fn print_error(prefix: &str, message: &str) {
+    for line in message.lines() {
+        let _ = writeln!(stderr(), "{prefix}{}", sanitize(line));
+    }
+}
+
+/// Removes the URLs of the command line from a message. The parser repeats what it does not
+/// understand, and a URL in the wrong place may contain a password.
+fn hide_urls(message: &str) -> String {
+    let arguments: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let values = arguments
+        .iter()
+        .filter_map(|argument| argument.split_once('='))
+        .map(|(_, value)| value);
+    let urls = arguments
+        .iter()
+        .map(String::as_str)
+        .chain(values)
+        .filter(|text| text.contains("://") || text.contains('@'));
+    urls.fold(message.to_owned(), |message, url| {
+        message.replace(url, "(a URL)")
+    })
 }

@@ -13,7 +13,6 @@ use crate::domain::{
 
 mod breaker;
 mod budget;
-pub mod examination;
 pub(crate) mod location;
 mod open;
 pub(crate) mod redis;

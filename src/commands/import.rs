@@ -1,4 +1,5 @@
-//! `import`: brings a JSON folder into the store, through the same door as every other write.
+//! `import`: writes the documents and audit entries of a JSON folder to the store, through the same
+//! service as every other write.
 
 use std::{collections::HashSet, io::Write, process::ExitCode, time::Duration};
 
@@ -9,50 +10,60 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
-    cli::{ImportArgs, Settings, UsageError},
+    cli::ImportArgs,
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, DocumentKey, Operation, Origin, Source, StoredEntry, text::sanitize,
-        text::truncate,
+        AuditQuery, Change, Current, DocumentKey, Operation, Origin, Source, StoredEntry,
+        text::{sanitize, truncate},
     },
     folder::Folder,
     service::{ContentService, Error},
+    settings::{Settings, UsageError},
 };
 
-/// Documents that are written together, so that a distant store costs a round trip for many.
-const BATCH: usize = 25;
+/// How many documents are written together, so that a distant store takes few round trips.
+const BATCH_SIZE: usize = 25;
 /// How long reading a page of the log may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a batch is tried when others write at the same time.
-const TRIES: u32 = 5;
+/// How often a batch is repeated when others write at the same time.
+const MAX_RETRIES: u32 = 5;
 
-/// What to do with a document that the store has with another content.
+/// What to do with a document that exists with different content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnDifference {
-    Permit,
+    Skip,
     Replace,
 }
 
-/// Whether to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Run {
-    Dry,
-    Real,
+enum Mode {
+    DryRun,
+    Write,
 }
 
+struct Import<'a> {
+    content: &'a ContentService,
+    on_difference: OnDifference,
+    mode: Mode,
+}
+
+/// What was done, or in a dry run would be done.
 #[derive(Debug, Default)]
 struct Report {
     created: usize,
     replaced: usize,
     unchanged: usize,
-    left: usize,
+    /// Skipped because they differ.
+    differing: usize,
+    /// Skipped because what is stored cannot be read.
+    unreadable: usize,
     lines: Vec<String>,
 }
 
 /// Imports, and reports to `out`.
 ///
 /// # Errors
-/// When the store fails; what the content does wrong is reported and exits with 1.
+/// When the store fails. Problems of the content are reported, and exit with 1.
 pub async fn run(
     content: &ContentService,
     settings: &Settings,
@@ -63,11 +74,11 @@ pub async fn run(
         Ok(folder) => folder,
         Err(error) => {
             for problem in &error.0 {
-                writeln!(out, "refused    {}", sanitize(problem))?;
+                writeln!(out, "error      {}", sanitize(problem))?;
             }
             writeln!(
                 out,
-                "nothing was imported; mend what is refused and run it again"
+                "nothing was imported; fix the problems above and run the command again"
             )?;
             return Ok(ExitCode::from(1));
         }
@@ -75,205 +86,266 @@ pub async fn run(
     if let (Some(reason), false) = (&settings.read_only, arguments.dry_run) {
         return Err(UsageError(vec![format!("nothing was imported: {reason}")]).into());
     }
-    let run = if arguments.dry_run {
-        Run::Dry
-    } else {
-        Run::Real
+    let import = Import {
+        content,
+        on_difference: if arguments.force {
+            OnDifference::Replace
+        } else {
+            OnDifference::Skip
+        },
+        mode: if arguments.dry_run {
+            Mode::DryRun
+        } else {
+            Mode::Write
+        },
     };
-    let on_difference = if arguments.force {
-        OnDifference::Replace
-    } else {
-        OnDifference::Permit
-    };
-
-    // History first, so that what is written now comes after it.
-    let new = new_entries(content, &folder.entries)
-        .await
-        .context("reading the audit log")?;
-    let carried = match run {
-        Run::Real if !new.is_empty() => content
-            .import_entries(&new)
-            .await
-            .context("carrying over the audit log")?,
-        Run::Real => 0,
-        Run::Dry => new.len(),
-    };
-    let progress = ProgressBar::new(folder.documents.len() as u64);
-    progress.set_style(
-        ProgressStyle::with_template("importing {bar:30} {pos}/{len}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    let mut report = Report::default();
-    for batch in folder.documents.chunks(BATCH) {
-        let part = import(content, batch, on_difference, run)
-            .await
-            .with_context(|| {
-                let kept = report.created + report.replaced;
-                if kept == 0 {
-                    "nothing was imported".to_owned()
-                } else {
-                    format!("after {kept} documents, which are kept; run it again for the rest")
-                }
-            })?;
-        report.created += part.created;
-        report.replaced += part.replaced;
-        report.unchanged += part.unchanged;
-        report.left += part.left;
-        report.lines.extend(part.lines);
-        progress.inc(batch.len() as u64);
-    }
-    progress.finish_and_clear();
-    for line in &report.lines {
-        writeln!(out, "{}", sanitize(line))?;
-    }
-    let would = if run == Run::Dry {
-        "dry run, nothing was written: "
-    } else {
-        ""
-    };
-    let Report {
-        created,
-        replaced,
-        unchanged,
-        left,
-        ..
-    } = report;
-    writeln!(
-        out,
-        "{would}{created} created, {replaced} replaced, {unchanged} unchanged, {left} left as they are"
-    )?;
+    // History first, so that the entries of this import come after it.
+    let imported_entries = import.entries(&folder.entries).await?;
+    let report = import.documents(&folder.documents).await?;
+    report.write(out, import.mode)?;
     if !folder.entries.is_empty() {
-        let were = if run == Run::Dry { "would be" } else { "were" };
+        let line = entries_line(imported_entries, folder.entries.len(), import.mode);
+        writeln!(out, "{line}")?;
+    }
+    if report.differing > 0 {
         writeln!(
             out,
-            "{carried} of {} audit entries {were} carried over, the others are there already",
-            folder.entries.len()
+            "hint: --force overwrites the documents that differ; the audit log keeps every replaced value"
         )?;
     }
-    if left > 0 {
-        writeln!(
-            out,
-            "hint: --force replaces the documents that differ; every replaced value stays in the audit log"
-        )?;
-    }
-    Ok(ExitCode::from(u8::from(left > 0)))
+    Ok(ExitCode::from(u8::from(report.skipped() > 0)))
 }
 
-/// The entries that the log does not have yet, each once, however it is printed.
-async fn new_entries(
-    content: &ContentService,
-    entries: &[StoredEntry],
-) -> Result<Vec<StoredEntry>, Error> {
-    if entries.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut known = HashSet::new();
-    let mut query = AuditQuery {
-        limit: 1000,
-        ..AuditQuery::default()
-    };
-    loop {
-        let page = content
-            .audit_entries(&query, Deadline::after(PAGE_TIMEOUT))
-            .await?
-            .value;
-        known.extend(page.entries.iter().map(StoredEntry::identity));
-        match page.next {
-            Some(next) => query.after = Some(next),
-            None => break,
+impl Import<'_> {
+    /// Imports the entries that the log does not have yet, and returns how many these were.
+    async fn entries(&self, entries: &[StoredEntry]) -> anyhow::Result<usize> {
+        let new = self
+            .new_entries(entries)
+            .await
+            .context("reading the audit log")?;
+        match self.mode {
+            Mode::DryRun => Ok(new.len()),
+            Mode::Write if new.is_empty() => Ok(0),
+            Mode::Write => self
+                .content
+                .import_entries(&new)
+                .await
+                .context("importing audit entries"),
         }
     }
-    Ok(entries
-        .iter()
-        .filter(|entry| known.insert(entry.identity()))
-        .cloned()
-        .collect())
-}
 
-/// Imports some documents, all together or none.
-async fn import(
-    content: &ContentService,
-    documents: &[(DocumentKey, Map<String, Value>)],
-    on_difference: OnDifference,
-    run: Run,
-) -> Result<Report, Error> {
-    let mut tries = 0;
-    loop {
-        let ids: Vec<&str> = documents.iter().map(|(key, _)| key.id.as_str()).collect();
-        let operation = Operation::once(&Uuid::new_v4().to_string(), json!({ "import": ids }));
+    /// The entries that the log does not have, each once, even if its text is formatted
+    /// differently.
+    async fn new_entries(&self, entries: &[StoredEntry]) -> Result<Vec<StoredEntry>, Error> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut known = HashSet::new();
+        let mut query = AuditQuery {
+            limit: 1000,
+            ..AuditQuery::default()
+        };
+        loop {
+            let deadline = Deadline::after(PAGE_TIMEOUT);
+            let page = self.content.audit_entries(&query, deadline).await?.value;
+            known.extend(page.entries.iter().map(StoredEntry::identity));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        Ok(entries
+            .iter()
+            .filter(|entry| known.insert(entry.identity()))
+            .cloned()
+            .collect())
+    }
+
+    async fn documents(
+        &self,
+        documents: &[(DocumentKey, Map<String, Value>)],
+    ) -> anyhow::Result<Report> {
+        let progress = ProgressBar::new(documents.len() as u64);
+        progress.set_style(
+            ProgressStyle::with_template("importing {bar:30} {pos}/{len}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        let mut report = Report::default();
+        for batch in documents.chunks(BATCH_SIZE) {
+            let part = self.batch(batch).await.with_context(|| {
+                match report.created + report.replaced {
+                    0 => "nothing was imported".to_owned(),
+                    written => format!(
+                        "stopped after {written} documents, which are imported; run the command again to import the rest"
+                    ),
+                }
+            })?;
+            report.add(part);
+            progress.inc(batch.len() as u64);
+        }
+        progress.finish_and_clear();
+        Ok(report)
+    }
+
+    /// Imports some documents, all of them or none.
+    async fn batch(
+        &self,
+        documents: &[(DocumentKey, Map<String, Value>)],
+    ) -> Result<Report, Error> {
+        let mut retries = 0;
+        loop {
+            let ids: Vec<&str> = documents.iter().map(|(key, _)| key.id.as_str()).collect();
+            let operation = Operation::once(&Uuid::new_v4().to_string(), json!({ "import": ids }));
+            let (report, changes) = self.plan(documents, &operation).await?;
+            if self.mode == Mode::DryRun || changes.is_empty() {
+                return Ok(report);
+            }
+            match self.content.commit(changes, operation).await {
+                Ok(_) => return Ok(report),
+                Err(Error::Conflict { .. }) if retries < MAX_RETRIES => {
+                    retries += 1;
+                    let jitter = f64::from(retries) + fastrand::f64();
+                    tokio::time::sleep(Duration::from_millis(20).mul_f64(jitter)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn plan(
+        &self,
+        documents: &[(DocumentKey, Map<String, Value>)],
+        operation: &Operation,
+    ) -> Result<(Report, Vec<Change>), Error> {
+        let (mut report, mut changes) = (Report::default(), Vec::new());
+        let keys = documents.iter().map(|(key, _)| key);
+        let stored = join_all(keys.map(|key| self.content.get_for_update(key))).await;
+        for ((key, document), stored) in documents.iter().zip(stored) {
+            match stored {
+                Ok(stored) => {
+                    let change = self.change(document, &stored, operation);
+                    changes.extend(report.record(key, change, self));
+                }
+                Err(error @ Error::Corrupt { .. }) => {
+                    report.unreadable += 1;
+                    report.lines.push(format!(
+                        "error      {key}: {error}; repair it or restore it from a backup, then import again"
+                    ));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((report, changes))
+    }
+
+    /// The change that makes `stored` the `document`; `None` if they are equal.
+    fn change(
+        &self,
+        document: &Map<String, Value>,
+        stored: &Current,
+        operation: &Operation,
+    ) -> Option<Change> {
         let origin = Origin {
             actor: whoami::username().ok(),
             transport: Some("cli"),
             ..Origin::new(Source::Admin)
         };
-        let stored = join_all(documents.iter().map(|(key, _)| content.get_for_update(key))).await;
-        let (mut report, mut changes) = (Report::default(), Vec::new());
-        for ((key, document), stored) in documents.iter().zip(stored) {
-            let stored = match stored {
-                Err(error @ Error::Corrupt { .. }) => {
-                    report.left += 1;
-                    report.lines.push(format!("refused    {key}: {error}; restore it from a backup or delete it, then import again"));
-                    continue;
+        let context = self.content.write_context(origin, operation.clone());
+        Change::put(stored, document, context)
+    }
+}
+
+impl Report {
+    /// Records what becomes of a document, and returns the change unless it is skipped.
+    fn record(
+        &mut self,
+        key: &DocumentKey,
+        change: Option<Change>,
+        import: &Import<'_>,
+    ) -> Option<Change> {
+        let Some(change) = change else {
+            self.unchanged += 1;
+            return None;
+        };
+        let fields: Vec<_> = change
+            .entry()
+            .changes
+            .iter()
+            .map(|change| truncate(&change.field))
+            .collect();
+        let fields = fields.join(", ");
+        let is_new = change.expected_text().is_none();
+        self.lines
+            .push(match (is_new, import.on_difference, import.mode) {
+                (true, _, Mode::Write) => format!("created    {key}"),
+                (true, _, Mode::DryRun) => format!("would create {key}"),
+                (false, OnDifference::Replace, Mode::Write) => {
+                    format!("replaced   {key}: {fields}")
                 }
-                stored => stored?,
-            };
-            let write_context = content.write_context(origin.clone(), operation.clone());
-            let Some(change) = Change::put(&stored, document, write_context) else {
-                report.unchanged += 1;
-                continue;
-            };
-            let fields: Vec<_> = change
-                .entry()
-                .changes
-                .iter()
-                .map(|change| truncate(&change.field))
-                .collect();
-            if change.expected_text().is_none() {
-                report.created += 1;
-                report.lines.push(format!(
-                    "{} {key}",
-                    if run == Run::Dry {
-                        "would create"
-                    } else {
-                        "created   "
-                    }
-                ));
-            } else if on_difference == OnDifference::Replace {
-                report.replaced += 1;
-                report.lines.push(format!(
-                    "{} {key}: {}",
-                    if run == Run::Dry {
-                        "would replace"
-                    } else {
-                        "replaced  "
-                    },
-                    fields.join(", ")
-                ));
-            } else {
-                report.left += 1;
-                report
-                    .lines
-                    .push(format!("differs    {key}: {}", fields.join(", ")));
-                continue;
-            }
-            for violation in change.next().violations() {
-                report.lines.push(format!("warning    {key}: {violation}"));
-            }
-            changes.push(change);
+                (false, OnDifference::Replace, Mode::DryRun) => {
+                    format!("would replace {key}: {fields}")
+                }
+                (false, OnDifference::Skip, _) => format!("skipped    {key}: differs in {fields}"),
+            });
+        if is_new {
+            self.created += 1;
+        } else if import.on_difference == OnDifference::Replace {
+            self.replaced += 1;
+        } else {
+            self.differing += 1;
+            return None;
         }
-        if run == Run::Dry || changes.is_empty() {
-            return Ok(report);
+        for violation in change.next().violations() {
+            self.lines.push(format!("warning    {key}: {violation}"));
         }
-        match content.commit(changes, operation).await {
-            Ok(_) => return Ok(report),
-            Err(Error::Conflict { .. }) if tries < TRIES => {
-                tries += 1;
-                tokio::time::sleep(
-                    Duration::from_millis(20).mul_f64(f64::from(tries) + fastrand::f64()),
-                )
-                .await;
-            }
-            Err(error) => return Err(error),
+        Some(change)
+    }
+
+    fn add(&mut self, part: Self) {
+        self.created += part.created;
+        self.replaced += part.replaced;
+        self.unchanged += part.unchanged;
+        self.differing += part.differing;
+        self.unreadable += part.unreadable;
+        self.lines.extend(part.lines);
+    }
+
+    fn skipped(&self) -> usize {
+        self.differing + self.unreadable
+    }
+
+    fn write(&self, out: &mut impl Write, mode: Mode) -> std::io::Result<()> {
+        for line in &self.lines {
+            writeln!(out, "{}", sanitize(line))?;
         }
+        let Self {
+            created,
+            replaced,
+            unchanged,
+            ..
+        } = self;
+        let skipped = self.skipped();
+        match mode {
+            Mode::Write => writeln!(
+                out,
+                "{created} created, {replaced} replaced, {unchanged} unchanged, {skipped} skipped"
+            ),
+            Mode::DryRun => writeln!(
+                out,
+                "dry run, nothing was written: {created} to create, {replaced} to replace, {unchanged} unchanged, {skipped} to skip"
+            ),
+        }
+    }
+}
+
+fn entries_line(imported: usize, total: usize, mode: Mode) -> String {
+    let done = match mode {
+        Mode::Write => "imported",
+        Mode::DryRun => "to import",
+    };
+    if imported < total {
+        format!("{imported} of {total} audit entries {done}; the log already has the others")
+    } else {
+        format!("{imported} of {total} audit entries {done}")
     }
 }

@@ -5,22 +5,22 @@ use std::{process::ExitCode, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    cli::Settings,
     mcp::{ContentServer, stdio},
     service::ContentService,
+    settings::Settings,
 };
 
-/// Serves until the input ends or the process is told to stop.
+/// Serves until standard input ends, or until `stop`.
 ///
 /// # Errors
-/// When the standard streams fail.
+/// When standard input or output fails.
 pub async fn run(
     content: Arc<ContentService>,
     settings: &Settings,
     stop: CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let actor = whoami::username().ok();
-    let _copy = AbortOnDropHandle::new(tokio::spawn({
+    let _refresh = AbortOnDropHandle::new(tokio::spawn({
         let content = Arc::clone(&content);
         async move { content.run_refresh().await }
     }));

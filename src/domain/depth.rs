@@ -1,6 +1,6 @@
 //! The depth of JSON text, checked before it is parsed.
 //!
-//! serde_json's own limit of 128 levels is not enough: an audit entry wraps a document in four more levels and an answer in
+//! The limit of `serde_json`, 128 levels, is not enough: an audit entry wraps a document in four more levels and an answer in
 //! three, so that a document of 127 levels could be stored, and its entry could never be read again.
 
 use std::fmt;

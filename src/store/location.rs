@@ -1,4 +1,4 @@
-//! Where a store is, as the command line and the environment say it.
+//! Where a store is: a Redis URL with its credentials, or a file.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -8,19 +8,25 @@ use rustls::{
 };
 use url::Url;
 
-/// What to ask oneself about an address where nobody answers. A port that speaks TLS and one that does not wait for each other in silence.
-pub(super) const CONNECTION_HINT: &str = "is the address right (`rediss://` where the port speaks TLS, `redis://` where not), and is Redis running?";
+/// Hint for connection failures. With the wrong scheme both sides wait for each other without an
+/// error.
+pub(super) const CONNECTION_HINT: &str = "check that Redis is running and that the address is right (`rediss://` if the port uses TLS, `redis://` if not)";
+
+/// Hint for URLs that an unescaped password may have broken.
+const ESCAPE_HINT: &str =
+    "; in a password, write `/` as %2F, `?` as %3F, `#` as %23 and `@` as %40";
 
 /// Where documents and the audit log live.
 #[derive(Debug, Clone)]
 pub enum Location {
-    /// A Redis database. At least one of the two is there; without `write`, nothing can be written.
+    /// A Redis database. At least one of the two URLs is there; without `write`, nothing can be
+    /// written.
     Redis {
         /// For writing, and for reading what is about to be changed.
         write: Option<RedisUrl>,
-        /// For reading, when it has a credential of its own.
+        /// For reading, if that has a credential of its own.
         read: Option<RedisUrl>,
-        /// Put before every key.
+        /// Comes before every key.
         key_prefix: String,
     },
     /// One SQLite file.
@@ -28,27 +34,29 @@ pub enum Location {
 }
 
 impl Location {
-    /// Why nothing can be written here, when only a read-only credential is known.
+    /// Why nothing can be written here, if so.
     #[must_use]
     pub fn read_only_reason(&self) -> Option<&'static str> {
         match self {
-            Self::Redis { write: None, .. } => {
-                Some("the server was given a read-only credential alone")
-            }
+            Self::Redis { write: None, .. } => Some("only a read-only credential is configured"),
             Self::Redis { .. } | Self::Sqlite(_) => None,
         }
     }
 
-    /// The same place, whose certificate has to be signed by `authority`.
+    /// The same location, with a certificate that `authority` has to have signed.
     ///
     /// # Errors
-    /// Why this place shows no certificate.
-    pub fn trusting(self, authority: &Authority) -> Result<Self, String> {
-        let trusting = |url: RedisUrl| {
-            match url.url.scheme() {
-            "rediss" => Ok(RedisUrl { authority: Some(authority.clone()), ..url }),
-            _ => Err("the store's address is without TLS, where nothing is checked; use `rediss://…`, or leave this out".to_owned()),
-        }
+    /// Why this location has no certificate.
+    pub fn with_authority(self, authority: &Authority) -> Result<Self, String> {
+        let with_authority = |url: RedisUrl| match url.url.scheme() {
+            "rediss" => Ok(RedisUrl {
+                authority: Some(authority.clone()),
+                ..url
+            }),
+            _ => Err(
+                "the store's address does not use TLS; use `rediss://…`, or remove the option"
+                    .to_owned(),
+            ),
         };
         match self {
             Self::Redis {
@@ -56,12 +64,13 @@ impl Location {
                 read,
                 key_prefix,
             } => Ok(Self::Redis {
-                write: write.map(trusting).transpose()?,
-                read: read.map(trusting).transpose()?,
+                write: write.map(with_authority).transpose()?,
+                read: read.map(with_authority).transpose()?,
                 key_prefix,
             }),
             Self::Sqlite(_) => Err(
-                "a SQLite file shows no certificate; leave this out or choose a Redis".to_owned(),
+                "a SQLite file has no certificate; remove the option, or choose a Redis store"
+                    .to_owned(),
             ),
         }
     }
@@ -80,36 +89,36 @@ impl fmt::Display for Location {
     }
 }
 
-/// The address and credential of a Redis database; `Debug` and `Display` hide the password.
+/// The address and credential of a Redis database. `Debug` and `Display` hide the password.
 #[derive(Clone)]
 pub struct RedisUrl {
     url: Box<Url>,
     authority: Option<Authority>,
 }
 
-/// Who signs the certificates that are trusted, instead of the public authorities: PEM text with one certificate or several.
+/// A private certificate authority, trusted instead of the public ones: PEM text with one or more
+/// certificates.
 #[derive(Clone)]
 pub struct Authority(Arc<[u8]>);
 
 impl Authority {
-    /// Reads PEM text. Here, because a connection would pass over what it cannot read, and then trust nobody.
+    /// Reads PEM text. Checked here, because a connection ignores certificates that it cannot read,
+    /// and then trusts nothing.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with it, to be put after the name of the file.
     pub fn parse(pem: &[u8]) -> Result<Self, String> {
-        let remedy = "expected the PEM file of the authority that signed the store's certificate (`-----BEGIN CERTIFICATE-----`)";
+        let expected = "expected the PEM file of the authority that signed the store's certificate (`-----BEGIN CERTIFICATE-----`)";
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate =
-                certificate.map_err(|error| format!("is not sound PEM: {error}; {remedy}"))?;
+                certificate.map_err(|error| format!("is not valid PEM: {error}; {expected}"))?;
             roots.add(certificate).map_err(|error| {
-                format!(
-                    "holds a certificate that nothing can be checked against: {error}; {remedy}"
-                )
+                format!("contains a certificate that cannot be used: {error}; {expected}")
             })?;
         }
         if roots.is_empty() {
-            Err(format!("holds no certificate; {remedy}"))
+            Err(format!("contains no certificate; {expected}"))
         } else {
             Ok(Self(pem.into()))
         }
@@ -130,12 +139,17 @@ impl fmt::Debug for Authority {
 impl RedisUrl {
     /// Reads `redis://…` or `rediss://…` (with TLS).
     ///
-    /// Upstash serves TLS only, so a plain URL to it, as older integrations left them, becomes one with TLS.
+    /// Upstash accepts TLS only, so a URL without TLS, which older integrations left behind,
+    /// becomes one with TLS.
     ///
     /// # Errors
     /// What is wrong with it, without repeating it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        let mut url = Url::parse(text).map_err(|error| {
+            // The host looks wrong when a password is not escaped.
+            let hint = if text.contains('@') { ESCAPE_HINT } else { "" };
+            format!("invalid URL: {error}{hint}")
+        })?;
         if !matches!(url.scheme(), "redis" | "rediss") {
             return Err("expected `redis://…` or `rediss://…`".to_owned());
         }
@@ -144,9 +158,10 @@ impl RedisUrl {
             .filter(|host| !host.is_empty())
             .map(ToOwned::to_owned)
         else {
-            return Err("names no host".to_owned());
+            return Err("the URL has no host".to_owned());
         };
-        // Such a password ends the address where it stands, and its rest would be shown, as a path, or its beginning, as a port.
+        // A password with such a character ends the host part early. One half of it would be shown
+        // as a path or a port.
         let (path, rest) = (
             url.path().trim_start_matches('/'),
             url.query().into_iter().chain(url.fragment()),
@@ -154,11 +169,9 @@ impl RedisUrl {
         if path.bytes().any(|byte| !byte.is_ascii_digit())
             || rest.into_iter().any(|text| text.contains('@'))
         {
-            return Err(
-                "expected nothing but the number of a database after the host; in a password, write `/` as %2F, `?` as %3F, `#` as %23 \
-                        and `@` as %40"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "expected only a database number after the host{ESCAPE_HINT}"
+            ));
         }
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
             let _ = url.set_scheme("rediss");
@@ -169,18 +182,18 @@ impl RedisUrl {
         })
     }
 
-    /// The TCP address of an Upstash database, from its REST address and token: same host, port 6379, TLS, the token
-    /// being the password of `user`.
+    /// The Redis address of an Upstash database, derived from its REST address and token: same
+    /// host, port 6379, TLS; the token is the password of `user`.
     ///
     /// # Errors
     /// What is wrong with the REST address.
     pub fn from_rest(rest_url: &str, user: &str, token: &str) -> Result<Self, String> {
-        let rest = Url::parse(rest_url).map_err(|error| format!("is not a URL: {error}"))?;
-        let host = rest.host_str().ok_or("names no host")?;
+        let rest = Url::parse(rest_url).map_err(|error| format!("invalid URL: {error}"))?;
+        let host = rest.host_str().ok_or("the URL has no host")?;
         let mut url = Url::parse(&format!("rediss://{host}:6379"))
-            .map_err(|error| format!("names a strange host: {error}"))?;
+            .map_err(|error| format!("the URL has an invalid host: {error}"))?;
         if url.set_username(user).is_err() || url.set_password(Some(token)).is_err() {
-            return Err("takes no credential".to_owned());
+            return Err("the URL cannot contain a credential".to_owned());
         }
         Ok(Self {
             url: Box::new(url),
@@ -188,12 +201,12 @@ impl RedisUrl {
         })
     }
 
-    /// The URL with its password, for the connection alone.
+    /// The URL with its password, for connecting only.
     pub(super) fn secret(&self) -> &Url {
         &self.url
     }
 
-    /// Who has to have signed the server's certificate; `None`: a public authority.
+    /// The authority that has to have signed the server's certificate; `None` for the public ones.
     pub(super) fn authority(&self) -> Option<&Authority> {
         self.authority.as_ref()
     }
@@ -205,7 +218,7 @@ impl fmt::Display for RedisUrl {
         if shown.password().is_some() {
             let _ = shown.set_password(Some("***"));
         } else if !shown.username().is_empty() {
-            // A token that was put where the user's name belongs.
+            // A token in the place of the user name.
             let _ = shown.set_username("***");
         }
         shown.set_query(None);
@@ -238,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_ends_the_address_is_refused_and_not_shown() {
+    fn an_unescaped_password_is_an_error_that_does_not_show_it() {
         for url in [
             "redis://u:12/s3cret@localhost:1",
             "redis://u:12?s3cret@localhost",
@@ -262,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_variables_of_upstash_give_its_tcp_address() {
+    fn the_rest_variables_of_upstash_give_its_redis_address() {
         let url =
             RedisUrl::from_rest("https://eu1-abc.upstash.io", "default_ro", "a=b/c+d").unwrap();
 

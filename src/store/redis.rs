@@ -28,17 +28,12 @@ mod audit;
 mod commit;
 pub(crate) mod connection;
 pub(crate) mod error;
-mod examination;
 pub(crate) mod keys;
 mod load;
 mod record_cache;
 pub(crate) mod reply;
 mod response_cache;
 mod script;
-mod smoke;
-
-pub(super) use examination::examine;
-pub(super) use smoke::smoke;
 
 use connection::{Connection, connect};
 use error::{read_error, write_error};
@@ -46,8 +41,8 @@ use keys::Keys;
 use record_cache::RecordCache;
 use reply::{kind_of, text, unwrap_reply};
 
-/// Documents of an examination, and entries to import, are sent this many at a time.
-const CHUNK: usize = 100;
+/// Entries to import are sent this many at a time.
+const IMPORT_CHUNK: usize = 100;
 /// After a write of ours, reads go where the write went for this long: a replica may be behind.
 const OWN_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that answered a write this recently is taken to be alive.
@@ -310,7 +305,7 @@ impl HistoryImport for RedisStore {
     ) -> Result<usize, StoreError> {
         let connection = self.write_connection()?;
         let mut added = 0;
-        for chunk in entries.chunks(CHUNK) {
+        for chunk in entries.chunks(IMPORT_CHUNK) {
             let mut command = cmd("ZADD");
             command.arg(self.keys.entries()).arg("NX");
             for entry in chunk {

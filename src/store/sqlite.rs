@@ -23,10 +23,7 @@ use crate::domain::{
 
 mod commit;
 pub(crate) mod database;
-mod examination;
 pub(crate) mod queries;
-
-pub(super) use examination::examine;
 
 use commit::{commit, find_commit, insert_entry, resolve_commit};
 use database::{Database, Problem};
@@ -324,7 +321,7 @@ mod tests {
         let text = folder.path().join("text.db");
         fs::write(&text, "dear diary, this is not a database").unwrap();
 
-        for (path, message) in [
+        for (path, expected) in [
             (newer, "newer version"),
             (foreign, "another program"),
             (text, "not a sound SQLite database"),
@@ -337,7 +334,7 @@ mod tests {
 
             for message in [read, written] {
                 assert!(
-                    message.contains(message) && message.contains(path.to_str().unwrap()),
+                    message.contains(expected) && message.contains(path.to_str().unwrap()),
                     "{message}"
                 );
             }

@@ -1,12 +1,16 @@
-//! The command line: exit codes, what is said where, and the one command that writes, `import`.
+//! The command line: exit codes, messages, help, and the one command that writes, `import`.
 
 use std::{
+    env,
+    fmt::Write,
     fs,
     net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
+use clap::CommandFactory;
+use portfolio_mcp::{cli::Cli, settings::OPTIONS};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -16,10 +20,10 @@ use crate::support::{
 
 /// Runs the program and gives its exit code, stdout and stderr.
 fn run(home: &Home, arguments: &[&str]) -> (i32, String, String) {
-    said(&home.command(PROGRAM).args(arguments).output().unwrap())
+    outcome(&home.command(PROGRAM).args(arguments).output().unwrap())
 }
 
-fn said(output: &Output) -> (i32, String, String) {
+fn outcome(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (
         output.status.code().unwrap(),
@@ -40,7 +44,7 @@ fn store(home: &Home) -> String {
 }
 
 #[test]
-fn every_wrong_option_is_told_at_once_and_without_secrets() {
+fn all_wrong_options_are_reported_at_once_without_secrets() {
     let home = Home::new();
 
     let arguments = [
@@ -59,7 +63,7 @@ fn every_wrong_option_is_told_at_once_and_without_secrets() {
 
     assert_eq!((code, stdout.as_str(), unknown), (2, "", 2));
     for name in ["--listen", "--log", "--store", "--allowed-host"] {
-        assert!(stderr.contains(name), "{name} is not told: {stderr}");
+        assert!(stderr.contains(name), "{name} is not reported: {stderr}");
     }
     assert!(!stderr.contains("s3cret"));
 }
@@ -69,7 +73,7 @@ fn help_shows_no_secret_of_the_environment() {
     let home = Home::new();
 
     let mut command = home.command(PROGRAM);
-    let (code, stdout, _) = said(
+    let (code, stdout, _) = outcome(
         &command
             .args(["stdio", "--help"])
             .env("PORTFOLIO_STORE", "redis://:s3cret@host")
@@ -82,7 +86,84 @@ fn help_shows_no_secret_of_the_environment() {
 }
 
 #[test]
-fn variables_that_do_not_parse_or_are_not_supported_are_refused() {
+fn a_flag_wins_over_its_variable() {
+    let home = Home::new();
+
+    let mut command = home.command(PROGRAM);
+    command
+        .args(["doctor", "--rate-limit=7"])
+        .env("PORTFOLIO_RATE_LIMIT", "many")
+        .env("PORTFOLIO_LOG", "debug");
+    let (code, stdout, _) = outcome(&command.output().unwrap());
+
+    assert_eq!(code, 0, "{stdout}");
+    for line in [
+        "http: rate limit: 7 (--rate-limit)",
+        "log: debug (PORTFOLIO_LOG)",
+        "http: listen: 127.0.0.1:8787 (default)",
+    ] {
+        assert!(stdout.contains(line), "{line}: {stdout}");
+    }
+}
+
+#[test]
+fn the_readme_has_the_table_of_options() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme
+        .split_once("<!-- options: made by `UPDATE_TOOLS=1 cargo test table_of_options` -->\n")
+        .expect("README.md has a place for the table of options");
+    let (found, after) = rest
+        .split_once("<!-- /options -->")
+        .expect("the table of options in README.md has an end");
+
+    let table = table_of_options();
+
+    if env::var_os("UPDATE_TOOLS").is_some() {
+        let marker = &readme[before.len()..readme.len() - rest.len()];
+        let updated = format!("{before}{marker}{table}<!-- /options -->{after}");
+        fs::write(&path, updated).unwrap();
+    } else {
+        assert_eq!(
+            found, table,
+            "the table of options in README.md differs; accept it with UPDATE_TOOLS=1 cargo test table_of_options"
+        );
+    }
+}
+
+/// Every option with its variable, default and help.
+fn table_of_options() -> String {
+    let command = Cli::command();
+    let http = command.find_subcommand("http").unwrap();
+    let mut table = "| option | variable | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for option in OPTIONS {
+        let name = option.flag.strip_prefix("--");
+        let (prefix, arg) = [("", &command), ("http ", http)]
+            .into_iter()
+            .find_map(|(prefix, command)| {
+                let mut args = command.get_arguments();
+                Some((prefix, args.find(|arg| arg.get_long() == name)?))
+            })
+            .unwrap();
+        let value = match arg.get_value_names() {
+            Some([value]) if !arg.is_require_equals_set() => format!(" {value}"),
+            _ => String::new(),
+        };
+        writeln!(
+            table,
+            "| `{prefix}{}{value}` | `{}` | {} | {} |",
+            option.flag,
+            option.variable,
+            option.default,
+            arg.get_help().unwrap()
+        )
+        .unwrap();
+    }
+    table
+}
+
+#[test]
+fn invalid_and_unsupported_variables_are_rejected() {
     let home = Home::new();
 
     let mut command = home.command(PROGRAM);
@@ -91,11 +172,11 @@ fn variables_that_do_not_parse_or_are_not_supported_are_refused() {
         .env("PORTFOLIO_READ_ONLY", "perhaps")
         .env("PORTFOLIO_MIRROR", "json:x")
         .env("REDIS_URL", "http://x");
-    let (code, _, stderr) = said(&command.output().unwrap());
+    let (code, _, stderr) = outcome(&command.output().unwrap());
 
     assert_eq!(code, 2);
     for name in ["PORTFOLIO_READ_ONLY", "PORTFOLIO_MIRROR", "REDIS_URL"] {
-        assert!(stderr.contains(name), "{name} is not told: {stderr}");
+        assert!(stderr.contains(name), "{name} is not reported: {stderr}");
     }
 }
 
@@ -116,7 +197,7 @@ fn an_import_keeps_documents_and_repeating_it_changes_nothing() {
     assert_eq!((dry, first, second), (0, 0, 0), "{stderr}");
     assert!(
         would.contains("would create project `rdv-artisan`")
-            && would.contains("nothing was written: 6 created"),
+            && would.contains("nothing was written: 6 to create"),
         "{would}"
     );
     assert!(
@@ -131,7 +212,7 @@ fn an_import_keeps_documents_and_repeating_it_changes_nothing() {
 }
 
 #[tokio::test]
-async fn documents_that_differ_are_left_unless_forced_and_every_replaced_value_is_on_record() {
+async fn documents_that_differ_are_skipped_unless_forced_and_replaced_values_stay_in_the_log() {
     let home = Home::new();
     let changed = home.path().join("changed");
     fs::create_dir(&changed).unwrap();
@@ -145,10 +226,10 @@ async fn documents_that_differ_are_left_unless_forced_and_every_replaced_value_i
         &["import", &folder("examples/content"), "--store", &store],
     );
 
-    let (left, listed, _) = run(&home, &["import", &changed, "--store", &store]);
+    let (skipped, listed, _) = run(&home, &["import", &changed, "--store", &store]);
     let (forced, replaced, _) = run(&home, &["import", &changed, "--store", &store, "--force"]);
 
-    assert_eq!((left, forced), (1, 0));
+    assert_eq!((skipped, forced), (1, 0));
     assert!(
         listed.contains("differs") && listed.contains("title") && listed.contains("--force"),
         "{listed}"
@@ -169,7 +250,7 @@ async fn documents_that_differ_are_left_unless_forced_and_every_replaced_value_i
 }
 
 #[test]
-fn a_folder_with_wrong_ids_is_refused_whole_with_every_reason() {
+fn a_folder_with_invalid_ids_is_rejected_with_every_reason() {
     let home = Home::new();
 
     let (code, stdout, _) = run(
@@ -185,19 +266,22 @@ fn a_folder_with_wrong_ids_is_refused_whole_with_every_reason() {
     assert_eq!(code, 1);
     for problem in [
         "missing",
-        "twice",
+        "duplicate",
         "Bad_ID",
         "123",
         "true",
         "../etc",
         "nothing was imported",
     ] {
-        assert!(stdout.contains(problem), "{problem} is not told: {stdout}");
+        assert!(
+            stdout.contains(problem),
+            "{problem} is not reported: {stdout}"
+        );
     }
 }
 
 #[test]
-fn files_that_are_nested_too_deep_are_refused() {
+fn files_that_are_nested_too_deep_are_rejected() {
     let home = Home::new();
     let folder = home.path().join("deep");
     fs::create_dir(&folder).unwrap();
@@ -221,23 +305,23 @@ fn files_that_are_nested_too_deep_are_refused() {
 
     assert_eq!(code, 1);
     for file in ["projects.json", "audit.jsonl, line 2"] {
-        let told = stdout
+        let reported = stdout
             .lines()
             .any(|line| line.contains(file) && line.contains("10001 levels deep, and at most 64"));
-        assert!(told, "{file}: {stdout}");
+        assert!(reported, "{file}: {stdout}");
     }
 }
 
 #[tokio::test]
-async fn audit_entries_of_older_programs_are_carried_over_once_and_unchanged() {
+async fn audit_entries_of_older_programs_are_imported_once_and_unchanged() {
     let home = Home::new();
     let (legacy, store) = (folder("tests/fixtures/legacy"), store(&home));
 
-    let (first, carried, _) = run(&home, &["import", &legacy, "--store", &store]);
+    let (first, imported, _) = run(&home, &["import", &legacy, "--store", &store]);
     let (second, again, _) = run(&home, &["import", &legacy, "--store", &store]);
 
     assert_eq!((first, second), (0, 0));
-    assert!(carried.contains("8 of 8 audit entries"), "{carried}");
+    assert!(imported.contains("8 of 8 audit entries"), "{imported}");
     assert!(again.contains("0 of 8 audit entries"), "{again}");
     let client = Mcp::start_with(&["--store", &store]).await;
     let log = client
@@ -271,7 +355,7 @@ fn a_store_that_cannot_be_reached_is_the_systems_fault() {
             "redis://127.0.0.1:1",
         ],
     );
-    let (nowhere, said, _) = run(
+    let (nowhere, message, _) = run(
         &home,
         &[
             "import",
@@ -284,7 +368,10 @@ fn a_store_that_cannot_be_reached_is_the_systems_fault() {
     assert_eq!(code, 3);
     assert!(stderr.contains("cannot be reached"), "{stderr}");
     assert_eq!(nowhere, 1);
-    assert!(said.contains("holds none of projects.json"), "{said}");
+    assert!(
+        message.contains("contains none of projects.json"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -308,7 +395,7 @@ fn an_import_can_be_interrupted() {
             .success()
     );
 
-    let (code, _, stderr) = said(&child.wait_with_output().unwrap());
+    let (code, _, stderr) = outcome(&child.wait_with_output().unwrap());
     assert!(
         stderr.contains("interrupted: what was imported so far is kept"),
         "{stderr}"

@@ -1,6 +1,8 @@
-//! `doctor`: what it finds in stores that are sound, ill and gone, what it says about it, and that it leaves them as they are.
+//! `doctor`: its findings in stores that are healthy, damaged and unreachable, and that it leaves
+//! them unchanged.
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Command, Output},
     sync::Arc,
@@ -9,10 +11,8 @@ use std::{
 
 use portfolio_mcp::{
     clock,
-    store::{
-        Location,
-        examination::{Finding, Verdict, examine, smoke},
-    },
+    doctor::{Finding, Verdict, diagnose, smoke_test},
+    store::Location,
 };
 use redis::cmd;
 use serde_json::{Value, json};
@@ -29,10 +29,10 @@ use crate::support::{
 
 /// What Upstash gives `default_ro`.
 const READ_ONLY: [&str; 4] = ["~*", "resetchannels", "+@read", "-@dangerous"];
-/// However ill a store is, an examination ends by then.
-const LONGEST: Duration = Duration::from_secs(30);
+/// Whatever is wrong with a store, `doctor` ends within this time.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// What `doctor` said.
+/// What `doctor` printed.
 struct Report {
     code: i32,
     lines: Vec<String>,
@@ -61,8 +61,8 @@ impl Report {
             .collect()
     }
 
-    /// Fails unless there is just one line with this verdict that says all of `parts`.
-    fn assert_says(&self, verdict: &str, parts: &[&str]) {
+    /// Fails unless exactly one line with this verdict contains all of `parts`.
+    fn assert_line(&self, verdict: &str, parts: &[&str]) {
         let found = self
             .with(verdict)
             .into_iter()
@@ -88,7 +88,11 @@ fn doctor(arguments: &[impl AsRef<str>]) -> Report {
     let home = Home::new();
     let start = Instant::now();
     let output = command(&home, arguments).output().unwrap();
-    assert!(start.elapsed() < LONGEST, "it took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < TIME_LIMIT,
+        "it took {:?}",
+        start.elapsed()
+    );
     Report::of(&output)
 }
 
@@ -97,15 +101,14 @@ fn doctor_as(server: &RedisServer, user: &str, password: &str, arguments: &[&str
     doctor(&[&["--store", &url], arguments].concat())
 }
 
-fn smoked(store: &Store) -> Report {
+fn smoke_report(store: &Store) -> Report {
     doctor(&[store.arguments(), vec!["--smoke".to_owned()]].concat())
 }
 
-/// How often anything was written so far, deletions included.
+/// How many writes there were so far, including deletions.
 fn writes(server: &RedisServer) -> u64 {
-    let about: String = server.run(cmd("INFO").arg("persistence"));
-    about
-        .lines()
+    let info: String = server.run(cmd("INFO").arg("persistence"));
+    info.lines()
         .find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"))
         .unwrap()
         .trim()
@@ -125,7 +128,7 @@ async fn filled(store: &Store) {
 }
 
 #[tokio::test]
-async fn a_sound_redis_is_found_well_and_not_written_to() {
+async fn a_healthy_redis_has_no_problems_and_is_not_written_to() {
     let server = Arc::new(RedisServer::start());
     for store in [Store::on(&server, ""), Store::on(&server, SITE)] {
         filled(&store).await;
@@ -140,22 +143,22 @@ async fn a_sound_redis_is_found_well_and_not_written_to() {
             "{:#?}",
             report.lines
         );
-        report.assert_says("ok", &["project documents: 2, 1 published, 1 featured"]);
-        report.assert_says("ok", &["commit script", "runs"]);
-        report.assert_says("ok", &["round trip", "ms"]);
+        report.assert_line("ok", &["project documents: 2, 1 published, 1 featured"]);
+        report.assert_line("ok", &["commit script", "loads and runs"]);
+        report.assert_line("ok", &["round trip", "ms"]);
         assert!(
             report
                 .lines
                 .last()
                 .unwrap()
-                .ends_with("0 warnings, 0 problems: the server would serve")
+                .ends_with("0 warnings, 0 problems: the server would start and work")
         );
         assert_eq!(writes(&server), before);
     }
 }
 
 #[tokio::test]
-async fn the_report_is_json_where_that_is_asked_for() {
+async fn the_report_can_be_json() {
     let home = Home::new();
     let server = RedisServer::start();
     server.run::<()>(cmd("SET").arg("meta:schema:version").arg("2"));
@@ -182,7 +185,7 @@ async fn the_report_is_json_where_that_is_asked_for() {
 }
 
 #[test]
-fn every_setting_is_told_with_its_origin_and_without_its_secret() {
+fn every_setting_is_listed_with_its_source_and_without_its_secret() {
     let home = Home::new();
     let mut command = command(&home, &["--key-prefix", "site:", "--log=info"]);
     command
@@ -201,46 +204,85 @@ fn every_setting_is_told_with_its_origin_and_without_its_secret() {
     let report = Report::of(&command.output().unwrap());
 
     report.assert_exit(3);
-    report.assert_says(
+    report.assert_line(
         "ok",
         &[
             "store: rediss://default:***@127.0.0.1:6379",
             "KV_REST_API_URL and KV_REST_API_TOKEN",
         ],
     );
-    report.assert_says(
+    report.assert_line(
         "ok",
         &[
             "store, for reading: rediss://default_ro:***@127.0.0.1:6379",
             "KV_REST_API_READ_ONLY_TOKEN",
         ],
     );
-    report.assert_says("ok", &["store, not used: UPSTASH_REDIS_REST_URL"]);
-    report.assert_says("ok", &["key prefix: site: (--key-prefix)"]);
-    report.assert_says("ok", &["read-only: false (PORTFOLIO_READ_ONLY)"]);
-    report.assert_says("ok", &["log format: text (default)"]);
-    report.assert_says("ok", &["http: tokens: set, not shown (PORTFOLIO_TOKENS)"]);
-    report.assert_says("problem", &["http", "PORTFOLIO_LISTEN", "127.0.0.1:8787"]);
+    report.assert_line("ok", &["store, not used: UPSTASH_REDIS_REST_URL"]);
+    report.assert_line("ok", &["key prefix: site: (--key-prefix)"]);
+    report.assert_line("ok", &["read-only: false (PORTFOLIO_READ_ONLY)"]);
+    report.assert_line("ok", &["log format: text (default)"]);
+    report.assert_line("ok", &["http: tokens: set, not shown (PORTFOLIO_TOKENS)"]);
+    report.assert_line("problem", &["http", "PORTFOLIO_LISTEN", "127.0.0.1:8787"]);
 }
 
 #[test]
-fn a_store_that_is_gone_deaf_or_refuses_is_told_once_in_time_with_what_to_do() {
-    let deaf = RedisServer::start();
-    deaf.stop();
+fn each_setting_is_listed_once() {
+    let report = doctor(&[] as &[&str]);
+
+    let settings: Vec<&String> = report
+        .lines
+        .iter()
+        .filter(|line| line.contains("(default"))
+        .collect();
+    let distinct: BTreeSet<&String> = settings.iter().copied().collect();
+    assert_eq!(settings.len(), distinct.len(), "{settings:#?}");
+}
+
+#[test]
+fn the_options_of_http_are_checked_too() {
+    let home = Home::new();
+    let tokens = home.path().join("tokens");
+    fs::write(&tokens, "site:owner:wr0ng-wr0ng-wr0ng-wr0ng").unwrap();
+    let (tokens, missing) = (
+        tokens.to_string_lossy().into_owned(),
+        home.path().join("missing").to_string_lossy().into_owned(),
+    );
+
+    let right = doctor(&["--listen", "[::1]:0", "--rate-limit=0"]);
+    let wrong = doctor(&["--listen=0.0.0.0:0", "--rate-limit=many"]);
+    let wrong_tokens = doctor(&["--listen=0.0.0.0:0", "--token-file", &tokens]);
+    let no_file = doctor(&["--token-file", &missing]);
+
+    right.assert_exit(0);
+    right.assert_line("ok", &["http: listen: [::1]:0 (--listen)"]);
+    wrong.assert_exit(1);
+    wrong.assert_line("problem", &["http: --listen", "--token-file"]);
+    wrong.assert_line("problem", &["http: --rate-limit"]);
+    wrong_tokens.assert_exit(1);
+    wrong_tokens.assert_line("problem", &["http: --token-file", "line 1", "role"]);
+    assert_eq!(wrong_tokens.with("problem").len(), 1);
+    no_file.assert_line("problem", &["http: --token-file", "cannot be read"]);
+}
+
+#[test]
+fn unreachable_silent_and_rejecting_stores_are_each_reported_once() {
+    let stopped = RedisServer::start();
+    stopped.stop();
     let guarded = RedisServer::start();
     guarded.user("site", &["~*", "+@all"]);
 
-    let gone = doctor(&["--store", "redis://127.0.0.1:1", "--smoke"]);
-    let silent = doctor(&["--store", &deaf.url()]);
-    let refused = doctor_as(&guarded, "site", "wr0ng", &[]);
+    let unreachable = doctor(&["--store", "redis://127.0.0.1:1", "--smoke"]);
+    let silent = doctor(&["--store", &stopped.url()]);
+    let rejecting = doctor_as(&guarded, "site", "wr0ng", &[]);
 
-    for (report, says) in [
-        (&gone, "is Redis running?"),
-        (&silent, "is Redis running?"),
-        (&refused, "wrong user name or password"),
+    for (report, message) in [
+        (&unreachable, "check that Redis is running"),
+        (&silent, "check that Redis is running"),
+        (&rejecting, "refuses the user or the password"),
     ] {
         report.assert_exit(3);
-        report.assert_says("problem  connection", &[says]);
+        report.assert_line("problem  connection", &[message]);
         assert_eq!(
             report
                 .with("problem")
@@ -252,33 +294,33 @@ fn a_store_that_is_gone_deaf_or_refuses_is_told_once_in_time_with_what_to_do() {
             report.lines
         );
     }
-    deaf.cont();
+    stopped.cont();
 }
 
 #[tokio::test]
-async fn a_reading_user_makes_a_server_that_cannot_write_or_is_asked_not_to() {
+async fn a_read_only_user_is_a_problem_unless_the_server_is_read_only() {
     let store = Store::redis();
     filled(&store).await;
     store.server().user("reader", &READ_ONLY);
     let before = store.server().dump();
 
-    let asked_to_write = doctor_as(store.server(), "reader", PASSWORD, &[]);
+    let writable = doctor_as(store.server(), "reader", PASSWORD, &[]);
     let read_only = doctor_as(store.server(), "reader", PASSWORD, &["--read-only"]);
 
-    asked_to_write.assert_exit(1);
-    asked_to_write.assert_says(
+    writable.assert_exit(1);
+    writable.assert_line(
         "problem",
         &["writing", "EVAL", "--read-only", "STORE_READ_ONLY"],
     );
     read_only.assert_exit(0);
-    read_only.assert_says("ok", &["writing: not examined"]);
-    read_only.assert_says("ok", &["project documents: 2"]);
-    read_only.assert_says("warning", &["eviction", "cannot be asked for"]);
+    read_only.assert_line("ok", &["writing: not checked"]);
+    read_only.assert_line("ok", &["project documents: 2"]);
+    read_only.assert_line("warning", &["eviction", "unknown"]);
     assert_eq!(store.server().dump(), before);
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_named_and_nothing_is_written_to_find_it() {
+async fn a_missing_permission_is_named_without_writing_anything() {
     let store = Store::redis();
     filled(&store).await;
     let before = writes(store.server());
@@ -301,29 +343,29 @@ async fn a_right_that_is_missing_is_named_and_nothing_is_written_to_find_it() {
         store.server().user("limited", rules);
         let report = doctor_as(store.server(), "limited", PASSWORD, &[]);
         report.assert_exit(1);
-        report.assert_says("problem", &["writing", named]);
+        report.assert_line("problem", &["writing", named]);
     }
     store
         .server()
         .user("limited", &["~*", "+@all", "-smembers"]);
     let report = doctor_as(store.server(), "limited", PASSWORD, &[]);
     report.assert_exit(3);
-    report.assert_says("problem", &["reading", "SMEMBERS index:all:projects"]);
+    report.assert_line("problem", &["reading", "SMEMBERS index:all:projects"]);
     assert_eq!(writes(store.server()), before);
 }
 
-/// A server that cannot be asked for permissions: they are tried on a key of our own, which goes again.
+/// A server that cannot check permissions: the commands are tested on a temporary key.
 #[tokio::test]
-async fn an_older_server_is_tried_and_nothing_stays() {
+async fn an_older_server_is_tested_and_left_unchanged() {
     let store = Store::redis();
     filled(&store).await;
-    let mut line = Proxy::start(store.server().port()).await;
-    line.set(Mode::Older).await;
+    let mut proxy = Proxy::start(store.server().port()).await;
+    proxy.set(Mode::Older).await;
     let before = store.server().dump();
-    let examined = async |name: &str| {
-        examine(
+    let diagnosed = async |name: &str| {
+        diagnose(
             &Location::Redis {
-                write: Some(line.redis_url_of(name)),
+                write: Some(proxy.redis_url_of(name)),
                 read: None,
                 key_prefix: String::new(),
             },
@@ -333,20 +375,20 @@ async fn an_older_server_is_tried_and_nothing_stays() {
     };
 
     store.server().user("limited", &["~*", "+@all"]);
-    let all = examined("limited").await;
+    let all = diagnosed("limited").await;
     store.server().user("limited", &["~*", "+@all", "-srem"]);
-    let lacking = examined("limited").await;
+    let lacking = diagnosed("limited").await;
 
     assert!(problems(&all).is_empty(), "{all:#?}");
     assert!(
         all.iter()
-            .any(|finding| finding.says.contains("as tried on a key of our own")),
+            .any(|finding| finding.message.contains("tested on a temporary key")),
         "{all:#?}"
     );
     assert!(
         problems(&lacking)
             .iter()
-            .any(|finding| finding.says.contains("SREM")),
+            .any(|finding| finding.message.contains("SREM")),
         "{lacking:#?}"
     );
     assert_eq!(store.server().dump(), before);
@@ -359,11 +401,8 @@ fn problems(findings: &[Finding]) -> Vec<&Finding> {
         .collect()
 }
 
-#[tokio::test]
-async fn drifted_indexes_strange_values_and_a_wrong_log_are_told_with_what_to_do() {
-    let store = Store::on(&Arc::new(RedisServer::start()), SITE);
-    filled(&store).await;
-    let server = store.server();
+/// Leaves what other programs and edits by hand may leave.
+fn damage(server: &RedisServer) {
     let key = |name: &str| format!("{SITE}{name}");
     let set = |name: &str, value: &str| server.run::<()>(cmd("SET").arg(key(name)).arg(value));
     server.run::<()>(
@@ -404,12 +443,20 @@ async fn drifted_indexes_strange_values_and_a_wrong_log_are_told_with_what_to_do
             .arg("maxmemory-policy")
             .arg("allkeys-lru"),
     );
+}
+
+#[tokio::test]
+async fn drifted_indexes_unexpected_values_and_a_wrong_log_are_reported_with_a_remedy() {
+    let store = Store::on(&Arc::new(RedisServer::start()), SITE);
+    filled(&store).await;
+    let server = store.server();
+    damage(server);
     let before = server.dump();
 
     let report = doctor(&store.arguments());
 
     report.assert_exit(1);
-    report.assert_says(
+    report.assert_line(
         "problem",
         &[
             "project documents",
@@ -417,74 +464,78 @@ async fn drifted_indexes_strange_values_and_a_wrong_log_are_told_with_what_to_do
             "`{site}:data:projects:html` (it is not JSON",
         ],
     );
-    report.assert_says(
-        "warning",
-        &["project documents", "1 break 1 rules: b", "get_project"],
-    );
-    report.assert_says(
+    report.assert_line(
         "warning",
         &[
-            "index:all:projects` names 1 documents that are not there: gone",
+            "project documents",
+            "1 violation in 1 document: b",
+            "get_project",
+        ],
+    );
+    report.assert_line(
+        "warning",
+        &[
+            "index:all:projects` has 1 id without a document: gone",
             "SREM",
         ],
     );
-    report.assert_says(
+    report.assert_line(
         "problem",
         &[
-            "index:all:resources` lacks 1 documents: unlisted",
+            "index:all:resources` lacks 1 document: unlisted",
             "SADD {site}:index:all:resources unlisted",
         ],
     );
-    report.assert_says(
+    report.assert_line(
         "warning",
         &[
-            "index:published:projects` names too much: 2 documents",
+            "index:published:projects` has 2 ids that should not be in it",
             "\u{fffd}[2J",
             "SREM",
         ],
     );
-    report.assert_says(
+    report.assert_line(
         "warning",
         &[
-            "index:featured:projects` lacks 1 documents, such as a",
+            "index:featured:projects` lacks 1 document: a",
             "SADD {site}:index:featured:projects a",
         ],
     );
-    report.assert_says(
+    report.assert_line(
         "problem",
         &[
             "keys",
             "`{site}:index:featured:resources` is a string, not a set",
         ],
     );
-    report.assert_says("problem", &["schema version", "`2`"]);
-    report.assert_says("warning", &["audit log", "in the future"]);
-    report.assert_says("warning", &["audit counters", "harmless"]);
-    report.assert_says("problem", &["eviction", "allkeys-lru", "noeviction"]);
+    report.assert_line("problem", &["schema version", "`2`"]);
+    report.assert_line("warning", &["audit log", "in the future"]);
+    report.assert_line("warning", &["audit counters", "harmless"]);
+    report.assert_line("problem", &["eviction", "allkeys-lru", "noeviction"]);
     assert!(!report.lines.concat().contains('\u{1b}'));
     assert_eq!(server.dump(), before);
 }
 
 #[tokio::test]
-async fn a_sqlite_file_is_examined_and_not_made() {
+async fn a_sqlite_file_is_checked_and_not_created() {
     let store = Store::sqlite();
     let file = store.file();
     let missing = doctor(&store.arguments());
     missing.assert_exit(0);
-    missing.assert_says("ok", &["is not there yet"]);
+    missing.assert_line("ok", &["does not exist yet"]);
     assert!(!file.exists());
 
     filled(&store).await;
     let sound = doctor(&store.arguments());
     sound.assert_exit(0);
-    for says in [
-        "integrity: the file is whole",
+    for message in [
+        "integrity: no damage found",
         "write-ahead log: on",
         "writing: is possible",
         "project documents: 2",
         "audit log: 3 entries",
     ] {
-        sound.assert_says("ok", &[says]);
+        sound.assert_line("ok", &[message]);
     }
 
     let connection = rusqlite::Connection::open(&file).unwrap();
@@ -493,7 +544,7 @@ async fn a_sqlite_file_is_examined_and_not_made() {
         .unwrap();
     let garbled = doctor(&store.arguments());
     garbled.assert_exit(1);
-    garbled.assert_says("problem", &["`documents/project/b` (it is not JSON"]);
+    garbled.assert_line("problem", &["`documents/project/b` (it is not JSON"]);
 
     let others = file.with_file_name("others.db");
     rusqlite::Connection::open(&others)
@@ -502,13 +553,13 @@ async fn a_sqlite_file_is_examined_and_not_made() {
         .unwrap();
     let foreign = doctor(&["--store", &format!("sqlite:{}", others.display())]);
     foreign.assert_exit(3);
-    foreign.assert_says("problem", &["another program", "choose another file"]);
+    foreign.assert_line("problem", &["another program", "choose another file"]);
     let folder = doctor(&[
         "--store",
         &format!("sqlite:{}", file.parent().unwrap().display()),
     ]);
     folder.assert_exit(3);
-    folder.assert_says("problem", &["is no file"]);
+    folder.assert_line("problem", &["is not a file"]);
     fs::write(&others, vec![b'x'; 9000]).unwrap();
     doctor(&["--store", &format!("sqlite:{}", others.display())]).assert_exit(3);
     let smoked = command(
@@ -521,14 +572,14 @@ async fn a_sqlite_file_is_examined_and_not_made() {
 }
 
 #[tokio::test]
-async fn a_smoke_test_tries_everything_and_leaves_nothing_behind() {
+async fn a_smoke_test_checks_everything_and_leaves_nothing_behind() {
     let server = Arc::new(RedisServer::start());
     for prefix in ["", SITE, "a*[b]?\\:"] {
         let store = Store::on(&server, prefix);
         filled(&store).await;
         let before = server.dump();
 
-        let report = smoked(&store);
+        let report = smoke_report(&store);
 
         report.assert_exit(0);
         for check in [
@@ -545,9 +596,9 @@ async fn a_smoke_test_tries_everything_and_leaves_nothing_behind() {
             "commit",
             "tidying up",
         ] {
-            report.assert_says("ok       smoke", &[&format!("smoke: {check}: ")]);
+            report.assert_line("ok       smoke", &[&format!("smoke: {check}: ")]);
         }
-        // Every key was deleted by its name, which does not depend on a replica that knows it already.
+        // Every key was deleted by its name, which works even if a replica does not have it yet.
         assert!(
             report
                 .lines
@@ -561,12 +612,12 @@ async fn a_smoke_test_tries_everything_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_smoke_test_says_what_failed_and_what_follows_and_leaves_nothing_behind() {
+async fn a_failing_smoke_test_says_what_follows_and_leaves_nothing_behind() {
     let store = Store::redis();
     filled(&store).await;
     let before = store.server().dump();
 
-    for (missing, verdict, says) in [
+    for (missing, verdict, parts) in [
         (
             "-zadd",
             "problem",
@@ -580,7 +631,7 @@ async fn a_smoke_test_says_what_failed_and_what_follows_and_leaves_nothing_behin
         (
             "-publish",
             "warning",
-            ["smoke: PUBLISH in a script", "refused", "nothing today"],
+            ["smoke: PUBLISH in a script", "refused", "no effect today"],
         ),
         (
             "-evalsha",
@@ -593,7 +644,7 @@ async fn a_smoke_test_says_what_failed_and_what_follows_and_leaves_nothing_behin
             [
                 "smoke: tidying up",
                 "could not be deleted",
-                "nothing was tried",
+                "nothing was tested",
             ],
         ),
         (
@@ -602,7 +653,7 @@ async fn a_smoke_test_says_what_failed_and_what_follows_and_leaves_nothing_behin
             [
                 "smoke: tidying up",
                 "could not be deleted",
-                "nothing was tried",
+                "nothing was tested",
             ],
         ),
     ] {
@@ -610,13 +661,13 @@ async fn a_smoke_test_says_what_failed_and_what_follows_and_leaves_nothing_behin
             .server()
             .user("limited", &["~*", "&*", "+@all", missing]);
         let report = doctor_as(store.server(), "limited", PASSWORD, &["--smoke"]);
-        report.assert_says(verdict, &says);
+        report.assert_line(verdict, &parts);
         assert_eq!(store.server().dump(), before, "{missing}");
     }
 }
 
 #[tokio::test]
-async fn a_smoke_test_says_what_the_read_only_credential_may() {
+async fn a_smoke_test_lists_what_the_read_only_credential_allows() {
     let store = Store::redis();
     filled(&store).await;
     let before = store.server().dump();
@@ -627,31 +678,30 @@ async fn a_smoke_test_says_what_the_read_only_credential_may() {
         key_prefix: String::new(),
     };
 
-    let examined = examine(&location, clock).await;
-    let tried = smoke(&location, clock, None, CancellationToken::new())
+    let diagnosed = diagnose(&location, clock).await;
+    let tested = smoke_test(&location, clock, None, CancellationToken::new())
         .await
         .unwrap();
 
     assert!(
-        problems(&examined).is_empty() && problems(&tried).is_empty(),
-        "{examined:#?} {tried:#?}"
+        problems(&diagnosed).is_empty() && problems(&tested).is_empty(),
+        "{diagnosed:#?} {tested:#?}"
     );
-    let says = |text: &str| {
-        tried.iter().any(|finding| {
-            finding.check == "smoke: read-only credential" && finding.says.contains(text)
+    let reports = |text: &str| {
+        tested.iter().any(|finding| {
+            finding.check == "smoke: read-only credential" && finding.message.contains(text)
         })
     };
     assert!(
-        says("may GET, SMEMBERS, ZRANGE, HGETALL; may not PING, TIME, EVAL_RO")
-            || says("may not PING, TIME, EVAL_RO"),
-        "{tried:#?}"
+        reports("allowed: SCAN, GET, SMEMBERS, ZRANGE, HGETALL; not allowed: PING, TIME, EVAL_RO"),
+        "{tested:#?}"
     );
-    assert!(says("may not write"), "{tried:#?}");
+    assert!(reports("writing is not allowed"), "{tested:#?}");
     assert_eq!(store.server().dump(), before);
 }
 
 #[tokio::test]
-async fn a_smoke_test_that_is_told_to_stop_tidies_up() {
+async fn an_interrupted_smoke_test_cleans_up() {
     let store = Store::redis();
     filled(&store).await;
     let before = store.server().dump();
@@ -670,7 +720,7 @@ async fn a_smoke_test_that_is_told_to_stop_tidies_up() {
         .spawn()
         .unwrap();
 
-    wait_until("the trial is under way", || {
+    wait_until("the test has written something", || {
         (store.server().dump() != before).then_some(())
     });
     assert!(
@@ -683,33 +733,33 @@ async fn a_smoke_test_that_is_told_to_stop_tidies_up() {
     let report = Report::of(&child.wait_with_output().unwrap());
 
     report.assert_exit(3);
-    report.assert_says("problem", &["smoke: broken off", "told to stop"]);
-    report.assert_says("ok", &["smoke: tidying up: nothing is left behind"]);
+    report.assert_line("problem", &["smoke: interrupted"]);
+    report.assert_line("ok", &["smoke: tidying up: nothing is left behind"]);
     assert_eq!(store.server().dump(), before);
 }
 
 #[tokio::test]
-async fn a_smoke_test_on_a_bad_line_leaves_nothing_behind() {
+async fn a_smoke_test_on_a_bad_connection_leaves_nothing_behind() {
     let store = Store::redis();
     filled(&store).await;
     let before = store.server().dump();
-    let mut line = Proxy::start(store.server().port()).await;
-    line.set(Mode::CutReply).await;
+    let mut proxy = Proxy::start(store.server().port()).await;
+    proxy.set(Mode::CutReply).await;
     let location = Location::Redis {
-        write: Some(line.redis_url()),
+        write: Some(proxy.redis_url()),
         read: None,
         key_prefix: String::new(),
     };
 
-    let tried = smoke(&location, clock, None, CancellationToken::new())
+    let tested = smoke_test(&location, clock, None, CancellationToken::new())
         .await
         .unwrap();
 
     assert!(
-        tried
+        tested
             .iter()
-            .any(|finding| finding.says == "nothing is left behind"),
-        "{tried:#?}"
+            .any(|finding| finding.message == "nothing is left behind"),
+        "{tested:#?}"
     );
     assert_eq!(store.server().dump(), before);
 }

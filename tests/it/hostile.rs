@@ -624,7 +624,7 @@ fn an_import_never_obeys_what_it_reads() {
     };
 
     let (empty, said) = run(&home, &["import", &folder, "--store", &store]);
-    assert!(empty == 1 && said.contains("holds none of"), "{said}");
+    assert!(empty == 1 && said.contains("contains none of"), "{said}");
     for text in texts() {
         let (code, said) = import(
             json!([{ "id": text }, { "id": text }, { "id": [text] }, text]),

@@ -22,7 +22,7 @@ use portfolio_mcp::{
     deadline::Deadline,
     domain::{DocumentKey, Operation, Origin, Source, Version},
     service::{ContentService, Error, Mode as UpdateMode, UpdateRequest, Updated},
-    store::{self, Location, Repository, StoreError, open},
+    store::{self, Location, StoreError, open},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;

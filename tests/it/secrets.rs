@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use portfolio_mcp::cli::Cli;
+use portfolio_mcp::{cli::Cli, settings::Settings};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -543,7 +543,7 @@ fn settings_in_words_hold_no_secret() {
         ),
         (none, &rest),
     ] {
-        let settings = cli.settings(environment).unwrap();
+        let settings = Settings::resolve(&cli, environment).unwrap();
 
         assert_silent("the arguments", &format!("{cli:?}"));
         assert_silent(

@@ -95,7 +95,7 @@ impl Secured {
         };
         let location = match authority {
             Some(name) => location
-                .trusting(&Authority::parse(&fs::read(self.file(name)).unwrap()).unwrap())
+                .with_authority(&Authority::parse(&fs::read(self.file(name)).unwrap()).unwrap())
                 .unwrap(),
             None => location,
         };
@@ -223,12 +223,12 @@ async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
                 secured.server.port()
             ),
             Some("ca.pem"),
-            "`redis://` where not",
+            "`redis://` if not",
         ),
         (
             format!("redis://site:{PASSWORD}@localhost:{}", secured.port),
             None,
-            "`rediss://` where the port speaks TLS",
+            "`rediss://` if the port uses TLS",
         ),
     ];
 
@@ -336,13 +336,13 @@ fn a_file_that_is_no_authority_is_refused_at_the_start() {
             files.path().join("nowhere").to_str().unwrap().to_owned(),
             "cannot be read",
         ),
-        ("rediss://localhost:1", empty, "holds no certificate"),
-        ("rediss://localhost:1", key, "holds no certificate"),
-        ("rediss://localhost:1", garbled, "is not sound PEM"),
+        ("rediss://localhost:1", empty, "contains no certificate"),
+        ("rediss://localhost:1", key, "contains no certificate"),
+        ("rediss://localhost:1", garbled, "is not valid PEM"),
         (
             "rediss://localhost:1",
             false_certificate,
-            "nothing can be checked against",
+            "contains a certificate that cannot be used",
         ),
         ("redis://localhost:1", good.clone(), "use `rediss://…`"),
         ("sqlite:x.db", good, "choose a Redis"),

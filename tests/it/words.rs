@@ -20,7 +20,7 @@ const NAMES: &str = "
 ";
 
 /// Phrases that were replaced, in messages, documentation comments and documents.
-const PHRASES: [&str; 34] = [
+const PHRASES: &[&str] = &[
     "mend",
     "mended",
     "told",
@@ -136,7 +136,8 @@ fn phrases_in(text: &str) -> impl Iterator<Item = &'static str> {
         words.split_whitespace().collect::<Vec<_>>().join(" ")
     );
     PHRASES
-        .into_iter()
+        .iter()
+        .copied()
         .filter(move |phrase| words.contains(&format!(" {phrase} ")))
 }
 

@@ -1,0 +1,186 @@
+//! What a check found, and the checks that both stores share.
+
+use crate::domain::{Kind, Record, Timestamp, text::truncate};
+
+/// A larger difference between two clocks, in milliseconds, is a warning.
+const MAX_CLOCK_SKEW: i64 = 2000;
+
+/// What one check found.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// What was checked.
+    pub check: String,
+    /// The result.
+    pub verdict: Verdict,
+    /// What was found.
+    pub message: String,
+    /// What to do about it, or what follows from it.
+    pub remedy: Option<String>,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// The server would work, but someone should look at it.
+    Warning,
+    /// Someone has to fix it.
+    Problem(Fault),
+}
+
+/// Where a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// In the content or the configuration: the server would start, but not everything would work.
+    Content,
+    /// In the store or the system: the server would not work.
+    Store,
+}
+
+impl Finding {
+    /// A check that passed.
+    #[must_use]
+    pub fn ok(check: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            check: check.into(),
+            verdict: Verdict::Ok,
+            message: message.into(),
+            remedy: None,
+        }
+    }
+
+    /// Something that someone should look at.
+    #[must_use]
+    pub fn warning(
+        check: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict: Verdict::Warning,
+            remedy: Some(remedy.into()),
+            ..Self::ok(check, message)
+        }
+    }
+
+    /// Something that someone has to fix.
+    #[must_use]
+    pub fn problem(
+        fault: Fault,
+        check: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict: Verdict::Problem(fault),
+            ..Self::warning(check, message, remedy)
+        }
+    }
+}
+
+/// Checks the documents of a kind; `unreadable` describes stored values that are not documents.
+pub(super) fn documents(kind: Kind, records: &[Record], unreadable: &[String]) -> Vec<Finding> {
+    let check = format!("{} documents", kind.singular());
+    let count = |is: fn(&Record) -> bool| records.iter().filter(|record| is(record)).count();
+    let totals = format!(
+        "{}, {} published, {} featured",
+        records.len(),
+        count(Record::is_published),
+        count(Record::is_featured)
+    );
+    let mut findings = vec![Finding::ok(&check, totals)];
+    if !unreadable.is_empty() {
+        findings.push(Finding::problem(
+            Fault::Content,
+            &check,
+            format!("cannot be read: {}", sample(unreadable, "; ")),
+            "lists leave them out; restore them from a backup",
+        ));
+    }
+    let invalid: Vec<&Record> = records
+        .iter()
+        .filter(|record| !record.violations().is_empty())
+        .collect();
+    if !invalid.is_empty() {
+        let violations: usize = invalid.iter().map(|record| record.violations().len()).sum();
+        let ids: Vec<&str> = invalid
+            .iter()
+            .map(|record| record.key().id.as_str())
+            .collect();
+        findings.push(Finding::warning(
+            &check,
+            format!(
+                "{} in {}: {}",
+                counted(violations, "violation"),
+                counted(invalid.len(), "document"),
+                sample(&ids, ", ")
+            ),
+            format!(
+                "they are served anyway; get_{} lists the violations in `meta.warnings`",
+                kind.singular()
+            ),
+        ));
+    }
+    findings
+}
+
+/// Compares the store's clock with this machine's.
+pub(super) fn clock_skew(ahead_ms: i64) -> Finding {
+    let direction = if ahead_ms < 0 { "behind" } else { "ahead of" };
+    let message = format!(
+        "the store's clock is {:.1} s {direction} this machine's",
+        seconds(ahead_ms.abs())
+    );
+    if ahead_ms.abs() <= MAX_CLOCK_SKEW {
+        return Finding::ok("clock", message);
+    }
+    Finding::warning(
+        "clock",
+        message,
+        "synchronize both clocks over the network (NTP): times in documents come from this machine, those in the audit log from the store",
+    )
+}
+
+/// Compares the time of the newest audit entry with the clock that the next entry gets its time
+/// from.
+pub(super) fn newest_entry(score: i64, now: Timestamp) -> Option<Finding> {
+    let ahead_ms = score - now.millis();
+    (ahead_ms > MAX_CLOCK_SKEW).then(|| {
+        Finding::warning(
+            "audit log",
+            format!(
+                "the newest entry is {:.0} s in the future, at {}",
+                seconds(ahead_ms),
+                Timestamp::from_millis(score)
+            ),
+            "until then new entries get the same time, still in the right order; find the program whose clock was wrong",
+        )
+    })
+}
+
+fn seconds(ms: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "it is shown with one digit")]
+    let seconds = ms as f64 / 1000.0;
+    seconds
+}
+
+/// `1 document`, `2 documents`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The first three of `names`, each truncated, and how many more there are.
+pub(super) fn sample(names: &[impl AsRef<str>], separator: &str) -> String {
+    const SAMPLE_SIZE: usize = 3;
+    let shown: Vec<_> = names
+        .iter()
+        .take(SAMPLE_SIZE)
+        .map(|name| truncate(name.as_ref()))
+        .collect();
+    let rest = match names.len().checked_sub(SAMPLE_SIZE) {
+        None | Some(0) => String::new(),
+        Some(more) => format!(" and {more} more"),
+    };
+    shown.join(separator) + &rest
+}

@@ -1,0 +1,455 @@
+//! Checks of what a Redis database contains: key types, documents, indexes, the audit log.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use redis::{RedisError, Value, cmd};
+
+use super::{
+    connection::DiagnosticConnection,
+    finding::{Fault, Finding, counted, documents, newest_entry, sample},
+};
+use crate::{
+    domain::{AuditStats, DocumentKey, Kind, Record, StoredEntry, Timestamp, text::truncate},
+    store::redis::{
+        error::is_permission_denied,
+        keys::Keys,
+        reply::{array, pairs, scored, text},
+    },
+};
+
+/// How many documents are fetched at a time.
+const MGET_COUNT: usize = 100;
+/// How many of the newest audit entries are read.
+const NEWEST_ENTRIES: i64 = 100;
+/// A search for documents that are in no index goes through every key of the database, so it ends
+/// after this time.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(6);
+/// Upstash limits a record to 100 MB, and the audit log is one record.
+const MAX_LOG_BYTES: u64 = 80_000_000;
+
+/// Checks the content; `now` is the store's time.
+pub(super) async fn diagnose(
+    keys: &Keys,
+    connection: &mut DiagnosticConnection,
+    now: Timestamp,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RedisError> {
+    let mut checks = ContentChecks {
+        keys,
+        connection,
+        findings,
+    };
+    checks.schema_version().await?;
+    checks.key_types().await?;
+    checks.documents().await?;
+    checks.audit_log(now).await
+}
+
+struct ContentChecks<'a> {
+    keys: &'a Keys,
+    connection: &'a mut DiagnosticConnection,
+    findings: &'a mut Vec<Finding>,
+}
+
+/// What is stored under the ids of a kind.
+#[derive(Default)]
+struct StoredDocuments {
+    records: Vec<Record>,
+    /// What cannot be read as a document, in words.
+    unreadable: Vec<String>,
+    /// Ids without a document.
+    absent: BTreeSet<String>,
+}
+
+impl ContentChecks<'_> {
+    async fn schema_version(&mut self) -> Result<(), RedisError> {
+        let check = "schema version";
+        let key = format!("{}meta:schema:version", self.keys.prefix);
+        let finding = match self.connection.send(cmd("GET").arg(&key)).await.map(text) {
+            Ok(Ok(version)) if version == "1" => Finding::ok(check, version),
+            Ok(Ok(version)) => Finding::problem(
+                Fault::Content,
+                check,
+                format!("`{}`; this program supports 1", truncate(&version)),
+                format!(
+                    "another program may have changed how the content is stored; find out which one, and set `{key}` to 1 if nothing else changed"
+                ),
+            ),
+            Ok(Err(_)) => Finding::ok(check, "not set, which is fine"),
+            Err(error) if is_permission_denied(&error) => {
+                Finding::ok(check, "not checked: this user may not read it")
+            }
+            Err(error) if error.is_io_error() => return Err(error),
+            Err(_) => Finding::problem(
+                Fault::Content,
+                check,
+                format!("`{key}` is not a string"),
+                "find out which program wrote it, and rename the key",
+            ),
+        };
+        self.findings.push(finding);
+        Ok(())
+    }
+
+    async fn key_types(&mut self) -> Result<(), RedisError> {
+        let mut expected = vec![
+            (self.keys.entries(), "zset"),
+            (self.keys.stats(), "hash"),
+            (self.keys.internal("unlabelled"), "hash"),
+        ];
+        for kind in Kind::ALL {
+            expected.extend(
+                ["all", "published", "featured"].map(|index| (self.keys.index(index, kind), "set")),
+            );
+        }
+        let mut pipeline = redis::pipe();
+        for (key, _) in &expected {
+            pipeline.cmd("TYPE").arg(key);
+        }
+        let replies = self.connection.send_all(&pipeline).await?;
+        let found = replies.into_iter().map(|reply| {
+            reply
+                .ok()
+                .and_then(|value| text(value).ok())
+                .unwrap_or_default()
+        });
+        let wrong: Vec<String> = expected
+            .iter()
+            .zip(found)
+            .filter(|((_, kind), found)| !found.is_empty() && found != "none" && found != kind)
+            .map(|((key, kind), found)| format!("`{key}` is a {found}, not a {kind}"))
+            .collect();
+        self.findings.push(if wrong.is_empty() {
+            Finding::ok("keys", "all have the expected Redis type")
+        } else {
+            Finding::problem(
+                Fault::Content,
+                "keys",
+                sample(&wrong, "; "),
+                "rename these keys; until then writes fail, and so does reading what belongs there",
+            )
+        });
+        Ok(())
+    }
+
+    async fn documents(&mut self) -> Result<(), RedisError> {
+        let stored = self.search().await?;
+        for kind in Kind::ALL {
+            let indexed = self.index("all", kind).await?;
+            let ids = indexed
+                .iter()
+                .chain(stored.get(&kind).into_iter().flatten())
+                .cloned()
+                .collect();
+            let found = self.fetch(kind, ids).await?;
+            self.findings
+                .extend(documents(kind, &found.records, &found.unreadable));
+
+            let mut drift = self.index_of_all(kind, &indexed, &found);
+            drift.extend(
+                self.secondary_index("published", kind, &found.records, Record::is_published)
+                    .await?,
+            );
+            drift.extend(
+                self.secondary_index("featured", kind, &found.records, Record::is_featured)
+                    .await?,
+            );
+            if drift.is_empty() {
+                drift.push(Finding::ok(
+                    "index",
+                    format!("the indexes of {} match the documents", kind.plural()),
+                ));
+            }
+            self.findings.append(&mut drift);
+        }
+        Ok(())
+    }
+
+    /// Checks the index that lists are made from.
+    fn index_of_all(
+        &self,
+        kind: Kind,
+        indexed: &BTreeSet<String>,
+        found: &StoredDocuments,
+    ) -> Vec<Finding> {
+        let name = self.keys.index("all", kind);
+        let existing = ids_of(&found.records, |_| true);
+        let missing: Vec<&String> = existing.difference(indexed).collect();
+        let dangling: Vec<&String> = found.absent.intersection(indexed).collect();
+        let mut findings = Vec::new();
+        if !missing.is_empty() {
+            findings.push(Finding::problem(
+                Fault::Content,
+                "index",
+                lacks(&name, &missing),
+                format!(
+                    "lists do not show them; update each of them once, or run {}",
+                    repair("SADD", &name, &missing)
+                ),
+            ));
+        }
+        if !dangling.is_empty() {
+            findings.push(Finding::warning(
+                "index",
+                format!(
+                    "`{name}` has {} without a document: {}",
+                    counted(dangling.len(), "id"),
+                    sample(&dangling, ", ")
+                ),
+                format!(
+                    "harmless: lists skip them; to remove them, run {}",
+                    repair("SREM", &name, &dangling)
+                ),
+            ));
+        }
+        findings
+    }
+
+    /// Checks an index that this program writes for the website.
+    async fn secondary_index(
+        &mut self,
+        index: &str,
+        kind: Kind,
+        records: &[Record],
+        belongs: fn(&Record) -> bool,
+    ) -> Result<Vec<Finding>, RedisError> {
+        let name = self.keys.index(index, kind);
+        let members = self.index(index, kind).await?;
+        let expected = ids_of(records, belongs);
+        let missing: Vec<&String> = expected.difference(&members).collect();
+        let extra: Vec<&String> = members.difference(&expected).collect();
+        let warning = |message, command, ids: &[&String]| {
+            let remedy = format!(
+                "harmless for this program, but the website may use the index; update each document once, or run {}",
+                repair(command, &name, ids)
+            );
+            Finding::warning("index", message, remedy)
+        };
+        let mut findings = Vec::new();
+        if !missing.is_empty() {
+            findings.push(warning(lacks(&name, &missing), "SADD", &missing));
+        }
+        if !extra.is_empty() {
+            let message = format!(
+                "`{name}` has {} that should not be in it: {}",
+                counted(extra.len(), "id"),
+                sample(&extra, ", ")
+            );
+            findings.push(warning(message, "SREM", &extra));
+        }
+        Ok(findings)
+    }
+
+    async fn index(&mut self, index: &str, kind: Kind) -> Result<BTreeSet<String>, RedisError> {
+        let key = self.keys.index(index, kind);
+        match self.connection.send(cmd("SMEMBERS").arg(key)).await {
+            Ok(members) => Ok(array(members)
+                .into_iter()
+                .filter_map(|id| text(id).ok())
+                .collect()),
+            Err(error) if error.is_io_error() => Err(error),
+            // An earlier check reported missing permissions and keys of another type.
+            Err(_) => Ok(BTreeSet::new()),
+        }
+    }
+
+    /// The ids of all documents, also of those that are in no index.
+    async fn search(&mut self) -> Result<BTreeMap<Kind, BTreeSet<String>>, RedisError> {
+        let mut found: BTreeMap<Kind, BTreeSet<String>> = BTreeMap::new();
+        let start = Instant::now();
+        for kind in Kind::ALL {
+            let prefix = self.keys.document(&DocumentKey::new(kind, ""));
+            let mut cursor = "0".to_owned();
+            loop {
+                let (next, keys) = match self.connection.scan(&prefix, &cursor).await {
+                    Ok(page) => page,
+                    Err(error) if is_permission_denied(&error) => {
+                        self.findings.push(Finding::ok(
+                            "index",
+                            "did not look for documents that are in no index: this user may not run SCAN",
+                        ));
+                        return Ok(found);
+                    }
+                    Err(error) => return Err(error),
+                };
+                let ids = keys
+                    .iter()
+                    .filter_map(|key| key.strip_prefix(&prefix).map(ToOwned::to_owned));
+                found.entry(kind).or_default().extend(ids);
+                if next == "0" {
+                    break;
+                }
+                if start.elapsed() > SEARCH_TIMEOUT {
+                    self.findings.push(Finding::warning(
+                        "index",
+                        format!(
+                            "stopped looking for documents that are in no index after {} s: the database has too many keys",
+                            SEARCH_TIMEOUT.as_secs()
+                        ),
+                        "give the site its own database",
+                    ));
+                    return Ok(found);
+                }
+                cursor = next;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn fetch(
+        &mut self,
+        kind: Kind,
+        ids: BTreeSet<String>,
+    ) -> Result<StoredDocuments, RedisError> {
+        let mut found = StoredDocuments::default();
+        let keys: Vec<DocumentKey> = ids
+            .into_iter()
+            .map(|id| DocumentKey::new(kind, id))
+            .collect();
+        for chunk in keys.chunks(MGET_COUNT) {
+            let names: Vec<String> = chunk.iter().map(|key| self.keys.document(key)).collect();
+            let values = match self.connection.send(cmd("MGET").arg(&names)).await {
+                Ok(values) => array(values),
+                Err(error) if is_permission_denied(&error) => return Ok(found),
+                Err(error) => return Err(error),
+            };
+            for ((key, name), value) in chunk.iter().zip(names).zip(values) {
+                let stored = match value {
+                    Value::Nil => self
+                        .type_of(&name)
+                        .await?
+                        .map(|other| Err(format!("it is a Redis {other}"))),
+                    value => Some(text(value).and_then(|text| Record::parse(key.clone(), text))),
+                };
+                match stored {
+                    Some(Ok(record)) => found.records.push(record),
+                    Some(Err(problem)) => found
+                        .unreadable
+                        .push(format!("`{}` ({problem})", truncate(&name))),
+                    None => {
+                        found.absent.insert(key.id.clone());
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The type of a key for which `MGET` returned nothing; `None` if there is no such key.
+    async fn type_of(&mut self, key: &str) -> Result<Option<String>, RedisError> {
+        let name = text(self.connection.send(cmd("TYPE").arg(key)).await?);
+        Ok(name
+            .ok()
+            .filter(|name| !matches!(name.as_str(), "none" | "string")))
+    }
+
+    async fn audit_log(&mut self, now: Timestamp) -> Result<(), RedisError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ZCARD").arg(self.keys.entries());
+        pipeline
+            .cmd("ZRANGE")
+            .arg(self.keys.entries())
+            .arg(-NEWEST_ENTRIES)
+            .arg(-1)
+            .arg("WITHSCORES");
+        pipeline.cmd("HGETALL").arg(self.keys.stats());
+        pipeline
+            .cmd("HGETALL")
+            .arg(self.keys.internal("unlabelled"));
+        pipeline.cmd("MEMORY").arg("USAGE").arg(self.keys.entries());
+        let mut replies = self
+            .connection
+            .send_all(&pipeline)
+            .await?
+            .into_iter()
+            .map(Result::unwrap_or_default);
+        let mut next = || replies.next().unwrap_or_default();
+        let total = match next() {
+            Value::Int(total) => u64::try_from(total).unwrap_or_default(),
+            _ => 0,
+        };
+        let newest = scored(next());
+        let (counters, unlabelled) = (pairs(next()), pairs(next()));
+        self.findings.push(log_size(total, &newest, &next()));
+        let Some((entry, score)) = newest.last() else {
+            return Ok(());
+        };
+        self.findings.extend(newest_entry(*score, now));
+
+        let check = "audit counters";
+        let counter = counters.get("seq").and_then(|seq| seq.parse::<u64>().ok());
+        let counts_match = AuditStats::from_counters(total, &counters, &unlabelled).is_some();
+        self.findings.push(if !counts_match {
+            Finding::warning(
+                check,
+                "do not match the log, as older programs leave them",
+                "harmless: get_audit_stats counts the log itself, and corrects the counters where it may write",
+            )
+        } else if StoredEntry::parse(entry.clone()).seq() > counter {
+            Finding::warning(
+                check,
+                "`seq` is behind the newest entry",
+                "harmless: the next write continues after the newest entry",
+            )
+        } else {
+            Finding::ok(check, "match the log")
+        });
+        Ok(())
+    }
+}
+
+/// `memory` is the reply to `MEMORY USAGE`, which not every server and user has; without it the
+/// newest entries give an estimate.
+fn log_size(total: u64, newest: &[(String, i64)], memory: &Value) -> Finding {
+    /// What Redis adds to each entry, roughly.
+    const OVERHEAD: usize = 64;
+    let (bytes, about) = if let Value::Int(bytes) = memory {
+        (u64::try_from(*bytes).unwrap_or_default(), "")
+    } else {
+        let sum: usize = newest.iter().map(|(entry, _)| entry.len() + OVERHEAD).sum();
+        let average = u64::try_from(sum / newest.len().max(1)).unwrap_or_default();
+        (total * average, "about ")
+    };
+    #[expect(clippy::cast_precision_loss, reason = "it is shown with one digit")]
+    let megabytes = bytes as f64 / 1e6;
+    let message = format!("{total} entries, {about}{megabytes:.1} MB");
+    if bytes <= MAX_LOG_BYTES {
+        return Finding::ok("audit log", message);
+    }
+    Finding::warning(
+        "audit log",
+        message,
+        "Upstash limits a record to 100 MB and then refuses writes; back up the log, then remove its oldest entries with ZREMRANGEBYRANK",
+    )
+}
+
+fn ids_of(records: &[Record], belongs: fn(&Record) -> bool) -> BTreeSet<String> {
+    records
+        .iter()
+        .filter(|record| belongs(record))
+        .map(|record| record.key().id.clone())
+        .collect()
+}
+
+fn lacks(index: &str, ids: &[&String]) -> String {
+    format!(
+        "`{index}` lacks {}: {}",
+        counted(ids.len(), "document"),
+        sample(ids, ", ")
+    )
+}
+
+/// The command that corrects an index, with as many ids as a line has room for.
+fn repair(command: &str, index: &str, ids: &[&String]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<_> = ids.iter().take(SHOWN).map(|id| truncate(id)).collect();
+    let rest = if ids.len() > SHOWN {
+        ", and the same for the other ids"
+    } else {
+        ""
+    };
+    format!("`{command} {index} {}`{rest}", shown.join(" "))
+}

@@ -1,0 +1,201 @@
+//! Checks of a SQLite file: whether the server could read and write it, and whether it is damaged.
+//!
+//! Creates and changes nothing: the transaction that tests writing is rolled back.
+
+use std::{
+    fs, io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use rusqlite::{Connection, TransactionBehavior};
+use uuid::Uuid;
+
+use super::finding::{Fault, Finding, documents, newest_entry, sample};
+use crate::{
+    domain::{DocumentKey, Kind, Timestamp, text::truncate},
+    store::sqlite::{
+        database::{Database, Problem, SCHEMA_VERSION},
+        queries::{parse, row_path},
+    },
+};
+
+/// Checks the file at `path`.
+pub(super) async fn diagnose(path: &Path, clock: fn() -> Timestamp, findings: &mut Vec<Finding>) {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let checks = tokio::task::spawn_blocking(move || {
+        let mut findings = vec![folder(&path)];
+        match file(&path) {
+            ControlFlow::Continue(finding) => {
+                findings.push(finding);
+                database(path, clock, &mut findings);
+            }
+            ControlFlow::Break(finding) => findings.push(finding),
+        }
+        findings
+    });
+    match checks.await {
+        Ok(found) => findings.extend(found),
+        Err(error) => findings.push(Finding::problem(
+            Fault::Store,
+            "file",
+            error.to_string(),
+            "run doctor again",
+        )),
+    }
+}
+
+/// Whether files can be created in the folder: SQLite keeps two more beside its own. If the folder
+/// does not exist yet, its nearest parent is checked.
+fn folder(path: &Path) -> Finding {
+    let folder = path
+        .ancestors()
+        .skip(1)
+        .find(|folder| folder.exists())
+        .unwrap_or(path);
+    let name = folder.display();
+    let probe = folder.join(format!(".portfolio-mcp-doctor-{}", Uuid::new_v4()));
+    let created = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&probe)
+        .and_then(|_| fs::remove_file(&probe));
+    match created {
+        Ok(()) => Finding::ok("folder", format!("`{name}` is writable")),
+        Err(error) => Finding::problem(
+            Fault::Store,
+            "folder",
+            format!("`{name}` is not writable: {error}"),
+            "give this user write access, or choose another path with --store sqlite:PATH",
+        ),
+    }
+}
+
+/// `Break` if there is no database to check.
+fn file(path: &Path) -> ControlFlow<Finding, Finding> {
+    let name = path.display();
+    let problem = |message, remedy| {
+        ControlFlow::Break(Finding::problem(Fault::Store, "file", message, remedy))
+    };
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {
+            let size = metadata.len().div_ceil(1024);
+            ControlFlow::Continue(Finding::ok("file", format!("`{name}`, {size} KB")))
+        }
+        Ok(metadata) if metadata.is_file() => ControlFlow::Break(Finding::ok(
+            "file",
+            format!("`{name}` is empty; its tables are created on first use"),
+        )),
+        Ok(_) => problem(
+            format!("`{name}` is not a file"),
+            "choose another path with --store sqlite:PATH",
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ControlFlow::Break(Finding::ok(
+            "file",
+            format!("`{name}` does not exist yet; it is created on first use"),
+        )),
+        Err(error) => problem(
+            format!("`{name}` cannot be accessed: {error}"),
+            "give this user access to the file and its folder",
+        ),
+    }
+}
+
+fn database(path: PathBuf, clock: fn() -> Timestamp, findings: &mut Vec<Finding>) {
+    let database = Database {
+        path,
+        writer: Mutex::new(None),
+        readers: Mutex::new(Vec::new()),
+    };
+    let checked = database.open().and_then(|mut connection| {
+        findings.push(Finding::ok("schema version", SCHEMA_VERSION.to_string()));
+        findings.push(writing(&database, &mut connection));
+        findings.push(write_ahead_log(&connection)?);
+        findings.push(integrity(&connection)?);
+        for kind in Kind::ALL {
+            findings.extend(content(&connection, kind)?);
+        }
+        findings.extend(audit_log(&connection, clock())?);
+        Ok(())
+    });
+    if let Err(problem) = checked {
+        findings.push(Finding::problem(
+            Fault::Store,
+            "file",
+            database.read_error(problem).to_string(),
+            "until this is fixed, all tools fail",
+        ));
+    }
+}
+
+fn writing(database: &Database, connection: &mut Connection) -> Finding {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .and_then(rusqlite::Transaction::rollback);
+    match transaction {
+        Ok(()) => Finding::ok("writing", "is possible"),
+        Err(error) => Finding::problem(
+            Fault::Content,
+            "writing",
+            database.write_error(Problem::Sqlite(error)).to_string(),
+            "until this is fixed, all writes fail; if that is intended, start the server with --read-only",
+        ),
+    }
+}
+
+fn write_ahead_log(connection: &Connection) -> Result<Finding, Problem> {
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    Ok(if mode == "wal" {
+        Finding::ok("write-ahead log", "on")
+    } else {
+        Finding::warning(
+            "write-ahead log",
+            format!("off: the journal mode is `{}`", truncate(&mode)),
+            "move the file to a local disk; until then reads and writes block each other",
+        )
+    })
+}
+
+fn integrity(connection: &Connection) -> Result<Finding, Problem> {
+    let mut check = connection.prepare("PRAGMA quick_check(10)")?;
+    let lines: Vec<String> = check
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(if lines.iter().all(|line| line == "ok") {
+        Finding::ok("integrity", "no damage found")
+    } else {
+        Finding::problem(
+            Fault::Store,
+            "integrity",
+            format!("the file is damaged: {}", sample(&lines, "; ")),
+            "restore it from a backup",
+        )
+    })
+}
+
+fn content(connection: &Connection, kind: Kind) -> Result<Vec<Finding>, Problem> {
+    let mut statement =
+        connection.prepare("SELECT id, text FROM documents WHERE kind = ? ORDER BY id")?;
+    let mut rows = statement.query([kind.singular()])?;
+    let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let key = DocumentKey::new(kind, row.get::<_, String>(0)?);
+        let text = row.get_ref(1)?.as_bytes().map_err(rusqlite::Error::from)?;
+        match parse(key.clone(), text.to_vec()) {
+            Ok(record) => records.push(record),
+            Err(problem) => unreadable.push(format!("`{}` ({problem})", truncate(&row_path(&key)))),
+        }
+    }
+    Ok(documents(kind, &records, &unreadable))
+}
+
+fn audit_log(connection: &Connection, now: Timestamp) -> Result<Vec<Finding>, Problem> {
+    let (entries, newest): (i64, Option<i64>) =
+        connection.query_row("SELECT count(*), max(score) FROM entries", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let mut findings = vec![Finding::ok("audit log", format!("{entries} entries"))];
+    findings.extend(newest.and_then(|score| newest_entry(score, now)));
+    Ok(findings)
+}

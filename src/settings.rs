@@ -1,0 +1,247 @@
+//! What flags, environment variables and defaults say together.
+//!
+//! [`OPTIONS`] is the only list of options: it resolves them, tells `doctor` where each value comes
+//! from, completes the help, and makes the table in README.md. Nothing else reads the environment.
+//! All problems are reported at once, before anything is opened.
+
+use crate::cli::{Cli, Command, HttpArgs, Secret};
+
+mod help;
+mod http;
+mod location;
+mod report;
+mod resolved;
+mod resolver;
+
+pub use help::command;
+pub use http::{HttpSettings, TokenSource, read_tokens};
+pub use location::StoreSource;
+pub use report::ReportedSetting;
+pub use resolved::{LogFormat, Settings, UsageError};
+
+/// Reads an environment variable; an empty one counts as absent.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// One option. A flag wins over the variable, the variable over the default.
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// What `doctor` calls the setting.
+    pub name: &'static str,
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The default: the value, or a description if there is none.
+    pub default: &'static str,
+    /// The value of the flag; `None` if the flag is absent.
+    flag_value: fn(&Cli) -> Option<String>,
+}
+
+/// What set an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The flag.
+    Flag,
+    /// The environment variable.
+    Variable,
+    /// Neither, so that it has its default.
+    Default,
+}
+
+/// Every option that has a variable, in the order of `doctor` and of the table in README.md.
+pub const OPTIONS: [OptionSpec; 12] = [
+    STORE,
+    KEY_PREFIX,
+    CA_FILE,
+    READ_ONLY,
+    LOG,
+    LOG_FORMAT,
+    LISTEN,
+    ALLOWED_HOSTS,
+    ALLOWED_ORIGINS,
+    TOKENS,
+    PUBLIC_API,
+    RATE_LIMIT,
+];
+
+/// `--store`. Its default depends on other variables: see `settings/location.rs`.
+const STORE: OptionSpec = OptionSpec {
+    name: "store",
+    flag: "--store",
+    variable: "PORTFOLIO_STORE",
+    default: "REDIS_URL or a similar variable, else a SQLite file in the user's data directory",
+    flag_value: |cli| cli.common.store.clone().map(|Secret(store)| store),
+};
+
+const KEY_PREFIX: OptionSpec = OptionSpec {
+    name: "key prefix",
+    flag: "--key-prefix",
+    variable: "PORTFOLIO_KEY_PREFIX",
+    default: "none",
+    flag_value: |cli| cli.common.key_prefix.clone(),
+};
+
+const CA_FILE: OptionSpec = OptionSpec {
+    name: "certificate authority",
+    flag: "--ca-file",
+    variable: "PORTFOLIO_CA_FILE",
+    default: "the public ones",
+    flag_value: |cli| cli.common.ca_file.clone(),
+};
+
+const READ_ONLY: OptionSpec = OptionSpec {
+    name: "read-only",
+    flag: "--read-only",
+    variable: "PORTFOLIO_READ_ONLY",
+    default: "false",
+    flag_value: |cli| cli.common.read_only.clone(),
+};
+
+const LOG: OptionSpec = OptionSpec {
+    name: "log",
+    flag: "--log",
+    variable: "PORTFOLIO_LOG",
+    default: "info",
+    flag_value: |cli| cli.common.log.clone(),
+};
+
+const LOG_FORMAT: OptionSpec = OptionSpec {
+    name: "log format",
+    flag: "--log-format",
+    variable: "PORTFOLIO_LOG_FORMAT",
+    default: "text",
+    flag_value: |cli| cli.common.log_format.clone(),
+};
+
+const LISTEN: OptionSpec = OptionSpec {
+    name: "http: listen",
+    flag: "--listen",
+    variable: "PORTFOLIO_LISTEN",
+    default: "127.0.0.1:8787",
+    flag_value: |cli| http_args(cli)?.listen.clone(),
+};
+
+const ALLOWED_HOSTS: OptionSpec = OptionSpec {
+    name: "http: allowed hosts",
+    flag: "--allowed-host",
+    variable: "PORTFOLIO_ALLOWED_HOSTS",
+    default: "localhost",
+    flag_value: |cli| Some(http_args(cli)?.allowed_hosts.as_ref()?.join(",")),
+};
+
+const ALLOWED_ORIGINS: OptionSpec = OptionSpec {
+    name: "http: allowed origins",
+    flag: "--allowed-origin",
+    variable: "PORTFOLIO_ALLOWED_ORIGINS",
+    default: "localhost",
+    flag_value: |cli| Some(http_args(cli)?.allowed_origins.as_ref()?.join(",")),
+};
+
+/// `http --token-file`. The flag names a file; the variable contains the lines of such a file.
+const TOKENS: OptionSpec = OptionSpec {
+    name: "http: tokens",
+    flag: "--token-file",
+    variable: "PORTFOLIO_TOKENS",
+    default: "none",
+    flag_value: |cli| http_args(cli)?.token_file.clone(),
+};
+
+const PUBLIC_API: OptionSpec = OptionSpec {
+    name: "http: public API",
+    flag: "--public-api",
+    variable: "PORTFOLIO_PUBLIC_API",
+    default: "false",
+    flag_value: |cli| http_args(cli)?.public_api.clone(),
+};
+
+const RATE_LIMIT: OptionSpec = OptionSpec {
+    name: "http: rate limit",
+    flag: "--rate-limit",
+    variable: "PORTFOLIO_RATE_LIMIT",
+    default: "50",
+    flag_value: |cli| http_args(cli)?.rate_limit.clone(),
+};
+
+impl OptionSpec {
+    /// The value, unless it is the default, and what set it.
+    ///
+    /// An empty flag means the default, even if the variable is set.
+    #[must_use]
+    pub fn resolve(&self, cli: &Cli, environment: Environment<'_>) -> (Option<String>, Source) {
+        let (text, source) = match (self.flag_value)(cli) {
+            Some(text) => (Some(text), Source::Flag),
+            None => (environment(self.variable), Source::Variable),
+        };
+        match text.filter(|text| !text.is_empty()) {
+            Some(text) => (Some(text), source),
+            None => (None, Source::Default),
+        }
+    }
+
+    /// What `source` is called for this option.
+    #[must_use]
+    pub fn source_name(&self, source: Source) -> &'static str {
+        match source {
+            Source::Flag => self.flag,
+            Source::Variable => self.variable,
+            Source::Default => "default",
+        }
+    }
+
+    /// How messages name the option.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{} ({})", self.flag, self.variable)
+    }
+}
+
+/// The options of `http`, if the command takes them.
+fn http_args(cli: &Cli) -> Option<&HttpArgs> {
+    match cli.command.as_ref()? {
+        Command::Http(http) => Some(http),
+        Command::Doctor(doctor) => Some(&doctor.http),
+        Command::Stdio | Command::Import(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_variable_and_an_empty_flag_means_the_default() {
+        let resolved = |arguments: &[&str], variable: Option<&str>| {
+            let cli = Cli::parse_from([&["portfolio-mcp", "stdio"], arguments].concat());
+            LOG.resolve(&cli, &|_| variable.map(ToOwned::to_owned))
+        };
+
+        let debug = Some("debug".to_owned());
+        let trace = Some("trace".to_owned());
+        assert_eq!(
+            resolved(&["--log=debug"], Some("trace")),
+            (debug, Source::Flag)
+        );
+        assert_eq!(resolved(&[], Some("trace")), (trace, Source::Variable));
+        assert_eq!(resolved(&[], None), (None, Source::Default));
+        assert_eq!(
+            resolved(&["--log="], Some("trace")),
+            (None, Source::Default)
+        );
+    }
+
+    #[test]
+    fn no_two_options_share_a_name_a_flag_or_a_variable() {
+        for part in [
+            OPTIONS.map(|option| option.name),
+            OPTIONS.map(|option| option.flag),
+            OPTIONS.map(|option| option.variable),
+        ] {
+            let distinct: BTreeSet<&str> = part.into_iter().collect();
+            assert_eq!(distinct.len(), OPTIONS.len(), "{part:?}");
+        }
+    }
+}
