@@ -82,7 +82,7 @@ pub(super) fn classify(line: &[u8]) -> Incoming {
     if let Err(too_deep) = check_depth(json) {
         // Parsing the id alone is not recursive.
         return Incoming::Invalid(Rejection::invalid_request(
-            parse::<Envelope>(json).and_then(|envelope| envelope.id),
+            parse_envelope(json).and_then(|envelope| envelope.id),
             format!("the message was not read: {too_deep}"),
         ));
     }
@@ -94,7 +94,7 @@ pub(super) fn classify(line: &[u8]) -> Incoming {
 
 /// The response to what is not a message, because of `error`.
 fn reject(json: &[u8], error: &serde_json::Error) -> Rejection {
-    if let Some(envelope) = parse::<Envelope>(json) {
+    if let Some(envelope) = parse_envelope(json) {
         let problem = format!("the line is JSON, but not a valid JSON-RPC 2.0 message: {error}");
         Rejection::invalid_request(envelope.id, problem)
     } else if parse::<IgnoredAny>(json).is_some() {
@@ -103,6 +103,14 @@ fn reject(json: &[u8], error: &serde_json::Error) -> Rejection {
     } else {
         Rejection::parse_error(format!("the line is not valid JSON: {error}"))
     }
+}
+
+/// serde would read an array as the members of the struct, so that `[1]` had the id 1.
+fn parse_envelope(json: &[u8]) -> Option<Envelope> {
+    if json.starts_with(b"[") {
+        return None;
+    }
+    parse(json)
 }
 
 /// Parses JSON. The check for UTF-8 comes first, because `serde_json` does not check the strings that it skips.
@@ -175,6 +183,8 @@ mod tests {
     fn json_that_is_not_a_message_is_an_invalid_request_with_its_id() {
         for (line, id) in [
             (r#"{"hello":"world"}"#, Value::Null),
+            ("[1]", Value::Null),
+            (r#"["2.0",1,"ping"]"#, Value::Null),
             (r#"{"jsonrpc":"2.0","id":78,"method":5}"#, json!(78)),
         ] {
             let response = rejection(line.as_bytes());
