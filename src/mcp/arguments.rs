@@ -1,4 +1,4 @@
-//! The arguments of a call: what clients mean although they write it differently, and every rule that they break.
+//! Checks of a call's arguments: accepts what clients write differently, and finds every broken rule.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,13 @@ use rmcp::model::{JsonObject, Tool};
 use serde_json::{Value, json};
 
 use super::cursor;
-use crate::domain::{Timestamp, Violation, patch::parse_json_string, rules};
+use crate::domain::{Timestamp, Violation, patch::parse_json_string, rules, text::truncate};
 
-/// Floats below this are written as integers without loss.
-const MAX_WHOLE_FLOAT: f64 = 1e15;
+/// Floats below this become integers without loss.
+const MAX_INTEGER_FLOAT: f64 = 1e15;
 
-/// The checks of all tools' arguments, made from the published schemas.
-pub(super) struct Checks(HashMap<String, ToolCheck>);
+/// The checks of all tools, made from the published schemas.
+pub(super) struct ToolChecks(HashMap<String, ToolCheck>);
 
 /// The check of one tool's arguments.
 pub(super) struct ToolCheck {
@@ -21,11 +21,11 @@ pub(super) struct ToolCheck {
     names: Vec<String>,
 }
 
-impl Checks {
-    pub(super) fn of(tools: Vec<Tool>) -> Self {
+impl ToolChecks {
+    pub(super) fn new(tools: Vec<Tool>) -> Self {
         let checks = tools
             .into_iter()
-            .map(|tool| (tool.name.to_string(), ToolCheck::of(&tool)));
+            .map(|tool| (tool.name.to_string(), ToolCheck::new(&tool)));
         Self(checks.collect())
     }
 
@@ -36,7 +36,7 @@ impl Checks {
 }
 
 impl ToolCheck {
-    fn of(tool: &Tool) -> Self {
+    fn new(tool: &Tool) -> Self {
         let properties = tool.input_schema.get("properties");
         let names = properties.and_then(Value::as_object);
         Self {
@@ -52,20 +52,21 @@ impl ToolCheck {
         self.names.iter().any(|known| known == name)
     }
 
-    /// Arguments as clients mean them: an absent one may be sent as `null`, an object as a string, 20 as 20.0.
+    /// The arguments in their published form: clients also send `null` for an absent argument, objects as strings, and 20.0 for
+    /// 20.
     pub(super) fn normalize(&self, mut arguments: JsonObject) -> JsonObject {
         arguments.retain(|name, value| !value.is_null() || !self.knows(name));
         if let Some(data) = arguments.get_mut("data") {
             parse_json_string(data);
         }
         for value in arguments.values_mut() {
-            let whole = value.as_f64().filter(|number| {
-                value.is_f64() && number.fract() == 0.0 && number.abs() < MAX_WHOLE_FLOAT
+            let integer = value.as_f64().filter(|number| {
+                value.is_f64() && number.fract() == 0.0 && number.abs() < MAX_INTEGER_FLOAT
             });
-            if let Some(number) = whole {
+            if let Some(number) = integer {
                 #[expect(
                     clippy::cast_possible_truncation,
-                    reason = "a whole number far below 2^63"
+                    reason = "has no fraction and is far below 2^63"
                 )]
                 let number = number as i64;
                 *value = json!(number);
@@ -74,8 +75,8 @@ impl ToolCheck {
         arguments
     }
 
-    /// Every rule that the arguments break. A patch is checked against the stored document, which finds everything at once;
-    /// here it only has to be an object.
+    /// Every rule that the arguments break. Of `data` this checks only that it is an object: its fields are checked together
+    /// with the stored document.
     pub(super) fn violations(&self, arguments: &Value) -> Vec<Violation> {
         let mut found = rules::violations(&self.validator, arguments);
         for violation in found
@@ -87,15 +88,17 @@ impl ToolCheck {
                 Violation::unknown(violation.path.clone(), "argument", &violation.path, names);
         }
         for name in ["since", "until"] {
-            if text(arguments, name).is_some_and(|text| Timestamp::parse(text).is_none()) {
-                found.push(Violation::new(
-                    name,
-                    "date-time",
-                    "expected an RFC 3339 time such as `2026-11-22T10:15:30Z`",
-                ));
+            if let Some(text) = string_argument(arguments, name)
+                && Timestamp::parse(text).is_none()
+            {
+                let message = format!(
+                    "expected an RFC 3339 time such as `2026-11-22T10:15:30Z`, found `{}`",
+                    truncate(text)
+                );
+                found.push(Violation::new(name, "date-time", message));
             }
         }
-        if let Some(cursor) = text(arguments, "cursor")
+        if let Some(cursor) = string_argument(arguments, "cursor")
             && let Err(violation) = cursor::decode_any(cursor)
         {
             found.push(violation);
@@ -104,11 +107,11 @@ impl ToolCheck {
     }
 }
 
-fn text<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
+fn string_argument<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str)
 }
 
-/// A tool's published schema, with the patch left open.
+/// A tool's published schema, with any object allowed as `data`.
 fn with_open_data(schema: &JsonObject) -> Value {
     let mut schema = schema.clone();
     if let Some(data) = schema

@@ -1,37 +1,44 @@
-//! The two tools for the audit log.
+//! The tools for the audit log.
 
 use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 use serde_json::{Value, json};
 
 use super::{
-    ContentServer, ToolError,
-    answer::{self, Entries, Freshness, LogMeta, Stats, ToolOutput},
     cursor,
-    params::{self, AuditParams, Detail, NoParams},
-    tool::ToolName,
+    error::ToolError,
+    meta::LogMeta,
+    output::{self, AuditCounts, AuditEntries, ToolOutput},
+    params::{self, AuditParams, Detail, EntityType, NoParams},
+    server::ContentServer,
+    tool_name::ToolName,
 };
-use crate::deadline::Deadline;
-use crate::domain::{AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition};
+use crate::{
+    deadline::Deadline,
+    domain::{AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition},
+};
 
-/// A summary has excerpts of values that are longer than this, in characters.
-const MAX_SUMMARY_VALUE: usize = 200;
+/// Summaries have excerpts of longer values.
+const MAX_SUMMARY_VALUE_CHARS: usize = 200;
+
+/// Entries on a page, if the call has no limit.
+const DEFAULT_LIMIT: usize = 50;
 
 #[tool_router(router = audit_tools, vis = "pub(super)")]
 impl ContentServer {
-    /// Reads the audit log, newest first: who changed which document when, through what, with every value before and after. Filter by
-    /// document, kind, action, source and time; pass `meta.nextCursor` as cursor for older entries.
+    /// Reads the audit log, newest entry first: who changed which document, when and with which client, and every value before and
+    /// after.
     #[tool(
         title = "Get audit log",
         annotations(title = "Get audit log", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<AuditParams>(),
-        output_schema = answer::schema::<ToolOutput<Entries, LogMeta>>()
+        output_schema = output::schema::<ToolOutput<AuditEntries, LogMeta>>()
     )]
     async fn get_audit_log(
         &self,
         Parameters(params): Parameters<AuditParams>,
         deadline: Deadline,
-    ) -> Result<ToolOutput<Entries, LogMeta>, ToolError> {
-        let identity = json!([
+    ) -> Result<ToolOutput<AuditEntries, LogMeta>, ToolError> {
+        let filters = json!([
             params.entity_type,
             params.entity_id,
             params.action,
@@ -39,68 +46,49 @@ impl ContentServer {
             params.since,
             params.until
         ]);
-        let query = query(&params, &identity).map_err(|found| {
-            ToolError::invalid_arguments(ToolName::AuditLog, &[found], self.content.now())
+        let detail = params.detail.unwrap_or_default();
+        let query = audit_query(params, &filters).map_err(|violation| {
+            ToolError::invalid_arguments(ToolName::AuditLog, &[violation], self.content.now())
         })?;
         let page = self.content.audit_entries(&query, deadline).await;
-        let fetched = page.map_err(|error| self.failed(ToolName::AuditLog, error))?;
-        let (
-            page,
-            Freshness {
-                source,
-                stale,
-                age_ms,
-            },
-        ) = (fetched.value, self.freshness(fetched.snapshot_age));
+        let fetched = page.map_err(|error| self.read_error(ToolName::AuditLog, error))?;
         let meta = LogMeta {
-            timestamp: self.content.now().to_string(),
-            source,
-            stale,
-            age_ms,
-            next_cursor: page
+            freshness: self.freshness(fetched.snapshot_age),
+            next_cursor: fetched
+                .value
                 .next
-                .map(|place| cursor::encode(&identity, &(place.score, place.digest))),
+                .map(|position| cursor::encode(&filters, &(position.score, position.digest))),
         };
-        let detail = params.detail.unwrap_or_default();
-        Ok(ToolOutput::new(
-            Entries::new(
-                page.entries
-                    .into_iter()
-                    .map(|entry| shown(entry, detail))
-                    .collect(),
-            ),
-            meta,
-        ))
+        let entries = fetched.value.entries.into_iter();
+        let rows = entries.map(|entry| entry_row(entry, detail)).collect();
+        Ok(ToolOutput::new(AuditEntries::new(rows), meta))
     }
 
-    /// Counts the audit log's entries by action, kind of document and source, and gives the newest ten.
+    /// Counts audit log entries by action, kind of document and source, and returns the ten newest entries.
     #[tool(
         title = "Get audit statistics",
         annotations(title = "Get audit statistics", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<NoParams>(),
-        output_schema = answer::schema::<ToolOutput<Stats, LogMeta>>()
+        output_schema = output::schema::<ToolOutput<AuditCounts, LogMeta>>()
     )]
     async fn get_audit_stats(
         &self,
         Parameters(NoParams {}): Parameters<NoParams>,
         deadline: Deadline,
-    ) -> Result<ToolOutput<Stats, LogMeta>, ToolError> {
+    ) -> Result<ToolOutput<AuditCounts, LogMeta>, ToolError> {
         let stats = self.content.audit_stats(deadline).await;
-        let fetched = stats.map_err(|error| self.failed(ToolName::AuditStats, error))?;
-        let (
-            (stats, newest),
-            Freshness {
-                source,
-                stale,
-                age_ms,
-            },
-        ) = (fetched.value, self.freshness(fetched.snapshot_age));
+        let fetched = stats.map_err(|error| self.read_error(ToolName::AuditStats, error))?;
+        let meta = LogMeta {
+            freshness: self.freshness(fetched.snapshot_age),
+            next_cursor: None,
+        };
+        let (stats, newest) = fetched.value;
         let recent: Vec<Value> = newest
             .into_iter()
-            .map(|entry| shown(entry, Detail::Summary))
+            .map(|entry| entry_row(entry, Detail::Summary))
             .collect();
         let [by_action, by_entity_type, by_source] = stats.counts;
-        let data = Stats {
+        let data = AuditCounts {
             total_entries: stats.total,
             entries_by_action: by_action,
             entries_by_entity_type: by_entity_type,
@@ -108,41 +96,31 @@ impl ContentServer {
             latest_entry: recent.first().cloned(),
             recent_activity: recent,
         };
-        let meta = LogMeta {
-            timestamp: self.content.now().to_string(),
-            source,
-            stale,
-            age_ms,
-            next_cursor: None,
-        };
         Ok(ToolOutput::new(data, meta))
     }
 }
 
-fn query(params: &AuditParams, identity: &Value) -> Result<AuditQuery, Violation> {
-    // That they are times was checked with the other arguments.
-    let time = |text: Option<&String>| text.and_then(|text| Timestamp::parse(text));
-    let (since, until) = (time(params.since.as_ref()), time(params.until.as_ref()));
-    let after = params
-        .cursor
-        .as_deref()
-        .map(|cursor| cursor::decode::<(i64, String)>(identity, cursor))
-        .transpose()?;
-    let after = after.map(|(score, digest)| AuditPosition { score, digest });
+fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Violation> {
+    let cursor = params.cursor.as_deref();
+    let after = cursor.map(|cursor| cursor::decode::<(i64, String)>(filters, cursor));
+    // The check of the arguments has parsed them before.
+    let parse_time = |text: Option<String>| text.and_then(|text| Timestamp::parse(&text));
     Ok(AuditQuery {
-        kind: params.entity_type.map(super::params::EntityType::kind),
-        entity_id: params.entity_id.clone(),
-        action: params.action.clone(),
-        source: params.source.clone(),
-        since,
-        until,
-        after,
-        limit: params.limit.map_or(50, |limit| limit as usize),
+        kind: params.entity_type.map(EntityType::kind),
+        entity_id: params.entity_id,
+        action: params.action,
+        source: params.source,
+        since: parse_time(params.since),
+        until: parse_time(params.until),
+        after: after
+            .transpose()?
+            .map(|(score, digest)| AuditPosition { score, digest }),
+        limit: params.limit.map_or(DEFAULT_LIMIT, |limit| limit as usize),
     })
 }
 
-/// An entry as it is answered: unchanged, or with excerpts of its long values.
-fn shown(entry: StoredEntry, detail: Detail) -> Value {
+/// An entry as stored, or with excerpts of its long values.
+fn entry_row(entry: StoredEntry, detail: Detail) -> Value {
     let mut entry = Value::Object(entry.into_json());
     if detail == Detail::Summary {
         shorten(&mut entry);
@@ -150,11 +128,12 @@ fn shown(entry: StoredEntry, detail: Detail) -> Value {
     entry
 }
 
+/// Replaces long strings, and long arrays and objects among the changed values, by excerpts.
 fn shorten(value: &mut Value) {
     match value {
         Value::String(text) => {
-            if let Some(truncate) = truncate(text) {
-                *value = truncate;
+            if let Some(excerpt) = excerpt(text) {
+                *value = excerpt;
             }
         }
         Value::Array(items) => items.iter_mut().for_each(shorten),
@@ -163,8 +142,8 @@ fn shorten(value: &mut Value) {
                 if matches!(name.as_str(), "oldValue" | "newValue")
                     && (member.is_array() || member.is_object())
                 {
-                    if let Some(truncate) = truncate(&member.to_string()) {
-                        *member = truncate;
+                    if let Some(excerpt) = excerpt(&member.to_string()) {
+                        *member = excerpt;
                     }
                 } else {
                     shorten(member);
@@ -175,8 +154,8 @@ fn shorten(value: &mut Value) {
     }
 }
 
-/// The beginning of a long text, as an object: no text field accepts one, so a model cannot write it back by mistake.
-fn truncate(text: &str) -> Option<Value> {
-    let (end, _) = text.char_indices().nth(MAX_SUMMARY_VALUE)?;
+/// The beginning of a long text, as an object: no string field accepts an object, so a model cannot write it back by mistake.
+fn excerpt(text: &str) -> Option<Value> {
+    let (end, _) = text.char_indices().nth(MAX_SUMMARY_VALUE_CHARS)?;
     Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
 }

@@ -1,7 +1,5 @@
 //! What the tools of both content types do, written once.
 
-use std::time::Duration;
-
 use rmcp::{
     ErrorData,
     handler::server::tool::IntoCallToolResult,
@@ -10,15 +8,13 @@ use rmcp::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    ContentServer, ToolError,
-    answer::{
-        DocumentBody, DocumentMeta, Freshness, ListMeta, SummaryRows, ToolOutput, UpdateMeta,
-        limited, warnings,
-    },
     cursor,
-    error::{Keyed, failed},
+    error::{CallOptions, ToolError},
+    meta::{DocumentMeta, ListMeta, UpdateMeta, limit_warnings, violation_warnings},
+    output::{DocumentBody, SummaryRows, ToolOutput},
     params::{Detail, GetParams, ListParams, UpdateParams},
-    tool::ToolName,
+    server::ContentServer,
+    tool_name::ToolName,
 };
 use crate::{
     deadline::Deadline,
@@ -29,8 +25,14 @@ use crate::{
     service::{Error, Mode, UpdateRequest, Updated},
 };
 
-/// A page of whole documents stops growing here, in bytes, so that it does not flood a model's context.
-const PAGE_BYTES: usize = 256 * 1024;
+/// A page of whole documents ends at this size, so that it does not fill a model's context.
+const MAX_PAGE_BYTES: usize = 256 * 1024;
+
+/// Documents on a page, if the call has no limit.
+const DEFAULT_LIMIT: usize = 20;
+
+/// A warning about a document names this many of its invalid fields.
+const MAX_NAMED_FIELDS: usize = 5;
 
 impl ContentServer {
     pub(super) async fn list<D: Document>(
@@ -38,80 +40,39 @@ impl ContentServer {
         params: ListParams,
         deadline: Deadline,
     ) -> Result<ToolOutput<SummaryRows<D>, ListMeta>, ToolError> {
-        let identity = json!([
+        let tool = ToolName::List(D::KIND);
+        let filters = json!([
             D::KIND.plural(),
             params.status,
             params.featured,
             params.tag,
             params.query
         ]);
-        let place = params
-            .cursor
-            .as_deref()
-            .map(|cursor| cursor::decode::<(Option<i64>, String)>(&identity, cursor))
-            .transpose();
-        let place = place.map_err(|violation| {
-            ToolError::invalid_arguments(ToolName::List(D::KIND), &[violation], self.content.now())
-        })?;
-        let query = ListQuery {
-            status: params
-                .status
-                .and_then(|status| json!(status).as_str().map(ToOwned::to_owned)),
-            featured: params.featured,
-            tag: params.tag.map(|tag| tag.to_lowercase()),
-            words: ListQuery::words_of(&params.query.unwrap_or_default()),
-            after: place.map(|(updated, id)| ListPosition {
-                updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)),
-                id,
-            }),
-            limit: params.limit.map_or(20, |limit| limit as usize),
-        };
-        let fetched = self
-            .content
-            .list(D::KIND, &query, deadline)
-            .await
-            .map_err(|error| self.failed(ToolName::List(D::KIND), error))?;
-        let (
-            page,
-            Freshness {
-                source,
-                stale,
-                age_ms,
-            },
-        ) = (fetched.value, self.freshness(fetched.snapshot_age));
         let detail = params.detail.unwrap_or_default();
-        let page = if detail == Detail::Full {
-            fit_page(page)
-        } else {
-            page
+        let query = list_query(params, &filters).map_err(|violation| {
+            ToolError::invalid_arguments(tool, &[violation], self.content.now())
+        })?;
+        let page = self.content.list(D::KIND, &query, deadline).await;
+        let fetched = page.map_err(|error| self.read_error(tool, error))?;
+        let page = match detail {
+            Detail::Summary => fetched.value,
+            Detail::Full => fit_page(fetched.value),
         };
+        let invalid = page.records.iter().filter_map(invalid_fields_warning);
         let meta = ListMeta {
-            timestamp: self.content.now().to_string(),
-            source,
-            stale,
-            age_ms,
+            freshness: self.freshness(fetched.snapshot_age),
             total: page.total,
-            next_cursor: page.next.map(|place| {
-                cursor::encode(
-                    &identity,
-                    &(place.updated.0.map(Timestamp::micros), place.id),
-                )
+            next_cursor: page.next.map(|position| {
+                let updated = position.updated.0.map(Timestamp::micros);
+                cursor::encode(&filters, &(updated, position.id))
             }),
-            warnings: limited(
-                page.unreadable
-                    .into_iter()
-                    .chain(page.records.iter().filter_map(broken))
-                    .collect(),
-            ),
+            warnings: limit_warnings(page.unreadable.into_iter().chain(invalid)),
         };
-        let row = |record: Record| match detail {
-            Detail::Summary => summary(&record),
+        let rows = page.records.iter().map(|record| match detail {
+            Detail::Summary => summary_row(record),
             Detail::Full => record.document().clone(),
-        };
-        Ok(ToolOutput::new(
-            SummaryRows::new(page.records.into_iter().map(row).collect()),
-            meta,
-        ))
+        });
+        Ok(ToolOutput::new(SummaryRows::new(rows.collect()), meta))
     }
 
     pub(super) async fn get<D: Document>(
@@ -119,26 +80,14 @@ impl ContentServer {
         params: GetParams,
         deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<D>, DocumentMeta>, ToolError> {
-        let fetched = self
-            .content
-            .get(DocumentKey::new(D::KIND, params.id), deadline)
-            .await
-            .map_err(|error| self.failed(ToolName::Get(D::KIND), error))?;
-        let (
-            record,
-            Freshness {
-                source,
-                stale,
-                age_ms,
-            },
-        ) = (fetched.value, self.freshness(fetched.snapshot_age));
+        let key = DocumentKey::new(D::KIND, params.id);
+        let record = self.content.get(key, deadline).await;
+        let fetched = record.map_err(|error| self.read_error(ToolName::Get(D::KIND), error))?;
+        let record = fetched.value;
         let meta = DocumentMeta {
-            timestamp: self.content.now().to_string(),
-            source,
-            stale,
-            age_ms,
+            freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
-            warnings: warnings(record.violations()),
+            warnings: violation_warnings(record.violations()),
         };
         Ok(ToolOutput::new(DocumentBody::new(&record), meta))
     }
@@ -164,30 +113,26 @@ impl ContentServer {
             idempotency_key: params.idempotency_key,
             origin,
         };
-        let nothing_named = request.patch.is_empty();
-        let keyed = match request.idempotency_key {
-            Some(_) => Keyed::Yes,
-            None => Keyed::No,
-        };
+        let is_empty = request.patch.is_empty();
+        let options = CallOptions::of_request(&request);
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
             Ok(updated) => {
-                let mut answer = self.updated(updated, mode);
-                if nothing_named {
-                    answer
-                        .warn("`data` is empty, so nothing was changed; name the fields to change");
+                let mut output = self.update_output(updated, mode);
+                if is_empty {
+                    output.add_warning("`data` is empty, so nothing was changed; put the fields to change in `data`");
                 }
-                Ok(answer)
+                Ok(output)
             }
             Err(Error::Invalid(violations)) => {
                 Err(ToolError::invalid_change(tool, &key, &violations, now()))
             }
-            Err(error) => Err(ToolError::new(tool, error, keyed, now())),
+            Err(error) => Err(ToolError::new(tool, error, options, now())),
         }
     }
 
-    /// The answer to arguments that break rules: that of the first time, if this repeats a request that was right then, else
-    /// everything that is wrong.
+    /// The response to arguments that break rules: the first result, if this repeats a request that was valid then; otherwise
+    /// all violations, those of the change included.
     pub(super) async fn reject_or_replay(
         &self,
         tool: ToolName,
@@ -197,7 +142,7 @@ impl ContentServer {
     ) -> Result<CallToolResponse, ErrorData> {
         let now = || self.content.now();
         let Some(kind) = tool.written_kind() else {
-            return failed(ToolError::invalid_arguments(tool, &violations, now()));
+            return ToolError::invalid_arguments(tool, &violations, now()).into_response();
         };
         let mut request = UpdateRequest::from_arguments(kind, arguments);
         match self.content.replay_if_done(&request).await {
@@ -206,22 +151,24 @@ impl ContentServer {
                 if let Err(Error::Invalid(more)) = self.content.update(request, deadline).await {
                     violations.extend(more);
                 }
-                failed(ToolError::invalid_arguments(tool, &violations, now()))
+                ToolError::invalid_arguments(tool, &violations, now()).into_response()
             }
             Ok(Some(updated)) => match kind {
                 Kind::Project => self
-                    .updated::<Project>(updated, Mode::Commit)
+                    .update_output::<Project>(updated, Mode::Commit)
                     .into_call_tool_result(),
                 Kind::Resource => self
-                    .updated::<Resource>(updated, Mode::Commit)
+                    .update_output::<Resource>(updated, Mode::Commit)
                     .into_call_tool_result(),
             },
-            Err(error) => failed(ToolError::new(tool, error, Keyed::of(arguments), now())),
+            Err(error) => {
+                let options = CallOptions::of_arguments(arguments);
+                ToolError::new(tool, error, options, now()).into_response()
+            }
         }
     }
 
-    /// The answer to an update that was done, or done before, or only tried.
-    pub(super) fn updated<D: Document>(
+    fn update_output<D: Document>(
         &self,
         updated: Updated,
         mode: Mode,
@@ -234,28 +181,37 @@ impl ContentServer {
             changes: updated.changes,
             dry_run: mode == Mode::DryRun && !updated.replayed,
             replayed: updated.replayed,
-            warnings: warnings(&updated.warnings),
+            warnings: violation_warnings(&updated.warnings),
         };
         ToolOutput::new(DocumentBody::new(&updated.record), meta)
     }
-
-    /// Where an answer comes from that is so old, if it is from the saved copy.
-    pub(super) fn freshness(&self, saved: Option<Duration>) -> Freshness {
-        Freshness::of(self.content.store_name(), saved)
-    }
-
-    /// The answer to an error that a reading tool met.
-    pub(super) fn failed(&self, tool: ToolName, error: Error) -> ToolError {
-        ToolError::new(tool, error, Keyed::No, self.content.now())
-    }
 }
 
-/// As many of the page's documents as a reader can take at once, but at least one.
+fn list_query(params: ListParams, filters: &Value) -> Result<ListQuery, Violation> {
+    let cursor = params.cursor.as_deref();
+    let after = cursor.map(|cursor| cursor::decode::<(Option<i64>, String)>(filters, cursor));
+    let status = params
+        .status
+        .and_then(|status| json!(status).as_str().map(ToOwned::to_owned));
+    Ok(ListQuery {
+        status,
+        featured: params.featured,
+        tag: params.tag.map(|tag| tag.to_lowercase()),
+        words: ListQuery::words_of(&params.query.unwrap_or_default()),
+        after: after.transpose()?.map(|(updated, id)| ListPosition {
+            updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)),
+            id,
+        }),
+        limit: params.limit.map_or(DEFAULT_LIMIT, |limit| limit as usize),
+    })
+}
+
+/// The first documents of the page that fit in the maximum size, but at least one.
 fn fit_page(mut page: ListPage) -> ListPage {
     let mut bytes = 0;
     let fitting = page.records.iter().take_while(|record| {
         bytes += record.text().len();
-        bytes <= PAGE_BYTES
+        bytes <= MAX_PAGE_BYTES
     });
     let count = fitting.count().max(1);
     if count < page.records.len() {
@@ -268,32 +224,23 @@ fn fit_page(mut page: ListPage) -> ListPage {
     page
 }
 
-/// One short row: what a reader needs to choose a document, and its version.
-fn summary(record: &Record) -> Map<String, Value> {
-    let (document, metadata) = (record.document(), record.document().get("metadata"));
-    let of = |value: Option<&Value>| value.cloned();
-    let last = match record.key().kind {
+/// What a reader needs to choose a document, and its version.
+fn summary_row(record: &Record) -> Map<String, Value> {
+    let field = |name: &str| record.document().get(name).cloned();
+    let metadata = |name: &str| record.document().get("metadata")?.get(name).cloned();
+    let own_field = match record.key().kind {
         Kind::Project => "result",
         Kind::Resource => "price",
     };
     [
         ("id", Some(json!(record.key().id))),
-        ("title", of(document.get("title"))),
-        (
-            "status",
-            of(metadata.and_then(|metadata| metadata.get("status"))),
-        ),
-        (
-            "featured",
-            of(metadata.and_then(|metadata| metadata.get("featured"))),
-        ),
-        ("tags", of(document.get("tags"))),
-        (
-            "updatedAt",
-            of(metadata.and_then(|metadata| metadata.get("updatedAt"))),
-        ),
+        ("title", field("title")),
+        ("status", metadata("status")),
+        ("featured", metadata("featured")),
+        ("tags", field("tags")),
+        ("updatedAt", metadata("updatedAt")),
         ("version", Some(json!(record.version()))),
-        (last, of(document.get(last))),
+        (own_field, field(own_field)),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name.to_owned(), value?)))
@@ -301,28 +248,30 @@ fn summary(record: &Record) -> Map<String, Value> {
 }
 
 /// One line about a listed document that breaks rules.
-fn broken(record: &Record) -> Option<String> {
-    let violations = record.violations();
+fn invalid_fields_warning(record: &Record) -> Option<String> {
+    let violations = record.violations().iter();
     let mut paths: Vec<&str> = violations
-        .iter()
         .map(|violation| violation.path.as_str())
         .collect();
     paths.dedup();
-    let (count, shown) = (
-        paths.len(),
-        paths
-            .iter()
-            .take(5)
-            .map(|path| truncate(path))
-            .collect::<Vec<_>>()
-            .join(", "),
-    );
-    let more = if count > 5 { ", …" } else { "" };
-    let kind = record.key().kind;
-    (count > 0).then(|| {
-        format!(
-            "{} breaks rules at {count} places ({shown}{more}); get_{kind} says which",
-            record.key()
-        )
-    })
+    if paths.is_empty() {
+        return None;
+    }
+    let (key, kind) = (record.key(), record.key().kind);
+    let named: Vec<_> = paths
+        .iter()
+        .take(MAX_NAMED_FIELDS)
+        .map(|path| match *path {
+            "" => "(whole document)".into(),
+            path => truncate(path),
+        })
+        .collect();
+    let more = match paths.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "{key} has invalid fields: {}{more}; get_{kind} says what is wrong with each",
+        named.join(", ")
+    ))
 }

@@ -1,123 +1,142 @@
-//! Errors as a model reads them: what was asked, what is wrong, what to do.
+//! Failed tool calls, in words for the model: what was asked, what is wrong, what to do.
 //!
-//! A failed tool answers with text alone: strict clients check structured content against the output schema even then.
+//! A failed call returns text only, because strict clients check structured content against the output schema even then.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use rmcp::{
     ErrorData,
     handler::server::tool::IntoCallToolResult,
-    model::{CallToolResponse, ContentBlock, IntoContents},
+    model::{CallToolResponse, ContentBlock, IntoContents, JsonObject},
 };
 use serde_json::{Value, json};
 
-use super::{metrics::count_call, tool::ToolName};
+use super::{metrics::count_call, tool_name::ToolName};
 use crate::{
     domain::{
         DocumentKey, Kind, Timestamp, Version, Violation,
         text::{escape_invisible, truncate},
     },
-    service::Error,
+    service::{Error, UpdateRequest},
 };
 
 /// A message lists this many violations; the details list all.
 const MAX_LISTED_VIOLATIONS: usize = 50;
 
+const MISMATCH: &str = "nothing was changed: this idempotencyKey was used before for a different request; send a new key with a new request";
+const WAIT: &str = "try again in a moment";
+const REPORT: &str = "report this to the server's administrator (details are in the server's log)";
+
 /// A failed call of a tool, in the contract's form.
 #[derive(Debug)]
 pub struct ToolError {
     tool: ToolName,
-    code: Cow<'static, str>,
+    code: &'static str,
     message: String,
     details: Option<Value>,
     timestamp: Timestamp,
 }
 
+/// Which optional arguments a call has. The advice in a message depends on them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CallOptions {
+    idempotency_key: bool,
+    expected_version: bool,
+}
+
+impl CallOptions {
+    pub(super) fn of_arguments(arguments: &JsonObject) -> Self {
+        let has = |name: &str| arguments.get(name).is_some_and(Value::is_string);
+        Self {
+            idempotency_key: has("idempotencyKey"),
+            expected_version: has("expectedVersion"),
+        }
+    }
+
+    pub(super) fn of_request(request: &UpdateRequest) -> Self {
+        Self {
+            idempotency_key: request.idempotency_key.is_some(),
+            expected_version: request.expected_version.is_some(),
+        }
+    }
+
+    /// This call certainly changed nothing, but an earlier call with its key may have.
+    fn retry_hint(self) -> &'static str {
+        if self.idempotency_key {
+            ". Keep the idempotencyKey when you try again: if an earlier call with it succeeded, you get that call's result"
+        } else {
+            ""
+        }
+    }
+}
+
 impl ToolError {
-    /// The answer to an error of the service. `keyed` says whether the call had an idempotency key.
-    pub(super) fn new(tool: ToolName, error: Error, keyed: Keyed, timestamp: Timestamp) -> Self {
-        let unchanged = match tool.written_kind() {
-            Some(_) => ", so nothing was changed",
-            None => "",
+    /// The error of the service, for a call with these options.
+    pub(super) fn new(
+        tool: ToolName,
+        error: Error,
+        options: CallOptions,
+        timestamp: Timestamp,
+    ) -> Self {
+        let failure = |code, message| Self::without_details(tool, code, message, timestamp);
+        let (unchanged, hint) = (unchanged(tool), options.retry_hint());
+        let unavailable = |problem: &str, remedy: &str| {
+            let message = format!("{problem}{unchanged}; {remedy}{hint}");
+            failure("STORE_UNAVAILABLE", message)
         };
-        let simple = |code: &'static str, message: String| (Cow::Borrowed(code), message, None);
-        let (code, message, details) = match error {
+        match error {
             Error::Invalid(violations) => {
-                return Self::invalid(tool, "nothing was changed", &violations, timestamp);
+                Self::invalid(tool, "nothing was changed", &violations, timestamp)
             }
-            Error::NotFound { key, similar } => not_found(&key, &similar),
-            Error::Conflict { key, current } => conflict(&key, current.as_ref()),
-            Error::IdempotencyMismatch => simple(
-                "IDEMPOTENCY_MISMATCH",
-                "nothing was changed: this idempotencyKey was used before for a different request; use a new key for a new request"
-                    .to_owned(),
-            ),
+            Error::NotFound { key, similar } => {
+                failure(not_found_code(key.kind), not_found(&key, &similar))
+                    .with_details(json!({ "similar": similar }))
+            }
+            Error::Conflict { key, current } => {
+                let message = conflict(&key, current.as_ref(), options);
+                let details = current.map(|version| json!({ "currentVersion": version }));
+                Self {
+                    details,
+                    ..failure("VERSION_CONFLICT", message)
+                }
+            }
+            Error::IdempotencyMismatch => failure("IDEMPOTENCY_MISMATCH", MISMATCH.to_owned()),
             Error::ReadOnly {
                 reason,
                 retry_after,
                 ..
-            } => read_only(&reason, retry_after),
-            Error::Unavailable { .. } => simple(
-                "STORE_UNAVAILABLE",
-                format!(
-                    "the store cannot be reached{unchanged}; try again in a moment{}",
-                    keyed.hint()
-                ),
-            ),
-            Error::AccessDenied { reason, .. } => simple(
-                "STORE_UNAVAILABLE",
-                format!(
-                    "{reason}{unchanged}; ask whoever runs this server to fix it (the server's log has the details){}",
-                    keyed.hint()
-                ),
-            ),
-            Error::Busy { key } => simple(
-                "STORE_UNAVAILABLE",
-                format!(
-                    "other writes to {key} took too long, so this one was not started and nothing was changed; try again in a moment{}",
-                    keyed.hint()
-                ),
-            ),
-            Error::OutcomeUnknown { .. } => {
-                simple("OUTCOME_UNKNOWN", outcome_unknown(tool, keyed))
+            } => Self::read_only(tool, &reason, retry_after, timestamp),
+            Error::Unavailable { .. } => unavailable("the store cannot be reached", WAIT),
+            Error::AccessDenied { reason, .. } => unavailable(&reason, REPORT),
+            Error::Busy { key } => {
+                unavailable(&format!("other writes to {key} took too long"), WAIT)
             }
-            Error::Corrupt { key, problem } => (
-                Cow::Borrowed(tool.error_code()),
-                format!(
-                    "the value at `{}` cannot be used: {problem}; ask the site's developer to restore it from a backup or delete the key",
-                    truncate(&key)
-                ),
-                Some(json!({ "key": truncate(&key) })),
-            ),
-            Error::Internal { .. } => simple(
-                tool.error_code(),
-                format!(
-                    "the store failed{unchanged}; if it happens again, ask whoever runs this server (the server's log has the details)"
-                ),
-            ),
-        };
-        Self {
-            tool,
-            code,
-            message,
-            details,
-            timestamp,
+            Error::OutcomeUnknown { .. } => {
+                let message = outcome_unknown("the store did not confirm the write", tool, options);
+                failure("OUTCOME_UNKNOWN", message)
+            }
+            Error::Corrupt { key, problem } => {
+                failure(tool.error_code(), corrupt(&key, &problem, tool))
+                    .with_details(json!({ "key": truncate(&key) }))
+            }
+            Error::Internal { .. } => {
+                let message = format!(
+                    "the store failed{unchanged}; try again, and if it fails again, {REPORT}"
+                );
+                failure(tool.error_code(), message)
+            }
         }
     }
 
-    /// A patch that breaks rules.
+    /// A change that breaks rules.
     pub(super) fn invalid_change(
         tool: ToolName,
         key: &DocumentKey,
         violations: &[Violation],
         timestamp: Timestamp,
     ) -> Self {
-        Self::invalid(
-            tool,
-            &format!("{key} was not changed"),
-            violations,
-            timestamp,
-        )
+        let headline = format!("{key} was not changed");
+        Self::invalid(tool, &headline, violations, timestamp)
     }
 
     /// Arguments that break rules.
@@ -126,72 +145,72 @@ impl ToolError {
         violations: &[Violation],
         timestamp: Timestamp,
     ) -> Self {
-        Self::invalid(
-            tool,
-            &format!("{} was not carried out", tool.as_str()),
-            violations,
-            timestamp,
-        )
+        let headline = format!("{} was not run", tool.as_str());
+        Self::invalid(tool, &headline, violations, timestamp)
     }
 
-    /// A call of a writing tool where nothing can be written.
-    pub(super) fn read_only(tool: ToolName, reason: &str, timestamp: Timestamp) -> Self {
-        let (code, message, details) = read_only(reason, None);
-        Self {
-            tool,
-            code,
-            message,
-            details,
-            timestamp,
-        }
-    }
-
-    /// A call that panicked. A commit has a task of its own, so if it was started, it is whole.
-    pub(super) fn panicked(tool: ToolName, timestamp: Timestamp) -> Self {
-        let message = format!(
-            "{} failed unexpectedly; try again, and if it fails again, tell the site's developer (the server's log has the details)",
-            tool.as_str()
-        );
-        Self {
-            tool,
-            code: Cow::Borrowed(tool.error_code()),
-            message,
-            details: None,
-            timestamp,
-        }
-    }
-
-    /// A call that ran out of time. What precedes a commit has a deadline of its own, so a write that comes here was started.
-    pub(super) fn timed_out(tool: ToolName, keyed: Keyed, timestamp: Timestamp) -> Self {
-        let (code, message) = match tool.written_kind() {
-            Some(_) => ("OUTCOME_UNKNOWN", outcome_unknown(tool, keyed)),
-            None => (
-                "STORE_UNAVAILABLE",
-                "the store did not answer within 10 seconds; try again in a moment".to_owned(),
-            ),
+    /// A call of a writing tool when nothing can be written.
+    pub(super) fn read_only(
+        tool: ToolName,
+        reason: &str,
+        retry_after: Option<Duration>,
+        timestamp: Timestamp,
+    ) -> Self {
+        let failure = |message| Self::without_details(tool, "STORE_READ_ONLY", message, timestamp);
+        let Some(pause) = retry_after else {
+            return failure(format!("nothing was changed: {reason}"));
         };
-        Self {
-            tool,
-            code: Cow::Borrowed(code),
-            message,
-            details: None,
-            timestamp,
-        }
+        let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).max(1);
+        failure(format!(
+            "nothing was changed: {reason}; try again after {millis} ms"
+        ))
+        .with_details(json!({ "retryAfterMs": millis }))
     }
 
-    /// A call for which there was no permit.
+    /// A call that panicked. A commit runs in a task of its own, so it may have been completed.
+    pub(super) fn panicked(tool: ToolName, options: CallOptions, timestamp: Timestamp) -> Self {
+        let name = tool.as_str();
+        let problem = format!("{name} failed unexpectedly");
+        let message = match tool.written_kind() {
+            Some(_) => outcome_unknown(&problem, tool, options),
+            None => format!("{problem}; try again"),
+        };
+        let message = format!("{message}. If it fails again, {REPORT}");
+        Self::without_details(tool, tool.error_code(), message, timestamp)
+    }
+
+    /// A call that was not finished within `time`. All steps before a commit have a shorter deadline, so a write that gets here
+    /// was started.
+    pub(super) fn timed_out(
+        tool: ToolName,
+        options: CallOptions,
+        time: Duration,
+        timestamp: Timestamp,
+    ) -> Self {
+        let problem = format!("the store did not answer within {} seconds", time.as_secs());
+        let (code, message) = match tool.written_kind() {
+            Some(_) => ("OUTCOME_UNKNOWN", outcome_unknown(&problem, tool, options)),
+            None => ("STORE_UNAVAILABLE", format!("{problem}; {WAIT}")),
+        };
+        Self::without_details(tool, code, message, timestamp)
+    }
+
+    /// A call that got no permit while `calls` others were running.
     pub(super) fn busy(tool: ToolName, calls: usize, timestamp: Timestamp) -> Self {
+        let unchanged = match tool.written_kind() {
+            Some(_) => " and nothing was changed",
+            None => "",
+        };
         let message = format!(
-            "the server is busy with {calls} other calls, so {} was not started and nothing was changed; try again in a moment",
+            "the server is busy with {calls} other calls, so {} was not started{unchanged}; {WAIT}",
             tool.as_str()
         );
-        Self {
-            tool,
-            code: Cow::Borrowed("STORE_UNAVAILABLE"),
-            message,
-            details: None,
-            timestamp,
-        }
+        Self::without_details(tool, "STORE_UNAVAILABLE", message, timestamp)
+    }
+
+    /// The response to the call.
+    pub(super) fn into_response(self) -> Result<CallToolResponse, ErrorData> {
+        Err::<(), _>(self).into_call_tool_result()
     }
 
     fn invalid(
@@ -201,132 +220,208 @@ impl ToolError {
         timestamp: Timestamp,
     ) -> Self {
         let count = violations.len();
-        let mut message = format!(
-            "{headline}, {count} problem{}:",
-            if count == 1 { "" } else { "s" }
+        let problems = match count {
+            1 => "this problem".to_owned(),
+            _ => format!("these {count} problems"),
+        };
+        let headline = format!(
+            "{headline}. Fix {problems} and call {} again:",
+            tool.as_str()
         );
-        for violation in violations.iter().take(MAX_LISTED_VIOLATIONS) {
-            message.push_str("\n  ");
-            message.push_str(&violation.to_string());
-        }
+        let listed = violations.iter().take(MAX_LISTED_VIOLATIONS);
+        let mut lines: Vec<String> = [headline]
+            .into_iter()
+            .chain(listed.map(ToString::to_string))
+            .collect();
         if count > MAX_LISTED_VIOLATIONS {
-            message.push_str("\n  and more, all in details.violations");
+            let more = count - MAX_LISTED_VIOLATIONS;
+            lines.push(format!("and {more} more in details.violations"));
         }
+        let message = lines.join("\n  ");
+        Self::without_details(tool, "VALIDATION_FAILED", message, timestamp)
+            .with_details(json!({ "violations": violations }))
+    }
+
+    fn without_details(
+        tool: ToolName,
+        code: &'static str,
+        message: String,
+        timestamp: Timestamp,
+    ) -> Self {
         Self {
             tool,
-            code: Cow::Borrowed("VALIDATION_FAILED"),
+            code,
             message,
-            details: Some(json!({ "violations": violations })),
+            details: None,
             timestamp,
         }
     }
-}
 
-/// Whether a call had an idempotency key, on which the advice depends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keyed {
-    Yes,
-    No,
-}
-
-impl Keyed {
-    /// Whether `arguments` have a key.
-    pub(super) fn of(arguments: &serde_json::Map<String, Value>) -> Self {
-        match arguments.get("idempotencyKey") {
-            Some(Value::String(_)) => Self::Yes,
-            _ => Self::No,
-        }
-    }
-
-    /// Of this call it is certain that nothing was changed, but the key may be one of an earlier call.
-    fn hint(self) -> &'static str {
-        match self {
-            Self::Yes => {
-                ". If an earlier call with this idempotencyKey had no clear answer, it may have been carried out: repeat it"
-            }
-            Self::No => "",
+    fn with_details(self, details: Value) -> Self {
+        Self {
+            details: Some(details),
+            ..self
         }
     }
 }
 
-type Parts = (Cow<'static, str>, String, Option<Value>);
+/// What to add to the message of a call that certainly wrote nothing.
+fn unchanged(tool: ToolName) -> &'static str {
+    match tool.written_kind() {
+        Some(_) => ", so nothing was changed",
+        None => "",
+    }
+}
 
-fn not_found(key: &DocumentKey, similar: &[String]) -> Parts {
-    let hint = if similar.is_empty() {
-        format!("list_{} lists the ids", key.kind.plural())
-    } else {
-        let ids: Vec<String> = similar
-            .iter()
-            .map(|id| format!("`{}`", truncate(id)))
-            .collect();
-        format!("did you mean {}?", ids.join(", "))
-    };
-    let code = match key.kind {
+fn not_found_code(kind: Kind) -> &'static str {
+    match kind {
         Kind::Project => "PROJECT_NOT_FOUND",
         Kind::Resource => "RESOURCE_NOT_FOUND",
-    };
-    (
-        Cow::Borrowed(code),
-        format!("there is no {key}; {hint}"),
-        Some(json!({ "similar": similar })),
-    )
+    }
 }
 
-fn conflict(key: &DocumentKey, current: Option<&Version>) -> Parts {
-    let now = current.map_or_else(String::new, |version| {
-        format!(" (its version is now `{version}`)")
-    });
-    let message = format!(
-        "{key} was not changed: someone changed it after you read it{now}. Read it again with get_{}, check that the change still fits, and repeat it with the new version",
-        key.kind
-    );
-    let details = current.map(|version| json!({ "currentVersion": version }));
-    (Cow::Borrowed("VERSION_CONFLICT"), message, details)
+fn not_found(key: &DocumentKey, similar: &[String]) -> String {
+    if similar.is_empty() {
+        return format!(
+            "there is no {key}; call list_{} to see all ids",
+            key.kind.plural()
+        );
+    }
+    let ids: Vec<String> = similar
+        .iter()
+        .map(|id| format!("`{}`", truncate(id)))
+        .collect();
+    format!("there is no {key}; did you mean {}?", ids.join(", "))
 }
 
-fn read_only(reason: &str, retry_after: Option<Duration>) -> Parts {
-    let code = Cow::Borrowed("STORE_READ_ONLY");
-    let Some(pause) = retry_after else {
-        return (code, format!("nothing was changed: {reason}"), None);
-    };
-    let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).max(1);
-    (
-        code,
-        format!("nothing was changed: {reason}; try again after {millis} ms"),
-        Some(json!({ "retryAfterMs": millis })),
-    )
-}
-
-fn outcome_unknown(tool: ToolName, keyed: Keyed) -> String {
-    let get = tool
-        .written_kind()
-        .map_or_else(|| "the get tool".to_owned(), |kind| format!("get_{kind}"));
-    let remedy = match keyed {
-        Keyed::Yes => "Repeat the call with the same idempotencyKey".to_owned(),
-        Keyed::No => format!("Call {get} and compare before you try again"),
-    };
+fn conflict(key: &DocumentKey, current: Option<&Version>, options: CallOptions) -> String {
+    if !options.expected_version {
+        return format!(
+            "{key} was not changed: other programs kept changing it at the same time; try again in a moment"
+        );
+    }
+    let version = current.map_or_else(String::new, |version| format!(", `{version}`"));
     format!(
-        "the connection to the store was lost during the write, so the change may or may not have been made. {remedy}"
+        "{key} was not changed: the expectedVersion you sent is not its current version{version}. It may have changed since you read it, so read it again with get_{}, check that your change still fits, and send it with the new version",
+        key.kind
     )
 }
 
-/// The result of a failed call.
-pub(super) fn failed(error: ToolError) -> Result<CallToolResponse, ErrorData> {
-    Err::<(), _>(error).into_call_tool_result()
+fn corrupt(key: &str, problem: &str, tool: ToolName) -> String {
+    format!(
+        "the value stored at `{}` is not a valid document: {problem}{}; report this to the site's developer, who can repair it or restore it from a backup",
+        truncate(key),
+        unchanged(tool)
+    )
 }
 
-/// Rendering is the one moment that every failed call passes once, so it is counted here.
+/// The message of a write that may have been done.
+fn outcome_unknown(problem: &str, tool: ToolName, options: CallOptions) -> String {
+    let remedy = if options.idempotency_key {
+        "Repeat the call with the same idempotencyKey: it is not applied twice".to_owned()
+    } else {
+        let with_tool = tool
+            .written_kind()
+            .map_or_else(String::new, |kind| format!(" with get_{kind}"));
+        format!("Read the document{with_tool} to find out before you try again")
+    };
+    format!("{problem}, so the change may or may not have been made. {remedy}")
+}
+
+/// Every failed call is rendered exactly once, so it is counted here.
 impl IntoContents for ToolError {
     fn into_contents(self) -> Vec<ContentBlock> {
-        count_call(self.tool.as_str(), self.code.clone());
+        count_call(self.tool.as_str(), self.code);
         let mut error = json!({ "code": self.code, "message": self.message, "timestamp": self.timestamp.to_string() });
         if let (Some(members), Some(details)) = (error.as_object_mut(), self.details) {
             members.insert("details".to_owned(), details);
         }
-        // Ids that are similar to the requested one are given as they are, because they are to be used; nothing in them may
-        // hide.
+        // Similar ids in the details are not sanitized, so that a model can use them. Escapes show what is hidden in them.
         vec![ContentBlock::text(escape_invisible(
             json!({ "success": false, "error": error }).to_string(),
         ))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPDATE: ToolName = ToolName::Update(Kind::Project);
+    const GET: ToolName = ToolName::Get(Kind::Project);
+    const NO_OPTIONS: CallOptions = CallOptions {
+        idempotency_key: false,
+        expected_version: false,
+    };
+    const WITH_KEY: CallOptions = CallOptions {
+        idempotency_key: true,
+        expected_version: false,
+    };
+
+    fn message(tool: ToolName, error: Error, options: CallOptions) -> String {
+        ToolError::new(tool, error, options, Timestamp::from_micros(0)).message
+    }
+
+    fn busy() -> Error {
+        Error::Busy {
+            key: DocumentKey::new(Kind::Project, "a"),
+        }
+    }
+
+    fn conflict() -> Error {
+        Error::Conflict {
+            key: DocumentKey::new(Kind::Project, "a"),
+            current: None,
+        }
+    }
+
+    #[test]
+    fn only_writes_mention_that_nothing_was_changed() {
+        assert!(!message(GET, busy(), NO_OPTIONS).contains("changed"));
+        assert!(message(UPDATE, busy(), NO_OPTIONS).contains("nothing was changed"));
+    }
+
+    #[test]
+    fn only_calls_with_an_idempotency_key_get_advice_about_it() {
+        for message in [
+            |options| message(UPDATE, busy(), options),
+            |options| outcome_unknown("it failed", UPDATE, options),
+        ] {
+            assert!(!message(NO_OPTIONS).contains("idempotencyKey"));
+            assert!(message(WITH_KEY).contains("idempotencyKey"));
+        }
+    }
+
+    #[test]
+    fn only_calls_with_an_expected_version_are_compared_with_it() {
+        let expected = CallOptions {
+            expected_version: true,
+            ..NO_OPTIONS
+        };
+
+        assert!(!message(UPDATE, conflict(), NO_OPTIONS).contains("expectedVersion"));
+        assert!(message(UPDATE, conflict(), expected).contains("expectedVersion"));
+    }
+
+    #[test]
+    fn a_long_list_of_problems_is_counted() {
+        let violations = vec![Violation::new("a", "type", "expected a string"); 53];
+
+        let error = ToolError::invalid_arguments(UPDATE, &violations, Timestamp::from_micros(0));
+
+        assert!(
+            error.message.starts_with(
+                "update_project was not run. Fix these 53 problems and call update_project again:\n  a: expected"
+            ),
+            "{}",
+            error.message
+        );
+        assert!(
+            error
+                .message
+                .ends_with("\n  and 3 more in details.violations"),
+            "{}",
+            error.message
+        );
     }
 }

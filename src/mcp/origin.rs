@@ -1,6 +1,6 @@
-//! Who calls, as far as the protocol and the transport tell, as the audit log records it.
+//! Who made a call, as the audit log records it.
 //!
-//! `clientId` is what a client says of itself, `actor` is what the server knows; neither is mixed into the other.
+//! `clientId` is what the client claims to be; `actor` is what the server knows. Neither is ever taken from the other.
 
 use std::net::SocketAddr;
 
@@ -12,76 +12,78 @@ use rmcp::{
     service::RequestContext,
 };
 
-use super::ContentServer;
+use super::server::ContentServer;
 use crate::{
     caller::{Caller, ClaimedClient, TransportKind},
     domain::{Origin, Source},
 };
 
-/// Longer texts of clients are cut, so that nobody fills the audit log with a header.
-const LONGEST: usize = 200;
+/// Longer values from clients are truncated, so that nobody can fill the audit log with a header.
+const MAX_CLIENT_VALUE_CHARS: usize = 200;
 
-/// Whose token a call carries.
+/// The owner of the bearer token that a call carries.
 pub(super) fn caller(context: &RequestContext<RoleServer>) -> Option<&Caller> {
     context.extensions.get::<Parts>()?.extensions.get()
 }
 
-/// Tools take it as an argument: rmcp gives them a whole context as a copy only, headers and all.
+/// Tools take their origin as an argument, because rmcp would only give them a copy of the whole context with all headers.
 impl FromContextPart<ToolCallContext<'_, ContentServer>> for Origin {
     fn from_context_part(call: &mut ToolCallContext<'_, ContentServer>) -> Result<Self, ErrorData> {
-        Ok(of(&call.request_context, call.service.actor.as_deref()))
+        Ok(origin_of(
+            &call.request_context,
+            call.service.actor.as_deref(),
+        ))
     }
 }
 
-/// The origin of a call; `actor` is the operating system's user, where that is who calls.
-fn of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> Origin {
+/// The origin of a call. `actor` is the operating system's user, if that is the caller.
+fn origin_of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> Origin {
     let parts = context.extensions.get::<Parts>();
-    let door = parts
+    let transport = parts
         .and_then(|parts| parts.extensions.get::<TransportKind>().copied())
         .unwrap_or(TransportKind::Stdio);
     let user_agent = parts.and_then(|parts| parts.headers.get(header::USER_AGENT)?.to_str().ok());
-    let connection = match door {
-        TransportKind::Stdio | TransportKind::Sse => context
-            .peer
-            .peer_info()
-            .map(|peer| named(&peer.client_info)),
-        // There is no connection: what rmcp knows of the peer is a constant of its own.
-        TransportKind::Http => None,
-    };
-    let claimed = || {
-        parts?
-            .extensions
-            .get::<ClaimedClient>()
-            .map(|client| format!("{}/{}", client.name, client.version))
-    };
-    let request = context.meta.client_info().as_ref().map(named);
-    let client_id = request
-        .or(connection)
-        .or_else(claimed)
-        .or_else(|| user_agent.map(ToOwned::to_owned));
+    let client_id = client_id(context, transport);
+    let client_id = client_id.as_deref().or(user_agent);
+    let actor = caller(context).map(|caller| &*caller.name).or(actor);
     Origin {
-        client_id: client_id.as_deref().map(cut),
-        actor: caller(context)
-            .map(|caller| &*caller.name)
-            .or(actor)
-            .map(ToOwned::to_owned),
-        transport: Some(door.as_str()),
-        user_agent: user_agent.map(cut),
+        client_id: client_id.map(sanitize_client_value),
+        actor: actor.map(ToOwned::to_owned),
+        transport: Some(transport.as_str()),
+        user_agent: user_agent.map(sanitize_client_value),
         ip_address: parts
             .and_then(|parts| parts.extensions.get::<SocketAddr>())
             .map(|address| address.ip().to_string()),
-        request_id: Some(cut(&context.id.to_string())),
+        request_id: Some(sanitize_client_value(&context.id.to_string())),
         ..Origin::new(Source::Mcp)
     }
 }
 
-fn named(client: &Implementation) -> String {
+/// What the client claims to be: in the request, in this connection's `initialize`, or in the session id.
+fn client_id(context: &RequestContext<RoleServer>, transport: TransportKind) -> Option<String> {
+    if let Some(client) = context.meta.client_info() {
+        return Some(name_and_version(&client));
+    }
+    let initialized = match transport {
+        TransportKind::Stdio | TransportKind::Sse => context.peer.peer_info(),
+        // Without a connection, rmcp returns a constant of its own.
+        TransportKind::Http => None,
+    };
+    if let Some(peer) = initialized {
+        return Some(name_and_version(&peer.client_info));
+    }
+    let parts = context.extensions.get::<Parts>()?;
+    let claimed = parts.extensions.get::<ClaimedClient>()?;
+    Some(format!("{}/{}", claimed.name, claimed.version))
+}
+
+fn name_and_version(client: &Implementation) -> String {
     format!("{}/{}", client.name, client.version)
 }
 
-fn cut(text: &str) -> String {
+fn sanitize_client_value(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())
-        .take(LONGEST)
+        .take(MAX_CLIENT_VALUE_CHARS)
         .collect()
 }

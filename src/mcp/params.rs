@@ -1,11 +1,12 @@
-//! The tools' arguments. Doc comments are read by models, as descriptions.
+//! The tools' arguments. Doc comments on members are published as descriptions for models.
+
+use std::sync::Arc;
 
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Document, Kind, Patch, rules};
-use std::sync::Arc;
 
 /// The published schema of arguments `P`: self-contained, with plain types.
 pub(super) fn schema<P: JsonSchema>() -> Arc<JsonObject> {
@@ -30,7 +31,7 @@ pub(super) enum Status {
     Archived,
 }
 
-/// How much of each document or value to answer.
+/// How much of each document or value to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -45,20 +46,20 @@ pub(super) enum Detail {
 pub(super) struct ListParams {
     /// Only documents with this status.
     pub status: Option<Status>,
-    /// Only featured documents (true), or only the others (false).
+    /// true: only featured documents; false: only the others.
     pub featured: Option<bool>,
-    /// Only documents with this tag, whatever its case.
+    /// Only documents with this tag, ignoring case.
     #[schemars(length(min = 1, max = 200))]
     pub tag: Option<String>,
-    /// Words that all occur in id, title, tags, description, result or price, whatever their case and accents.
+    /// Only documents with all these words in id, title, tags, description, result or price, ignoring case and accents.
     #[schemars(length(max = 200))]
     pub query: Option<String>,
-    /// `summary` (the default) gives one short row a document, `full` whole documents.
+    /// `summary` (default): one short row per document; `full`: whole documents.
     pub detail: Option<Detail>,
-    /// Rows on a page, 1 to 100; 20 if left out.
+    /// Documents per page; default 20.
     #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,
-    /// `meta.nextCursor` of the page before, with the same filters.
+    /// `meta.nextCursor` of the previous page; filters must be the same.
     pub cursor: Option<String>,
 }
 
@@ -76,19 +77,19 @@ pub(super) struct UpdateParams<D: Document> {
     /// Id of the document, such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// Only the fields to change. Objects are merged, so `{"client":{"size":"20 people"}}` leaves the rest of `client` as it is; lists and
-    /// texts are replaced whole; `null` removes an optional field.
+    /// Only the fields to change. Objects are merged: `{"client":{"size":"20 people"}}` keeps the rest of `client`. Arrays and strings
+    /// are replaced whole. `null` removes an optional field.
     pub data: Patch<D>,
-    /// `meta.version` of the document as you read it: the change is refused if somebody changed it since.
+    /// `meta.version` of the document you read; the change is refused if the document has changed since.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
-    /// true checks the change and shows its result without writing anything.
+    /// true: check the change and show the result, but write nothing.
     pub dry_run: Option<bool>,
-    /// Why the change is made, for the audit log; up to 500 characters.
+    /// Why the change is made, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// A name of your own for this change (1 to 128 visible ASCII characters): repeating the call with the same name within 24 hours
-    /// answers as the first time and changes nothing again.
+    /// A key you choose for this change (1 to 128 visible ASCII characters). Repeating the call with the same key within 24 hours
+    /// returns the first result and writes nothing again.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -114,27 +115,27 @@ impl EntityType {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AuditParams {
-    /// Entries on a page, 1 to 500; 50 if left out.
+    /// Entries per page; default 50.
     #[schemars(range(min = 1, max = 500))]
     pub limit: Option<u32>,
-    /// Only changes of this kind of document.
+    /// Only entries of this kind of document.
     pub entity_type: Option<EntityType>,
-    /// Only changes of the document with this id.
+    /// Only entries of the document with this id.
     #[schemars(length(min = 1, max = 500))]
     pub entity_id: Option<String>,
-    /// Only this action: `create`, `update`, `delete`, `read`, `revert`, or what an older program wrote.
+    /// Only entries with this action: `create`, `update`, `delete`, `read`, `revert`, or one of an older program.
     #[schemars(length(min = 1, max = 50))]
     pub action: Option<String>,
-    /// Only changes that came through `mcp`, `api` or `admin`.
+    /// Only entries with this source: `mcp`, `api` or `admin`.
     #[schemars(length(min = 1, max = 50))]
     pub source: Option<String>,
-    /// Only entries of this time or later, as RFC 3339 such as `2026-11-22T00:00:00Z`.
+    /// Only entries at or after this time, in RFC 3339 such as `2026-11-22T00:00:00Z`.
     pub since: Option<String>,
-    /// Only entries before this time, as RFC 3339.
+    /// Only entries before this time, in RFC 3339.
     pub until: Option<String>,
-    /// `summary` (the default) shows values of over 200 characters as `{excerpt, characters}`, `full` shows them whole.
+    /// `summary` (default): values over 200 characters become `{excerpt, characters}`; `full`: whole values.
     pub detail: Option<Detail>,
-    /// `meta.nextCursor` of the page before, with the same filters.
+    /// `meta.nextCursor` of the previous page; filters must be the same.
     pub cursor: Option<String>,
 }
 

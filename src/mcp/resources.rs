@@ -1,24 +1,27 @@
-//! The three tools for resources.
+//! The tools for resources.
 
 use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 
 use super::{
-    ContentServer, ToolError,
-    answer::{self, DocumentBody, DocumentMeta, ListMeta, SummaryRows, ToolOutput, UpdateMeta},
+    error::ToolError,
+    meta::{DocumentMeta, ListMeta, UpdateMeta},
+    output::{self, DocumentBody, SummaryRows, ToolOutput},
     params::{self, GetParams, ListParams, UpdateParams},
+    server::ContentServer,
 };
-use crate::deadline::Deadline;
-use crate::domain::{Origin, Resource};
+use crate::{
+    deadline::Deadline,
+    domain::{Origin, Resource},
+};
 
 #[tool_router(router = resource_tools, vis = "pub(super)")]
 impl ContentServer {
-    /// Lists the resources (downloadable goods), newest change first, as summary rows with id, title, status and version. Filter with
-    /// status, featured, tag and query; pass `meta.nextCursor` as cursor for more.
+    /// Lists resources (downloads), most recently changed first, as short rows with id, title, status and version.
     #[tool(
         title = "List resources",
         annotations(title = "List resources", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<ListParams>(),
-        output_schema = answer::schema::<ToolOutput<SummaryRows<Resource>, ListMeta>>()
+        output_schema = output::schema::<ToolOutput<SummaryRows<Resource>, ListMeta>>()
     )]
     async fn list_resources(
         &self,
@@ -28,13 +31,13 @@ impl ContentServer {
         self.list(params, deadline).await
     }
 
-    /// Reads one resource whole. `meta.version` is what `update_resource` takes as `expectedVersion`; `meta.warnings` names rules that the stored
-    /// document breaks.
+    /// Reads one whole resource. Send `meta.version` to `update_resource` as `expectedVersion`. `meta.warnings` lists the rules that the
+    /// stored document breaks.
     #[tool(
         title = "Get resource",
         annotations(title = "Get resource", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<GetParams>(),
-        output_schema = answer::schema::<ToolOutput<DocumentBody<Resource>, DocumentMeta>>()
+        output_schema = output::schema::<ToolOutput<DocumentBody<Resource>, DocumentMeta>>()
     )]
     async fn get_resource(
         &self,
@@ -44,14 +47,13 @@ impl ContentServer {
         self.get(params, deadline).await
     }
 
-    /// Changes fields of one resource on the live website. Fields left out keep their value; `null` removes an optional field. Read the
-    /// resource first and pass its version as `expectedVersion`; use `dryRun` to show the change before making it. Every change is recorded
-    /// in the audit log.
+    /// Changes fields of one resource on the live website and records the change in the audit log. Read the resource first and send
+    /// its version as `expectedVersion`; use `dryRun` to show the change before making it.
     #[tool(
         title = "Update resource",
         annotations(title = "Update resource", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),
         input_schema = params::schema::<UpdateParams<Resource>>(),
-        output_schema = answer::schema::<ToolOutput<DocumentBody<Resource>, UpdateMeta>>()
+        output_schema = output::schema::<ToolOutput<DocumentBody<Resource>, UpdateMeta>>()
     )]
     async fn update_resource(
         &self,

@@ -1,39 +1,42 @@
-//! MCP over standard input and output: one JSON message a line.
+//! MCP over standard input and output: one JSON message per line.
 //!
-//! Its own transport, because rmcp's drops what it cannot read in silence: here a line that is not JSON is answered,
-//! the last line may lack its end, and the end of input waits for the answers that are still due.
+//! rmcp has a transport for this too, but that one drops lines it cannot read, loses a last line without an end, and does not wait
+//! for running calls at the end of the input.
 
 use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use rmcp::{
-    ErrorData, RoleServer,
+    RoleServer,
     model::{
-        ClientJsonRpcMessage, ClientNotification, ErrorCode, JsonRpcMessage, RequestId,
-        ServerJsonRpcMessage,
+        ClientJsonRpcMessage, ClientNotification, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
     },
     service::{QuitReason, serve_directly_with_ct},
     transport::{Transport, io::stdio_pipes},
 };
-use serde::{Deserialize, de::IgnoredAny};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     sync::{Mutex, mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ContentServer, MAX_MESSAGE_BYTES};
-use crate::domain::check_depth;
+mod incoming;
+
+use super::{MAX_MESSAGE_BYTES, server::ContentServer};
 use crate::domain::text::escape_line_breaks;
+use incoming::{Incoming, Rejection, classify};
 
-/// Longest line that is read, in bytes, its end included.
-const LONGEST_LINE: u64 = MAX_MESSAGE_BYTES as u64 + 1;
-/// How long the end of input waits for answers: longer than a call may take.
-const LAST_ANSWERS: Duration = Duration::from_secs(12);
-/// How long a stop waits for them: the process has to be gone within 10 seconds.
-const GRACE: Duration = Duration::from_secs(9);
+/// The longest line that is read, its end included.
+const MAX_LINE_BYTES: u64 = MAX_MESSAGE_BYTES as u64 + 1;
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// How many messages may wait for rmcp.
+const MAX_WAITING_MESSAGES: usize = 64;
+/// How long running calls may take after the end of the input: longer than any call's deadline.
+const END_OF_INPUT_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long running calls may take after a stop: the process must end within 10 seconds.
+const STOP_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// Serves the client at the other end of this process's standard streams until it ends, or until `stop` and the answers to what
-/// is under way.
+/// Serves the client on this process's standard streams until the input ends, or until `stop` is cancelled and the running calls
+/// are answered.
 ///
 /// # Errors
 /// When the task that serves it fails.
@@ -42,7 +45,7 @@ pub async fn serve(server: ContentServer, stop: CancellationToken) -> io::Result
     serve_on(server, input, output, stop).await
 }
 
-/// Serves the client at the other end of any two streams.
+/// Serves the client on any two streams.
 ///
 /// # Errors
 /// When the task that serves it fails.
@@ -52,79 +55,77 @@ pub async fn serve_on(
     output: impl AsyncWrite + Send + Unpin + 'static,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    // rmcp does not get `stop`, because it gives up what is under way when its token is cancelled.
+    // rmcp does not get `stop`, because it aborts running calls when its token is cancelled.
     let abort = CancellationToken::new();
-    let (_ended, aborting, stopped) = (abort.clone().drop_guard(), abort.clone(), stop.clone());
-    tokio::spawn(async move {
-        let grace_over = async {
-            stopped.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        aborting.run_until_cancelled(grace_over).await;
-        aborting.cancel();
-    });
-    let quit = serve_directly_with_ct(
-        server,
-        Lines::new(input, output, stop),
-        None,
-        abort.child_token(),
-    )
-    .waiting()
-    .await;
-    match quit {
+    let _abort_at_the_end = abort.clone().drop_guard();
+    tokio::spawn(abort_after_stop(abort.clone(), stop.clone()));
+    let transport = StdioTransport::new(input, output, stop);
+    let service = serve_directly_with_ct(server, transport, None, abort.child_token());
+    match service.waiting().await {
         Ok(QuitReason::JoinError(error)) | Err(error) => Err(io::Error::other(error)),
         Ok(_) => Ok(()),
     }
 }
 
-/// The requests whose answers are due.
-type Due = Arc<watch::Sender<HashSet<RequestId>>>;
+async fn abort_after_stop(abort: CancellationToken, stop: CancellationToken) {
+    let timeout_after_stop = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_TIMEOUT).await;
+    };
+    abort.run_until_cancelled(timeout_after_stop).await;
+    abort.cancel();
+}
 
-/// Messages as lines.
-struct Lines<W> {
+/// The ids of the requests that have no response yet.
+type PendingRequests = Arc<watch::Sender<HashSet<RequestId>>>;
+
+struct StdioTransport<W> {
     messages: mpsc::Receiver<ClientJsonRpcMessage>,
     output: Arc<Mutex<W>>,
-    due: Due,
+    pending: PendingRequests,
     stop: CancellationToken,
 }
 
-impl<W: AsyncWrite + Send + Unpin + 'static> Lines<W> {
+impl<W: AsyncWrite + Send + Unpin + 'static> StdioTransport<W> {
     fn new(
         input: impl AsyncRead + Send + Unpin + 'static,
         output: W,
         stop: CancellationToken,
     ) -> Self {
-        let (output, due) = (Arc::new(Mutex::new(output)), Due::default());
-        let (sender, messages) = mpsc::channel(64);
-        tokio::spawn(read(input, Arc::clone(&output), Arc::clone(&due), sender));
+        let (output, pending) = (Arc::new(Mutex::new(output)), PendingRequests::default());
+        let (sender, messages) = mpsc::channel(MAX_WAITING_MESSAGES);
+        tokio::spawn(read_messages(
+            input,
+            Arc::clone(&output),
+            Arc::clone(&pending),
+            sender,
+        ));
         Self {
             messages,
             output,
-            due,
+            pending,
             stop,
         }
     }
 }
 
-impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> {
+impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for StdioTransport<W> {
     type Error = io::Error;
 
     fn send(
         &mut self,
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let (output, due) = (Arc::clone(&self.output), Arc::clone(&self.due));
+        let (output, pending) = (Arc::clone(&self.output), Arc::clone(&self.pending));
         async move {
-            let written = write(&output, &message).await;
+            let written = write_line(&output, &message).await;
             let id = match message {
                 JsonRpcMessage::Response(response) => Some(response.id),
                 JsonRpcMessage::Error(error) => error.id,
                 JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
             };
             if let Some(id) = id {
-                due.send_modify(|due| {
-                    due.remove(&id);
-                });
+                remove_pending(&pending, &id);
             }
             written
         }
@@ -139,11 +140,9 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
             }
         };
         if message.is_none() {
-            let _ = tokio::time::timeout(
-                LAST_ANSWERS,
-                self.due.subscribe().wait_for(HashSet::is_empty),
-            )
-            .await;
+            let mut pending = self.pending.subscribe();
+            let all_answered = pending.wait_for(HashSet::is_empty);
+            let _ = tokio::time::timeout(END_OF_INPUT_TIMEOUT, all_answered).await;
         }
         message
     }
@@ -154,183 +153,62 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
     }
 }
 
-/// Reads lines until the input ends, and answers those that cannot be served.
-async fn read<W: AsyncWrite + Send + Unpin>(
+/// Passes on messages until the input ends, and answers lines that are none.
+async fn read_messages<W: AsyncWrite + Send + Unpin>(
     input: impl AsyncRead + Send + Unpin,
     output: Arc<Mutex<W>>,
-    due: Due,
+    pending: PendingRequests,
     messages: mpsc::Sender<ClientJsonRpcMessage>,
 ) {
-    let mut input = BufReader::with_capacity(64 * 1024, input);
+    let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, input);
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        match (&mut input)
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line)
-            .await
-        {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        if line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
-            if skip_line(&mut input).await.is_err() {
-                return;
-            }
-            let problem = format!(
-                "the message is longer than {MAX_MESSAGE_BYTES} bytes and was not read; send less in one message"
-            );
-            if refuse(
-                &output,
-                beginning_id(&line),
-                ErrorCode::INVALID_REQUEST,
-                problem,
-            )
-            .await
-            .is_err()
-            {
-                return;
-            }
-            continue;
-        }
-        let content = line
-            .strip_prefix(b"\xef\xbb\xbf")
-            .unwrap_or(&line)
-            .trim_ascii();
-        if content.is_empty() {
-            continue;
-        }
-        if let Err(too_deep) = check_depth(content) {
-            let problem = format!("the message was not read: {too_deep}");
-            // Reading the id alone is not recursive.
-            let id = serde_json::from_slice::<Envelope>(content)
-                .ok()
-                .and_then(|envelope| envelope.id);
-            if refuse(&output, id, ErrorCode::INVALID_REQUEST, problem)
-                .await
-                .is_err()
-            {
-                return;
-            }
-            continue;
-        }
-        let refused = match serde_json::from_slice::<ClientJsonRpcMessage>(content) {
-            Ok(message) => {
-                // Before the answer is expected: to what comes after a stop there is none.
-                let Ok(room) = messages.reserve().await else {
+    while let Ok(Some(incoming)) = read_line(&mut input, &mut line).await {
+        let rejection = match incoming {
+            Incoming::Blank => continue,
+            Incoming::Invalid(rejection) => rejection,
+            Incoming::Message(message) => {
+                // Before the request becomes pending: after a stop it gets no response.
+                let Ok(slot) = messages.reserve().await else {
                     return;
                 };
-                match expect_answer(&due, &message) {
+                match track_pending(&pending, &message) {
                     Ok(()) => {
-                        room.send(message);
+                        slot.send(*message);
                         continue;
                     }
-                    Err(id) => {
-                        refuse(
-                            &output,
-                            Some(id),
-                            ErrorCode::INVALID_REQUEST,
-                            "another request with this id is under way; use a new id".to_owned(),
-                        )
-                        .await
-                    }
+                    Err(id) => Rejection::duplicate_id(id),
                 }
             }
-            Err(error) => match parsed::<Envelope>(content) {
-                Some(envelope) => {
-                    let problem = format!(
-                        "the line is JSON, but no JSON-RPC 2.0 message that can be read: {error}"
-                    );
-                    refuse(&output, envelope.id, ErrorCode::INVALID_REQUEST, problem).await
-                }
-                None if parsed::<IgnoredAny>(content).is_some() => {
-                    refuse(
-                        &output,
-                        None,
-                        ErrorCode::INVALID_REQUEST,
-                        "the line is JSON, but no JSON-RPC 2.0 message".to_owned(),
-                    )
-                    .await
-                }
-                None => {
-                    refuse(
-                        &output,
-                        None,
-                        ErrorCode::PARSE_ERROR,
-                        format!("the line is not JSON: {error}"),
-                    )
-                    .await
-                }
-            },
         };
-        if refused.is_err() {
+        if write_line(&output, &rejection.into_json()).await.is_err() {
             return;
         }
     }
 }
 
-/// Reads JSON. A text is made first, because bytes that are skipped are not checked to be UTF-8.
-fn parsed<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Option<T> {
-    serde_json::from_str(std::str::from_utf8(content).ok()?).ok()
-}
-
-/// As much of a message as an answer needs.
-#[derive(Deserialize)]
-struct Envelope {
-    id: Option<RequestId>,
-}
-
-/// The id of a message of which only the beginning was read, if it is there.
-fn beginning_id(line: &[u8]) -> Option<RequestId> {
-    let beginning = line.get(..1024).unwrap_or(line);
-    let place = beginning.windows(5).position(|bytes| bytes == b"\"id\":")?;
-    serde_json::Deserializer::from_slice(beginning.get(place + 5..)?)
-        .into_iter()
-        .next()?
-        .ok()
-}
-
-/// Notes whose answer is due, and whose is not any more because it was cancelled.
-///
-/// # Errors
-/// The id, when a request with it is under way: there would be one answer for two.
-fn expect_answer(due: &Due, message: &ClientJsonRpcMessage) -> Result<(), RequestId> {
-    match message {
-        JsonRpcMessage::Request(request) => {
-            if due.send_if_modified(|due| due.insert(request.id.clone())) {
-                Ok(())
-            } else {
-                Err(request.id.clone())
-            }
-        }
-        JsonRpcMessage::Notification(notification) => {
-            if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
-                && let Some(id) = &cancelled.params.request_id
-            {
-                due.send_modify(|due| {
-                    due.remove(id);
-                });
-            }
-            Ok(())
-        }
-        JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
+/// Reads a line into `line`, which is reused; `None` at the end of the input.
+async fn read_line(
+    input: &mut (impl AsyncBufReadExt + Unpin),
+    line: &mut Vec<u8>,
+) -> io::Result<Option<Incoming>> {
+    line.clear();
+    if (&mut *input)
+        .take(MAX_LINE_BYTES)
+        .read_until(b'\n', line)
+        .await?
+        == 0
+    {
+        return Ok(None);
     }
+    if line.len() as u64 == MAX_LINE_BYTES && !line.ends_with(b"\n") {
+        skip_line(input).await?;
+        let rejection = Rejection::too_long(line, MAX_MESSAGE_BYTES);
+        return Ok(Some(Incoming::Invalid(rejection)));
+    }
+    Ok(Some(classify(line)))
 }
 
-async fn refuse<W: AsyncWrite + Send + Unpin>(
-    output: &Mutex<W>,
-    id: Option<RequestId>,
-    code: ErrorCode,
-    problem: String,
-) -> io::Result<()> {
-    let error = ErrorData::new(code, problem, None);
-    write(
-        output,
-        &serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error }),
-    )
-    .await
-}
-
+/// Skips the rest of a line.
 async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()> {
     loop {
         let available = input.fill_buf().await?;
@@ -346,7 +224,41 @@ async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()>
     }
 }
 
-async fn write<W: AsyncWrite + Send + Unpin>(
+/// Adds a request to the pending ones; removes the one that a notification cancels, because it gets no response.
+///
+/// # Errors
+/// The id, when a request with this id is already pending: their responses could not be told apart.
+fn track_pending(
+    pending: &PendingRequests,
+    message: &ClientJsonRpcMessage,
+) -> Result<(), RequestId> {
+    match message {
+        JsonRpcMessage::Request(request) => {
+            if pending.send_if_modified(|pending| pending.insert(request.id.clone())) {
+                Ok(())
+            } else {
+                Err(request.id.clone())
+            }
+        }
+        JsonRpcMessage::Notification(notification) => {
+            if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
+                && let Some(id) = &cancelled.params.request_id
+            {
+                remove_pending(pending, id);
+            }
+            Ok(())
+        }
+        JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
+    }
+}
+
+fn remove_pending(pending: &PendingRequests, id: &RequestId) {
+    pending.send_modify(|pending| {
+        pending.remove(id);
+    });
+}
+
+async fn write_line<W: AsyncWrite + Send + Unpin>(
     output: &Mutex<W>,
     message: &impl serde::Serialize,
 ) -> io::Result<()> {

@@ -1,8 +1,8 @@
-//! The tools by name, and what follows from a name.
+//! The tools' names, and what depends on them.
 
 use crate::domain::Kind;
 
-/// A tool.
+/// The name of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToolName {
     List(Kind),
@@ -41,7 +41,7 @@ impl ToolName {
         }
     }
 
-    /// The code of failures that have no code of their own.
+    /// The code of errors that have no code of their own.
     pub(super) fn error_code(self) -> &'static str {
         match self {
             Self::List(Kind::Project) => "LIST_PROJECTS_ERROR",
@@ -55,7 +55,7 @@ impl ToolName {
         }
     }
 
-    /// The kind of document that the tool writes, if it writes.
+    /// The kind of document that the tool writes, if it is a writing tool.
     pub(super) fn written_kind(self) -> Option<Kind> {
         match self {
             Self::Update(kind) => Some(kind),

@@ -1,0 +1,133 @@
+//! The `meta` member of successful tool results. Its doc comments are published as descriptions.
+
+use std::{ops::Not, time::Duration};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::domain::{Timestamp, Version, Violation};
+
+/// More warnings than this are only counted.
+const MAX_WARNINGS: usize = 20;
+
+/// When and where a result was read.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Freshness {
+    /// When the server answered.
+    pub timestamp: String,
+    /// Where the data comes from: `redis`, `sqlite` or `snapshot`.
+    pub source: String,
+    /// true: the store could not be reached; the data is the server's last snapshot of it.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub stale: bool,
+    /// Age of that snapshot in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+}
+
+impl Freshness {
+    /// The freshness of what was read from `store`, or from a snapshot of this age.
+    pub(super) fn new(store: &str, snapshot_age: Option<Duration>, now: Timestamp) -> Self {
+        let age_ms = snapshot_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let source = match snapshot_age {
+            Some(_) => "snapshot",
+            None => store,
+        };
+        Self {
+            timestamp: now.to_string(),
+            source: source.to_owned(),
+            stale: snapshot_age.is_some(),
+            age_ms,
+        }
+    }
+}
+
+/// About a list.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListMeta {
+    #[serde(flatten)]
+    pub freshness: Freshness,
+    /// Number of matching documents on all pages.
+    pub total: usize,
+    /// Send it as cursor to get the next page; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Stored documents that break rules or cannot be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About one document.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DocumentMeta {
+    #[serde(flatten)]
+    pub freshness: Freshness,
+    /// The document's version, to send as expectedVersion.
+    pub version: Version,
+    /// Rules that the stored document breaks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About an update.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UpdateMeta {
+    /// When the server answered.
+    pub timestamp: String,
+    /// The store: `redis` or `sqlite`.
+    pub source: String,
+    /// The document's version; in a dry run, the stored version.
+    pub version: Version,
+    /// Id of the audit log entry; absent if nothing was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_id: Option<String>,
+    /// Every changed field with its old and new value; empty if the document already had these values.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    pub changes: Value,
+    /// true: nothing was written; data and changes show what the update would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
+    /// true: an earlier call with the same idempotencyKey made this change; nothing was written now.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub replayed: bool,
+    /// Rules that the document broke before this update and still breaks, and other remarks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About a page of the audit log.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LogMeta {
+    #[serde(flatten)]
+    pub freshness: Freshness,
+    /// Send it as cursor to get older entries; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// The violations of a stored document as warnings.
+pub(super) fn violation_warnings(violations: &[Violation]) -> Vec<String> {
+    limit_warnings(violations.iter().map(ToString::to_string))
+}
+
+/// The first warnings, and the number of the others.
+pub(super) fn limit_warnings(mut warnings: impl Iterator<Item = String>) -> Vec<String> {
+    let mut limited: Vec<String> = warnings.by_ref().take(MAX_WARNINGS).collect();
+    let more = warnings.count();
+    if more > 0 {
+        limited.push(format!("and {more} more"));
+    }
+    limited
+}

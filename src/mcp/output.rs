@@ -1,0 +1,255 @@
+//! Successful tool results and their published schemas.
+//!
+//! The schemas type the envelope only. Documents are described but left open, because old documents may break any rule and
+//! strict clients reject results that do not match the schema.
+
+use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData, sync::Arc};
+
+use rmcp::{
+    ErrorData,
+    handler::server::tool::IntoCallToolResult,
+    model::{CallToolResponse, CallToolResult, ContentBlock, JsonObject},
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::meta::UpdateMeta;
+use crate::domain::{Document, Record, rules, text::compact_json};
+
+/// The published schema of the result `O`.
+pub(super) fn schema<O: JsonSchema>() -> Arc<JsonObject> {
+    match rules::schema_of::<O>() {
+        Value::Object(mut schema) => {
+            schema.shift_remove("description");
+            Arc::new(schema)
+        }
+        _ => Arc::default(),
+    }
+}
+
+/// A successful result.
+#[derive(JsonSchema)]
+pub(super) struct ToolOutput<T, M> {
+    /// Always true. A failed call returns isError instead.
+    success: bool,
+    data: T,
+    /// About this result.
+    meta: M,
+}
+
+impl<T, M> ToolOutput<T, M> {
+    pub(super) fn new(data: T, meta: M) -> Self {
+        Self {
+            success: true,
+            data,
+            meta,
+        }
+    }
+}
+
+impl<T> ToolOutput<T, UpdateMeta> {
+    pub(super) fn add_warning(&mut self, warning: &str) {
+        self.meta.warnings.push(warning.to_owned());
+    }
+}
+
+/// The `data` member of a result.
+pub(super) trait ToolData {
+    /// Compact JSON.
+    fn text(&self) -> Cow<'_, str>;
+    /// The same JSON as a value.
+    fn into_json(self) -> Value;
+}
+
+/// Structured content, and the same JSON as text.
+impl<T: ToolData, M: Serialize> IntoCallToolResult for ToolOutput<T, M> {
+    fn into_call_tool_result(self) -> Result<CallToolResponse, ErrorData> {
+        let meta = json!(self.meta);
+        let text = format!(
+            r#"{{"success":{},"data":{},"meta":{}}}"#,
+            self.success,
+            self.data.text(),
+            compact_json(&meta)
+        );
+        let mut structured = Map::with_capacity(3);
+        structured.insert("success".to_owned(), Value::Bool(self.success));
+        structured.insert("data".to_owned(), self.data.into_json());
+        structured.insert("meta".to_owned(), meta);
+        let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+        result.structured_content = Some(Value::Object(structured));
+        Ok(result.into())
+    }
+}
+
+/// A whole document of type `D`. Keeps the record for its compact text: serializing the document again would cost as much as
+/// the rest of the call.
+pub(super) struct DocumentBody<D> {
+    record: Record,
+    kind: PhantomData<fn() -> D>,
+}
+
+impl<D> DocumentBody<D> {
+    pub(super) fn new(record: &Record) -> Self {
+        Self {
+            record: record.clone(),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<D> ToolData for DocumentBody<D> {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.record.compact())
+    }
+
+    fn into_json(self) -> Value {
+        self.record.json().clone()
+    }
+}
+
+impl<D: Document> JsonSchema for DocumentBody<D> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        D::schema_name()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        open_object(D::rules().described())
+    }
+}
+
+/// Documents of type `D`, whole or as summary rows.
+pub(super) struct SummaryRows<D>(Value, PhantomData<fn() -> D>);
+
+impl<D> SummaryRows<D> {
+    pub(super) fn new(rows: Vec<Map<String, Value>>) -> Self {
+        Self(rows.into_iter().map(Value::Object).collect(), PhantomData)
+    }
+}
+
+impl<D> ToolData for SummaryRows<D> {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(compact_json(&self.0))
+    }
+
+    fn into_json(self) -> Value {
+        self.0
+    }
+}
+
+impl<D: Document> JsonSchema for SummaryRows<D> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Owned(format!("{}Rows", D::schema_name()))
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut fields = D::rules().described().clone();
+        for (name, description) in [
+            ("status", "Summary rows only: `metadata.status`."),
+            ("featured", "Summary rows only: `metadata.featured`."),
+            ("updatedAt", "Summary rows only: `metadata.updatedAt`."),
+            (
+                "version",
+                "Summary rows only: the version, to send as expectedVersion.",
+            ),
+        ] {
+            if let Some(fields) = fields.as_object_mut() {
+                fields.insert(name.to_owned(), json!({ "description": description }));
+            }
+        }
+        let row = open_object(&fields);
+        schemars::json_schema!({ "type": "array", "items": row })
+    }
+}
+
+/// Entries of the audit log. Other programs may have written them, so they are left open too.
+pub(super) struct AuditEntries(Value);
+
+impl AuditEntries {
+    pub(super) fn new(entries: Vec<Value>) -> Self {
+        Self(Value::Array(entries))
+    }
+}
+
+impl ToolData for AuditEntries {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(compact_json(&self.0))
+    }
+
+    fn into_json(self) -> Value {
+        self.0
+    }
+}
+
+impl JsonSchema for AuditEntries {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("Entries")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let entry = open_object(&entry_fields());
+        schemars::json_schema!({ "type": "array", "items": entry })
+    }
+}
+
+/// Counters of the audit log, and its newest entries.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuditCounts {
+    /// Number of all entries.
+    pub total_entries: u64,
+    /// Number of entries for each action.
+    pub entries_by_action: BTreeMap<String, u64>,
+    /// Number of entries for each kind of document.
+    pub entries_by_entity_type: BTreeMap<String, u64>,
+    /// Number of entries for each source.
+    pub entries_by_source: BTreeMap<String, u64>,
+    /// The newest entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub latest_entry: Option<Value>,
+    /// The ten newest entries.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    pub recent_activity: Vec<Value>,
+}
+
+impl ToolData for AuditCounts {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(compact_json(&json!(self)))
+    }
+
+    fn into_json(self) -> Value {
+        json!(self)
+    }
+}
+
+/// The schema of an object with these fields, and any others.
+fn open_object(fields: &Value) -> Schema {
+    schemars::json_schema!({ "type": "object", "properties": fields, "additionalProperties": true })
+}
+
+fn entry_fields() -> Value {
+    json!({
+        "id": { "description": "Unique id of the entry." },
+        "seq": { "description": "Number of the write; increases by one with each write." },
+        "timestamp": { "description": "When it was written." },
+        "action": { "description": "create, update, delete, read or revert." },
+        "entityType": { "description": "project or resource." },
+        "entityId": { "description": "Id of the document." },
+        "source": { "description": "mcp, api or admin." },
+        "changes": { "description": "Every changed field with oldValue and newValue; one of them is absent if the field did not exist." },
+        "metadata": { "description": "Who made the change, with which client and why, as far as known." },
+    })
+}

@@ -1,0 +1,49 @@
+//! All tools, and the checks of their arguments.
+
+use std::sync::LazyLock;
+
+use rmcp::{ErrorData, handler::server::router::tool::ToolRouter, model::Tool};
+
+use super::{arguments::ToolChecks, server::ContentServer};
+use crate::domain::{Violation, text::truncate};
+
+pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(|| {
+    let mut router = ContentServer::project_tools()
+        + ContentServer::resource_tools()
+        + ContentServer::audit_tools();
+    for route in router.map.values_mut() {
+        // rmcp keeps the line breaks of doc comments.
+        route.attr.description = route
+            .attr
+            .description
+            .take()
+            .map(|text| text.replace('\n', " ").into());
+    }
+    router
+});
+
+pub(super) static CHECKS: LazyLock<ToolChecks> =
+    LazyLock::new(|| ToolChecks::new(ROUTER.list_all()));
+
+impl ContentServer {
+    /// Every tool as published, the writing tools included.
+    #[must_use]
+    pub fn tools() -> Vec<Tool> {
+        ROUTER.list_all()
+    }
+}
+
+/// The protocol error for a tool that does not exist; `offered` are the tools that the caller sees.
+pub(super) fn unknown_tool(name: &str, offered: &[Tool]) -> ErrorData {
+    let names: Vec<&str> = offered.iter().map(|tool| &*tool.name).collect();
+    let violation = Violation::unknown("", "tool", name, names.iter().copied());
+    let suggestion = violation
+        .suggestion
+        .map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+    let message = format!(
+        "unknown tool `{}`{suggestion} (available tools: {})",
+        truncate(name),
+        names.join(", ")
+    );
+    ErrorData::invalid_params(message, None)
+}

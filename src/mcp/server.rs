@@ -1,0 +1,68 @@
+//! The handler of one connection or request. It holds handles, never state, because it is created again for each.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    error::{CallOptions, ToolError},
+    meta::Freshness,
+    tool_name::ToolName,
+};
+use crate::{
+    caller::{Caller, Role},
+    service::{ContentService, Error},
+};
+
+/// How many calls run at once in a process.
+pub(super) const MAX_CONCURRENT_CALLS: usize = 256;
+
+/// The handler of one connection or request.
+#[derive(Clone)]
+pub struct ContentServer {
+    pub(super) content: Arc<ContentService>,
+    pub(super) actor: Option<Arc<str>>,
+    pub(super) call_permits: Arc<Semaphore>,
+    read_only: Option<Arc<str>>,
+}
+
+impl ContentServer {
+    /// A server of `content`.
+    ///
+    /// `actor` is the operating system's user if that is the only caller. `read_only` is the reason why the server offers no
+    /// writing tools, if it offers none.
+    #[must_use]
+    pub fn new(content: Arc<ContentService>, actor: Option<&str>, read_only: Option<&str>) -> Self {
+        Self {
+            content,
+            actor: actor.map(Into::into),
+            call_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS)),
+            read_only: read_only.map(Into::into),
+        }
+    }
+
+    /// Why `caller` cannot write, if so.
+    pub(super) fn read_only_reason(&self, caller: Option<&Caller>) -> Option<String> {
+        if let Some(reason) = &self.read_only {
+            return Some(reason.to_string());
+        }
+        let caller = caller?;
+        match caller.role {
+            Role::Read => Some(format!(
+                "the token `{}` has the role `read`; ask the server's administrator for a token with the role `write`",
+                caller.name
+            )),
+            Role::Write => None,
+        }
+    }
+
+    /// The freshness of what was read from the store, or from a snapshot of this age.
+    pub(super) fn freshness(&self, snapshot_age: Option<Duration>) -> Freshness {
+        Freshness::new(self.content.store_name(), snapshot_age, self.content.now())
+    }
+
+    /// The error of a reading tool.
+    pub(super) fn read_error(&self, tool: ToolName, error: Error) -> ToolError {
+        ToolError::new(tool, error, CallOptions::default(), self.content.now())
+    }
+}

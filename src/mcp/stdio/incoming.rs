@@ -1,0 +1,220 @@
+//! What a line of input is: a message, nothing, or a mistake with its response.
+
+use rmcp::{
+    ErrorData,
+    model::{ClientJsonRpcMessage, ErrorCode, RequestId},
+};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json};
+
+use crate::domain::check_depth;
+
+/// How far into a line that is too long its id is searched.
+const ID_SEARCH_BYTES: usize = 1024;
+
+/// A classified line.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Blank,
+    Message(Box<ClientJsonRpcMessage>),
+    Invalid(Rejection),
+}
+
+/// The response to a line that cannot be served.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    id: Option<RequestId>,
+    error: ErrorData,
+}
+
+impl Rejection {
+    fn invalid_request(id: Option<RequestId>, problem: String) -> Self {
+        Self {
+            id,
+            error: ErrorData::new(ErrorCode::INVALID_REQUEST, problem, None),
+        }
+    }
+
+    fn parse_error(problem: String) -> Self {
+        Self {
+            id: None,
+            error: ErrorData::new(ErrorCode::PARSE_ERROR, problem, None),
+        }
+    }
+
+    /// The response to a line of more than `max_bytes` bytes, of which this is the beginning.
+    pub(super) fn too_long(beginning: &[u8], max_bytes: usize) -> Self {
+        Self::invalid_request(
+            find_id(beginning),
+            format!(
+                "the message has more than {max_bytes} bytes, so it was not read; send a shorter one"
+            ),
+        )
+    }
+
+    /// The response to a request whose id another running request has.
+    pub(super) fn duplicate_id(id: RequestId) -> Self {
+        Self::invalid_request(
+            Some(id),
+            "another request with this id is still running; use a new id".to_owned(),
+        )
+    }
+
+    /// The response as JSON-RPC. `ServerJsonRpcMessage` would leave out an unknown id, which has to be `null`.
+    pub(super) fn into_json(self) -> Value {
+        json!({ "jsonrpc": "2.0", "id": self.id, "error": self.error })
+    }
+}
+
+/// As much of a message as a response to it needs.
+#[derive(Deserialize)]
+struct Envelope {
+    id: Option<RequestId>,
+}
+
+/// Classifies a whole line.
+pub(super) fn classify(line: &[u8]) -> Incoming {
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    let json = line.trim_ascii();
+    if json.is_empty() {
+        return Incoming::Blank;
+    }
+    if let Err(too_deep) = check_depth(json) {
+        // Parsing the id alone is not recursive.
+        return Incoming::Invalid(Rejection::invalid_request(
+            parse_envelope(json).and_then(|envelope| envelope.id),
+            format!("the message was not read: {too_deep}"),
+        ));
+    }
+    match serde_json::from_slice(json) {
+        Ok(message) => Incoming::Message(Box::new(message)),
+        Err(error) => Incoming::Invalid(reject(json, &error)),
+    }
+}
+
+/// The response to what is not a message, because of `error`.
+fn reject(json: &[u8], error: &serde_json::Error) -> Rejection {
+    if let Some(envelope) = parse_envelope(json) {
+        let problem = format!("the line is JSON, but not a valid JSON-RPC 2.0 message: {error}");
+        Rejection::invalid_request(envelope.id, problem)
+    } else if parse::<IgnoredAny>(json).is_some() {
+        let problem = "the line is JSON, but not a JSON-RPC 2.0 message".to_owned();
+        Rejection::invalid_request(None, problem)
+    } else {
+        Rejection::parse_error(format!("the line is not valid JSON: {error}"))
+    }
+}
+
+/// serde would read an array as the members of the struct, so that `[1]` had the id 1.
+fn parse_envelope(json: &[u8]) -> Option<Envelope> {
+    if json.starts_with(b"[") {
+        return None;
+    }
+    parse(json)
+}
+
+/// Parses JSON. The check for UTF-8 comes first, because `serde_json` does not check the strings that it skips.
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+    serde_json::from_str(std::str::from_utf8(json).ok()?).ok()
+}
+
+/// The id of a message of which only the beginning was read, if the beginning has it.
+fn find_id(line: &[u8]) -> Option<RequestId> {
+    const NAME: &[u8] = b"\"id\":";
+    let beginning = line.get(..ID_SEARCH_BYTES).unwrap_or(line);
+    let start = beginning
+        .windows(NAME.len())
+        .position(|bytes| bytes == NAME)?;
+    serde_json::Deserializer::from_slice(beginning.get(start + NAME.len()..)?)
+        .into_iter()
+        .next()?
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The response to an invalid line.
+    fn rejection(line: &[u8]) -> Value {
+        match classify(line) {
+            Incoming::Invalid(rejection) => rejection.into_json(),
+            accepted => panic!("accepted: {accepted:?}"),
+        }
+    }
+
+    #[test]
+    fn blank_lines_are_skipped() {
+        for line in ["\n", "\r\n", " \t\n", "\u{feff}\n"] {
+            assert!(
+                matches!(classify(line.as_bytes()), Incoming::Blank),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_message_may_have_a_byte_order_mark_and_any_line_end() {
+        let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+
+        for line in [
+            ping.to_owned(),
+            format!("{ping}\r\n"),
+            format!("\u{feff}{ping}\n"),
+        ] {
+            assert!(
+                matches!(classify(line.as_bytes()), Incoming::Message(_)),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_a_parse_error_without_id() {
+        for line in [&b"{ this is not json"[..], b"\"\xff\"", b"{\"id\":1"] {
+            let response = rejection(line);
+
+            assert_eq!(response["id"], Value::Null);
+            assert_eq!(response["error"]["code"], -32700);
+        }
+    }
+
+    #[test]
+    fn json_that_is_not_a_message_is_an_invalid_request_with_its_id() {
+        for (line, id) in [
+            (r#"{"hello":"world"}"#, Value::Null),
+            ("[1]", Value::Null),
+            (r#"["2.0",1,"ping"]"#, Value::Null),
+            (r#"{"jsonrpc":"2.0","id":78,"method":5}"#, json!(78)),
+        ] {
+            let response = rejection(line.as_bytes());
+
+            assert_eq!(response["id"], id, "{line}");
+            assert_eq!(response["error"]["code"], -32600, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_deep_message_is_rejected_with_its_id() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let line = format!(r#"{{"jsonrpc":"2.0","id":"a","method":"x","params":{deep}}}"#);
+
+        let response = rejection(line.as_bytes());
+
+        assert_eq!(response["id"], "a");
+        assert_eq!(response["error"]["code"], -32600);
+    }
+
+    #[test]
+    fn the_id_of_a_long_message_is_found_in_its_beginning() {
+        for (beginning, id) in [
+            (r#"{"jsonrpc":"2.0","id":6,"method":"#, json!(6)),
+            (r#"{"jsonrpc":"2.0","id": "long","method":"#, json!("long")),
+            (r#"{"jsonrpc":"2.0","method":"#, Value::Null),
+        ] {
+            let response = Rejection::too_long(beginning.as_bytes(), 10).into_json();
+
+            assert_eq!(response["id"], id, "{beginning}");
+        }
+    }
+}
