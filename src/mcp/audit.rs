@@ -132,8 +132,8 @@ fn entry_row(entry: StoredEntry, detail: Detail) -> Value {
 fn shorten(value: &mut Value) {
     match value {
         Value::String(text) => {
-            if let Some(excerpt) = excerpt(text) {
-                *value = excerpt;
+            if let Some(shortened) = shorten_text(text) {
+                *value = shortened;
             }
         }
         Value::Array(items) => items.iter_mut().for_each(shorten),
@@ -142,8 +142,8 @@ fn shorten(value: &mut Value) {
                 if matches!(name.as_str(), "oldValue" | "newValue")
                     && (member.is_array() || member.is_object())
                 {
-                    if let Some(excerpt) = excerpt(&member.to_string()) {
-                        *member = excerpt;
+                    if let Some(shortened) = shorten_text(&member.to_string()) {
+                        *member = shortened;
                     }
                 } else {
                     shorten(member);
@@ -155,7 +155,7 @@ fn shorten(value: &mut Value) {
 }
 
 /// The beginning of a long text, as an object: no string field accepts an object, so a model cannot write it back by mistake.
-fn excerpt(text: &str) -> Option<Value> {
+fn shorten_text(text: &str) -> Option<Value> {
     let (end, _) = text.char_indices().nth(MAX_SUMMARY_VALUE_CHARS)?;
     Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
 }

@@ -227,7 +227,7 @@ async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()>
 /// Adds a request to the pending ones; removes the one that a notification cancels, because it gets no response.
 ///
 /// # Errors
-/// The id, when a request with this id is already pending: their responses could not be told apart.
+/// The id, when a request with this id is already pending: nothing would distinguish their responses.
 fn track_pending(
     pending: &PendingRequests,
     message: &ClientJsonRpcMessage,

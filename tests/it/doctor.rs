@@ -279,7 +279,7 @@ fn unreachable_silent_and_rejecting_stores_are_each_reported_once() {
     for (report, message) in [
         (&unreachable, "check that Redis is running"),
         (&silent, "check that Redis is running"),
-        (&rejecting, "refuses the user or the password"),
+        (&rejecting, "wrong user name or password"),
     ] {
         report.assert_exit(3);
         report.assert_line("problem  connection", &[message]);
