@@ -3,7 +3,10 @@
 //! What is shown is never stale: the store is asked, and a cached record is used only for the very bytes that it was made
 //! from. A change may be tried on the state that this process wrote last, because its commit compares.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use quick_cache::{Weighter, sync::Cache};
 
@@ -20,8 +23,15 @@ pub(super) struct RecordCache(Cache<DocumentKey, CachedRecord, TextLength>);
 #[derive(Clone)]
 struct CachedRecord {
     record: Record,
-    /// The entry of our own write, until a change was tried on it.
-    latest_entry: Option<Arc<str>>,
+    /// If this process wrote it.
+    written: Option<Arc<Written>>,
+}
+
+/// A write of this process.
+struct Written {
+    entry: Arc<str>,
+    /// Whether a change was tried on it.
+    taken: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -29,7 +39,10 @@ struct TextLength;
 
 impl Weighter<DocumentKey, CachedRecord> for TextLength {
     fn weight(&self, _: &DocumentKey, cached: &CachedRecord) -> u64 {
-        let entry = cached.latest_entry.as_deref().map_or(0, str::len);
+        let entry = cached
+            .written
+            .as_ref()
+            .map_or(0, |written| written.entry.len());
         (cached.record.text().len() + entry).max(1) as u64
     }
 }
@@ -58,25 +71,25 @@ impl RecordCache {
     }
 
     /// Remembers what was written, with its audit entry.
-    pub(super) fn written(&self, record: Record, latest_entry: &str) {
-        self.insert(record.key().clone(), record, Some(latest_entry.into()));
+    pub(super) fn written(&self, record: Record, entry: &str) {
+        let written = Written {
+            entry: entry.into(),
+            taken: AtomicBool::new(false),
+        };
+        self.insert(record.key().clone(), record, Some(Arc::new(written)));
     }
 
     /// The state that was last written at `key`, if nothing else was read there since; once for each write.
     pub(super) fn take_written(&self, key: &DocumentKey) -> Option<Current> {
-        let cached = self.0.get(key)?;
-        let latest_entry = cached.latest_entry?;
-        self.insert(key.clone(), cached.record.clone(), None);
-        Some(Current::remembered(cached.record, latest_entry))
+        let CachedRecord { record, written } = self.0.get(key)?;
+        let written = written?;
+        if written.taken.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        Some(Current::remembered(record, Arc::clone(&written.entry)))
     }
 
-    fn insert(&self, key: DocumentKey, record: Record, latest_entry: Option<Arc<str>>) {
-        self.0.insert(
-            key,
-            CachedRecord {
-                record,
-                latest_entry,
-            },
-        );
+    fn insert(&self, key: DocumentKey, record: Record, written: Option<Arc<Written>>) {
+        self.0.insert(key, CachedRecord { record, written });
     }
 }
