@@ -19,16 +19,15 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    content::{create_sound, project, project_key, resource, update},
+    fixtures::{create_sound, project, project_key, resource, update},
+    process::signal,
     program::{Home, PROGRAM},
     proxy::{Mode, Proxy},
-    redis_server::{PASSWORD, RedisServer},
+    redis::{PASSWORD, READ_ONLY, RedisServer},
     stores::{SITE, Store},
     wait_until,
 };
 
-/// What Upstash gives `default_ro`.
-const READ_ONLY: [&str; 4] = ["~*", "resetchannels", "+@read", "-@dangerous"];
 /// However ill a store is, an examination ends by then.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -103,14 +102,7 @@ fn smoked(store: &Store) -> Report {
 
 /// How often anything was written so far, deletions included.
 fn writes(server: &RedisServer) -> u64 {
-    let about: String = server.run(cmd("INFO").arg("persistence"));
-    about
-        .lines()
-        .find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap()
+    server.info("persistence", "rdb_changes_since_last_save")
 }
 
 async fn filled(store: &Store) {
@@ -673,13 +665,7 @@ async fn a_smoke_test_that_is_told_to_stop_tidies_up() {
     wait_until("the trial is under way", || {
         (store.server().dump() != before).then_some(())
     });
-    assert!(
-        Command::new("kill")
-            .arg(child.id().to_string())
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal(child.id(), "-TERM");
     let report = Report::of(&child.wait_with_output().unwrap());
 
     report.assert_exit(3);

@@ -13,7 +13,7 @@ use portfolio_mcp::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    content::{
+    fixtures::{
         create, create_sound, creation, legacy_entries, now, object, once, project, project_key,
         unique, update, write_context,
     },
@@ -55,7 +55,8 @@ async fn the_log_of_an_empty_store_is_empty() {
             .await
             .unwrap();
 
-        assert_eq!((page.entries.len(), page.next), (0, None));
+        assert_eq!(page.entries.len(), 0);
+        assert_eq!(page.next, None);
         assert_eq!(
             store.repository.audit_stats().await.unwrap(),
             AuditStats::default()
@@ -121,23 +122,15 @@ async fn an_entry_holds_what_is_known_of_the_write() {
         let entry = log.entries.last().unwrap();
         let metadata = &entry.json()["metadata"];
         assert_eq!(entry.text_of("id"), Some(entry_id.as_str()));
-        assert_eq!(
-            (entry.text_of("action"), entry.text_of("source")),
-            (Some("update"), Some("admin"))
-        );
-        assert_eq!(
-            (entry.text_of("entityType"), entry.text_of("entityId")),
-            (Some("project"), Some("a"))
-        );
+        assert_eq!(entry.text_of("action"), Some("update"));
+        assert_eq!(entry.text_of("source"), Some("admin"));
+        assert_eq!(entry.text_of("entityType"), Some("project"));
+        assert_eq!(entry.text_of("entityId"), Some("a"));
         assert_eq!(entry.json()["seq"], 2);
-        assert_eq!(
-            (&metadata["clientId"], &metadata["actor"]),
-            (&json!("claude/1.0"), &json!("zoé"))
-        );
-        assert_eq!(
-            (&metadata["transport"], &metadata["reason"]),
-            (&json!("stdio"), &json!("because"))
-        );
+        assert_eq!(metadata["clientId"], "claude/1.0");
+        assert_eq!(metadata["actor"], "zoé");
+        assert_eq!(metadata["transport"], "stdio");
+        assert_eq!(metadata["reason"], "because");
         assert_eq!(metadata["operation"], operation.fingerprint());
         assert_eq!(
             metadata["versionBefore"],
@@ -153,7 +146,7 @@ async fn what_a_commit_answers_is_what_the_log_holds() {
         let (a, b) = (project_key("a"), DocumentKey::new(Kind::Resource, "b"));
         let changes = [
             creation(&a, project("a")),
-            creation(&b, crate::support::content::resource("b")),
+            creation(&b, crate::support::fixtures::resource("b")),
         ];
 
         let committed = store.repository.commit(&changes, &once()).await.unwrap();
@@ -815,7 +808,8 @@ async fn entries_that_are_added_while_the_log_is_read_never_repeat_another() {
             let page = store.repository.audit_entries(&query).await.unwrap();
             let distinct: std::collections::HashSet<&str> =
                 page.entries.iter().map(StoredEntry::text).collect();
-            assert_eq!((page.entries.len(), distinct.len()), (3000, 3000));
+            assert_eq!(page.entries.len(), 3000);
+            assert_eq!(distinct.len(), 3000);
             assert_eq!(
                 store.repository.audit_stats().await.unwrap().counts[0]["save"],
                 3000

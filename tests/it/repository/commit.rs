@@ -9,7 +9,7 @@ use portfolio_mcp::{
 use serde_json::json;
 
 use crate::support::{
-    content::{
+    fixtures::{
         change, change_for, create, create_sound, creation, ids_of, once, project, project_key,
         resource, stored, unique, update, write_context,
     },

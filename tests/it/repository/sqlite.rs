@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::support::{
-    content::{change, create_sound, once, project, project_key, stored, update},
+    fixtures::{change, create_sound, once, project, project_key, stored, update},
     stores::Store,
 };
 
@@ -53,11 +53,8 @@ async fn check_corrupt(sql_value: &str, expected: &str) {
         )
         .await
         .unwrap();
-    assert_eq!(
-        (page.records.len(), page.total),
-        (1, 1),
-        "a list leaves it out"
-    );
+    assert_eq!(page.records.len(), 1, "a list leaves it out");
+    assert_eq!(page.total, 1, "a list leaves it out");
     assert_eq!(page.unreadable.len(), 1);
     assert!(
         page.unreadable[0].contains("bad"),

@@ -12,7 +12,7 @@ use portfolio_mcp::{
 };
 use serde_json::{Value, json};
 
-use super::content::{Document, ids_of};
+use super::fixtures::{Document, ids_of};
 
 /// What the log says.
 #[derive(Debug, Default)]
