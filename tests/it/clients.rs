@@ -110,7 +110,7 @@ async fn a_read_token_cannot_write() {
     let log = tool_output(&server.call_with(&[SITE], "get_audit_log", &updates));
 
     let list = tool_call(1, "list_projects", &json!({}));
-    assert_eq!(server.post(&[], list).status, 401);
+    assert_eq!(server.post(&[], &list).status, 401);
     assert_eq!(rejected["error"]["code"], "STORE_READ_ONLY");
     assert!(
         rejected["error"]["message"]
@@ -164,7 +164,7 @@ fn new_tokens_are_read_after_a_signal_unless_the_file_is_invalid() {
     let server = serve(&store, &["--token-file", &file.to_string_lossy()]);
     let status = |token| {
         let ping = messages::request(1, "ping", &json!({}));
-        server.post(&[token], ping).status
+        server.post(&[token], &ping).status
     };
     let next = ("Authorization", "Bearer next-0123456789abcdef");
     assert_eq!(status(MARIE), 200);
@@ -401,7 +401,7 @@ async fn disconnected_clients_leak_nothing() {
         );
     }
     let get = tool_call(1, "get_project", &json!({ "id": "client-0" }));
-    assert_eq!(server.post(&[], get).status, 200);
+    assert_eq!(server.post(&[], &get).status, 200);
     store.assert_sound().await;
 }
 

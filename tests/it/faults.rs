@@ -132,7 +132,7 @@ impl Updates {
             match code {
                 None => self.applied.push(title.to_owned()),
                 Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY") => {
-                    self.not_applied.push(title.to_owned())
+                    self.not_applied.push(title.to_owned());
                 }
                 Some("OUTCOME_UNKNOWN") => self.unknown.push(title.to_owned()),
                 Some(_) => panic!("{context}"),
@@ -148,7 +148,7 @@ impl Updates {
         }
         match fault {
             Mode::Slow | Mode::CutAnyRequest | Mode::CutAnyReply | Mode::CutMidReply => {
-                assert_eq!(code, None, "{context}")
+                assert_eq!(code, None, "{context}");
             }
             Mode::Refuse | Mode::Swallow if tool == "update_project" => {
                 assert!(

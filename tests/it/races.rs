@@ -477,13 +477,13 @@ async fn concurrent_writers_on_a_cut_connection_lose_nothing_and_apply_nothing_t
         match outcome {
             Ok(updated) => {
                 assert_eq!(times, 1, "{title}");
-                assert_eq!(updated.replayed, false, "{title}");
+                assert!(!updated.replayed, "{title}");
             }
             Err(Error::OutcomeUnknown { .. }) => {
-                assert!(times <= 1, "{title} was applied {times} times")
+                assert!(times <= 1, "{title} was applied {times} times");
             }
             Err(Error::Unavailable { .. } | Error::ReadOnly { .. }) => {
-                assert_eq!(times, 0, "{title}")
+                assert_eq!(times, 0, "{title}");
             }
             Err(other) => panic!("{title}: {other:?}"),
         }

@@ -23,7 +23,6 @@ use redis::cmd;
 use serde_json::{Value, json};
 
 use crate::support::{
-    PATIENCE,
     fixtures::{create, create_sound, document, project, project_key, update, with},
     http::{self, Response},
     messages::tool_output,
@@ -672,6 +671,62 @@ const READING: [(&str, &str); 6] = [
     ("get_audit_stats", "{}"),
 ];
 
+/// `before` is the list of projects and `tag` its entity tag before the outage.
+fn check_snapshot_is_served(server: &HttpServer, before: &Value, tag: &str) {
+    // The first request waits, but not for long.
+    let asked = Instant::now();
+    assert_eq!(get(server, "/readyz").status, 503);
+    assert!(
+        asked.elapsed() < Duration::from_secs(3) + MAX_RESPONSE_TIME / 4,
+        "/readyz was answered after {:?}",
+        asked.elapsed()
+    );
+    let list = get_json(server, "/api/projects");
+    let one = get_json(server, "/api/projects/old");
+    assert_eq!(list["data"], before["data"]);
+    for (answer, total) in [(&list, true), (&one, false)] {
+        let meta = &answer["meta"];
+        assert_eq!(meta["source"], "snapshot", "{meta}");
+        assert_eq!(meta["stale"], true, "{meta}");
+        assert!(
+            meta["ageMs"].is_u64() && meta.get("total").is_some() == total,
+            "{meta}"
+        );
+    }
+    assert_eq!(
+        request(server, "GET", "/api/projects", &[("If-None-Match", tag)]).status,
+        304
+    );
+    assert_eq!(
+        get_error(server, "/api/projects/draft"),
+        (404, "PROJECT_NOT_PUBLISHED".to_owned())
+    );
+    // A document that is missing in the snapshot may exist in the store.
+    assert_eq!(
+        get_error(server, "/api/projects/nothing"),
+        (500, "PROJECT_FETCH_ERROR".to_owned())
+    );
+    assert_eq!(
+        get_error(server, "/api/projects/Not_A_Slug"),
+        (400, "INVALID_SLUG".to_owned())
+    );
+    for (tool, arguments) in READING {
+        let answer = tool_output(&server.call(tool, &serde_json::from_str(arguments).unwrap()));
+        assert_eq!(answer["meta"]["source"], "snapshot", "{tool}: {answer}");
+        assert_eq!(answer["meta"]["stale"], true, "{tool}: {answer}");
+    }
+    let ready = get(server, "/readyz");
+    assert_eq!(ready.status, 503);
+    let ready = ready.json();
+    assert_eq!(ready["reading"]["source"], "snapshot", "{ready}");
+    assert_eq!(ready["writing"], false, "{ready}");
+    assert!(
+        ready["reading"]["ageMs"].is_u64() && ready["reason"].is_string(),
+        "{ready}"
+    );
+    assert_eq!(get(server, "/healthz").json(), json!({ "status": "ok" }));
+}
+
 async fn check_website_during(fault: Mode) {
     let store = Store::redis();
     publish(&*store.repository).await;
@@ -688,59 +743,8 @@ async fn check_website_during(fault: Mode) {
 
     proxy.set(fault).await;
 
-    // The first request waits, but not for long.
-    let asked = Instant::now();
-    assert_eq!(get(&server, "/readyz").status, 503);
-    assert!(
-        asked.elapsed() < Duration::from_secs(3) + MAX_RESPONSE_TIME / 4,
-        "/readyz was answered after {:?}",
-        asked.elapsed()
-    );
-    let list = get_json(&server, "/api/projects");
-    let one = get_json(&server, "/api/projects/old");
-    assert_eq!(list["data"], before["data"]);
-    for (answer, total) in [(&list, true), (&one, false)] {
-        let meta = &answer["meta"];
-        assert_eq!(meta["source"], "snapshot", "{meta}");
-        assert_eq!(meta["stale"], true, "{meta}");
-        assert!(
-            meta["ageMs"].is_u64() && meta.get("total").is_some() == total,
-            "{meta}"
-        );
-    }
-    assert_eq!(
-        request(&server, "GET", "/api/projects", &[("If-None-Match", &tag)]).status,
-        304
-    );
-    assert_eq!(
-        get_error(&server, "/api/projects/draft"),
-        (404, "PROJECT_NOT_PUBLISHED".to_owned())
-    );
-    // A document that is missing in the snapshot may exist in the store.
-    assert_eq!(
-        get_error(&server, "/api/projects/nothing"),
-        (500, "PROJECT_FETCH_ERROR".to_owned())
-    );
-    assert_eq!(
-        get_error(&server, "/api/projects/Not_A_Slug"),
-        (400, "INVALID_SLUG".to_owned())
-    );
-    for (tool, arguments) in READING {
-        let answer = tool_output(&server.call(tool, &serde_json::from_str(arguments).unwrap()));
-        assert_eq!(answer["meta"]["source"], "snapshot", "{tool}: {answer}");
-        assert_eq!(answer["meta"]["stale"], true, "{tool}: {answer}");
-    }
+    check_snapshot_is_served(&server, &before, &tag);
     assert_eq!(server.request("tools/list", &json!({})), tools);
-    let ready = get(&server, "/readyz");
-    assert_eq!(ready.status, 503);
-    let ready = ready.json();
-    assert_eq!(ready["reading"]["source"], "snapshot", "{ready}");
-    assert_eq!(ready["writing"], false, "{ready}");
-    assert!(
-        ready["reading"]["ageMs"].is_u64() && ready["reason"].is_string(),
-        "{ready}"
-    );
-    assert_eq!(get(&server, "/healthz").json(), json!({ "status": "ok" }));
 
     update(
         &*store.repository,
@@ -751,21 +755,14 @@ async fn check_website_during(fault: Mode) {
     proxy.set(Mode::Pass).await;
 
     let recovered = Instant::now();
-    loop {
-        let (list, one) = (
-            get_json(&server, "/api/projects"),
-            get_json(&server, "/api/projects/new"),
-        );
-        if list["meta"].get("source").is_none() && one["meta"].get("source").is_none() {
-            assert_eq!(list["data"][0], one["data"]);
-            assert_eq!(one["data"]["title"], "Written elsewhere meanwhile");
-            break;
-        }
-        assert!(
-            recovered.elapsed() < PATIENCE,
-            "the website still gets the snapshot"
-        );
-    }
+    let (list, one) = wait_until("the website gets the store's content", || {
+        let list = get_json(&server, "/api/projects");
+        let one = get_json(&server, "/api/projects/new");
+        let fresh = list["meta"].get("source").is_none() && one["meta"].get("source").is_none();
+        fresh.then_some((list, one))
+    });
+    assert_eq!(list["data"][0], one["data"]);
+    assert_eq!(one["data"]["title"], "Written elsewhere meanwhile");
     println!(
         "{fault:?}: fresh {:?} after the connection recovered",
         recovered.elapsed()

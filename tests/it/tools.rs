@@ -169,11 +169,11 @@ async fn every_mistake_is_reported_at_once_and_nothing_is_written() {
     drop(store);
 }
 
-#[tokio::test]
-async fn invalid_arguments_get_the_contracts_errors() {
-    let (_store, client) = client_of_samples();
-    let long = "x".repeat(100_000);
-    let cases = [
+/// A tool, invalid arguments, and the error's code and part of its message.
+type InvalidCall = (&'static str, Value, &'static str, &'static str);
+
+fn invalid_reads() -> Vec<InvalidCall> {
+    vec![
         (
             "list_projects",
             json!({ "limit": 0 }),
@@ -237,6 +237,30 @@ async fn invalid_arguments_get_the_contracts_errors() {
             "list_resources",
         ),
         (
+            "get_audit_log",
+            json!({ "limit": 501 }),
+            "VALIDATION_FAILED",
+            "limit",
+        ),
+        (
+            "get_audit_log",
+            json!({ "since": "yesterday" }),
+            "VALIDATION_FAILED",
+            "since",
+        ),
+        (
+            "get_audit_stats",
+            json!({ "limit": 1 }),
+            "VALIDATION_FAILED",
+            "limit: unknown argument",
+        ),
+    ]
+}
+
+fn invalid_updates() -> Vec<InvalidCall> {
+    let long = "x".repeat(100_000);
+    vec![
+        (
             "update_project",
             json!({ "id": "rdv-artisan" }),
             "VALIDATION_FAILED",
@@ -284,28 +308,15 @@ async fn invalid_arguments_get_the_contracts_errors() {
             "VERSION_CONFLICT",
             "get_project",
         ),
-        (
-            "get_audit_log",
-            json!({ "limit": 501 }),
-            "VALIDATION_FAILED",
-            "limit",
-        ),
-        (
-            "get_audit_log",
-            json!({ "since": "yesterday" }),
-            "VALIDATION_FAILED",
-            "since",
-        ),
-        (
-            "get_audit_stats",
-            json!({ "limit": 1 }),
-            "VALIDATION_FAILED",
-            "limit: unknown argument",
-        ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn invalid_arguments_get_the_contracts_errors() {
+    let (_store, client) = client_of_samples();
     let before = client.call("get_audit_stats", json!({})).await;
 
-    for (tool, arguments, code, says) in cases {
+    for (tool, arguments, code, says) in [invalid_reads(), invalid_updates()].concat() {
         let error = client.call_error(tool, arguments.clone()).await;
         let message = error["message"].as_str().unwrap();
         assert_eq!(

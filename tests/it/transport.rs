@@ -118,20 +118,20 @@ async fn the_log_names_the_client_of_every_transport() {
     let store = filled_store();
     let server = HttpServer::start(&store, &[]);
     let hello = client_hello("2025-06-18", "named", "3");
-    let initialized = server.post(&[], messages::request(0, "initialize", &hello));
+    let initialized = server.post(&[], &messages::request(0, "initialize", &hello));
     let session_id = initialized.header("mcp-session-id").unwrap().to_owned();
     let update = |title: &str| json!({ "id": "rdv-artisan", "data": { "title": title } });
 
     server
         .post(
             &[("Mcp-Session-Id", &session_id), ("User-Agent", "browser/1")],
-            tool_call(7, "update_project", &update("by session")),
+            &tool_call(7, "update_project", &update("by session")),
         )
         .json();
     server
         .post(
             &[("User-Agent", "browser/1")],
-            tool_call(8, "update_project", &update("by user agent")),
+            &tool_call(8, "update_project", &update("by user agent")),
         )
         .json();
     let mut sse = SseSession::open(server.address);
@@ -188,7 +188,7 @@ fn invalid_messages_get_json_rpc_errors_over_http() {
         (r#"{"hello":1}"#, 400, -32600),
         ("[]", 400, -32600),
     ] {
-        let answer = server.post(&[], body);
+        let answer = server.post(&[], &body);
         assert_eq!(answer.status, status, "{body}");
         assert_eq!(answer.json()["error"]["code"], code, "{body}");
         assert_eq!(sse.post(body).status, 400, "{body}");
@@ -248,7 +248,7 @@ fn every_route_rejects_unknown_hosts_and_origins() {
         ("Origin", "https://example.com"),
     ];
     let ping = messages::request(1, "ping", &json!({}));
-    assert_eq!(server.post(&allowed, ping).status, 200);
+    assert_eq!(server.post(&allowed, &ping).status, 200);
 }
 
 #[test]

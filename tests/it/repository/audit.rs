@@ -145,8 +145,8 @@ async fn what_a_commit_answers_is_what_the_log_holds() {
     on_each_store(async |store| {
         let (a, b) = (project_key("a"), DocumentKey::new(Kind::Resource, "b"));
         let changes = [
-            creation(&a, project("a")),
-            creation(&b, crate::support::fixtures::resource("b")),
+            creation(&a, &project("a")),
+            creation(&b, &crate::support::fixtures::resource("b")),
         ];
 
         let committed = store.repository.commit(&changes, &once()).await.unwrap();
@@ -250,7 +250,7 @@ async fn filters_apply_before_the_limit() {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("old")).await;
         let others: Vec<Change> = (0..120)
-            .map(|number| creation(&project_key(&format!("p{number}")), project("p")))
+            .map(|number| creation(&project_key(&format!("p{number}")), &project("p")))
             .collect();
         store.repository.commit(&others, &once()).await.unwrap();
 
@@ -319,7 +319,7 @@ async fn pages_hold_every_entry_of_one_millisecond_exactly_once() {
             .map(|number| {
                 creation(
                     &project_key(&format!("p{number}")),
-                    object(json!({"n": number})),
+                    &object(json!({"n": number})),
                 )
             })
             .collect();
@@ -583,7 +583,7 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
 #[tokio::test]
 async fn carrying_nothing_is_nothing() {
     on_each_store(async |store| {
-        assert_eq!(store.history.import_entries(&[], clock()).await.unwrap(), 0)
+        assert_eq!(store.history.import_entries(&[], clock()).await.unwrap(), 0);
     })
     .await;
 }
@@ -769,7 +769,7 @@ async fn a_carried_entry_of_the_future_does_not_date_those_that_follow() {
 /// A first document in a store whose log began elsewhere.
 async fn create_sound_after(repository: &dyn Repository, key: &DocumentKey) -> StoredEntry {
     let committed = repository
-        .commit(&[creation(key, project(&key.id))], &once())
+        .commit(&[creation(key, &project(&key.id))], &once())
         .await
         .unwrap();
     committed.entries[0].clone()

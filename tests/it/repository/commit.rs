@@ -67,7 +67,7 @@ async fn a_creation_where_a_document_is_conflicts() {
 
         let result = store
             .repository
-            .commit(&[creation(&key, project("a"))], &once())
+            .commit(&[creation(&key, &project("a"))], &once())
             .await;
 
         assert!(is_conflict(&result), "{result:?}");
@@ -198,9 +198,9 @@ async fn several_changes_are_numbered_in_their_order() {
         );
         create_sound(&*store.repository, &c).await;
         let changes = [
-            creation(&a, project("a")),
+            creation(&a, &project("a")),
             change(&*store.repository, &c, json!({"title": "New"})).await,
-            creation(&b, resource("b")),
+            creation(&b, &resource("b")),
         ];
 
         let committed = store.repository.commit(&changes, &once()).await.unwrap();
@@ -237,7 +237,7 @@ async fn of_several_changes_with_one_that_conflicts_none_is_written() {
         let before = state(&*store.repository).await;
         let operation = once();
         let changes = [
-            creation(&project_key("a"), project("a")),
+            creation(&project_key("a"), &project("a")),
             stale,
             change(
                 &*store.repository,
@@ -281,8 +281,8 @@ async fn two_changes_of_one_document_in_one_commit_are_refused_whole() {
         assert_eq!(state(&*store.repository).await, before);
 
         let twice = [
-            creation(&project_key("b"), project("b")),
-            creation(&project_key("b"), project("b")),
+            creation(&project_key("b"), &project("b")),
+            creation(&project_key("b"), &project("b")),
         ];
 
         assert!(store.repository.commit(&twice, &once()).await.is_err());
@@ -311,7 +311,7 @@ async fn a_commit_of_nothing_writes_nothing() {
 async fn a_commit_of_five_hundred_documents_is_one_commit() {
     on_each_store(async |store| {
         let changes: Vec<Change> = (0..500)
-            .map(|number| creation(&project_key(&format!("p{number}")), project("p")))
+            .map(|number| creation(&project_key(&format!("p{number}")), &project("p")))
             .collect();
         let operation = once();
 

@@ -521,7 +521,7 @@ async fn a_document_that_does_not_change_while_someone_pages_appears_exactly_onc
                 let time = format!("2025-01-{:02}T00:00:00Z", 1 + number / 5);
                 creation(
                     &project_key(id),
-                    with(&project(id), json!({"metadata": {"updatedAt": time}})),
+                    &with(&project(id), json!({"metadata": {"updatedAt": time}})),
                 )
             })
             .collect();
@@ -570,7 +570,7 @@ async fn a_list_of_hundreds_is_complete() {
             .map(|id| {
                 creation(
                     &project_key(id),
-                    object(json!({"id": id, "metadata": {"updatedAt": null}})),
+                    &object(json!({"id": id, "metadata": {"updatedAt": null}})),
                 )
             })
             .collect();

@@ -300,7 +300,7 @@ async fn two_prefixes_in_one_database_know_nothing_of_each_other() {
     let (plain, site) = (Store::on(&server, ""), Store::on(&server, SITE));
     create_sound(&*plain.repository, &project_key("a")).await;
     let operation = once();
-    let creation = [creation(&project_key("a"), project("a"))];
+    let creation = [creation(&project_key("a"), &project("a"))];
 
     assert_eq!(stored(&*site.repository, &project_key("a")).await, None);
     plain
@@ -994,7 +994,7 @@ async fn a_key_prefix_with_blanks_is_named_whole_when_a_command_is_refused() {
     let result = open(&location)
         .unwrap()
         .repository
-        .commit(&[creation(&project_key("a"), project("a"))], &once())
+        .commit(&[creation(&project_key("a"), &project("a"))], &once())
         .await;
 
     let Err(StoreError::ReadOnly { reason, .. }) = result else {
@@ -1392,7 +1392,7 @@ async fn a_store_may_be_made_before_its_server_is_there() {
 
     let read = store.get(&project_key("a")).await;
     let written = store
-        .commit(&[creation(&project_key("a"), project("a"))], &once())
+        .commit(&[creation(&project_key("a"), &project("a"))], &once())
         .await;
 
     assert!(matches!(&read, Err(StoreError::Unavailable(_))), "{read:?}");

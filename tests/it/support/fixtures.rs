@@ -156,9 +156,9 @@ pub(crate) fn write_context(operation: &Operation) -> WriteContext {
     }
 }
 
-pub(crate) fn creation(key: &DocumentKey, document: Document) -> Change {
+pub(crate) fn creation(key: &DocumentKey, document: &Document) -> Change {
     let absent = Current::read(key.clone(), None, None::<&str>);
-    Change::put(&absent, &document, write_context(&once())).unwrap()
+    Change::put(&absent, document, write_context(&once())).unwrap()
 }
 
 /// The change that `patch` makes to the document as it is stored now.
@@ -189,7 +189,7 @@ pub(crate) async fn create(
     document: Document,
 ) -> Commit {
     repository
-        .commit(&[creation(key, document)], &once())
+        .commit(&[creation(key, &document)], &once())
         .await
         .unwrap()
 }

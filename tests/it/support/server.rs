@@ -76,7 +76,7 @@ impl HttpServer {
     }
 
     /// Posts a message to `/mcp`.
-    pub(crate) fn post(&self, headers: &[(&str, &str)], message: impl ToString) -> Response {
+    pub(crate) fn post(&self, headers: &[(&str, &str)], message: &impl ToString) -> Response {
         http::post_json(self.address, "/mcp", headers, message.to_string())
     }
 
@@ -91,7 +91,7 @@ impl HttpServer {
         method: &str,
         params: &Value,
     ) -> Value {
-        self.post(headers, messages::request(1, method, params))
+        self.post(headers, &messages::request(1, method, params))
             .json()
     }
 
@@ -107,7 +107,7 @@ impl HttpServer {
         arguments: &Value,
     ) -> Value {
         let call = messages::tool_call(1, tool, arguments);
-        self.post(headers, call).json()["result"].clone()
+        self.post(headers, &call).json()["result"].clone()
     }
 
     /// What the server has logged so far.
