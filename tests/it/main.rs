@@ -18,6 +18,7 @@ mod doctor;
 mod faults;
 mod hostile;
 mod house;
+mod http;
 mod metrics;
 mod races;
 mod repository;
