@@ -1,11 +1,6 @@
 //! Every fault of the connection to the store, with every kind of call over every transport: the answer comes in time and is of the
 //! right kind, and the store is sound afterwards.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "how soon the store is served again is worth seeing with --nocapture"
-)]
-
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

@@ -1,12 +1,5 @@
 //! Concurrent writers, lost connections, killed processes and a full disk: no acknowledged write is lost, none is applied twice.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test's helpers fail loudly, as tests do, and what they print is shown with a failure"
-)]
-
 use std::{
     fs,
     process::Command,
@@ -251,7 +244,8 @@ impl Connected {
 /// How many writers a burst has.
 const BURST: usize = 4;
 
-/// A service with so many writers that it first tries updates on its remembered documents, and another service that changes the same documents.
+/// A service that is busy enough to try updates on its remembered documents first, and another
+/// service that changes the same documents.
 struct Burst {
     store: Store,
     busy: Arc<ContentService>,
@@ -378,7 +372,7 @@ async fn concurrent_writers_do_not_read_before_they_write() {
     burst.end().await;
 }
 
-/// Cuts the connection at each of `ROUNDS` updates: each is applied and logged once, and its caller is told so.
+/// Cuts the connection at each of `ROUNDS` updates: each is applied and logged once, and its caller gets the result.
 async fn check_cuts(mode: Mode) {
     let mut connected = Connected::new().await;
 

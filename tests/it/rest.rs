@@ -1,10 +1,5 @@
 //! The website API: only published documents, never older than the last acknowledged write, whatever the store does.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "what a test prints is shown with a failure"
-)]
-
 use std::{
     collections::BTreeSet,
     sync::{

@@ -1,14 +1,5 @@
 //! The test kit: servers and clients, stores, a faulty proxy, documents, and the proof that a store is sound.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test's helpers fail loudly, as tests do; clippy only knows functions that are tests themselves"
-)]
-
 pub(crate) mod fixtures;
 pub(crate) mod http;
 pub(crate) mod messages;
