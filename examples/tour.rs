@@ -1,7 +1,7 @@
-//! A tour: imports sample content into a temporary store, starts the real server, and calls its eight tools as a client does.
+//! A tour: imports sample content into a temporary store, starts the server, and calls its eight tools as a client does.
 //!
 //! `cargo run --release --example tour` needs no Redis and leaves nothing behind.
-#![expect(clippy::print_stdout, reason = "a tour is there to be looked at")]
+#![expect(clippy::print_stdout, reason = "the tour is for reading")]
 #![expect(
     clippy::indexing_slicing,
     reason = "indexing a JSON value gives null where there is nothing"
@@ -10,36 +10,75 @@
 use std::{
     env,
     error::Error,
-    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
+use support::stdio::StdioClient;
+
+#[path = "../tests/it/support"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the kit is for tests, which use the rest of it"
+)]
+mod support {
+    pub(crate) mod messages;
+    pub(crate) mod process;
+    pub(crate) mod stdio;
+    pub(crate) mod wait;
+}
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-fn main() -> Result<()> {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
     let binary = build()?;
     let folder = tempfile::tempdir()?;
     let store = format!("sqlite:{}", folder.path().join("tour.db").display());
 
+    import(&binary, &store)?;
+    let server = command(&binary, &["stdio", "--store", &store]);
+    let client = StdioClient::spawn(folder, server);
+    client.initialize("tour", env!("CARGO_PKG_VERSION")).await;
+
+    list(&client).await;
+    edit(&client).await;
+    edit_once(&client).await;
+    audit(&client).await;
+
+    let exit = client.finish();
+    if !exit.success() {
+        return Err(format!("the server ended with {exit}").into());
+    }
+    println!(
+        "\nThe temporary store is deleted. README.md says how to point a client at your own content."
+    );
+    Ok(())
+}
+
+fn import(binary: &Path, store: &str) -> Result<()> {
     step("1. Import the sample content into a temporary store");
     let content = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/content");
     let imported = command(
-        &binary,
-        &["import", &content.to_string_lossy(), "--store", &store],
+        binary,
+        &["import", &content.to_string_lossy(), "--store", store],
     )
     .output()?;
     print!("{}", String::from_utf8_lossy(&imported.stdout));
     if !imported.status.success() {
         return Err(String::from_utf8_lossy(&imported.stderr).into());
     }
-    let mut client = Client::start(&binary, &store)?;
+    Ok(())
+}
 
+async fn list(client: &StdioClient) {
     step("2. list_projects and list_resources: short rows, newest first");
     for (tool, last) in [("list_projects", "result"), ("list_resources", "price")] {
-        for row in client.call(tool, &json!({}))?["data"]
+        for row in client.call(tool, json!({})).await["data"]
             .as_array()
             .into_iter()
             .flatten()
@@ -52,17 +91,23 @@ fn main() -> Result<()> {
             );
         }
     }
-    let found = client.call(
-        "list_projects",
-        &json!({ "query": "BATIMENT artisans", "tag": "sms" }),
-    )?;
+    let found = client
+        .call(
+            "list_projects",
+            json!({ "query": "BATIMENT artisans", "tag": "sms" }),
+        )
+        .await;
     println!(
         "  searched for `BATIMENT artisans`, tag `sms`, whatever case and accents: {} found",
         found["meta"]["total"]
     );
+}
 
+async fn edit(client: &StdioClient) {
     step("3. get_project: one document and its version");
-    let project = client.call("get_project", &json!({ "id": "rdv-artisan" }))?;
+    let project = client
+        .call("get_project", json!({ "id": "rdv-artisan" }))
+        .await;
     let version = project["meta"]["version"].clone();
     println!(
         "  {}\n  for {}, {}",
@@ -74,36 +119,44 @@ fn main() -> Result<()> {
 
     step("4. update_project with dryRun: what would change");
     let patch = json!({ "client": { "size": "40 entreprises, 118 salariés" }, "metadata": { "featured": false } });
-    let preview = client.call(
-        "update_project",
-        &json!({ "id": "rdv-artisan", "data": patch, "dryRun": true }),
-    )?;
+    let preview = client
+        .call(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": patch, "dryRun": true }),
+        )
+        .await;
     show_changes(&preview);
 
     step("5. update_project: the edit, guarded by the version, with a reason for the record");
     let arguments = json!({ "id": "rdv-artisan", "data": patch, "expectedVersion": version, "reason": "two companies joined" });
-    let updated = client.call("update_project", &arguments)?;
+    let updated = client.call("update_project", arguments).await;
     show_changes(&updated);
     println!("  recorded as {}", text(&updated["meta"]["auditId"]));
 
-    step("6. update_project with mistakes: refused, every reason at once, nothing written");
+    step("6. update_project with mistakes: rejected, every reason at once, nothing written");
     let mistakes = json!({ "titel": "Artisans", "metadata": { "status": "live" }, "testimonial": null, "image": "javascript:alert(1)" });
-    let refused = client.call(
-        "update_project",
-        &json!({ "id": "rdv-artisan", "data": mistakes }),
-    )?;
-    show_error(&refused);
+    let rejected = client
+        .call(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": mistakes }),
+        )
+        .await;
+    show_error(&rejected);
 
-    step("7. update_project with an old version: a conflict, nobody's work is overwritten");
+    step("7. update_project with an old version: a conflict, so nobody's work is overwritten");
     let stale =
         json!({ "id": "rdv-artisan", "data": { "title": "Artisans" }, "expectedVersion": version });
-    show_error(&client.call("update_project", &stale)?);
+    show_error(&client.call("update_project", stale).await);
+}
 
+async fn edit_once(client: &StdioClient) {
     step("8. get_resource and update_resource, sent twice with one idempotencyKey: applied once");
-    let resource = client.call(
-        "get_resource",
-        &json!({ "id": "calculateur-tarif-freelance" }),
-    )?;
+    let resource = client
+        .call(
+            "get_resource",
+            json!({ "id": "calculateur-tarif-freelance" }),
+        )
+        .await;
     println!(
         "  {} costs {}",
         text(&resource["data"]["title"]),
@@ -111,16 +164,20 @@ fn main() -> Result<()> {
     );
     for attempt in ["first ", "second"] {
         let arguments = json!({ "id": "calculateur-tarif-freelance", "data": { "price": "Gratuit" }, "idempotencyKey": "tour-free" });
-        let answer = client.call("update_resource", &arguments)?;
+        let answer = client.call("update_resource", arguments).await;
         println!(
             "  {attempt} call: recorded as {}, replayed: {}",
             text(&answer["meta"]["auditId"]),
             answer["meta"]["replayed"] == json!(true)
         );
     }
+}
 
+async fn audit(client: &StdioClient) {
     step("9. get_audit_log: who changed what, before and after");
-    for entry in client.call("get_audit_log", &json!({ "action": "update" }))?["data"]
+    for entry in client
+        .call("get_audit_log", json!({ "action": "update" }))
+        .await["data"]
         .as_array()
         .into_iter()
         .flatten()
@@ -142,7 +199,7 @@ fn main() -> Result<()> {
     }
 
     step("10. get_audit_stats");
-    let stats = client.call("get_audit_stats", &json!({}))?["data"].clone();
+    let stats = client.call("get_audit_stats", json!({})).await["data"].clone();
     println!(
         "  {} entries, by action {}, by kind {}, by source {}",
         stats["totalEntries"],
@@ -150,15 +207,9 @@ fn main() -> Result<()> {
         stats["entriesByEntityType"],
         stats["entriesBySource"]
     );
-
-    client.end()?;
-    println!(
-        "\nThe temporary store is deleted. README.md says how to point a client at your own content."
-    );
-    Ok(())
 }
 
-/// Builds the server; `cargo run --example` builds the example alone.
+/// Builds the server, because `cargo run --example` builds only the example.
 fn build() -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -186,7 +237,7 @@ fn build() -> Result<PathBuf> {
         .ok_or_else(|| "cargo did not say where the server is".into())
 }
 
-/// The server with nothing of this process's environment that chooses a store.
+/// The server, without variables of this process that choose a store.
 fn command(binary: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
     command.args(arguments).env("PORTFOLIO_LOG", "warn");
@@ -196,88 +247,6 @@ fn command(binary: &Path, arguments: &[&str]) -> Command {
         command.env_remove(name);
     }
     command
-}
-
-/// An MCP client over the standard streams of a server that it started.
-struct Client {
-    server: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-    requests: u64,
-}
-
-impl Client {
-    fn start(binary: &Path, store: &str) -> Result<Self> {
-        let mut server = command(binary, &["stdio", "--store", store])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (input, output) = (
-            server.stdin.take(),
-            server.stdout.take().ok_or("the server has no output")?,
-        );
-        let mut client = Self {
-            server,
-            input,
-            output: BufReader::new(output),
-            requests: 0,
-        };
-        let client_info = json!({ "name": "tour", "version": env!("CARGO_PKG_VERSION") });
-        client.request("initialize", &json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info }))?;
-        client.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))?;
-        Ok(client)
-    }
-
-    /// What a tool answers, as JSON; a refusal is an answer too.
-    fn call(&mut self, tool: &str, arguments: &Value) -> Result<Value> {
-        let result = self.request(
-            "tools/call",
-            &json!({ "name": tool, "arguments": arguments }),
-        )?;
-        Ok(serde_json::from_str(
-            result["content"][0]["text"]
-                .as_str()
-                .ok_or("the answer has no text")?,
-        )?)
-    }
-
-    fn request(&mut self, method: &str, params: &Value) -> Result<Value> {
-        self.requests += 1;
-        self.send(
-            &json!({ "jsonrpc": "2.0", "id": self.requests, "method": method, "params": params }),
-        )?;
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        let answer: Value = serde_json::from_str(&line)?;
-        match answer.get("result") {
-            Some(result) => Ok(result.clone()),
-            None => Err(answer["error"].to_string().into()),
-        }
-    }
-
-    fn send(&mut self, message: &Value) -> Result<()> {
-        let input = self.input.as_mut().ok_or("the server's input is closed")?;
-        writeln!(input, "{message}")?;
-        Ok(input.flush()?)
-    }
-
-    /// Ends the server as desktop clients do, by closing its input.
-    fn end(&mut self) -> Result<()> {
-        drop(self.input.take());
-        let status = self.server.wait()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("the server ended with {status}").into())
-        }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
 }
 
 fn step(title: &str) {

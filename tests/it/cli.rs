@@ -6,7 +6,7 @@ use std::{
     fs,
     net::TcpListener,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
 };
 
 use clap::CommandFactory;
@@ -14,8 +14,9 @@ use portfolio_mcp::{cli::Cli, settings::OPTIONS};
 use serde_json::{Value, json};
 
 use crate::support::{
-    mcp::Mcp,
+    process::signal,
     program::{Home, PROGRAM},
+    stdio::StdioClient,
 };
 
 /// Runs the program and gives its exit code, stdout and stderr.
@@ -235,7 +236,7 @@ async fn documents_that_differ_are_skipped_unless_forced_and_replaced_values_sta
         "{listed}"
     );
     assert!(replaced.contains("1 replaced, 2 unchanged"), "{replaced}");
-    let client = Mcp::start_with(&["--store", &store]).await;
+    let client = StdioClient::start_with(&["--store", &store]).await;
     let log = client
         .call("get_audit_log", json!({ "action": "update" }))
         .await;
@@ -323,7 +324,7 @@ async fn audit_entries_of_older_programs_are_imported_once_and_unchanged() {
     assert_eq!((first, second), (0, 0));
     assert!(imported.contains("8 of 8 audit entries"), "{imported}");
     assert!(again.contains("0 of 8 audit entries"), "{again}");
-    let client = Mcp::start_with(&["--store", &store]).await;
+    let client = StdioClient::start_with(&["--store", &store]).await;
     let log = client
         .call("get_audit_log", json!({ "detail": "full" }))
         .await;
@@ -387,13 +388,7 @@ fn an_import_can_be_interrupted() {
         .unwrap();
     let _connection = silent.accept().unwrap();
 
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal(child.id(), "-TERM");
 
     let (code, _, stderr) = outcome(&child.wait_with_output().unwrap());
     assert!(

@@ -1,19 +1,16 @@
-//! Credentials that may less than all, through the program: what they may is served, the rest is refused with its reason.
+//! Redis users with limited permissions, through the program: permitted calls work, the others fail with the reason.
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    content::{create_sound, project_key},
-    mcp::Mcp,
-    redis_server::PASSWORD,
+    fixtures::{create_sound, project_key},
+    redis::{PASSWORD, READ_ONLY},
+    stdio::StdioClient,
     stores::Store,
 };
 
-/// What Upstash gives `default_ro`: no PING, no TIME, no scripts, no channels.
-const READ_ONLY: [&str; 4] = ["~*", "resetchannels", "+@read", "-@dangerous"];
-
-/// A store with a project, and the program on it as a user with `rules`.
-async fn started_as(rules: &[&str]) -> (Store, Mcp) {
+/// A store with a project, and a client of the program on it as a user with `rules`.
+async fn started_as(rules: &[&str]) -> (Store, StdioClient) {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("a")).await;
     store.server().user("limited", rules);
@@ -21,19 +18,19 @@ async fn started_as(rules: &[&str]) -> (Store, Mcp) {
         "redis://limited:{PASSWORD}@127.0.0.1:{}",
         store.server().port()
     );
-    let client = Mcp::start_with(&["--store", &url]).await;
+    let client = StdioClient::start_with(&["--store", &url]).await;
     (store, client)
 }
 
-async fn updated(client: &Mcp) -> Value {
+async fn updated(client: &StdioClient) -> Value {
     let patch = json!({ "metadata": { "status": "published", "featured": true } });
     client
         .call("update_project", json!({ "id": "a", "data": patch }))
         .await
 }
 
-/// Every reading tool answers as for a user with all rights.
-async fn check_reads(client: &Mcp) {
+/// Checks that every reading tool works as for a user with all permissions.
+async fn check_reads(client: &StdioClient) {
     let reads = [
         ("list_projects", json!({})),
         ("list_resources", json!({})),
@@ -52,7 +49,7 @@ async fn check_reads(client: &Mcp) {
 }
 
 #[tokio::test]
-async fn a_reading_user_is_served_all_reads_and_refused_all_writes() {
+async fn a_read_only_user_can_read_everything_and_write_nothing() {
     let (store, client) = started_as(&READ_ONLY).await;
     let before = store.server().dump();
 
@@ -76,7 +73,7 @@ async fn a_reading_user_is_served_all_reads_and_refused_all_writes() {
 }
 
 #[tokio::test]
-async fn a_writing_user_who_lacks_one_command_is_told_which_and_nothing_is_written() {
+async fn a_missing_permission_is_named_and_nothing_is_written() {
     for (missing, named) in [
         ("-zadd", "ZADD"),
         ("-hset", "HSET"),

@@ -19,16 +19,15 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    content::{create_sound, project, project_key, resource, update},
+    fixtures::{create_sound, project, project_key, resource, update},
+    process::signal,
     program::{Home, PROGRAM},
     proxy::{Mode, Proxy},
-    redis_server::{PASSWORD, RedisServer},
+    redis::{PASSWORD, READ_ONLY, RedisServer},
     stores::{SITE, Store},
     wait_until,
 };
 
-/// What Upstash gives `default_ro`.
-const READ_ONLY: [&str; 4] = ["~*", "resetchannels", "+@read", "-@dangerous"];
 /// Whatever is wrong with a store, `doctor` ends within this time.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
@@ -107,13 +106,7 @@ fn smoke_report(store: &Store) -> Report {
 
 /// How many writes there were so far, including deletions.
 fn writes(server: &RedisServer) -> u64 {
-    let info: String = server.run(cmd("INFO").arg("persistence"));
-    info.lines()
-        .find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap()
+    server.info("persistence", "rdb_changes_since_last_save")
 }
 
 async fn filled(store: &Store) {
@@ -723,13 +716,7 @@ async fn an_interrupted_smoke_test_cleans_up() {
     wait_until("the test has written something", || {
         (store.server().dump() != before).then_some(())
     });
-    assert!(
-        Command::new("kill")
-            .arg(child.id().to_string())
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal(child.id(), "-TERM");
     let report = Report::of(&child.wait_with_output().unwrap());
 
     report.assert_exit(3);

@@ -1,10 +1,5 @@
-//! Every fault of the line to the store, met by every kind of call over every transport: an answer in time, of the right kind, and
-//! a store that is sound afterwards.
-
-#![expect(
-    clippy::print_stdout,
-    reason = "how soon the store is served again is worth seeing with --nocapture"
-)]
+//! Every fault of the connection to the store, with every kind of call over every transport: the answer comes in time and is of the
+//! right kind, and the store is sound afterwards.
 
 use std::{
     collections::BTreeMap,
@@ -16,28 +11,27 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use crate::{
-    support::{
-        PATIENCE,
-        content::{create_sound, project_key},
-        mcp::{Mcp, said},
-        program::Home,
-        proxy::{Mode, Proxy},
-        stores::Store,
-        wait_until,
-    },
-    transport::{HttpServer, Session},
+use crate::support::{
+    fixtures::{create_sound, project_key},
+    messages::tool_output,
+    proxy::{Mode, Proxy},
+    server::HttpServer,
+    sse::SseSession,
+    stdio::StdioClient,
+    stores::Store,
+    wait::wait_until_async,
+    wait_until,
 };
 
-/// A call is answered within 10 seconds; the rest is for a machine that has much else to do.
-const ANSWERED: Duration = Duration::from_secs(20);
+/// A call is answered within 10 seconds; the rest is for a busy machine.
+const MAX_RESPONSE_TIME: Duration = Duration::from_secs(20);
 
-/// Faults that pass by themselves, so that every call has to succeed.
-const PASSING: [Mode; 3] = [Mode::CutAnyRequest, Mode::CutAnyReply, Mode::CutMidReply];
-/// Faults that stay.
+/// Faults that end by themselves, so every call has to succeed.
+const TRANSIENT: [Mode; 3] = [Mode::CutAnyRequest, Mode::CutAnyReply, Mode::CutMidReply];
+/// Faults that last.
 const LASTING: [Mode; 4] = [Mode::Slow, Mode::Trickle, Mode::Swallow, Mode::Refuse];
 
-/// What is asked: a read, a list, the log, an update.
+/// A read, a list, the log, an update.
 const TOOLS: [&str; 4] = [
     "get_project",
     "list_projects",
@@ -47,11 +41,11 @@ const TOOLS: [&str; 4] = [
 
 /// A client over one of the transports.
 enum Client {
-    Stdio(Box<Mcp>),
+    Stdio(Box<StdioClient>),
     Http(HttpServer),
     Sse {
         _server: HttpServer,
-        sessions: BTreeMap<&'static str, Mutex<Session>>,
+        sessions: BTreeMap<&'static str, Mutex<SseSession>>,
     },
 }
 
@@ -59,13 +53,13 @@ impl Client {
     async fn over(transport: &str, proxy: &Proxy) -> Self {
         let arguments = ["--store".to_owned(), proxy.url()];
         match transport {
-            "stdio" => Self::Stdio(Box::new(Mcp::start_with(&arguments).await)),
-            "http" => Self::Http(HttpServer::start_with(Home::new(), &arguments)),
+            "stdio" => Self::Stdio(Box::new(StdioClient::start_with(&arguments).await)),
+            "http" => Self::Http(HttpServer::start_with(&arguments)),
             _ => {
-                let server = HttpServer::start_with(Home::new(), &arguments);
+                let server = HttpServer::start_with(&arguments);
                 let sessions = TOOLS
                     .into_iter()
-                    .map(|tool| (tool, Mutex::new(Session::open(server.address))))
+                    .map(|tool| (tool, Mutex::new(SseSession::open(server.address))))
                     .collect();
                 Self::Sse {
                     _server: server,
@@ -77,32 +71,33 @@ impl Client {
 
     /// Calls a tool; fails when the answer takes too long.
     async fn call(self: &Arc<Self>, tool: &'static str, arguments: Value) -> Value {
-        let begun = Instant::now();
+        let start = Instant::now();
         let answer = match &**self {
             Self::Stdio(client) => client.call(tool, arguments).await,
             Self::Http(_) | Self::Sse { .. } => {
                 let client = Arc::clone(self);
-                let asked = spawn_blocking(move || match &*client {
-                    Self::Http(server) => said(&server.call(tool, &arguments)),
+                let call = spawn_blocking(move || match &*client {
+                    Self::Http(server) => tool_output(&server.call(tool, &arguments)),
                     Self::Sse { sessions, .. } => {
                         let call = json!({ "name": tool, "arguments": arguments });
-                        said(&sessions[tool].lock().unwrap().request("tools/call", &call)["result"])
+                        let mut session = sessions[tool].lock().unwrap();
+                        tool_output(&session.request("tools/call", &call)["result"])
                     }
                     Self::Stdio(_) => unreachable!(),
                 });
-                asked.await.unwrap()
+                call.await.unwrap()
             }
         };
         assert!(
-            begun.elapsed() < ANSWERED,
+            start.elapsed() < MAX_RESPONSE_TIME,
             "{tool} was answered after {:?}: {answer}",
-            begun.elapsed()
+            start.elapsed()
         );
         answer
     }
 }
 
-/// What became of the updates.
+/// The titles that the updates wrote, by their outcome.
 #[derive(Default)]
 struct Updates {
     number: usize,
@@ -112,7 +107,7 @@ struct Updates {
 }
 
 impl Updates {
-    /// The arguments of a call; an update has a value of its own.
+    /// The arguments of a call. Every update writes a different title.
     fn arguments(&mut self, tool: &str) -> Value {
         match tool {
             "get_project" => json!({ "id": "a" }),
@@ -124,70 +119,65 @@ impl Updates {
         }
     }
 
-    /// Checks that an answer is of the right kind: `may_fail` when the fault stays.
+    /// Checks that an answer is of the right kind for the fault.
     fn check(&mut self, fault: Mode, tool: &str, arguments: &Value, answer: &Value) {
-        let (code, place) = (
-            answer["error"]["code"].as_str(),
-            format!("{fault:?} x {tool}: {answer}"),
-        );
+        let code = answer["error"]["code"].as_str();
+        let context = format!("{fault:?} x {tool}: {answer}");
         if let Some(title) = arguments["data"]["title"].as_str() {
             match code {
                 None => self.applied.push(title.to_owned()),
                 Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY") => {
-                    self.not_applied.push(title.to_owned())
+                    self.not_applied.push(title.to_owned());
                 }
                 Some("OUTCOME_UNKNOWN") => self.unknown.push(title.to_owned()),
-                Some(_) => panic!("{place}"),
+                Some(_) => panic!("{context}"),
             }
             if code == Some("STORE_READ_ONLY") {
                 assert!(
                     answer["error"]["details"]["retryAfterMs"]
                         .as_u64()
                         .is_some_and(|millis| millis > 0),
-                    "{place}"
+                    "{context}"
                 );
             }
         }
         match fault {
             Mode::Slow | Mode::CutAnyRequest | Mode::CutAnyReply | Mode::CutMidReply => {
-                assert_eq!(code, None, "{place}")
+                assert_eq!(code, None, "{context}");
             }
             Mode::Refuse | Mode::Swallow if tool == "update_project" => {
                 assert!(
                     matches!(code, Some("STORE_UNAVAILABLE" | "STORE_READ_ONLY")),
-                    "{place}"
+                    "{context}"
                 );
             }
-            // There is a saved copy, so that every read is answered.
-            _ if tool != "update_project" => assert_eq!(code, None, "{place}"),
+            // The snapshot answers every read.
+            _ if tool != "update_project" => assert_eq!(code, None, "{context}"),
             _ => {}
         }
         if matches!(fault, Mode::Refuse | Mode::Swallow) && tool != "update_project" {
             let meta = &answer["meta"];
-            assert_eq!(
-                (&meta["source"], &meta["stale"]),
-                (&json!("snapshot"), &json!(true)),
-                "{place}"
-            );
-            assert!(meta["ageMs"].is_u64(), "{place}");
+            assert_eq!(meta["source"], "snapshot", "{context}");
+            assert_eq!(meta["stale"], true, "{context}");
+            assert!(meta["ageMs"].is_u64(), "{context}");
         }
     }
 }
 
-async fn every_fault_is_survived_over(transport: &str) {
+async fn survive_every_fault_over(transport: &str) {
     let store = Store::redis();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
     let mut proxy = Proxy::start(store.server().port()).await;
     let client = Arc::new(Client::over(transport, &proxy).await);
     let mut updates = Updates::default();
-    // A list fills the saved copy.
+    // A list fills the snapshot.
     assert_eq!(
         client.call("list_projects", json!({})).await["meta"]["source"],
         "redis"
     );
 
-    for fault in PASSING {
+    for fault in TRANSIENT {
         for tool in TOOLS {
             let arguments = updates.arguments(tool);
             proxy.set(fault).await;
@@ -213,27 +203,22 @@ async fn every_fault_is_survived_over(transport: &str) {
 
         proxy.set(Mode::Pass).await;
         let healed = Instant::now();
-        loop {
+        wait_until_async("a write succeeds", async || {
             let arguments = updates.arguments("update_project");
             let answer = client.call("update_project", arguments.clone()).await;
             updates.check(Mode::Trickle, "update_project", &arguments, &answer);
-            if answer["success"] == true {
-                break;
-            }
-            assert!(healed.elapsed() < PATIENCE, "{fault:?}: {answer}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            (answer["success"] == true).then_some(())
+        })
+        .await;
         println!(
             "{transport}: the first write {:?} after {fault:?} was over",
             healed.elapsed()
         );
-        let fresh = loop {
+        let fresh = wait_until_async("lists come from Redis", async || {
             let answer = client.call("list_projects", json!({})).await;
-            if answer["meta"]["source"] == "redis" {
-                break answer;
-            }
-            assert!(healed.elapsed() < PATIENCE, "{fault:?}: {answer}");
-        };
+            (answer["meta"]["source"] == "redis").then_some(answer)
+        })
+        .await;
         assert_eq!(
             fresh["data"][0]["title"].as_str(),
             updates.applied.last().map(String::as_str)
@@ -248,7 +233,7 @@ async fn every_fault_is_survived_over(transport: &str) {
         assert_eq!(
             titles.get(title),
             None,
-            "{title} was said not to be written"
+            "{title} was reported as not written"
         );
     }
     assert!(
@@ -260,33 +245,23 @@ async fn every_fault_is_survived_over(transport: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_of_the_line_is_survived_over_stdio() {
-    every_fault_is_survived_over("stdio").await;
+async fn every_connection_fault_is_survived_over_stdio() {
+    survive_every_fault_over("stdio").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_of_the_line_is_survived_over_streamable_http() {
-    every_fault_is_survived_over("http").await;
+async fn every_connection_fault_is_survived_over_streamable_http() {
+    survive_every_fault_over("http").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_of_the_line_is_survived_over_http_with_sse() {
-    every_fault_is_survived_over("sse").await;
+async fn every_connection_fault_is_survived_over_http_with_sse() {
+    survive_every_fault_over("sse").await;
 }
 
-/// How often Redis was sent a command.
-fn times(store: &Store, command: &str) -> u64 {
-    let info: String = store.server().run(redis::cmd("INFO").arg("commandstats"));
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-    line.and_then(|line| line.split(',').next()?.parse().ok())
-        .unwrap_or_default()
-}
-
-/// A line that is only narrow is no outage: documents come in pieces that pass in time, and other answers between them.
+/// A slow connection is not an outage: documents arrive in parts, and other answers between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_documents_are_listed_over_a_narrow_line() {
+async fn many_documents_are_listed_over_a_slow_connection() {
     let store = Store::redis();
     for number in 0..300 {
         let document =
@@ -304,7 +279,7 @@ async fn many_documents_are_listed_over_a_narrow_line() {
     }
     let mut proxy = Proxy::start(store.server().port()).await;
     proxy.set(Mode::Narrow).await;
-    let client = Mcp::start_with(&["--store".to_owned(), proxy.url()]).await;
+    let client = StdioClient::start_with(&["--store".to_owned(), proxy.url()]).await;
 
     let listed = client
         .call_until("list_projects", json!({}), |answer| {
@@ -313,11 +288,8 @@ async fn many_documents_are_listed_over_a_narrow_line() {
         .await;
     let one = client.call("get_project", json!({ "id": "p7" })).await;
 
-    assert_eq!(
-        (&listed["meta"]["source"], &listed["meta"]["total"]),
-        (&json!("redis"), &json!(300)),
-        "{listed}"
-    );
+    assert_eq!(listed["meta"]["source"], "redis", "{listed}");
+    assert_eq!(listed["meta"]["total"], 300, "{listed}");
     assert_eq!(one["meta"]["source"], "redis", "{}", one["meta"]);
     assert!(
         !client.stderr().contains("does not serve"),
@@ -327,10 +299,10 @@ async fn many_documents_are_listed_over_a_narrow_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_saved_copy_has_the_servers_own_writes() {
+async fn the_snapshot_has_the_servers_own_writes() {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("a")).await;
-    let client = Mcp::start(&store).await;
+    let client = StdioClient::start(&store).await;
     client.call("list_projects", json!({})).await;
     assert_eq!(
         client
@@ -342,42 +314,36 @@ async fn the_saved_copy_has_the_servers_own_writes() {
         true
     );
 
-    let before = times(&store, "get");
-    wait_until("the document is read again for the copy", || {
-        (times(&store, "get") > before).then_some(())
+    let before = store.server().calls("get");
+    wait_until("the document is read again for the snapshot", || {
+        (store.server().calls("get") > before).then_some(())
     });
     store.server().stop();
-    let copied = client.call("get_project", json!({ "id": "a" })).await;
+    let read = client.call("get_project", json!({ "id": "a" })).await;
     store.server().cont();
 
-    assert_eq!(
-        (&copied["meta"]["stale"], &copied["data"]["title"]),
-        (&json!(true), &json!("Mine")),
-        "{copied}"
-    );
+    assert_eq!(read["meta"]["stale"], true, "{read}");
+    assert_eq!(read["data"]["title"], "Mine", "{read}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_database_is_said_once_however_often_it_is_written_to() {
+async fn a_full_database_is_logged_once() {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("a")).await;
-    let client = Mcp::start(&store).await;
-    let scripts = || times(&store, "evalsha") + times(&store, "eval");
+    let client = StdioClient::start(&store).await;
+    let scripts = || store.server().calls("evalsha") + store.server().calls("eval");
     let before = scripts();
     store
         .server()
         .run::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1));
 
-    while scripts() < before + 3 {
-        let full = client
-            .call(
-                "update_project",
-                json!({ "id": "a", "data": { "title": "New" } }),
-            )
-            .await;
+    wait_until_async("three commits were tried", async || {
+        let update = json!({ "id": "a", "data": { "title": "New" } });
+        let full = client.call("update_project", update).await;
         assert_eq!(full["error"]["code"], "STORE_READ_ONLY", "{full}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        (scripts() >= before + 3).then_some(())
+    })
+    .await;
 
     let log = client.stderr();
     assert_eq!(log.matches("is full").count(), 1, "{log}");

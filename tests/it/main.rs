@@ -1,4 +1,4 @@
-//! The integration tests: one binary, because each one links the world again.
+//! The integration tests, in one binary because each binary links everything again.
 //!
 //! Redis tests start a private server on a free port; `scripts/ensure-redis.sh` finds or fetches it. The suite runs on
 //! another server with `REDIS_SERVER_BIN=/path/to/redis-server cargo test`.
@@ -8,7 +8,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests and their helpers fail loudly; clippy only knows functions that are tests themselves"
+    clippy::print_stdout,
+    reason = "tests and their helpers fail loudly, and their output is shown with a failure; clippy exempts only functions that are tests themselves"
 )]
 
 mod architecture;
@@ -20,6 +21,7 @@ mod documents;
 mod faults;
 mod hostile;
 mod house;
+mod http;
 mod metrics;
 mod races;
 mod repository;

@@ -1,23 +1,21 @@
-//! What `/metrics` says, read as strictly as a scraper may: every line well-formed, labels of ours alone, numbers that follow what happens.
+//! `/metrics`, parsed as strictly as a scraper may: every line is well-formed, there are no unknown labels, and the numbers follow what happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::{
-    support::{
-        content::{create_sound, project_key},
-        http,
-        mcp::said,
-        program::Home,
-        proxy::{Mode, Proxy},
-        stores::Store,
-        wait_until,
-    },
-    transport::{HttpServer, Session},
+use crate::support::{
+    fixtures::{create_sound, project_key},
+    http,
+    messages::tool_output,
+    proxy::{Mode, Proxy},
+    server::HttpServer,
+    sse::SseSession,
+    stores::Store,
+    wait_until,
 };
 
-/// Every sample by its name and labels. Fails on whatever is no text of Prometheus' format 0.0.4.
+/// Every sample by its name and labels. Fails on text that is not Prometheus' format 0.0.4.
 fn scrape(server: &HttpServer) -> BTreeMap<String, f64> {
     let response = http::send(server.address, "GET", "/metrics", &[], "");
     assert_eq!(response.status, 200);
@@ -103,7 +101,7 @@ fn scrape(server: &HttpServer) -> BTreeMap<String, f64> {
             let family = histogram.unwrap_or(name);
             assert!(
                 kinds.contains_key(family) && described.contains(family),
-                "{family} is not explained before {line}"
+                "{family} is not described before {line}"
             );
             assert_eq!(histogram.is_some(), kinds[family] == "histogram", "{line}");
             assert!(
@@ -119,8 +117,13 @@ fn at(samples: &BTreeMap<String, f64>, series: &str) -> f64 {
     samples.get(series).copied().unwrap_or_default()
 }
 
-/// Whether `series` rose by so much.
-fn rose(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, series: &str, by: f64) {
+/// Fails unless `series` rose by `by`.
+fn assert_rose(
+    before: &BTreeMap<String, f64>,
+    after: &BTreeMap<String, f64>,
+    series: &str,
+    by: f64,
+) {
     assert!(
         (at(after, series) - at(before, series) - by).abs() < 0.5,
         "{series}: {} then {}",
@@ -130,56 +133,56 @@ fn rose(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, series: &
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_is_counted_by_tool_and_outcome_and_timed() {
+async fn calls_are_counted_by_tool_and_outcome_and_timed() {
     let store = Store::sqlite();
     create_sound(&*store.repository, &project_key("a")).await;
-    let server = HttpServer::start_with(Home::new(), &store.arguments());
+    let server = HttpServer::start_with(&store.arguments());
     let before = scrape(&server);
 
     for _ in 0..3 {
-        said(&server.call("get_project", &json!({ "id": "a" })));
+        tool_output(&server.call("get_project", &json!({ "id": "a" })));
     }
-    said(&server.call("get_project", &json!({ "id": "canary" })));
-    said(&server.call(
+    tool_output(&server.call("get_project", &json!({ "id": "canary" })));
+    tool_output(&server.call(
         "update_project",
         &json!({ "id": "a", "data": { "canary": 1 } }),
     ));
     server.request("tools/call", &json!({ "name": "canary", "arguments": {} }));
     http::send(server.address, "GET", "/api/projects/canary", &[], "");
-    let session = Session::open(server.address);
+    let session = SseSession::open(server.address);
     let after = scrape(&server);
 
-    rose(
+    assert_rose(
         &before,
         &after,
         r#"portfolio_tool_calls_total{tool="get_project",outcome="ok"}"#,
         3.0,
     );
-    rose(
+    assert_rose(
         &before,
         &after,
         r#"portfolio_tool_calls_total{tool="get_project",outcome="PROJECT_NOT_FOUND"}"#,
         1.0,
     );
-    rose(
+    assert_rose(
         &before,
         &after,
         r#"portfolio_tool_calls_total{tool="update_project",outcome="VALIDATION_FAILED"}"#,
         1.0,
     );
-    rose(
+    assert_rose(
         &before,
         &after,
         r#"portfolio_tool_calls_total{tool="unknown",outcome="refused"}"#,
         1.0,
     );
-    rose(
+    assert_rose(
         &before,
         &after,
         r#"portfolio_tool_duration_seconds_count{tool="get_project"}"#,
         4.0,
     );
-    rose(
+    assert_rose(
         &before,
         &after,
         r#"portfolio_tool_duration_seconds_bucket{tool="get_project",le="+Inf"}"#,
@@ -199,13 +202,13 @@ async fn every_call_is_counted_by_tool_and_outcome_and_timed() {
             "{bound}"
         );
     }
-    rose(
+    assert_rose(
         &before,
         &after,
         r#"portfolio_rest_answers_total{kind="project",from="none"}"#,
         1.0,
     );
-    rose(&before, &after, "portfolio_sse_sessions", 1.0);
+    assert_rose(&before, &after, "portfolio_sse_sessions", 1.0);
     assert!(at(&after, "portfolio_http_connections") >= 2.0);
     assert!(
         (at(
@@ -222,24 +225,24 @@ async fn every_call_is_counted_by_tool_and_outcome_and_timed() {
     assert!(!after.keys().any(|series| series.contains("canary")));
 
     drop(session);
-    wait_until("the session is over", || {
+    wait_until("the session has ended", || {
         (at(&scrape(&server), "portfolio_sse_sessions") < 0.5).then_some(())
     });
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_shows_and_its_end_too() {
+async fn an_outage_and_its_end_are_visible() {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("a")).await;
     let mut proxy = Proxy::start(store.server().port()).await;
-    let server = HttpServer::start_with(Home::new(), &["--store".to_owned(), proxy.url()]);
+    let server = HttpServer::start_with(&["--store".to_owned(), proxy.url()]);
     let (reads, opened) = (
         r#"portfolio_breaker_open{breaker="reads"}"#,
         r#"portfolio_breaker_opened_total{breaker="reads"}"#,
     );
     let retries = r#"portfolio_store_retries_total{operation="get"}"#;
-    let read = || said(&server.call("get_project", &json!({ "id": "a" })));
-    wait_until("there is a saved copy", || {
+    let read = || tool_output(&server.call("get_project", &json!({ "id": "a" })));
+    wait_until("there is a snapshot", || {
         scrape(&server)
             .get("portfolio_snapshot_age_seconds")
             .copied()
@@ -248,7 +251,7 @@ async fn an_outage_shows_and_its_end_too() {
     let before = scrape(&server);
     assert!(
         before.contains_key(reads) && before.contains_key(opened),
-        "what does not happen is 0"
+        "a counter starts at 0"
     );
     assert!(
         at(
@@ -265,7 +268,7 @@ async fn an_outage_shows_and_its_end_too() {
     );
 
     proxy.set(Mode::Refuse).await;
-    wait_until("reads are held back", || {
+    wait_until("the read breaker opens", || {
         read();
         (at(&scrape(&server), reads) > 0.5).then_some(())
     });
@@ -274,12 +277,12 @@ async fn an_outage_shows_and_its_end_too() {
     assert!(at(&during, opened) >= 1.0);
     assert!(
         at(&during, retries) > at(&before, retries),
-        "nothing was repeated"
+        "there were no retries"
     );
     assert!(at(&during, "portfolio_snapshot_age_seconds") > 0.0);
 
     proxy.set(Mode::Pass).await;
-    wait_until("reads go on", || {
+    wait_until("the read breaker closes", || {
         read();
         (at(&scrape(&server), reads) < 0.5).then_some(())
     });

@@ -1,11 +1,4 @@
-//! Writers at once, lost connections, killed processes and a full disk: nothing acknowledged is lost, nothing doubled.
-
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test's helpers fail loudly, as tests do, and what they print is shown with a failure"
-)]
+//! Concurrent writers, lost connections, killed processes and a full disk: no acknowledged write is lost, none is applied twice.
 
 use std::{
     fs,
@@ -32,21 +25,21 @@ use tokio::{
 };
 
 use crate::support::{
-    content::{change_for, create_sound, now, object, project_key, unique},
-    mcp::{Gone, Mcp},
+    fixtures::{change_for, create_sound, now, object, project_key, unique},
     proxy::{Mode, Proxy},
-    redis_server::RedisServer,
+    redis::RedisServer,
     soundness::{self, Log},
+    stdio::{ServerEnded, StdioClient},
     stores::{SITE, Store, on_each_store},
     wait_until,
 };
 
 const TASKS: usize = 16;
 const UPDATES: usize = 40;
-/// How often something is cut or killed.
+/// How often a connection is cut or a process killed.
 const ROUNDS: usize = 50;
 
-/// The use cases on a store, as a server process has them, but without a snapshot, whose reads would be counted too.
+/// The service on a store, as in a server process, but without a snapshot, whose reads would be counted too.
 fn service_on(store: store::Store) -> Arc<ContentService> {
     let store = store::Store {
         snapshot: None,
@@ -55,7 +48,7 @@ fn service_on(store: store::Store) -> Arc<ContentService> {
     Arc::new(ContentService::new(store, now))
 }
 
-/// The deadline of a call that begins now.
+/// The deadline of a call that starts now.
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(10))
 }
@@ -100,8 +93,8 @@ fn assert_all_applied(log: &Log) {
     }
 }
 
-/// Writers who know nothing of each other may lose a race until their deadline, on a machine that has much else to do:
-/// they are told so and ask again. That is the exception.
+/// On a busy machine, writers in different processes may lose races until their deadline; they get a conflict and try again.
+/// That must be rare.
 fn assert_few_lost_races(lost: usize) {
     println!("{lost} races were lost until the deadline");
     assert!(
@@ -159,7 +152,7 @@ async fn sixteen_tasks_lose_no_update_of_one_document_on_sqlite() {
     check_tasks(&store, &[service_on(store.open())]).await;
 }
 
-/// Services that know nothing of each other do not queue, so they conflict.
+/// Separate services have separate queues, so they conflict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn four_services_lose_no_update_of_one_document_on_redis() {
     let store = Store::on(&Arc::new(RedisServer::start()), SITE);
@@ -179,9 +172,9 @@ async fn check_processes(store: &Store) {
     let key = project_key("contended");
     create_sound(&*store.repository, &key).await;
     let servers = [
-        Mcp::start(store).await,
-        Mcp::start(store).await,
-        Mcp::start(store).await,
+        StdioClient::start(store).await,
+        StdioClient::start(store).await,
+        StdioClient::start(store).await,
     ];
 
     let lost = AtomicUsize::new(0);
@@ -204,7 +197,7 @@ async fn check_processes(store: &Store) {
 
     assert_few_lost_races(lost.into_inner());
     for server in servers {
-        assert!(server.strays().is_empty(), "{:?}", server.strays());
+        assert!(server.unexpected().is_empty(), "{:?}", server.unexpected());
         assert!(server.finish().success());
     }
     assert_all_applied(&store.assert_sound().await);
@@ -220,15 +213,15 @@ async fn three_processes_lose_no_update_of_one_document_on_redis() {
     check_processes(&Store::redis()).await;
 }
 
-/// A store in a Redis server, and a line to it that can be cut.
-struct Line {
+/// A service whose connection to Redis can be cut.
+struct Connected {
     store: Store,
     proxy: Proxy,
     service: Arc<ContentService>,
     key: DocumentKey,
 }
 
-impl Line {
+impl Connected {
     async fn new() -> Self {
         let store = Store::redis();
         let proxy = Proxy::start(store.server().port()).await;
@@ -248,10 +241,11 @@ impl Line {
     }
 }
 
-/// So many write at once in a burst.
+/// How many writers a burst has.
 const BURST: usize = 4;
 
-/// A service among whose writers an update is first tried on what the process remembers, and another that changes the same documents.
+/// A service that is busy enough to try updates on its remembered documents first, and another
+/// service that changes the same documents.
 struct Burst {
     store: Store,
     busy: Arc<ContentService>,
@@ -300,9 +294,9 @@ impl Burst {
     }
 }
 
-/// Whatever follows from a remembered document that is not so any more is found out again from the stored one.
+/// A decision based on an outdated remembered document is made again from the stored one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
+async fn an_outdated_remembered_document_decides_nothing() {
     let burst = Burst::begin().await;
     let result = |text: &str| UpdateRequest {
         patch: object(json!({ "result": text })),
@@ -317,11 +311,11 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
             .await
             .unwrap();
 
-        // It is the same as what is remembered, and a change of what is stored.
+        // This equals the remembered document but changes the stored one.
         let changed = burst.busy.update(result(&first), soon()).await.unwrap();
         assert_eq!(changed.changes[0]["oldValue"], json!(elsewhere));
 
-        // A version that is not the remembered one is the stored one, and the other way round.
+        // The expected version is the stored one, then the remembered one.
         let known = burst
             .other
             .update(result(&elsewhere), soon())
@@ -349,56 +343,53 @@ async fn a_remembered_document_that_was_changed_elsewhere_decides_nothing() {
             "{conflict:?}"
         );
 
-        // What is remembered would be changed, and what is stored is so already.
+        // This changes the remembered document but equals the stored one.
         burst.other.update(result(&first), soon()).await.unwrap();
         let already = burst.busy.update(result(&first), soon()).await.unwrap();
-        assert_eq!((already.audit_id, already.changes), (None, json!([])));
+        assert_eq!(already.audit_id, None);
+        assert_eq!(already.changes, json!([]));
     }
 
     burst.end().await;
 }
 
-/// A commit asks Redis for three values, and reading before it for two more.
+/// A commit gets three values from Redis; a read before it gets two more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn writers_among_others_do_not_read_before_they_write() {
+async fn concurrent_writers_do_not_read_before_they_write() {
     let burst = Burst::begin().await;
     burst
         .store
         .server()
         .run::<()>(redis::cmd("CONFIG").arg("RESETSTAT"));
 
-    wait_until("a commit was made from what is remembered", || {
-        let calls: String = burst
-            .store
-            .server()
-            .run(redis::cmd("INFO").arg("commandstats"));
-        let count = |command: &str| {
-            let line = calls
-                .lines()
-                .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))?;
-            line.split(',').next()?.parse::<usize>().ok()
-        };
-        // Each of the writers may have read before the counting began.
-        (count("get")? + 2 * BURST < 5 * count("evalsha")?).then_some(())
+    wait_until("a commit was made from a remembered document", || {
+        let commits = burst.store.server().calls("evalsha");
+        let reads = burst.store.server().calls("get");
+        // Each writer may have read before the statistics were reset.
+        (reads > 0 && 5 * commits > reads + 2 * BURST as u64).then_some(())
     });
 
     burst.end().await;
 }
 
-/// Breaks the line at each of `ROUNDS` updates: each is applied and recorded once, and its caller learns so.
+/// Cuts the connection at each of `ROUNDS` updates: each is applied and logged once, and its caller gets the result.
 async fn check_cuts(mode: Mode) {
-    let mut line = Line::new().await;
+    let mut connected = Connected::new().await;
 
     for round in 0..ROUNDS {
-        line.proxy.set(mode).await;
-        let updated = retitle(&line.service, &line.key, &format!("round {round}"))
-            .await
-            .unwrap();
+        connected.proxy.set(mode).await;
+        let updated = retitle(
+            &connected.service,
+            &connected.key,
+            &format!("round {round}"),
+        )
+        .await
+        .unwrap();
         assert!(!updated.replayed, "the caller asked once");
-        assert_eq!(line.proxy.cuts(), round + 1);
+        assert_eq!(connected.proxy.cuts(), round + 1);
     }
 
-    let log = line.store.assert_sound().await;
+    let log = connected.store.assert_sound().await;
     assert_eq!(log.seq, 1 + ROUNDS as u64);
     let titles = log.values_of("title");
     for round in 0..ROUNDS {
@@ -407,19 +398,19 @@ async fn check_cuts(mode: Mode) {
 }
 
 #[tokio::test]
-async fn a_reply_that_is_cut_off_after_the_commit_doubles_nothing() {
+async fn a_reply_lost_after_the_commit_applies_nothing_twice() {
     check_cuts(Mode::CutReply).await;
 }
 
 #[tokio::test]
-async fn a_request_that_is_cut_off_before_the_commit_loses_nothing() {
+async fn a_request_lost_before_the_commit_loses_nothing() {
     check_cuts(Mode::CutRequest).await;
 }
 
-/// The line is cut again and again under writers who commit from what is remembered: what each of them was told is what is in the log.
+/// The connection is cut repeatedly under writers who commit from remembered documents: every answer matches the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
-    let mut line = Line::new().await;
+async fn concurrent_writers_on_a_cut_connection_lose_nothing_and_apply_nothing_twice() {
+    let mut connected = Connected::new().await;
     let (done, stop) = (
         Arc::new(AtomicUsize::new(0)),
         Arc::new(AtomicBool::new(false)),
@@ -427,23 +418,23 @@ async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
     let mut writers = JoinSet::new();
     for writer in 0..BURST {
         let (service, own) = (
-            Arc::clone(&line.service),
+            Arc::clone(&connected.service),
             project_key(&format!("writer-{writer}")),
         );
-        create_sound(&*line.store.repository, &own).await;
+        create_sound(&*connected.store.repository, &own).await;
         let (done, stop) = (Arc::clone(&done), Arc::clone(&stop));
         writers.spawn(async move {
-            let mut told = Vec::new();
+            let mut outcomes = Vec::new();
             while !stop.load(Ordering::SeqCst) {
-                let title = title_of(writer, told.len());
+                let title = title_of(writer, outcomes.len());
                 let outcome = retitle(&service, &own, &title).await;
                 match &outcome {
                     Ok(_) => drop(done.fetch_add(1, Ordering::SeqCst)),
                     Err(_) => sleep(Duration::from_millis(20)).await,
                 }
-                told.push((title, outcome));
+                outcomes.push((title, outcome));
             }
-            told
+            outcomes
         });
     }
     for (round, mode) in [Mode::CutReply, Mode::CutRequest]
@@ -452,9 +443,9 @@ async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
         .take(ROUNDS)
         .enumerate()
     {
-        line.proxy.set(mode).await;
-        wait_until("the line was cut", || {
-            (line.proxy.cuts() > round).then_some(())
+        connected.proxy.set(mode).await;
+        wait_until("the connection was cut", || {
+            (connected.proxy.cuts() > round).then_some(())
         });
         let before = done.load(Ordering::SeqCst);
         wait_until("the writers write again", || {
@@ -462,43 +453,48 @@ async fn writers_among_others_on_a_line_that_is_cut_lose_and_double_nothing() {
         });
     }
     stop.store(true, Ordering::SeqCst);
-    let told: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
+    let outcomes: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
 
-    let log = line.store.assert_sound().await;
+    let log = connected.store.assert_sound().await;
     let titles = log.values_of("title");
-    let unknown = told
+    let unknown = outcomes
         .iter()
         .filter(|(_, outcome)| matches!(outcome, Err(Error::OutcomeUnknown { .. })))
         .count();
     println!(
         "{} cuts under {} updates, {unknown} of unknown outcome",
-        line.proxy.cuts(),
-        told.len()
+        connected.proxy.cuts(),
+        outcomes.len()
     );
-    for (title, outcome) in &told {
+    for (title, outcome) in &outcomes {
         let times = titles.get(title).copied().unwrap_or_default();
         match outcome {
-            Ok(updated) => assert_eq!((times, updated.replayed), (1, false), "{title}"),
+            Ok(updated) => {
+                assert_eq!(times, 1, "{title}");
+                assert!(!updated.replayed, "{title}");
+            }
             Err(Error::OutcomeUnknown { .. }) => {
-                assert!(times <= 1, "{title} was applied {times} times")
+                assert!(times <= 1, "{title} was applied {times} times");
             }
             Err(Error::Unavailable { .. } | Error::ReadOnly { .. }) => {
-                assert_eq!(times, 0, "{title}")
+                assert_eq!(times, 0, "{title}");
             }
             Err(other) => panic!("{title}: {other:?}"),
         }
     }
 }
 
-/// The caller hears of the entry that was written, not of one that was prepared for a second try.
+/// It is the entry that was written, not one that was prepared for a retry.
 #[tokio::test]
-async fn the_answer_after_a_cut_reply_names_the_entry_that_is_in_the_log() {
-    let mut line = Line::new().await;
-    line.proxy.set(Mode::CutReply).await;
+async fn after_a_lost_reply_the_answer_names_the_entry_in_the_log() {
+    let mut connected = Connected::new().await;
+    connected.proxy.set(Mode::CutReply).await;
 
-    let updated = retitle(&line.service, &line.key, "New").await.unwrap();
+    let updated = retitle(&connected.service, &connected.key, "New")
+        .await
+        .unwrap();
 
-    let log = line.store.assert_sound().await;
+    let log = connected.store.assert_sound().await;
     let entry = log.entries.last().unwrap();
     assert_eq!(updated.audit_id.as_deref(), entry.text_of("id"));
     assert_eq!(updated.changes, entry.json()["changes"]);
@@ -509,26 +505,30 @@ async fn the_answer_after_a_cut_reply_names_the_entry_that_is_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_down_writes_nothing_and_works_when_it_is_back() {
-    let mut line = Line::new().await;
-    retitle(&line.service, &line.key, "before").await.unwrap();
-    line.proxy.set(Mode::Refuse).await;
+async fn nothing_is_written_while_the_connection_is_down() {
+    let mut connected = Connected::new().await;
+    retitle(&connected.service, &connected.key, "before")
+        .await
+        .unwrap();
+    connected.proxy.set(Mode::Refuse).await;
 
-    let refused = retitle(&line.service, &line.key, "meanwhile")
+    let refused = retitle(&connected.service, &connected.key, "meanwhile")
         .await
         .unwrap_err();
     assert!(matches!(&refused, Error::Unavailable { .. }), "{refused:?}");
 
-    line.proxy.set(Mode::Pass).await;
-    retitle(&line.service, &line.key, "after").await.unwrap();
-    let log = line.store.assert_sound().await;
+    connected.proxy.set(Mode::Pass).await;
+    retitle(&connected.service, &connected.key, "after")
+        .await
+        .unwrap();
+    let log = connected.store.assert_sound().await;
     assert_eq!(log.seq, 3);
     assert_eq!(log.values_of("title").get("meanwhile"), None);
 }
 
-/// The server hangs with the commit in its hands: nobody can know what comes of it, until the same is sent again.
+/// Redis hangs during the commit, so its outcome is unknown until the same commit is sent again.
 #[tokio::test]
-async fn an_outcome_that_is_unknown_is_settled_by_sending_the_same_again() {
+async fn repeating_a_commit_resolves_an_unknown_outcome() {
     let store = Store::redis();
     let (key, operation) = (
         project_key("a"),
@@ -558,12 +558,13 @@ async fn an_outcome_that_is_unknown_is_settled_by_sending_the_same_again() {
     let settled = store.repository.commit(&change, &operation).await.unwrap();
     assert_eq!(settled.entries.len(), 1);
     let log = store.assert_sound().await;
-    assert_eq!((log.seq, log.values_of("title")["New"]), (2, 1));
+    assert_eq!(log.seq, 2);
+    assert_eq!(log.values_of("title")["New"], 1);
     assert_eq!(log.entries.last(), settled.entries.last());
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_cannot_be_read_and_can_when_it_goes_on() {
+async fn a_hanging_redis_cannot_be_read_until_it_continues() {
     let store = Store::redis();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
@@ -582,14 +583,13 @@ fn keyed(key: &str, title: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_key_that_is_repeated_after_a_restart_and_from_another_process_is_answered_and_not_applied()
- {
+async fn an_idempotency_key_is_honoured_across_restarts_and_processes() {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("a")).await;
-        let (server, arguments) = (Mcp::start(store).await, keyed("once-only", "New"));
+        let (server, arguments) = (StdioClient::start(store).await, keyed("once-only", "New"));
         let first = server.call("update_project", arguments.clone()).await;
         assert_eq!(first["meta"].get("replayed"), None, "{first}");
-        let other = Mcp::start(store).await;
+        let other = StdioClient::start(store).await;
         other
             .call(
                 "update_project",
@@ -597,7 +597,7 @@ async fn a_key_that_is_repeated_after_a_restart_and_from_another_process_is_answ
             )
             .await;
         assert!(server.finish().success());
-        let restarted = Mcp::start(store).await;
+        let restarted = StdioClient::start(store).await;
 
         for server in [&other, &restarted, &other] {
             let again = server.call("update_project", arguments.clone()).await;
@@ -618,17 +618,20 @@ async fn a_key_that_is_repeated_after_a_restart_and_from_another_process_is_answ
             "{refused}"
         );
         let log = store.assert_sound().await;
-        assert_eq!((log.seq, log.values_of("title")["New"]), (3, 1));
+        assert_eq!(log.seq, 3);
+        assert_eq!(log.values_of("title")["New"], 1);
     })
     .await;
 }
 
-/// Both have the key, and neither knows of the other.
 #[tokio::test]
-async fn a_key_that_two_processes_use_at_once_is_applied_once() {
+async fn a_key_used_by_two_processes_at_once_is_applied_once() {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("a")).await;
-        let servers = [Mcp::start(store).await, Mcp::start(store).await];
+        let servers = [
+            StdioClient::start(store).await,
+            StdioClient::start(store).await,
+        ];
 
         for round in 0..10 {
             let arguments = keyed(&format!("key-{round}"), &format!("round {round}"));
@@ -653,7 +656,7 @@ async fn a_key_that_two_processes_use_at_once_is_applied_once() {
     .await;
 }
 
-/// What became of the writes that were asked of something that is killed.
+/// The titles that were written to something that is killed, by their outcome.
 #[derive(Default)]
 struct Writes {
     acknowledged: Vec<String>,
@@ -661,7 +664,7 @@ struct Writes {
 }
 
 impl Writes {
-    /// What was acknowledged is in the log once, and nothing is there twice.
+    /// Acknowledged writes are in the log once, and no write is there twice.
     fn assert_kept(&self, log: &Log) {
         let titles = log.values_of("title");
         for title in &self.acknowledged {
@@ -674,13 +677,13 @@ impl Writes {
         for title in &self.unknown {
             assert!(
                 titles.get(title).is_none_or(|times| *times == 1),
-                "the write `{title}`, of which nothing is known"
+                "the write `{title}` with an unknown outcome"
             );
         }
     }
 }
 
-/// Kills a server in the middle of writing, again and again.
+/// Kills a server repeatedly while it writes.
 async fn check_kills(mut store: Store) {
     const BURST: usize = 8;
     let keys = ["a", "b", "c"].map(project_key);
@@ -690,9 +693,9 @@ async fn check_kills(mut store: Store) {
 
     let mut all_unknown = 0;
     for round in 0..ROUNDS {
-        // Nobody else has an SQLite file open when the server dies, so that what it left is what is found.
+        // Close our connection to SQLite, so that the file is found as the killed server left it.
         store.reopen();
-        let server = Mcp::start(&store).await;
+        let server = StdioClient::start(&store).await;
         let (answered, writes) = (AtomicUsize::new(0), Mutex::new(Writes::default()));
         let calls = (0..BURST).map(async |number| {
             let title = format!("round {round} write {number}");
@@ -704,10 +707,10 @@ async fn check_kills(mut store: Store) {
                     answered.fetch_add(1, Ordering::SeqCst);
                     writes.lock().unwrap().acknowledged.push(title);
                 }
-                Err(Gone) => writes.lock().unwrap().unknown.push(title),
+                Err(ServerEnded) => writes.lock().unwrap().unknown.push(title),
             }
         });
-        // The kill comes after so many answers and a moment, so that it meets the commits at many places.
+        // The kill comes at a different moment each time.
         let kill = async {
             while answered.load(Ordering::SeqCst) < round % BURST {
                 yield_now().await;
@@ -731,22 +734,22 @@ async fn check_kills(mut store: Store) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_killed_while_writing_to_redis_loses_and_doubles_nothing() {
+async fn a_server_killed_while_writing_to_redis_loses_nothing_and_applies_nothing_twice() {
     check_kills(Store::redis()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_killed_while_writing_to_sqlite_loses_and_doubles_nothing() {
+async fn a_server_killed_while_writing_to_sqlite_loses_nothing_and_applies_nothing_twice() {
     check_kills(Store::sqlite()).await;
 }
 
-/// The file is made by whoever comes first, and that one may die of it.
+/// The first server creates the file, and may be killed while it does.
 #[tokio::test]
-async fn servers_that_make_the_file_at_once_or_die_while_they_make_it_leave_one_that_works() {
+async fn concurrent_or_killed_first_starts_leave_a_usable_file() {
     for round in 0..10 {
         let store = Store::sqlite();
-        let servers = join_all((0..3).map(|_| Mcp::start(&store))).await;
-        let doomed = Mcp::start(&store).await;
+        let servers = join_all((0..3).map(|_| StdioClient::start(&store))).await;
+        let doomed = StdioClient::start(&store).await;
         let calls = servers
             .iter()
             .map(|server| server.call("list_projects", json!({})));
@@ -774,9 +777,9 @@ async fn servers_that_make_the_file_at_once_or_die_while_they_make_it_leave_one_
     }
 }
 
-/// Redis itself is killed; it writes every change to its disk before it answers.
+/// This Redis writes every change to disk before it answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing() {
+async fn a_redis_killed_during_writes_loses_nothing_and_applies_nothing_twice() {
     const WRITERS: usize = 8;
     let mut server = RedisServer::start_with(&[
         "--save",
@@ -816,7 +819,7 @@ async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing
                     match retitle(&service, &key, &title).await {
                         Ok(_) => writes.acknowledged.push(title),
                         Err(Error::OutcomeUnknown { .. }) => writes.unknown.push(title),
-                        // Nothing was written, says this answer; the log is asked.
+                        // These say that nothing was written; the log decides.
                         Err(Error::Unavailable { .. } | Error::ReadOnly { .. }) => {}
                         Err(other) => panic!("{other:?}"),
                     }
@@ -844,14 +847,18 @@ async fn a_redis_that_is_killed_while_it_is_written_to_loses_and_doubles_nothing
     }
 }
 
-/// Updates until the disk is full, then makes room with `make_room`, which gives the server that goes on.
-async fn check_full_disk(store: &Store, server: Mcp, make_room: impl AsyncFnOnce(Mcp) -> Mcp) {
-    let update = async |server: &Mcp, title: &str| {
+/// Updates until the disk is full, then makes room with `make_room`, which gives the server to continue with.
+async fn check_full_disk(
+    store: &Store,
+    server: StdioClient,
+    make_room: impl AsyncFnOnce(StdioClient) -> StdioClient,
+) {
+    let update = async |server: &StdioClient, title: &str| {
         let padding = "x".repeat(2000);
         server.call("update_project", json!({ "id": "a", "data": { "title": title, "challenge": padding, "result": title } })).await
     };
     let mut writes = Writes::default();
-    let refusal = loop {
+    let rejection = loop {
         let title = format!("write {}", writes.acknowledged.len());
         let answer = update(&server, &title).await;
         if answer["success"] == false {
@@ -869,18 +876,18 @@ async fn check_full_disk(store: &Store, server: Mcp, make_room: impl AsyncFnOnce
         writes.acknowledged.len()
     );
 
-    assert_eq!(refusal["error"]["code"], "STORE_READ_ONLY", "{refusal}");
+    assert_eq!(rejection["error"]["code"], "STORE_READ_ONLY", "{rejection}");
     assert!(
-        refusal["error"]["message"]
+        rejection["error"]["message"]
             .as_str()
             .unwrap()
             .contains("make room"),
-        "{refusal}"
+        "{rejection}"
     );
     for number in 0..5 {
         let title = format!("on a full disk {number}");
         let answer = update(&server, &title).await;
-        // A smaller remainder may still fit in.
+        // A smaller write may still fit.
         let list = if answer["success"] == true {
             &mut writes.acknowledged
         } else {
@@ -892,7 +899,7 @@ async fn check_full_disk(store: &Store, server: Mcp, make_room: impl AsyncFnOnce
     assert_eq!(
         shown["data"]["title"].as_str(),
         writes.acknowledged.last().map(String::as_str),
-        "what is there can be read"
+        "what is stored can be read"
     );
 
     let server = make_room(server).await;
@@ -908,25 +915,25 @@ async fn check_full_disk(store: &Store, server: Mcp, make_room: impl AsyncFnOnce
 }
 
 #[tokio::test]
-async fn a_file_that_can_grow_no_more_loses_nothing_and_works_again_when_it_can() {
+async fn a_file_at_its_size_limit_loses_nothing_and_works_again_with_more_room() {
     check_file_limit().await;
 }
 
-/// A limit on the length of files stands for a full disk wherever there is a shell.
+/// A limit on the file size imitates a full disk wherever there is a shell.
 async fn check_file_limit() {
     let store = Store::sqlite();
     create_sound(&*store.repository, &project_key("a")).await;
     let length = fs::metadata(store.file()).unwrap().len();
-    let server = Mcp::start_with_file_limit(&store, length.div_ceil(512) + 1000).await;
+    let server = StdioClient::start_with_file_limit(&store, length.div_ceil(512) + 1000).await;
 
     check_full_disk(&store, server, async |limited| {
         assert!(limited.finish().success());
-        Mcp::start(&store).await
+        StdioClient::start(&store).await
     })
     .await;
 }
 
-/// A small disk in memory, where this user may make one; unmounted when dropped.
+/// A small disk in memory, if this user may mount one; unmounted when dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -949,9 +956,9 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A disk that is full for everybody: on a small one, where the test may mount it; the limit on files stands for it elsewhere.
+/// Uses a small disk where the test may mount one, and the limit on file sizes elsewhere.
 #[tokio::test]
-async fn a_full_disk_loses_nothing_and_the_same_server_goes_on_when_there_is_room() {
+async fn a_full_disk_loses_nothing_and_the_same_server_continues_with_more_room() {
     let Some(disk) = SmallDisk::of("4m") else {
         println!(
             "no small disk can be mounted here; a limit on the length of files is used instead"
@@ -963,7 +970,7 @@ async fn a_full_disk_loses_nothing_and_the_same_server_goes_on_when_there_is_roo
     fs::write(&ballast, vec![0; 1024 * 1024]).unwrap();
     let store = Store::sqlite_in(TempDir::new_in(disk.0.path()).unwrap());
     create_sound(&*store.repository, &project_key("a")).await;
-    let server = Mcp::start(&store).await;
+    let server = StdioClient::start(&store).await;
 
     check_full_disk(&store, server, async |server| {
         fs::remove_file(&ballast).unwrap();
@@ -972,9 +979,9 @@ async fn a_full_disk_loses_nothing_and_the_same_server_goes_on_when_there_is_roo
     .await;
 }
 
-/// Lists come from a copy in each process; none may be older than what was acknowledged before it was asked for.
+/// Lists come from a snapshot in each process. None may be older than the writes acknowledged before the call.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_is_never_older_than_an_acknowledged_write_of_any_process() {
+async fn a_list_is_never_older_than_any_acknowledged_write() {
     const NOISE: usize = 4;
     let store = Store::redis();
     let key = project_key("watched");
@@ -982,7 +989,10 @@ async fn a_list_is_never_older_than_an_acknowledged_write_of_any_process() {
     for number in 0..NOISE {
         create_sound(&*store.repository, &project_key(&format!("noise-{number}"))).await;
     }
-    let (writer, reader) = (Mcp::start(&store).await, Mcp::start(&store).await);
+    let (writer, reader) = (
+        StdioClient::start(&store).await,
+        StdioClient::start(&store).await,
+    );
     let over = AtomicBool::new(false);
     let noise = join_all((0..NOISE).map(async |number| {
         let mut updates = 0;
@@ -1005,17 +1015,14 @@ async fn a_list_is_never_older_than_an_acknowledged_write_of_any_process() {
                 .call("list_projects", json!({ "query": "watched" }))
                 .await;
 
-            assert_eq!(
-                (&listed["data"][0]["title"], &listed["meta"]["total"]),
-                (&json!(title), &json!(1)),
-                "{listed}"
-            );
+            assert_eq!(listed["data"][0]["title"], json!(title), "{listed}");
+            assert_eq!(listed["meta"]["total"], 1, "{listed}");
         }
         over.store(true, Ordering::SeqCst);
     };
     join(noise, watch).await;
 
-    // The copy's log is the store's, each entry once, when the store is gone.
+    // While the store is down, the snapshot's log has every entry of the store once.
     let expected = store.assert_sound().await.seq;
     reader.call("list_projects", json!({})).await;
     store.server().stop();
@@ -1024,11 +1031,8 @@ async fn a_list_is_never_older_than_an_acknowledged_write_of_any_process() {
         reader.call("get_audit_log", json!({ "limit": 500 })).await,
     );
     store.server().cont();
-    assert_eq!(
-        (&stats["meta"]["source"], &stats["data"]["totalEntries"]),
-        (&json!("snapshot"), &json!(expected)),
-        "{stats}"
-    );
+    assert_eq!(stats["meta"]["source"], "snapshot", "{stats}");
+    assert_eq!(stats["data"]["totalEntries"], json!(expected), "{stats}");
     let numbers: Vec<u64> = log["data"]
         .as_array()
         .unwrap()

@@ -1,9 +1,4 @@
-//! What a website reads: published documents alone, never older than what was acknowledged before, whatever the store does.
-
-#![expect(
-    clippy::print_stdout,
-    reason = "what a test prints is shown with a failure"
-)]
+//! The website API: only published documents, never older than the last acknowledged write, whatever the store does.
 
 use std::{
     collections::BTreeSet,
@@ -22,27 +17,25 @@ use portfolio_mcp::{
 use redis::cmd;
 use serde_json::{Value, json};
 
-use crate::{
-    support::{
-        PATIENCE,
-        content::{create, create_sound, document, project, project_key, update, with},
-        http::{self, Response},
-        mcp::said,
-        program::Home,
-        proxy::{Mode, Proxy},
-        redis_server::free_port,
-        stores::Store,
-        wait_until,
-    },
-    transport::HttpServer,
+use crate::support::{
+    fixtures::{create, create_sound, document, project, project_key, update, with},
+    http::{self, Response},
+    messages::tool_output,
+    program::Home,
+    proxy::{Mode, Proxy},
+    redis::free_port,
+    server::HttpServer,
+    stores::Store,
+    wait::wait_until_async,
+    wait_until,
 };
 
 const PUBLIC: &str = "public, max-age=0, s-maxage=60, stale-while-revalidate=300";
-/// A request is answered within 10 seconds; the rest is for a machine that has much else to do.
-const ANSWERED: Duration = Duration::from_secs(20);
+/// A request is answered within 10 seconds; the rest is for a busy machine.
+const MAX_RESPONSE_TIME: Duration = Duration::from_secs(20);
 
-fn ask(server: &HttpServer, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
-    let begun = Instant::now();
+fn request(server: &HttpServer, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
+    let start = Instant::now();
     let response = http::send(
         server.address,
         method,
@@ -51,26 +44,23 @@ fn ask(server: &HttpServer, method: &str, path: &str, headers: &[(&str, &str)]) 
         "",
     );
     assert!(
-        begun.elapsed() < ANSWERED,
+        start.elapsed() < MAX_RESPONSE_TIME,
         "{method} {path} was answered after {:?}",
-        begun.elapsed()
+        start.elapsed()
     );
     response
 }
 
 fn get(server: &HttpServer, path: &str) -> Response {
-    ask(server, "GET", path, &[])
+    request(server, "GET", path, &[])
 }
 
-/// What a successful answer says.
-fn shown(server: &HttpServer, path: &str) -> Value {
+/// The JSON of a request that must succeed.
+fn get_json(server: &HttpServer, path: &str) -> Value {
     let response = get(server, path);
     let (status, answer) = (response.status, response.json());
-    assert_eq!(
-        (status, &answer["success"]),
-        (200, &json!(true)),
-        "{path}: {answer}"
-    );
+    assert_eq!(status, 200, "{path}: {answer}");
+    assert_eq!(answer["success"], true, "{path}: {answer}");
     answer
 }
 
@@ -84,8 +74,8 @@ fn ids(answer: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Status and code of a refusal, which has the contract's form and is not to be stored by anybody.
-fn refusal(server: &HttpServer, path: &str) -> (u16, String) {
+/// Status and code of an error, which must have the contract's form and must not be cached.
+fn get_error(server: &HttpServer, path: &str) -> (u16, String) {
     let response = get(server, path);
     assert_eq!(response.header("cache-control"), Some("no-store"), "{path}");
     let (status, id) = (
@@ -117,7 +107,7 @@ fn names(value: &Value) -> Vec<&str> {
 }
 
 fn serve(store: &Store) -> HttpServer {
-    HttpServer::start_with(Home::new(), &store.arguments())
+    HttpServer::start_with(&store.arguments())
 }
 
 /// Two published documents of each kind, a draft and an archived one; the draft's text is `SECRET`.
@@ -148,12 +138,12 @@ async fn publish(repository: &dyn Repository) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn published_documents_are_shown_and_no_others() {
+async fn only_published_documents_are_served() {
     for store in [Store::redis(), Store::sqlite()] {
         publish(&*store.repository).await;
         let server = serve(&store);
         let mut requests = BTreeSet::new();
-        // The second round is answered from what the first left, where something keeps answers.
+        // The second round is answered from the response cache, if the store has one.
         for _ in 0..2 {
             for kind in Kind::ALL {
                 let (path, upper) = (
@@ -161,8 +151,8 @@ async fn published_documents_are_shown_and_no_others() {
                     kind.singular().to_uppercase(),
                 );
 
-                let list = shown(&server, &path);
-                let one = shown(&server, &format!("{path}/new"));
+                let list = get_json(&server, &path);
+                let one = get_json(&server, &format!("{path}/new"));
 
                 assert_eq!(ids(&list), ["new", "old"], "{store}");
                 assert_eq!(list["meta"]["total"], json!(2));
@@ -172,13 +162,13 @@ async fn published_documents_are_shown_and_no_others() {
                 assert_eq!(
                     one["data"]["kept"],
                     json!({ "unknown": [1.50, null] }),
-                    "what this program does not know is shown too"
+                    "unknown members are served too"
                 );
                 assert!(!list.to_string().contains("SECRET"), "{list}");
                 for answer in [&list, &one] {
                     assert!(
                         requests.insert(answer["meta"]["requestId"].to_string()),
-                        "a request's id comes twice"
+                        "a request id is used twice"
                     );
                 }
                 for (id, code) in [
@@ -187,7 +177,7 @@ async fn published_documents_are_shown_and_no_others() {
                     ("nothing", "NOT_FOUND"),
                 ] {
                     assert_eq!(
-                        refusal(&server, &format!("{path}/{id}")),
+                        get_error(&server, &format!("{path}/{id}")),
                         (404, format!("{upper}_{code}")),
                         "{store}"
                     );
@@ -211,15 +201,15 @@ async fn published_documents_are_shown_and_no_others() {
                     &"-".repeat(5000),
                 ] {
                     assert_eq!(
-                        refusal(&server, &format!("{path}/{id}")),
+                        get_error(&server, &format!("{path}/{id}")),
                         (400, "INVALID_SLUG".to_owned()),
                         "{store}: {id}"
                     );
                 }
                 for method in ["POST", "PUT", "PATCH", "DELETE"] {
-                    assert_eq!(ask(&server, method, &path, &[]).status, 405, "{method}");
+                    assert_eq!(request(&server, method, &path, &[]).status, 405, "{method}");
                     assert_eq!(
-                        ask(&server, method, &format!("{path}/new"), &[]).status,
+                        request(&server, method, &format!("{path}/new"), &[]).status,
                         405,
                         "{method}"
                     );
@@ -230,7 +220,7 @@ async fn published_documents_are_shown_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_an_answer_is_not_sent_it_again() {
+async fn a_matching_etag_gets_304() {
     for store in [Store::redis(), Store::sqlite()] {
         publish(&*store.repository).await;
         let server = serve(&store);
@@ -245,19 +235,14 @@ async fn who_has_an_answer_is_not_sent_it_again() {
             assert_eq!(type_, "application/json");
             let length = whole.text().len();
 
-            let head = ask(&server, "HEAD", path, &[]);
-            assert_eq!(
-                (
-                    head.status,
-                    head.header("etag"),
-                    head.header("content-type")
-                ),
-                (200, Some(tag.as_str()), Some(type_.as_str()))
-            );
+            let head = request(&server, "HEAD", path, &[]);
+            assert_eq!(head.status, 200);
+            assert_eq!(head.header("etag"), Some(tag.as_str()));
+            assert_eq!(head.header("content-type"), Some(type_.as_str()));
             assert_eq!(
                 head.header("content-length"),
                 Some(length.to_string().as_str()),
-                "ids and times have one length"
+                "the length of ids and times does not vary"
             );
             for known in [
                 tag.clone(),
@@ -266,26 +251,21 @@ async fn who_has_an_answer_is_not_sent_it_again() {
                 "*".to_owned(),
             ] {
                 for method in ["GET", "HEAD"] {
-                    let same = ask(&server, method, path, &[("If-None-Match", &known)]);
-                    assert_eq!(
-                        (
-                            same.status,
-                            same.header("etag"),
-                            same.header("cache-control")
-                        ),
-                        (304, Some(tag.as_str()), Some(PUBLIC))
-                    );
+                    let same = request(&server, method, path, &[("If-None-Match", &known)]);
+                    assert_eq!(same.status, 304);
+                    assert_eq!(same.header("etag"), Some(tag.as_str()));
+                    assert_eq!(same.header("cache-control"), Some(PUBLIC));
                     assert!(same.header("x-request-id").is_some());
                 }
             }
             assert_eq!(
-                ask(&server, "GET", path, &[("If-None-Match", "\"x\"")]).status,
+                request(&server, "GET", path, &[("If-None-Match", "\"x\"")]).status,
                 200
             );
         }
-        // A tag is for what is there.
+        // `*` matches only what exists.
         assert_eq!(
-            ask(
+            request(
                 &server,
                 "GET",
                 "/api/projects/draft",
@@ -298,7 +278,7 @@ async fn who_has_an_answer_is_not_sent_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_breaks_rules_is_shown_and_what_cannot_be_read_is_left_out() {
+async fn invalid_documents_are_served_and_unreadable_ones_left_out() {
     let store = Store::redis();
     publish(&*store.repository).await;
     let plant = |id: &str, text: &str| {
@@ -321,19 +301,19 @@ async fn what_breaks_rules_is_shown_and_what_cannot_be_read_is_left_out() {
     let server = serve(&store);
 
     assert_eq!(
-        ids(&shown(&server, "/api/projects")),
+        ids(&get_json(&server, "/api/projects")),
         ["new", "old", "Old_One", "rule-breaker"]
     );
     assert_eq!(
-        shown(&server, "/api/projects/rule-breaker")["data"]["tags"],
+        get_json(&server, "/api/projects/rule-breaker")["data"]["tags"],
         json!(5)
     );
     assert_eq!(
-        shown(&server, "/api/projects/Old_One")["data"]["id"],
+        get_json(&server, "/api/projects/Old_One")["data"]["id"],
         json!("Old_One")
     );
     assert_eq!(
-        refusal(&server, "/api/projects/unreadable"),
+        get_error(&server, "/api/projects/unreadable"),
         (500, "PROJECT_FETCH_ERROR".to_owned())
     );
     let text = get(&server, "/api/projects/unreadable").text();
@@ -344,7 +324,7 @@ async fn what_breaks_rules_is_shown_and_what_cannot_be_read_is_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_very_next_read_after_an_update_shows_it() {
+async fn the_first_read_after_an_update_shows_it() {
     for store in [Store::redis(), Store::sqlite()] {
         publish(&*store.repository).await;
         let server = serve(&store);
@@ -353,39 +333,39 @@ async fn the_very_next_read_after_an_update_shows_it() {
                 .map(|path| (path, get(&server, path).header("etag").unwrap().to_owned()));
             let title = format!("title {number}");
 
-            let answer = said(&server.call(
+            let answer = tool_output(&server.call(
                 "update_project",
                 &json!({ "id": "new", "data": { "title": title } }),
             ));
 
             assert_eq!(answer["success"], json!(true));
             for (path, tag) in tags {
-                let fresh = ask(&server, "GET", path, &[("If-None-Match", &tag)]);
-                assert_eq!(fresh.status, 200, "{store}: {path} is said to be as it was");
+                let fresh = request(&server, "GET", path, &[("If-None-Match", &tag)]);
+                assert_eq!(fresh.status, 200, "{store}: {path} is unchanged");
                 assert!(fresh.text().contains(&title), "{store}: {path}");
             }
         }
-        said(&server.call(
+        tool_output(&server.call(
             "update_project",
             &json!({ "id": "new", "data": { "metadata": { "status": "draft" } } }),
         ));
         assert_eq!(
-            refusal(&server, "/api/projects/new"),
+            get_error(&server, "/api/projects/new"),
             (404, "PROJECT_NOT_PUBLISHED".to_owned())
         );
-        assert_eq!(ids(&shown(&server, "/api/projects")), ["old"], "{store}");
+        assert_eq!(ids(&get_json(&server, "/api/projects")), ["old"], "{store}");
         store.assert_sound().await;
     }
 }
 
-/// What is kept at a key.
-fn kept(store: &Store, key: &str) -> Option<Value> {
+/// The cached response at a key.
+fn cached(store: &Store, key: &str) -> Option<Value> {
     let text: Option<String> = store.server().run(cmd("GET").arg(key));
     text.map(|text| serde_json::from_str(&text).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_kept_for_a_minute_and_dropped_by_the_commit() {
+async fn a_response_is_cached_for_a_minute_or_until_the_next_commit() {
     let store = Store::redis();
     publish(&*store.repository).await;
     let server = serve(&store);
@@ -394,30 +374,28 @@ async fn an_answer_is_kept_for_a_minute_and_dropped_by_the_commit() {
         ("/api/projects/new", "cache:api:projects:new"),
     ];
     for (path, key) in keys {
-        let answer = shown(&server, path);
-        let kept = wait_until("an answer is kept", || kept(&store, key));
+        let answer = get_json(&server, path);
+        let cached = wait_until("the response is cached", || cached(&store, key));
 
+        assert_eq!(cached["success"], true);
+        assert_eq!(cached["data"], answer["data"]);
+        assert_eq!(cached["meta"]["seq"], json!(8));
         assert_eq!(
-            (&kept["success"], &kept["data"]),
-            (&json!(true), &answer["data"])
-        );
-        assert_eq!(kept["meta"]["seq"], json!(8));
-        assert_eq!(
-            kept["meta"]["etag"].as_str(),
+            cached["meta"]["etag"].as_str(),
             get(&server, path).header("etag")
         );
-        let lasts: i64 = store.server().run(cmd("TTL").arg(key));
-        assert!((1..=60).contains(&lasts), "{lasts}");
-        // Another reader is shown what was kept: here, what this test made of it.
+        let ttl: i64 = store.server().run(cmd("TTL").arg(key));
+        assert!((1..=60).contains(&ttl), "{ttl}");
+        // The next reader gets the cached response.
         let before = answer["data"].to_string();
-        let again = shown(&server, path);
+        let again = get_json(&server, path);
         assert_eq!(again["data"].to_string(), before);
         assert_ne!(again["meta"]["requestId"], answer["meta"]["requestId"]);
     }
-    refusal(&server, "/api/projects/draft");
-    refusal(&server, "/api/projects/nothing");
+    get_error(&server, "/api/projects/draft");
+    get_error(&server, "/api/projects/nothing");
     assert!(
-        said(&server.call("get_project", &json!({ "id": "draft" })))["success"]
+        tool_output(&server.call("get_project", &json!({ "id": "draft" })))["success"]
             .as_bool()
             .unwrap()
     );
@@ -434,14 +412,14 @@ async fn an_answer_is_kept_for_a_minute_and_dropped_by_the_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_other_programs_left_in_the_cache_is_not_shown() {
+async fn cache_entries_of_other_programs_are_not_served() {
     let store = Store::redis();
     publish(&*store.repository).await;
     let server = serve(&store);
     let key = "cache:api:projects:new";
     let own = {
-        shown(&server, "/api/projects/new");
-        wait_until("an answer is kept", || {
+        get_json(&server, "/api/projects/new");
+        wait_until("the response is cached", || {
             store.server().run::<Option<String>>(cmd("GET").arg(key))
         })
     };
@@ -455,7 +433,7 @@ async fn what_other_programs_left_in_the_cache_is_not_shown() {
     for text in forged {
         store.server().run::<()>(cmd("SET").arg(key).arg(&text));
         assert_eq!(
-            shown(&server, "/api/projects/new")["data"]["id"],
+            get_json(&server, "/api/projects/new")["data"]["id"],
             json!("new"),
             "{text}"
         );
@@ -469,13 +447,13 @@ async fn what_other_programs_left_in_the_cache_is_not_shown() {
         .server()
         .run::<()>(cmd("RPUSH").arg(key).arg("SECRET"));
     assert_eq!(
-        shown(&server, "/api/projects/new")["data"]["id"],
+        get_json(&server, "/api/projects/new")["data"]["id"],
         json!("new")
     );
 }
 
 #[tokio::test]
-async fn a_reader_that_a_commit_overtook_keeps_nothing() {
+async fn a_reader_overtaken_by_a_commit_caches_nothing() {
     let store = Store::redis();
     let (cache, key) = (store.open().responses.unwrap(), project_key("a"));
     create_sound(&*store.repository, &key).await;
@@ -485,7 +463,7 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
         let seq = seq.unwrap();
         assert_eq!(response, None);
 
-        // It has read, and pauses; somebody writes; it goes on.
+        // A write comes between the read and the put.
         update(
             &*store.repository,
             &key,
@@ -508,7 +486,7 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
             Some("new")
         );
 
-        // A write of something else leaves it, and makes it count no more.
+        // A write of another document keeps the entry, but it is outdated then.
         create_sound(
             &*store.repository,
             &DocumentKey::new(Kind::Resource, format!("b-{seq}")),
@@ -533,7 +511,7 @@ async fn a_reader_that_a_commit_overtook_keeps_nothing() {
 }
 
 #[tokio::test]
-async fn a_read_only_credential_keeps_nothing_and_reads_what_is_kept() {
+async fn a_read_only_user_reads_the_cache_and_does_not_write_it() {
     let store = Store::redis();
     create_sound(&*store.repository, &project_key("a")).await;
     let read = store
@@ -575,7 +553,7 @@ async fn a_read_only_credential_keeps_nothing_and_reads_what_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_reader_sees_less_than_what_was_acknowledged_before_it_asked() {
+async fn no_read_is_older_than_the_last_acknowledged_write() {
     const WRITES: u64 = 150;
     let store = Store::redis();
     for id in ["a", "b"] {
@@ -606,17 +584,17 @@ async fn no_reader_sees_less_than_what_was_acknowledged_before_it_asked() {
                 let mut reads = 0;
                 while !over.load(Ordering::SeqCst) {
                     let server = &servers[reader % 2];
-                    for (place, id) in ["a", "b"].into_iter().enumerate() {
-                        let before = acknowledged[place].load(Ordering::SeqCst);
-                        let one = shown(server, &format!("/api/projects/{id}"));
+                    for (index, id) in ["a", "b"].into_iter().enumerate() {
+                        let before = acknowledged[index].load(Ordering::SeqCst);
+                        let one = get_json(server, &format!("/api/projects/{id}"));
                         assert!(
                             number(&one["data"]) >= before,
                             "{id} is shown as of write {}, not {before}: {}",
                             number(&one["data"]),
                             one["meta"]
                         );
-                        let before = acknowledged[place].load(Ordering::SeqCst);
-                        let list = shown(server, "/api/projects");
+                        let before = acknowledged[index].load(Ordering::SeqCst);
+                        let list = get_json(server, "/api/projects");
                         let listed = list["data"]
                             .as_array()
                             .unwrap()
@@ -639,14 +617,14 @@ async fn no_reader_sees_less_than_what_was_acknowledged_before_it_asked() {
     let writers: Vec<_> = ["a", "b"]
         .into_iter()
         .enumerate()
-        .map(|(place, id)| {
+        .map(|(index, id)| {
             let (servers, acknowledged) = (Arc::clone(&servers), Arc::clone(&acknowledged));
             thread::spawn(move || {
                 for number in 1..=WRITES {
                     let arguments = json!({ "id": id, "data": { "title": number.to_string() } });
-                    let answer = said(&servers[place].call("update_project", &arguments));
+                    let answer = tool_output(&servers[index].call("update_project", &arguments));
                     assert_eq!(answer["success"], json!(true), "{answer}");
-                    acknowledged[place].store(number, Ordering::SeqCst);
+                    acknowledged[index].store(number, Ordering::SeqCst);
                 }
             })
         })
@@ -665,18 +643,17 @@ async fn no_reader_sees_less_than_what_was_acknowledged_before_it_asked() {
     store.assert_sound().await;
 }
 
-/// A server on `store` through a line, with a saved copy.
+/// A server that reaches `store` through a proxy and has a snapshot.
 async fn serve_through(store: &Store) -> (Proxy, HttpServer) {
     let proxy = Proxy::start(store.server().port()).await;
-    let server = HttpServer::start_with(Home::new(), &["--store".to_owned(), proxy.url()]);
-    let begun = Instant::now();
-    while !get(&server, "/metrics")
-        .text()
-        .contains("\nportfolio_snapshot_age_seconds ")
-    {
-        assert!(begun.elapsed() < PATIENCE, "there is no saved copy");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let server = HttpServer::start_with(&["--store".to_owned(), proxy.url()]);
+    wait_until_async("there is a snapshot", async || {
+        get(&server, "/metrics")
+            .text()
+            .contains("\nportfolio_snapshot_age_seconds ")
+            .then_some(())
+    })
+    .await;
     (proxy, server)
 }
 
@@ -689,13 +666,69 @@ const READING: [(&str, &str); 6] = [
     ("get_audit_stats", "{}"),
 ];
 
-async fn the_website_goes_on_through(fault: Mode) {
+/// `before` is the list of projects and `tag` its entity tag before the outage.
+fn check_snapshot_is_served(server: &HttpServer, before: &Value, tag: &str) {
+    // The first request waits, but not for long.
+    let asked = Instant::now();
+    assert_eq!(get(server, "/readyz").status, 503);
+    assert!(
+        asked.elapsed() < Duration::from_secs(3) + MAX_RESPONSE_TIME / 4,
+        "/readyz was answered after {:?}",
+        asked.elapsed()
+    );
+    let list = get_json(server, "/api/projects");
+    let one = get_json(server, "/api/projects/old");
+    assert_eq!(list["data"], before["data"]);
+    for (answer, total) in [(&list, true), (&one, false)] {
+        let meta = &answer["meta"];
+        assert_eq!(meta["source"], "snapshot", "{meta}");
+        assert_eq!(meta["stale"], true, "{meta}");
+        assert!(
+            meta["ageMs"].is_u64() && meta.get("total").is_some() == total,
+            "{meta}"
+        );
+    }
+    assert_eq!(
+        request(server, "GET", "/api/projects", &[("If-None-Match", tag)]).status,
+        304
+    );
+    assert_eq!(
+        get_error(server, "/api/projects/draft"),
+        (404, "PROJECT_NOT_PUBLISHED".to_owned())
+    );
+    // A document that is missing in the snapshot may exist in the store.
+    assert_eq!(
+        get_error(server, "/api/projects/nothing"),
+        (500, "PROJECT_FETCH_ERROR".to_owned())
+    );
+    assert_eq!(
+        get_error(server, "/api/projects/Not_A_Slug"),
+        (400, "INVALID_SLUG".to_owned())
+    );
+    for (tool, arguments) in READING {
+        let answer = tool_output(&server.call(tool, &serde_json::from_str(arguments).unwrap()));
+        assert_eq!(answer["meta"]["source"], "snapshot", "{tool}: {answer}");
+        assert_eq!(answer["meta"]["stale"], true, "{tool}: {answer}");
+    }
+    let ready = get(server, "/readyz");
+    assert_eq!(ready.status, 503);
+    let ready = ready.json();
+    assert_eq!(ready["reading"]["source"], "snapshot", "{ready}");
+    assert_eq!(ready["writing"], false, "{ready}");
+    assert!(
+        ready["reading"]["ageMs"].is_u64() && ready["reason"].is_string(),
+        "{ready}"
+    );
+    assert_eq!(get(server, "/healthz").json(), json!({ "status": "ok" }));
+}
+
+async fn check_website_during(fault: Mode) {
     let store = Store::redis();
     publish(&*store.repository).await;
     let (mut proxy, server) = serve_through(&store).await;
     let tools = server.request("tools/list", &json!({}));
     let (before, tag) = (
-        shown(&server, "/api/projects"),
+        get_json(&server, "/api/projects"),
         get(&server, "/api/projects")
             .header("etag")
             .unwrap()
@@ -705,68 +738,8 @@ async fn the_website_goes_on_through(fault: Mode) {
 
     proxy.set(fault).await;
 
-    // The first one to ask waits, but not for long.
-    let asked = Instant::now();
-    assert_eq!(get(&server, "/readyz").status, 503);
-    assert!(
-        asked.elapsed() < Duration::from_secs(3) + ANSWERED / 4,
-        "/readyz was answered after {:?}",
-        asked.elapsed()
-    );
-    let list = shown(&server, "/api/projects");
-    let one = shown(&server, "/api/projects/old");
-    assert_eq!(list["data"], before["data"]);
-    for (answer, total) in [(&list, true), (&one, false)] {
-        let meta = &answer["meta"];
-        assert_eq!(
-            (&meta["source"], &meta["stale"]),
-            (&json!("snapshot"), &json!(true)),
-            "{meta}"
-        );
-        assert!(
-            meta["ageMs"].is_u64() && meta.get("total").is_some() == total,
-            "{meta}"
-        );
-    }
-    assert_eq!(
-        ask(&server, "GET", "/api/projects", &[("If-None-Match", &tag)]).status,
-        304
-    );
-    assert_eq!(
-        refusal(&server, "/api/projects/draft"),
-        (404, "PROJECT_NOT_PUBLISHED".to_owned())
-    );
-    // That it is not in the copy does not prove that it is not there.
-    assert_eq!(
-        refusal(&server, "/api/projects/nothing"),
-        (500, "PROJECT_FETCH_ERROR".to_owned())
-    );
-    assert_eq!(
-        refusal(&server, "/api/projects/Not_A_Slug"),
-        (400, "INVALID_SLUG".to_owned())
-    );
-    for (tool, arguments) in READING {
-        let answer = said(&server.call(tool, &serde_json::from_str(arguments).unwrap()));
-        assert_eq!(
-            (&answer["meta"]["source"], &answer["meta"]["stale"]),
-            (&json!("snapshot"), &json!(true)),
-            "{tool}: {answer}"
-        );
-    }
+    check_snapshot_is_served(&server, &before, &tag);
     assert_eq!(server.request("tools/list", &json!({})), tools);
-    let ready = get(&server, "/readyz");
-    assert_eq!(ready.status, 503);
-    let ready = ready.json();
-    assert_eq!(
-        (&ready["reading"]["source"], &ready["writing"]),
-        (&json!("snapshot"), &json!(false)),
-        "{ready}"
-    );
-    assert!(
-        ready["reading"]["ageMs"].is_u64() && ready["reason"].is_string(),
-        "{ready}"
-    );
-    assert_eq!(get(&server, "/healthz").json(), json!({ "status": "ok" }));
 
     update(
         &*store.repository,
@@ -776,58 +749,46 @@ async fn the_website_goes_on_through(fault: Mode) {
     .await;
     proxy.set(Mode::Pass).await;
 
-    let healed = Instant::now();
-    loop {
-        let (list, one) = (
-            shown(&server, "/api/projects"),
-            shown(&server, "/api/projects/new"),
-        );
-        if list["meta"].get("source").is_none() && one["meta"].get("source").is_none() {
-            assert_eq!(
-                (&list["data"][0], &one["data"]["title"]),
-                (&one["data"], &json!("Written elsewhere meanwhile"))
-            );
-            break;
-        }
-        assert!(
-            healed.elapsed() < PATIENCE,
-            "the website is still shown the saved copy"
-        );
-    }
+    let recovered = Instant::now();
+    let (list, one) = wait_until("the website gets the store's content", || {
+        let list = get_json(&server, "/api/projects");
+        let one = get_json(&server, "/api/projects/new");
+        let fresh = list["meta"].get("source").is_none() && one["meta"].get("source").is_none();
+        fresh.then_some((list, one))
+    });
+    assert_eq!(list["data"][0], one["data"]);
+    assert_eq!(one["data"]["title"], "Written elsewhere meanwhile");
     println!(
-        "{fault:?}: fresh {:?} after the line healed",
-        healed.elapsed()
+        "{fault:?}: fresh {:?} after the connection recovered",
+        recovered.elapsed()
     );
     assert!(
-        healed.elapsed() < Duration::from_secs(5) + ANSWERED / 2,
-        "fresh only {:?} after the line healed",
-        healed.elapsed()
+        recovered.elapsed() < Duration::from_secs(5) + MAX_RESPONSE_TIME / 2,
+        "fresh only {:?} after the connection recovered",
+        recovered.elapsed()
     );
     wait_until("the server is ready", || {
         (get(&server, "/readyz").status == 200).then_some(())
     });
     for (tool, arguments) in READING {
-        let answer = said(&server.call(tool, &serde_json::from_str(arguments).unwrap()));
-        assert_eq!(
-            (&answer["meta"]["source"], answer["meta"].get("stale")),
-            (&json!("redis"), None),
-            "{tool}: {answer}"
-        );
+        let answer = tool_output(&server.call(tool, &serde_json::from_str(arguments).unwrap()));
+        assert_eq!(answer["meta"]["source"], "redis", "{tool}: {answer}");
+        assert_eq!(answer["meta"].get("stale"), None, "{tool}: {answer}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_website_goes_on_reading_from_the_saved_copy_while_the_store_refuses() {
-    the_website_goes_on_through(Mode::Refuse).await;
+async fn the_website_reads_the_snapshot_while_the_store_rejects_connections() {
+    check_website_during(Mode::Refuse).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_website_goes_on_reading_from_the_saved_copy_while_the_store_is_silent() {
-    the_website_goes_on_through(Mode::Swallow).await;
+async fn the_website_reads_the_snapshot_while_the_store_is_silent() {
+    check_website_during(Mode::Swallow).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_website_is_answered_over_every_bad_line() {
+async fn the_website_is_answered_over_every_faulty_connection() {
     let store = Store::redis();
     publish(&*store.repository).await;
     let (mut proxy, server) = serve_through(&store).await;
@@ -839,7 +800,7 @@ async fn the_website_is_answered_over_every_bad_line() {
         Mode::Trickle,
     ] {
         for path in ["/api/projects", "/api/projects/new", "/api/resources"] {
-            // A write elsewhere, so that the copy has something to ask for.
+            // A write by another process, so that the snapshot has to be refreshed.
             update(
                 &*store.repository,
                 &project_key("new"),
@@ -847,7 +808,7 @@ async fn the_website_is_answered_over_every_bad_line() {
             )
             .await;
             proxy.set(fault).await;
-            let answer = shown(&server, path);
+            let answer = get_json(&server, path);
             let fresh = answer["meta"].get("source").is_none();
             assert!(
                 fresh || answer["meta"]["stale"] == json!(true),
@@ -870,43 +831,38 @@ async fn the_website_is_answered_over_every_bad_line() {
 }
 
 #[test]
-fn without_a_store_and_without_a_copy_the_website_is_told_so_in_time() {
+fn without_a_store_or_a_snapshot_the_website_gets_errors_in_time() {
     let url = format!("redis://somebody:canary-password@127.0.0.1:{}", free_port());
-    let server = HttpServer::start_with(Home::new(), &["--store", &url]);
+    let server = HttpServer::start_with(&["--store", &url]);
 
     assert_eq!(
-        refusal(&server, "/api/projects"),
+        get_error(&server, "/api/projects"),
         (500, "PROJECTS_FETCH_ERROR".to_owned())
     );
     assert_eq!(
-        refusal(&server, "/api/resources"),
+        get_error(&server, "/api/resources"),
         (500, "RESOURCES_FETCH_ERROR".to_owned())
     );
     assert_eq!(
-        refusal(&server, "/api/projects/a"),
+        get_error(&server, "/api/projects/a"),
         (500, "PROJECT_FETCH_ERROR".to_owned())
     );
     assert_eq!(
-        refusal(&server, "/api/resources/a"),
+        get_error(&server, "/api/resources/a"),
         (500, "RESOURCE_FETCH_ERROR".to_owned())
     );
     assert_eq!(get(&server, "/healthz").status, 200);
     let ready = get(&server, "/readyz");
-    assert_eq!(
-        (ready.status, ready.header("cache-control")),
-        (503, Some("no-store"))
-    );
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.header("cache-control"), Some("no-store"));
     let ready = ready.json();
-    assert_eq!(
-        (&ready["reading"]["source"], &ready["writing"]),
-        (&Value::Null, &json!(false)),
-        "{ready}"
-    );
+    assert_eq!(ready["reading"]["source"], Value::Null, "{ready}");
+    assert_eq!(ready["writing"], false, "{ready}");
     assert!(!ready.to_string().contains("canary"), "{ready}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_needed_unless_what_is_published_is_public() {
+async fn the_api_needs_a_token_unless_it_is_public() {
     let store = Store::sqlite();
     publish(&*store.repository).await;
     let home = Home::new();
@@ -917,11 +873,9 @@ async fn a_token_is_needed_unless_what_is_published_is_public() {
         vec!["--token-file".to_owned(), tokens.display().to_string()],
     ]
     .concat();
-    let closed = HttpServer::start_with(Home::new(), &arguments);
-    let public = HttpServer::start_with(
-        Home::new(),
-        &[arguments.clone(), vec!["--public-api".to_owned()]].concat(),
-    );
+    let closed = HttpServer::start_with(&arguments);
+    let public =
+        HttpServer::start_with(&[arguments.clone(), vec!["--public-api".to_owned()]].concat());
     let token = [("Authorization", "Bearer site-0123456789abcdef")];
 
     for path in [
@@ -932,21 +886,19 @@ async fn a_token_is_needed_unless_what_is_published_is_public() {
     ] {
         assert_eq!(get(&closed, path).status, 401, "{path}");
     }
-    let shown = ask(&closed, "GET", "/api/projects", &token);
-    assert_eq!(shown.status, 200);
+    let served = request(&closed, "GET", "/api/projects", &token);
+    assert_eq!(served.status, 200);
     assert!(
-        shown
+        served
             .header("cache-control")
             .unwrap()
             .starts_with("private, ")
     );
-    assert_eq!(ask(&closed, "GET", "/metrics", &token).status, 200);
+    assert_eq!(request(&closed, "GET", "/metrics", &token).status, 200);
 
-    let shown = get(&public, "/api/projects");
-    assert_eq!(
-        (shown.status, shown.header("cache-control")),
-        (200, Some(PUBLIC))
-    );
+    let served = get(&public, "/api/projects");
+    assert_eq!(served.status, 200);
+    assert_eq!(served.header("cache-control"), Some(PUBLIC));
     for path in ["/metrics", "/mcp", "/sse"] {
         assert_eq!(get(&public, path).status, 401, "{path}");
     }

@@ -1,70 +1,56 @@
-//! No secret, no argument and no content ever comes out of the program but in answers: canaries, and everything it writes.
+//! The program never writes a secret, an argument or content except in answers. Canaries are searched in everything it writes.
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-};
+use std::{fs, path::Path, process::Command};
 
 use clap::Parser;
 use portfolio_mcp::{cli::Cli, settings::Settings};
 use serde_json::{Value, json};
 
 use crate::support::{
-    content, http,
+    fixtures, http,
+    messages::client_hello,
+    process::run_with_input,
     program::{Home, PROGRAM},
-    redis_server::RedisServer,
-    wait_until,
+    redis::RedisServer,
+    server::HttpServer,
+    sse::SseSession,
 };
 
 /// The password of a Redis user.
 const PASSWORD: &str = "canary-password-4f1c";
-/// What a token of an Upstash database or of a client looks like.
+/// In the form of a token of an Upstash database or of a client.
 const TOKEN: &str = "canary-token-8d27AbCdEfGh";
 const KEY: &str = "canary-key-77ab";
 const CONTENT: &str = "canary-content-0c3e";
 const ARGUMENT: &str = "canary-argument-91d0";
 const REASON: &str = "canary-reason-5b6a";
 
-/// None of them may be found. What is added here has to be put somewhere below.
+/// None of these may be found. Each new one has to be used somewhere below.
 const CANARIES: [&str; 6] = [PASSWORD, TOKEN, KEY, CONTENT, ARGUMENT, REASON];
 
-/// Fails if something written at `place` holds a canary.
+/// Fails if what was written to `place` contains a canary.
 fn assert_silent(place: &str, written: &str) {
     let lower = written.to_lowercase();
     for canary in CANARIES {
         assert!(
             !lower.contains(&canary.to_lowercase()),
-            "{place} tells {canary}:\n{written}"
+            "{place} contains {canary}:\n{written}"
         );
     }
 }
 
-/// What every line in a log at trace level, of either form, is made with.
+/// Options for a log at trace level in either format.
 const LOGS: [[&str; 4]; 2] = [
     ["--log", "trace", "--log-format", "text"],
     ["--log", "trace", "--log-format", "json"],
 ];
 
-/// Runs a command to its end; nothing it writes may hold a canary, except what it answers over the protocol.
+/// Runs a command to its end. Nothing it writes may contain a canary, except its answers over stdio.
 fn run(command: &mut Command, input: &[String]) -> (i32, String) {
     let place = format!("{:?}", command.get_args().collect::<Vec<_>>());
     let protocol =
         command.get_args().any(|argument| argument == "stdio") && !place.contains("--help");
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.join("\n");
-    // A program that refuses its arguments does not read it.
-    let writing = thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
-    let output = child.wait_with_output().unwrap();
-    writing.join().unwrap();
+    let output = run_with_input(command, &input.join("\n"));
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert_silent(&format!("stderr of {place}"), &stderr);
@@ -74,16 +60,16 @@ fn run(command: &mut Command, input: &[String]) -> (i32, String) {
     for secret in [PASSWORD, TOKEN] {
         assert!(
             !stdout.contains(secret),
-            "an answer of {place} tells {secret}: {stdout}"
+            "an answer of {place} contains {secret}: {stdout}"
         );
     }
     (output.status.code().unwrap(), stdout)
 }
 
-/// Right and wrong messages that hold everything a client may send.
+/// Valid and invalid messages with canaries wherever a client can put them.
 fn messages() -> Vec<String> {
     let call = |tool: &str, arguments: Value| json!({ "method": "tools/call", "params": { "name": tool, "arguments": arguments } });
-    let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": ARGUMENT, "version": ARGUMENT } });
+    let hello = client_hello("2025-11-25", ARGUMENT, ARGUMENT);
     let update = |data: Value| json!({ "id": "kept", "data": data, "reason": REASON, "idempotencyKey": KEY });
     let requests = [
         json!({ "method": "initialize", "params": hello }),
@@ -135,12 +121,12 @@ fn messages() -> Vec<String> {
         .collect()
 }
 
-/// A folder of content that breaks no rule.
+/// A folder of valid content.
 fn folder(home: &Home, title: &str) -> String {
     let folder = home.path().join(title);
     fs::create_dir(&folder).unwrap();
-    let project = content::with(
-        &content::project("kept"),
+    let project = fixtures::with(
+        &fixtures::project("kept"),
         json!({ "title": title, "description": CONTENT, "results": [CONTENT] }),
     );
     fs::write(folder.join("projects.json"), json!([project]).to_string()).unwrap();
@@ -152,7 +138,7 @@ fn folder(home: &Home, title: &str) -> String {
     folder.to_string_lossy().into_owned()
 }
 
-/// The stores that a program may be given, each with its password in the address.
+/// Store addresses, each with a password.
 struct Addresses {
     good: String,
     wrong: String,
@@ -176,7 +162,7 @@ impl Addresses {
 }
 
 #[test]
-fn a_server_over_stdio_logs_nothing_of_what_it_is_told() {
+fn a_server_over_stdio_logs_no_secrets_and_no_content() {
     let addresses = Addresses::new();
     for log in LOGS {
         let home = Home::new();
@@ -192,17 +178,14 @@ fn a_server_over_stdio_logs_nothing_of_what_it_is_told() {
             &[],
         );
         for store in [&addresses.good, &addresses.wrong, &addresses.down] {
-            let (code, said) = run(
+            let (code, output) = run(
                 home.command(PROGRAM)
                     .args(["stdio", "--store", store])
                     .args(log),
                 &messages(),
             );
-            assert_eq!(
-                (code, said.lines().count()),
-                (0, messages().len()),
-                "{said}"
-            );
+            assert_eq!(code, 0, "{output}");
+            assert_eq!(output.lines().count(), messages().len(), "{output}");
 
             let (code, by_variable) = run(
                 home.command(PROGRAM)
@@ -211,7 +194,8 @@ fn a_server_over_stdio_logs_nothing_of_what_it_is_told() {
                     .args(log),
                 &messages(),
             );
-            assert_eq!((code, by_variable.lines().count()), (0, messages().len()));
+            assert_eq!(code, 0);
+            assert_eq!(by_variable.lines().count(), messages().len());
         }
         let rest = [
             ("KV_REST_API_URL", "https://127.255.255.254"),
@@ -227,28 +211,19 @@ fn a_server_over_stdio_logs_nothing_of_what_it_is_told() {
 }
 
 #[test]
-fn a_server_over_http_logs_nothing_of_what_it_is_told() {
+fn a_server_over_http_logs_no_secrets_and_no_content() {
     let addresses = Addresses::new();
     for (log, store) in LOGS
         .into_iter()
         .flat_map(|log| [(log, &addresses.good), (log, &addresses.wrong)])
     {
         let home = Home::new();
-        let file = home.path().join("log");
         let mut command = home.command(PROGRAM);
         command
             .args(["http", "--listen", "127.0.0.1:0", "--store", store])
             .args(log);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&file).unwrap())
-            .spawn()
-            .unwrap();
-        let address = wait_until("it listens", || {
-            let log = fs::read_to_string(&file).unwrap();
-            log.split_once("http://")?.1.split_once(',')?.0.parse().ok()
-        });
+        let mut server = HttpServer::spawn(home, command);
+        let address = server.address;
 
         let bearer = format!("Bearer {TOKEN}");
         let agent = [
@@ -257,34 +232,17 @@ fn a_server_over_http_logs_nothing_of_what_it_is_told() {
             ("Cookie", TOKEN),
             ("Mcp-Session-Id", TOKEN),
         ];
-        let json = [
-            ("Content-Type", "application/json"),
-            ("Accept", "application/json, text/event-stream"),
-        ];
-        let mut stream = http::send(address, "GET", "/sse", &agent, "");
-        let opened = String::from_utf8(stream.chunk().unwrap()).unwrap();
-        let endpoint = opened
-            .lines()
-            .find_map(|line| line.strip_prefix("data:"))
-            .unwrap()
-            .trim()
-            .to_owned();
+        let session = SseSession::open_with(address, &agent);
+        let endpoint = session.endpoint();
         for message in messages() {
             for path in [
                 "/mcp",
-                &endpoint,
+                endpoint,
                 "/messages",
                 "/nowhere",
                 &format!("/mcp?token={TOKEN}"),
             ] {
-                let answer = http::send(
-                    address,
-                    "POST",
-                    path,
-                    &[&json[..], &agent].concat(),
-                    &message,
-                )
-                .text();
+                let answer = http::post_json(address, path, &agent, &message).text();
                 assert!(
                     !answer.contains(TOKEN) && !answer.contains(PASSWORD),
                     "{answer}"
@@ -309,7 +267,7 @@ fn a_server_over_http_logs_nothing_of_what_it_is_told() {
                 "{answer}"
             );
         }
-        // Sent without an address that is allowed: what is logged of it is the host and the origin alone.
+        // Of a rejected request only the host and the origin are logged.
         for (name, value) in [("Host", "evil.example"), ("Origin", "https://evil.example")] {
             http::send(
                 address,
@@ -321,30 +279,24 @@ fn a_server_over_http_logs_nothing_of_what_it_is_told() {
             .text();
         }
 
-        drop(stream);
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &child.id().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
-        let status = wait_until("the server ends", || child.try_wait().unwrap());
-        let log = fs::read_to_string(&file).unwrap();
-        assert_eq!(status.code(), Some(0), "{log}");
+        drop(session);
+        server.signal("-TERM");
+        let code = server.wait();
+        let log = server.log();
+        assert_eq!(code, Some(0), "{log}");
         assert!(log.contains("content is in redis://owner:***@"), "{log}");
         assert_silent(&format!("the log of http with {}", log.len()), &log);
     }
 }
 
 #[test]
-fn an_import_tells_fields_and_no_values() {
+fn an_import_names_fields_but_shows_no_values() {
     let addresses = Addresses::new();
     for log in LOGS {
         let home = Home::new();
         let (first, second) = (folder(&home, "first"), folder(&home, "second"));
-        let other = content::with(
-            &content::project("kept"),
+        let other = fixtures::with(
+            &fixtures::project("kept"),
             json!({ "description": format!("another {CONTENT}") }),
         );
         fs::write(
@@ -368,7 +320,7 @@ fn an_import_tells_fields_and_no_values() {
             .iter()
             .zip(codes)
             {
-                let (found, said) = run(
+                let (found, output) = run(
                     home.command(PROGRAM)
                         .arg("import")
                         .args(arguments)
@@ -376,10 +328,10 @@ fn an_import_tells_fields_and_no_values() {
                         .args(log),
                     &[],
                 );
-                assert_eq!(found, code, "{arguments:?} {store}: {said}");
+                assert_eq!(found, code, "{arguments:?} {store}: {output}");
             }
         }
-        // Such a server repeats what it was sent.
+        // The errors of this server repeat the commands it got.
         let crippled = RedisServer::start_with(&["--rename-command", "ZADD", "", "--save", ""]);
         assert_eq!(
             run(
@@ -417,7 +369,7 @@ fn an_import_tells_fields_and_no_values() {
 }
 
 #[test]
-fn wrong_usage_repeats_no_address() {
+fn usage_errors_contain_no_address() {
     let home = Home::new();
     let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1");
     let with = |text: &str| text.replace("URL", &url).replace("PASSWORD", PASSWORD);
@@ -525,7 +477,7 @@ fn help_shows_no_secret_of_the_environment() {
 }
 
 #[test]
-fn settings_in_words_hold_no_secret() {
+fn printed_settings_contain_no_secret() {
     let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1/0?x={PASSWORD}");
     let (arguments, none) = (
         Cli::parse_from(["portfolio-mcp", "stdio", "--store", &url]),

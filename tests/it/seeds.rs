@@ -1,9 +1,9 @@
-//! The fuzz targets' checks on their seeds; CONTRIBUTING.md says how to let a fuzzer look for more.
+//! The checks of the fuzz targets on their seeds. CONTRIBUTING.md describes how to run a fuzzer.
 
 use std::{fs, path::Path};
 
-#[expect(unreachable_pub, reason = "to the fuzz targets it is a crate")]
-#[path = "../../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "the fuzz crate publishes them")]
+#[path = "../../fuzz/src/checks.rs"]
 mod checks;
 
 /// Runs a check on each of its target's seeds.
@@ -23,21 +23,21 @@ fn check(target: &str, check: fn(&[u8])) {
 }
 
 #[test]
-fn the_changes_of_a_patch_lead_there_and_back() {
+fn the_changes_of_a_patch_can_be_applied_and_reverted() {
     check("patch", checks::patch);
 }
 
 #[test]
-fn a_cursor_gives_its_place_back_or_is_refused() {
+fn a_cursor_gives_its_position_back_or_is_rejected() {
     check("cursor", checks::cursor);
 }
 
 #[test]
-fn both_entrances_serve_and_refuse_the_same_messages() {
+fn both_transports_serve_and_reject_the_same_messages() {
     check("message", checks::message);
 }
 
 #[test]
-fn a_folder_is_read_as_it_is_or_refused_with_every_reason() {
+fn a_folder_is_read_unchanged_or_rejected_with_every_reason() {
     check("folder", checks::folder);
 }

@@ -1,42 +1,67 @@
-//! What the tests stand on: servers, a faulty line, stores, documents, and the proof that a store is sound.
+//! The test kit: servers and clients, stores, a faulty proxy, documents, and the proof that a store is sound.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test's helpers fail loudly, as tests do; clippy only knows functions that are tests themselves"
-)]
-
-pub(crate) mod content;
+pub(crate) mod fixtures;
 pub(crate) mod http;
-pub(crate) mod mcp;
+pub(crate) mod messages;
+pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod proxy;
-pub(crate) mod redis_server;
+pub(crate) mod redis;
+pub(crate) mod server;
 pub(crate) mod soundness;
+pub(crate) mod sse;
+pub(crate) mod stdio;
 pub(crate) mod stores;
+pub(crate) mod wait;
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+pub(crate) use wait::{PATIENCE, wait_until};
 
-/// How long a condition may take to come true, on a machine that has much else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+mod tests {
+    //! The HTTP client's own tests.
 
-/// Waits until `condition` gives something; fails, naming `what`, when it never does.
-pub(crate) fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(
-            start.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain until {what}"
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::http::{self, Response};
+
+    /// Sends a request to a server that answers `response`; gives the request and the response as they arrive.
+    fn exchange(response: &'static str) -> (String, Response) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = vec![0; 1000];
+            let length = stream.read(&mut request).unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let response = http::send(address, "POST", "/x", &[("host", "example.com")], "{}");
+        (server.join().unwrap(), response)
+    }
+
+    #[test]
+    fn a_request_has_each_header_once_and_the_body() {
+        let (request, response) = exchange("HTTP/1.1 202 Accepted\r\n\r\n");
+
+        assert_eq!(
+            request,
+            "POST /x HTTP/1.1\r\nContent-Length: 2\r\nhost: example.com\r\n\r\n{}"
         );
-        thread::sleep(Duration::from_millis(2));
+        assert_eq!(response.status, 202);
+        assert_eq!(response.text(), "");
+    }
+
+    #[test]
+    fn a_body_is_read_by_its_length_or_in_chunks() {
+        let (_, by_length) =
+            exchange("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}beyond");
+        let (_, chunked) = exchange(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
+        );
+
+        assert_eq!(by_length.json(), chunked.json());
     }
 }

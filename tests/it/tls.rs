@@ -1,11 +1,6 @@
-//! TLS: a real Redis behind a certificate of a private authority, and everything that can be wrong between the two.
+//! TLS with a Redis whose certificate is signed by a private authority, and everything that can go wrong with it.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use portfolio_mcp::store::{Authority, Location, RedisUrl, Repository, StoreError, open};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -14,15 +9,15 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
-    PATIENCE,
-    content::{change, create_sound, once, project_key},
-    mcp::Mcp,
+    fixtures::{change, create_sound, once, project_key},
     program::{Home, PROGRAM},
-    redis_server::{PASSWORD, RedisServer, free_port},
-    soundness, wait_until,
+    redis::{PASSWORD, RedisServer, free_port},
+    soundness,
+    stdio::StdioClient,
+    wait_until,
 };
 
-/// A Redis that takes TLS on one port and plain connections, for the test itself, on another.
+/// A Redis that accepts TLS on one port, and plain connections for the test itself on another.
 struct Secured {
     server: RedisServer,
     port: u16,
@@ -78,13 +73,9 @@ impl Secured {
         format!("rediss://site:{PASSWORD}@localhost:{}", self.port)
     }
 
-    /// How many connections there were so far.
+    /// How many connections the server has accepted.
     fn connections(&self) -> u64 {
-        let stats: String = self.server.run(cmd("INFO").arg("stats"));
-        let count = stats
-            .lines()
-            .find_map(|line| line.strip_prefix("total_connections_received:"));
-        count.unwrap().trim().parse().unwrap()
+        self.server.info("stats", "total_connections_received")
     }
 
     fn store(&self, url: &str, authority: Option<&str>) -> Arc<dyn Repository> {
@@ -110,7 +101,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
 }
 
 #[tokio::test]
-async fn a_store_behind_a_private_authority_is_imported_into_listed_and_updated() {
+async fn a_store_with_a_private_authority_can_be_imported_into_listed_and_updated() {
     let secured = Secured::start();
     let (url, ca) = (
         secured.url(),
@@ -125,7 +116,7 @@ async fn a_store_behind_a_private_authority_is_imported_into_listed_and_updated(
         .env("PORTFOLIO_CA_FILE", &ca)
         .output()
         .unwrap();
-    let client = Mcp::start_with(&["--store", &url, "--ca-file", &ca]).await;
+    let client = StdioClient::start_with(&["--store", &url, "--ca-file", &ca]).await;
     let listed = client.call("list_projects", json!({})).await;
     let updated = client
         .call(
@@ -144,7 +135,7 @@ async fn a_store_behind_a_private_authority_is_imported_into_listed_and_updated(
     soundness::assert_sound(&*secured.store(&url, Some("ca.pem"))).await;
 }
 
-/// What can be wrong: the address, the authority's file, and what the answer has to say.
+/// Mistakes: the address, the authority's file, and what the error has to say.
 fn mistakes(secured: &Secured) -> [(String, Option<&'static str>, &'static str); 5] {
     let port = secured.port;
     [
@@ -173,7 +164,7 @@ fn mistakes(secured: &Secured) -> [(String, Option<&'static str>, &'static str);
 }
 
 #[tokio::test]
-async fn a_refused_password_or_certificate_is_said_with_what_to_do_and_tried_once() {
+async fn a_rejected_password_or_certificate_is_reported_with_a_remedy_and_tried_once() {
     let secured = Secured::start();
     let good = secured.store(&secured.url(), Some("ca.pem"));
     create_sound(&*good, &project_key("a")).await;
@@ -201,7 +192,7 @@ async fn a_refused_password_or_certificate_is_said_with_what_to_do_and_tried_onc
                 "{reason}"
             );
         }
-        // One for each connection of the store.
+        // The store has two connections.
         assert!(
             secured.connections() - connections <= 2,
             "{url} is hammered"
@@ -211,7 +202,7 @@ async fn a_refused_password_or_certificate_is_said_with_what_to_do_and_tried_onc
 }
 
 #[tokio::test]
-async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
+async fn a_connection_problem_is_logged_once_with_its_remedy() {
     let secured = Secured::start();
     secured
         .server
@@ -240,7 +231,7 @@ async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
                 secured.file(name).to_str().unwrap().to_owned(),
             ]);
         }
-        let client = Mcp::start_with(&arguments).await;
+        let client = StdioClient::start_with(&arguments).await;
 
         let answer = client
             .call(
@@ -265,7 +256,7 @@ async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
             !message.contains("--ca-file") && !message.contains("REDIS_URL"),
             "a client cannot change the server's settings: {message}"
         );
-        let stderr = wait_until("the log says it too", || {
+        let stderr = wait_until("the log has the remedy", || {
             Some(client.stderr()).filter(|log| log.contains(remedy))
         });
         assert_eq!(stderr.matches(remedy).count(), 1, "{url}: {stderr}");
@@ -280,7 +271,7 @@ async fn a_client_is_told_once_what_keeps_the_server_from_its_store() {
 }
 
 #[tokio::test]
-async fn doctor_is_let_in_by_the_right_authority_and_names_the_option_for_a_private_one() {
+async fn doctor_connects_with_the_right_authority_and_otherwise_names_the_option() {
     let secured = Secured::start();
     let (url, ca, home) = (secured.url(), secured.file("ca.pem"), Home::new());
     let doctor = |authority: &[&str]| {
@@ -295,11 +286,8 @@ async fn doctor_is_let_in_by_the_right_authority_and_names_the_option_for_a_priv
     let unknown = doctor(&[]);
 
     let said = String::from_utf8(unknown.stdout).unwrap();
-    assert_eq!(
-        (trusted.status.code(), unknown.status.code()),
-        (Some(0), Some(3)),
-        "{said}"
-    );
+    assert_eq!(trusted.status.code(), Some(0), "{said}");
+    assert_eq!(unknown.status.code(), Some(3), "{said}");
     assert!(
         said.contains("--ca-file") && !said.contains(PASSWORD),
         "{said}"
@@ -308,7 +296,7 @@ async fn doctor_is_let_in_by_the_right_authority_and_names_the_option_for_a_priv
 }
 
 #[test]
-fn a_file_that_is_no_authority_is_refused_at_the_start() {
+fn a_file_without_a_valid_authority_is_rejected_at_the_start() {
     let home = Home::new();
     let files = TempDir::new().unwrap();
     let path = |name: &str, text: &str| {
@@ -366,22 +354,19 @@ fn a_file_that_is_no_authority_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_password_that_was_put_right_lets_the_running_server_in() {
+async fn a_running_server_connects_once_the_password_is_corrected() {
     let secured = Secured::start();
     let url = format!("redis://site:other@127.0.0.1:{}", secured.server.port());
-    let client = Mcp::start_with(&["--store", &url]).await;
+    let client = StdioClient::start_with(&["--store", &url]).await;
     let refused = client.call("list_projects", json!({})).await;
     assert_eq!(refused["error"]["code"], "STORE_UNAVAILABLE", "{refused}");
 
     secured
         .server
         .run::<()>(cmd("ACL").arg(&["SETUSER", "site", ">other"]));
-    let start = Instant::now();
-    let mut served = client.call("list_projects", json!({})).await;
-    while served["success"] != true && start.elapsed() < PATIENCE {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        served = client.call("list_projects", json!({})).await;
-    }
-
-    assert_eq!(served["success"], true, "{served}");
+    client
+        .call_until("list_projects", json!({}), |answer| {
+            answer["success"] == true
+        })
+        .await;
 }

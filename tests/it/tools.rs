@@ -1,119 +1,30 @@
-//! Each tool through the protocol: one good call, each refusal, and what surrounds every call.
+//! Each tool through the protocol: a valid call, every error, and what applies to every call.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use portfolio_mcp::{
-    clock,
     domain::{
         AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
         Operation, Record, StoredEntry, Timestamp,
     },
-    mcp::{ContentServer, stdio},
-    service::ContentService,
-    store::{self, Commit, HistoryImport, Repository, Revision, StoreError},
+    store::{Commit, HistoryImport, Repository, Revision, StoreError},
 };
 use serde_json::{Value, json};
-use tokio::io::{
-    AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex,
-    split,
-};
-use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    content,
-    mcp::said,
-    program::{Home, PROGRAM},
+    fixtures,
+    messages::{self, client_hello, modern_meta, tool_output},
+    program::repository_path,
+    stdio::StdioClient,
     stores::Store,
 };
 
-/// A client of a server in this process, over a pipe.
-struct Client {
-    input: WriteHalf<DuplexStream>,
-    output: Lines<BufReader<ReadHalf<DuplexStream>>>,
-}
-
-impl Client {
-    fn of(store: impl Into<store::Store>, read_only: Option<&str>) -> Self {
-        let (here, there) = duplex(1 << 20);
-        let (input, output) = split(there);
-        let server = ContentServer::new(
-            Arc::new(ContentService::new(store, clock)),
-            Some("owner"),
-            read_only,
-        );
-        tokio::spawn(stdio::serve_on(
-            server,
-            input,
-            output,
-            CancellationToken::new(),
-        ));
-        let (output, input) = split(here);
-        Self {
-            input,
-            output: BufReader::new(output).lines(),
-        }
-    }
-
-    async fn line(&mut self, line: &str) -> Value {
-        self.input
-            .write_all(format!("{line}\n").as_bytes())
-            .await
-            .unwrap();
-        serde_json::from_str(&self.output.next_line().await.unwrap().unwrap()).unwrap()
-    }
-
-    async fn request(&mut self, method: &str, params: Value) -> Value {
-        self.line(
-            &json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string(),
-        )
-        .await
-    }
-
-    async fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        let answer = self
-            .request(
-                "tools/call",
-                json!({ "name": tool, "arguments": arguments }),
-            )
-            .await;
-        said(
-            answer
-                .get("result")
-                .unwrap_or_else(|| panic!("no result: {answer}")),
-        )
-    }
-
-    /// Calls a tool that must refuse, and gives the error.
-    async fn refused(&mut self, tool: &str, arguments: Value) -> Value {
-        let answer = self.call(tool, arguments).await;
-        assert_eq!(answer["success"], json!(false), "{answer}");
-        answer["error"].clone()
-    }
-}
-
-/// Fills a store as its owner would.
-fn import(store: &Store, folder: &str) {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let imported = Home::new()
-        .command(PROGRAM)
-        .arg("import")
-        .arg(folder)
-        .args(store.arguments())
-        .output()
-        .unwrap();
-    assert!(
-        imported.status.success(),
-        "{}",
-        String::from_utf8_lossy(&imported.stderr)
-    );
-}
-
 /// A store with the sample content, and a client.
-fn stocked() -> (Store, Client) {
+fn client_of_samples() -> (Store, StdioClient) {
     let store = Store::sqlite();
-    import(&store, "examples/content");
-    let client = Client::of(store.open(), None);
+    store.import(&repository_path("examples/content"));
+    let client = StdioClient::in_process(store.open(), None);
     (store, client)
 }
 
@@ -127,16 +38,16 @@ fn paths(error: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_client_is_told_who_serves_it_and_what_it_may_do() {
-    let (_store, mut client) = stocked();
+async fn initialize_names_the_server_and_gives_instructions() {
+    let (_store, client) = client_of_samples();
 
-    let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "it", "version": "1" } });
-    let answer = client.request("initialize", hello).await;
+    let hello = client_hello("2025-06-18", "it", "1");
+    let result = client.result("initialize", hello).await;
 
-    assert_eq!(answer["result"]["serverInfo"]["name"], "portfolio-mcp");
-    assert_eq!(answer["result"]["protocolVersion"], "2025-06-18");
+    assert_eq!(result["serverInfo"]["name"], "portfolio-mcp");
+    assert_eq!(result["protocolVersion"], "2025-06-18");
     assert!(
-        answer["result"]["instructions"]
+        result["instructions"]
             .as_str()
             .unwrap()
             .contains("expectedVersion")
@@ -144,8 +55,8 @@ async fn a_client_is_told_who_serves_it_and_what_it_may_do() {
 }
 
 #[tokio::test]
-async fn an_update_merges_deeply_and_is_recorded_with_who_and_why() {
-    let (_store, mut client) = stocked();
+async fn an_update_merges_deeply_and_is_logged_with_actor_and_reason() {
+    let (_store, client) = client_of_samples();
     let before = client
         .call("get_project", json!({ "id": "rdv-artisan" }))
         .await;
@@ -183,18 +94,11 @@ async fn an_update_merges_deeply_and_is_recorded_with_who_and_why() {
     assert_eq!(entry["changes"], updated["meta"]["changes"]);
     assert!(entry["seq"].is_u64());
     let metadata = &entry["metadata"];
-    assert_eq!(
-        (
-            &metadata["reason"],
-            &metadata["actor"],
-            &metadata["transport"]
-        ),
-        (&json!("two joined"), &json!("owner"), &json!("stdio"))
-    );
-    assert_eq!(
-        (&metadata["versionBefore"], &metadata["versionAfter"]),
-        (&before["meta"]["version"], &updated["meta"]["version"])
-    );
+    assert_eq!(metadata["reason"], "two joined");
+    assert_eq!(metadata["actor"], "owner");
+    assert_eq!(metadata["transport"], "stdio");
+    assert_eq!(metadata["versionBefore"], before["meta"]["version"]);
+    assert_eq!(metadata["versionAfter"], updated["meta"]["version"]);
     assert!(
         metadata["previous"].as_str().unwrap().len() == 64
             && metadata["checksum"].as_str().unwrap().len() == 64
@@ -202,10 +106,10 @@ async fn an_update_merges_deeply_and_is_recorded_with_who_and_why() {
 }
 
 #[tokio::test]
-async fn the_client_of_an_entry_is_that_of_the_request_before_that_of_the_connection() {
-    let (_store, mut client) = stocked();
-    let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "editor", "version": "7" } });
-    client.request("initialize", hello).await;
+async fn the_client_named_in_a_request_takes_precedence_over_that_of_the_connection() {
+    let (_store, client) = client_of_samples();
+    let hello = client_hello("2025-06-18", "editor", "7");
+    client.result("initialize", hello).await;
 
     client
         .call(
@@ -213,13 +117,12 @@ async fn the_client_of_an_entry_is_that_of_the_request_before_that_of_the_connec
             json!({ "id": "rdv-artisan", "data": { "title": "One" } }),
         )
         .await;
-    let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": { "name": "agent", "version": "8" },
-        "io.modelcontextprotocol/clientCapabilities": {},
+    let call = json!({
+        "name": "update_project",
+        "arguments": { "id": "rdv-artisan", "data": { "title": "Two" } },
+        "_meta": modern_meta("agent", "8"),
     });
-    let call = json!({ "name": "update_project", "arguments": { "id": "rdv-artisan", "data": { "title": "Two" } }, "_meta": meta });
-    client.request("tools/call", call).await;
+    client.result("tools/call", call).await;
 
     let log = client.call("get_audit_log", json!({ "limit": 2 })).await;
     assert_eq!(log["data"][0]["metadata"]["clientId"], "agent/8");
@@ -227,13 +130,13 @@ async fn the_client_of_an_entry_is_that_of_the_request_before_that_of_the_connec
 }
 
 #[tokio::test]
-async fn every_mistake_is_named_at_once_and_nothing_is_written() {
-    let (store, mut client) = stocked();
+async fn every_mistake_is_reported_at_once_and_nothing_is_written() {
+    let (store, client) = client_of_samples();
     let before = client.call("get_audit_stats", json!({})).await;
 
     let data = json!({ "titel": "x", "id": "other", "client": { "size": 5 }, "testimonial": null, "metadata": { "status": "live", "updatedAt": "2020-01-01T00:00:00Z" } });
     let error = client
-        .refused(
+        .call_error(
             "update_project",
             json!({ "id": "rdv-artisan", "data": data }),
         )
@@ -266,11 +169,11 @@ async fn every_mistake_is_named_at_once_and_nothing_is_written() {
     drop(store);
 }
 
-#[tokio::test]
-async fn bad_arguments_get_the_error_that_the_contract_names() {
-    let (_store, mut client) = stocked();
-    let long = "x".repeat(100_000);
-    let cases = [
+/// A tool, invalid arguments, and the error's code and part of its message.
+type InvalidCall = (&'static str, Value, &'static str, &'static str);
+
+fn invalid_reads() -> Vec<InvalidCall> {
+    vec![
         (
             "list_projects",
             json!({ "limit": 0 }),
@@ -334,6 +237,30 @@ async fn bad_arguments_get_the_error_that_the_contract_names() {
             "list_resources",
         ),
         (
+            "get_audit_log",
+            json!({ "limit": 501 }),
+            "VALIDATION_FAILED",
+            "limit",
+        ),
+        (
+            "get_audit_log",
+            json!({ "since": "yesterday" }),
+            "VALIDATION_FAILED",
+            "since",
+        ),
+        (
+            "get_audit_stats",
+            json!({ "limit": 1 }),
+            "VALIDATION_FAILED",
+            "limit: unknown argument",
+        ),
+    ]
+}
+
+fn invalid_updates() -> Vec<InvalidCall> {
+    let long = "x".repeat(100_000);
+    vec![
+        (
             "update_project",
             json!({ "id": "rdv-artisan" }),
             "VALIDATION_FAILED",
@@ -381,29 +308,16 @@ async fn bad_arguments_get_the_error_that_the_contract_names() {
             "VERSION_CONFLICT",
             "get_project",
         ),
-        (
-            "get_audit_log",
-            json!({ "limit": 501 }),
-            "VALIDATION_FAILED",
-            "limit",
-        ),
-        (
-            "get_audit_log",
-            json!({ "since": "yesterday" }),
-            "VALIDATION_FAILED",
-            "since",
-        ),
-        (
-            "get_audit_stats",
-            json!({ "limit": 1 }),
-            "VALIDATION_FAILED",
-            "limit: unknown argument",
-        ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn invalid_arguments_get_the_contracts_errors() {
+    let (_store, client) = client_of_samples();
     let before = client.call("get_audit_stats", json!({})).await;
 
-    for (tool, arguments, code, says) in cases {
-        let error = client.refused(tool, arguments.clone()).await;
+    for (tool, arguments, code, says) in [invalid_reads(), invalid_updates()].concat() {
+        let error = client.call_error(tool, arguments.clone()).await;
         let message = error["message"].as_str().unwrap();
         assert_eq!(
             error["code"],
@@ -412,7 +326,7 @@ async fn bad_arguments_get_the_error_that_the_contract_names() {
             arguments.to_string().get(..100).unwrap_or_default()
         );
         assert!(message.contains(says), "{tool}: {message}");
-        assert!(message.len() < 1000, "{tool} repeats what it was given");
+        assert!(message.len() < 1000, "{tool} repeats its arguments");
     }
 
     assert_eq!(
@@ -422,19 +336,19 @@ async fn bad_arguments_get_the_error_that_the_contract_names() {
 }
 
 #[tokio::test]
-async fn an_unknown_tool_is_the_protocols_error() {
-    let (_store, mut client) = stocked();
+async fn an_unknown_tool_gets_a_json_rpc_error() {
+    let (_store, client) = client_of_samples();
 
-    let answer = client
-        .request(
+    let error = client
+        .error(
             "tools/call",
             json!({ "name": "delete_project", "arguments": {} }),
         )
         .await;
 
-    assert_eq!(answer["error"]["code"], -32602);
+    assert_eq!(error["code"], -32602);
     assert!(
-        answer["error"]["message"]
+        error["message"]
             .as_str()
             .unwrap()
             .contains("update_project")
@@ -442,17 +356,17 @@ async fn an_unknown_tool_is_the_protocols_error() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_no_message_is_answered_and_the_next_one_is_served() {
-    let (_store, mut client) = stocked();
+async fn an_invalid_line_gets_an_error_and_the_next_one_is_served() {
+    let (_store, client) = client_of_samples();
 
-    let not_json = client.line("{ this is not json").await;
-    let no_message = client.line(r#"{"hello":"world"}"#).await;
-    let too_long = client.line(&format!("\"{}\"", "x".repeat(5 << 20))).await;
+    let not_json = client.exchange("{ this is not json").await;
+    let no_message = client.exchange(r#"{"hello":"world"}"#).await;
+    let too_long = client
+        .exchange(&format!("\"{}\"", "x".repeat(5 << 20)))
+        .await;
 
-    assert_eq!(
-        (&not_json["error"]["code"], &not_json["id"]),
-        (&json!(-32700), &Value::Null)
-    );
+    assert_eq!(not_json["error"]["code"], -32700);
+    assert_eq!(not_json["id"], Value::Null);
     assert_eq!(no_message["error"]["code"], -32600);
     assert_eq!(too_long["error"]["code"], -32600);
     assert_eq!(
@@ -464,14 +378,14 @@ async fn a_line_that_is_no_message_is_answered_and_the_next_one_is_served() {
 }
 
 #[tokio::test]
-async fn a_patch_that_changes_nothing_says_so_and_leaves_no_trace() {
-    let (_store, mut client) = stocked();
+async fn a_patch_that_changes_nothing_says_so_and_writes_nothing() {
+    let (_store, client) = client_of_samples();
     let document = client
         .call("get_project", json!({ "id": "rdv-artisan" }))
         .await;
     let before = client.call("get_audit_stats", json!({})).await;
 
-    // What a client sends back whole is accepted, the fields of the server included.
+    // A client may send back the whole document, including the server's fields.
     let same = client
         .call(
             "update_project",
@@ -482,10 +396,8 @@ async fn a_patch_that_changes_nothing_says_so_and_leaves_no_trace() {
         .call("update_project", json!({ "id": "rdv-artisan", "data": {} }))
         .await;
 
-    assert_eq!(
-        (&same["meta"]["changes"], same["meta"].get("auditId")),
-        (&json!([]), None)
-    );
+    assert_eq!(same["meta"]["changes"], json!([]));
+    assert_eq!(same["meta"].get("auditId"), None);
     assert_eq!(same["meta"]["version"], document["meta"]["version"]);
     assert!(
         empty["meta"]["warnings"][0]
@@ -501,7 +413,7 @@ async fn a_patch_that_changes_nothing_says_so_and_leaves_no_trace() {
 
 #[tokio::test]
 async fn a_dry_run_shows_the_result_and_writes_nothing() {
-    let (_store, mut client) = stocked();
+    let (_store, client) = client_of_samples();
     let before = client
         .call("get_project", json!({ "id": "rdv-artisan" }))
         .await;
@@ -512,21 +424,19 @@ async fn a_dry_run_shows_the_result_and_writes_nothing() {
         json!({ "id": "rdv-artisan", "data": { "title": "Anders" }, "idempotencyKey": "k" });
     let done = client.call("update_project", arguments).await;
 
-    assert_eq!(
-        (&tried["data"]["title"], &tried["meta"]["dryRun"]),
-        (&json!("Neu"), &json!(true))
-    );
+    assert_eq!(tried["data"]["title"], "Neu");
+    assert_eq!(tried["meta"]["dryRun"], true);
     assert_eq!(tried["meta"]["version"], before["meta"]["version"]);
     assert_eq!(tried["meta"].get("auditId"), None);
     assert_eq!(
         done["data"]["title"], "Anders",
-        "a dry run leaves no mark on its key"
+        "a dry run does not use up its key"
     );
 }
 
 #[tokio::test]
-async fn a_repeated_request_is_answered_as_the_first_time_whatever_happened_since() {
-    let (_store, mut client) = stocked();
+async fn a_repeated_request_gets_the_first_answer() {
+    let (_store, client) = client_of_samples();
     let version = client
         .call("get_project", json!({ "id": "rdv-artisan" }))
         .await["meta"]["version"]
@@ -542,14 +452,12 @@ async fn a_repeated_request_is_answered_as_the_first_time_whatever_happened_sinc
 
     let again = client.call("update_project", request).await;
     let other = json!({ "id": "rdv-artisan", "data": { "title": "Twice" }, "expectedVersion": version, "idempotencyKey": "once" });
-    let mismatch = client.refused("update_project", other).await;
+    let mismatch = client.call_error("update_project", other).await;
     let invalid = json!({ "id": "rdv-artisan", "data": { "title": "" }, "limit": 1, "idempotencyKey": "once" });
-    let checked_later = client.refused("update_project", invalid).await;
+    let checked_later = client.call_error("update_project", invalid).await;
 
-    assert_eq!(
-        (&again["meta"]["replayed"], &again["meta"]["auditId"]),
-        (&json!(true), &first["meta"]["auditId"])
-    );
+    assert_eq!(again["meta"]["replayed"], true);
+    assert_eq!(again["meta"]["auditId"], first["meta"]["auditId"]);
     assert_eq!(again["meta"]["changes"], first["meta"]["changes"]);
     assert_eq!(
         again["data"]["title"], "Later",
@@ -563,8 +471,8 @@ async fn a_repeated_request_is_answered_as_the_first_time_whatever_happened_sinc
 }
 
 #[tokio::test]
-async fn an_object_sent_as_a_text_and_absence_sent_as_null_are_understood() {
-    let (_store, mut client) = stocked();
+async fn an_object_as_a_string_and_null_for_an_absent_argument_are_accepted() {
+    let (_store, client) = client_of_samples();
 
     let arguments = json!({ "id": "rdv-artisan", "data": "{\"title\":\"As text\"}", "expectedVersion": null, "reason": null });
     let updated = client.call("update_project", arguments).await;
@@ -577,10 +485,10 @@ async fn an_object_sent_as_a_text_and_absence_sent_as_null_are_understood() {
 }
 
 #[tokio::test]
-async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
+async fn a_document_that_breaks_every_rule_can_be_listed_read_and_edited() {
     let store = Store::sqlite();
-    import(&store, "tests/fixtures/broken");
-    let mut client = Client::of(store.open(), None);
+    store.import(&repository_path("tests/fixtures/broken"));
+    let client = StdioClient::in_process(store.open(), None);
 
     for (kind, id) in [
         ("project", "broken-project"),
@@ -600,7 +508,7 @@ async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
             .await;
         let data = json!({ "metadata": { "status": "vivid" } });
         let refused = client
-            .refused(&format!("update_{kind}"), json!({ "id": id, "data": data }))
+            .call_error(&format!("update_{kind}"), json!({ "id": id, "data": data }))
             .await;
 
         assert_eq!(listed["data"][0], read["data"]);
@@ -616,8 +524,8 @@ async fn a_document_that_breaks_every_rule_is_listed_read_and_edited() {
 }
 
 #[tokio::test]
-async fn long_values_are_excerpts_in_the_log_unless_asked_for_whole() {
-    let (_store, mut client) = stocked();
+async fn the_log_shortens_long_values_unless_detail_is_full() {
+    let (_store, client) = client_of_samples();
 
     let short = client
         .call("get_audit_log", json!({ "entityId": "rdv-artisan" }))
@@ -654,7 +562,7 @@ async fn long_values_are_excerpts_in_the_log_unless_asked_for_whole() {
 /// A model that undoes a change sends back what the log or the statistics showed it.
 #[tokio::test]
 async fn no_value_of_a_default_answer_can_be_written_back_by_mistake() {
-    let (_store, mut client) = stocked();
+    let (_store, client) = client_of_samples();
     let long = "é".repeat(350);
     let data = json!({
         "description": long,
@@ -723,8 +631,8 @@ async fn no_value_of_a_default_answer_can_be_written_back_by_mistake() {
 }
 
 #[tokio::test]
-async fn a_cursor_serves_its_own_query_and_no_other() {
-    let (_store, mut client) = stocked();
+async fn a_cursor_works_for_its_own_query_only() {
+    let (_store, client) = client_of_samples();
 
     let first = client.call("list_projects", json!({ "limit": 2 })).await;
     let cursor = &first["meta"]["nextCursor"];
@@ -732,73 +640,64 @@ async fn a_cursor_serves_its_own_query_and_no_other() {
         .call("list_projects", json!({ "limit": 2, "cursor": cursor }))
         .await;
     let other = client
-        .refused(
+        .call_error(
             "list_projects",
             json!({ "limit": 2, "cursor": cursor, "featured": true }),
         )
         .await;
     let elsewhere = client
-        .refused("list_resources", json!({ "cursor": cursor }))
+        .call_error("list_resources", json!({ "cursor": cursor }))
         .await;
 
-    assert_eq!(
-        (
-            &first["meta"]["total"],
-            first["data"].as_array().unwrap().len()
-        ),
-        (&json!(3), 2)
-    );
+    assert_eq!(first["meta"]["total"], 3);
+    assert_eq!(first["data"].as_array().unwrap().len(), 2);
     assert_eq!(second["data"].as_array().unwrap().len(), 1);
     assert_eq!(second["meta"].get("nextCursor"), None);
     for error in [other, elsewhere] {
-        assert_eq!(
-            (&error["code"], paths(&error)),
-            (&json!("VALIDATION_FAILED"), vec!["cursor"])
-        );
+        assert_eq!(error["code"], "VALIDATION_FAILED");
+        assert_eq!(paths(&error), vec!["cursor"]);
     }
 }
 
 #[tokio::test]
-async fn a_read_only_server_hides_the_writing_tools_and_answers_calls_to_them() {
+async fn a_read_only_server_hides_the_writing_tools_and_rejects_calls_to_them() {
     let store = Store::sqlite();
-    import(&store, "examples/content");
-    let mut client = Client::of(
+    store.import(&repository_path("examples/content"));
+    let client = StdioClient::in_process(
         store.open(),
         Some("the server was started with --read-only"),
     );
 
-    let tools = client.request("tools/list", json!({})).await;
+    let tools = client.result("tools/list", json!({})).await;
     let refused = client
-        .refused(
+        .call_error(
             "update_project",
             json!({ "id": "rdv-artisan", "data": { "title": "x" } }),
         )
         .await;
 
-    assert_eq!(tools["result"]["tools"].as_array().unwrap().len(), 6);
+    assert_eq!(tools["tools"].as_array().unwrap().len(), 6);
     assert_eq!(refused["code"], "STORE_READ_ONLY");
     assert!(refused["message"].as_str().unwrap().contains("--read-only"));
 }
 
 #[tokio::test]
-async fn a_patch_that_hides_a_deep_nesting_in_a_text_is_refused() {
-    let (_store, mut client) = stocked();
+async fn a_patch_sent_as_a_string_must_not_be_nested_too_deeply() {
+    let (_store, client) = client_of_samples();
     let deep = format!("{{\"challenge\":{}{}}}", "[".repeat(64), "]".repeat(64));
 
     let refused = client
-        .refused(
+        .call_error(
             "update_project",
             json!({ "id": "rdv-artisan", "data": deep }),
         )
         .await;
 
-    assert_eq!(
-        (refused["code"].as_str(), paths(&refused)),
-        (Some("VALIDATION_FAILED"), vec!["data"])
-    );
+    assert_eq!(refused["code"].as_str(), Some("VALIDATION_FAILED"));
+    assert_eq!(paths(&refused), vec!["data"]);
 }
 
-/// A store that fails as no real one can be made to: it panics, or never answers.
+/// A store that fails in ways that a real one cannot be made to: it panics or never answers.
 enum Faulty {
     Panics,
     Hangs,
@@ -862,17 +761,17 @@ const EVERY_TOOL: [(&str, &str); 8] = [
     ("get_audit_stats", "AUDIT_STATS_ERROR"),
 ];
 
-async fn every_tool_fails_cleanly(faulty: Faulty) {
+async fn check_every_tool_fails_cleanly(faulty: Faulty) {
     let hangs = matches!(faulty, Faulty::Hangs);
-    let mut client = Client::of(Arc::new(faulty), None);
+    let client = StdioClient::in_process(Arc::new(faulty), None);
     for (tool, code) in EVERY_TOOL {
         let arguments = match tool.split('_').next() {
             Some("get") if !tool.contains("audit") => json!({ "id": "x" }),
             Some("update") => json!({ "id": "x", "data": { "title": "x" } }),
             _ => json!({}),
         };
-        let error = client.refused(tool, arguments).await;
-        // No commit was begun, so nothing was written, and the answer says so.
+        let error = client.call_error(tool, arguments).await;
+        // No commit was started, so the answer can say that nothing was written.
         assert_eq!(
             error["code"],
             if hangs { "STORE_UNAVAILABLE" } else { code },
@@ -882,17 +781,17 @@ async fn every_tool_fails_cleanly(faulty: Faulty) {
 }
 
 #[tokio::test]
-async fn every_broken_argument_is_named_at_once_with_the_mistakes_in_the_patch() {
-    let (_store, mut client) = stocked();
+async fn every_invalid_argument_is_reported_at_once() {
+    let (_store, client) = client_of_samples();
 
     let log = client
-        .refused(
+        .call_error(
             "get_audit_log",
             json!({ "since": "x", "until": "y", "limit": 0, "cursor": "!" }),
         )
         .await;
     let arguments = json!({ "id": "rdv-artisan", "data": { "titel": "x", "tags": "y" }, "reason": "x".repeat(501) });
-    let update = client.refused("update_project", arguments).await;
+    let update = client.call_error("update_project", arguments).await;
 
     let mut found = paths(&log);
     found.sort_unstable();
@@ -903,8 +802,8 @@ async fn every_broken_argument_is_named_at_once_with_the_mistakes_in_the_patch()
 }
 
 #[tokio::test]
-async fn a_call_of_the_wrong_form_and_an_unknown_method_are_told_apart() {
-    let (_store, mut client) = stocked();
+async fn invalid_params_and_unknown_methods_get_different_errors() {
+    let (_store, client) = client_of_samples();
 
     for params in [
         json!({ "name": "get_project", "arguments": "x" }),
@@ -912,38 +811,36 @@ async fn a_call_of_the_wrong_form_and_an_unknown_method_are_told_apart() {
         json!({}),
         json!({ "name": "get_project", "arguments": [1] }),
     ] {
-        let answer = client.request("tools/call", params).await;
-        assert_eq!(
-            (&answer["error"]["code"], &answer["id"]),
-            (&json!(-32602), &json!(1)),
-            "{answer}"
-        );
+        let call = messages::request(1, "tools/call", &params);
+        let answer = client.exchange(&call.to_string()).await;
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        assert_eq!(answer["id"], 1, "{answer}");
     }
-    let unknown = client.request(&"m".repeat(3000), json!({})).await;
-    assert_eq!(unknown["error"]["code"], -32601);
-    assert!(unknown["error"]["message"].as_str().unwrap().len() < 200);
+    let unknown = client.error(&"m".repeat(3000), json!({})).await;
+    assert_eq!(unknown["code"], -32601);
+    assert!(unknown["message"].as_str().unwrap().len() < 200);
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_served_is_refused_under_its_own_id() {
-    let (_store, mut client) = stocked();
+async fn a_rejected_message_is_answered_with_its_id() {
+    let (_store, client) = client_of_samples();
     let deep = format!("{}1{}", "[".repeat(62), "]".repeat(62));
 
     let too_deep = client
-        .line(&format!(r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{"name":"x","arguments":{{"id":1,"a":{deep}}}}},"id":7}}"#))
+        .exchange(&format!(r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{"name":"x","arguments":{{"id":1,"a":{deep}}}}},"id":7}}"#))
         .await;
     let too_long = client
-        .line(&format!(
+        .exchange(&format!(
             r#"{{"jsonrpc":"2.0","id":"long","method":"{}"}}"#,
             "x".repeat(2 << 20)
         ))
         .await;
-    let no_method = client.line(r#"{"jsonrpc":"2.0","id":78,"method":5}"#).await;
+    let no_method = client
+        .exchange(r#"{"jsonrpc":"2.0","id":78,"method":5}"#)
+        .await;
 
-    assert_eq!(
-        (&too_deep["id"], &too_deep["error"]["code"]),
-        (&json!(7), &json!(-32600))
-    );
+    assert_eq!(too_deep["id"], 7);
+    assert_eq!(too_deep["error"]["code"], -32600);
     assert!(
         too_deep["error"]["message"]
             .as_str()
@@ -951,44 +848,35 @@ async fn a_message_that_cannot_be_served_is_refused_under_its_own_id() {
             .contains("65 levels deep, and at most 64"),
         "{too_deep}"
     );
-    assert_eq!(
-        (&too_long["id"], &too_long["error"]["code"]),
-        (&json!("long"), &json!(-32600))
-    );
-    assert_eq!(
-        (&no_method["id"], &no_method["error"]["code"]),
-        (&json!(78), &json!(-32600))
-    );
+    assert_eq!(too_long["id"], "long");
+    assert_eq!(too_long["error"]["code"], -32600);
+    assert_eq!(no_method["id"], 78);
+    assert_eq!(no_method["error"]["code"], -32600);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_request_with_an_id_that_is_in_use_is_refused_and_not_carried_out() {
-    let mut client = Client::of(Arc::new(Faulty::Hangs), None);
+async fn a_second_request_with_an_id_in_use_is_rejected() {
+    let client = StdioClient::in_process(Arc::new(Faulty::Hangs), None);
     let call = json!({ "jsonrpc": "2.0", "id": 500, "method": "tools/call", "params": { "name": "get_project", "arguments": { "id": "x" } } });
 
-    let refused = client.line(&format!("{call}\n{call}")).await;
+    let refused = client.exchange(&format!("{call}\n{call}")).await;
 
-    assert_eq!(
-        (&refused["id"], &refused["error"]["code"]),
-        (&json!(500), &json!(-32600))
-    );
+    assert_eq!(refused["id"], 500);
+    assert_eq!(refused["error"]["code"], -32600);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_finds_too_many_others_under_way_is_told_so_and_not_begun() {
-    const PLACES: usize = 256;
-    let mut client = Client::of(Arc::new(Faulty::Hangs), None);
-    let calls: Vec<String> = (0..=PLACES)
+async fn a_call_beyond_the_limit_is_rejected() {
+    const MAX_CALLS: usize = 256;
+    let client = StdioClient::in_process(Arc::new(Faulty::Hangs), None);
+    let calls: Vec<String> = (0..=MAX_CALLS)
         .map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "get_audit_stats" } }).to_string())
         .collect();
 
-    let first = said(&client.line(&calls.join("\n")).await["result"]);
+    let first = tool_output(&client.exchange(&calls.join("\n")).await["result"]);
     let mut others = Vec::new();
-    while others.len() < PLACES {
-        let line = client.output.next_line().await.unwrap().unwrap();
-        others.push(said(
-            &serde_json::from_str::<Value>(&line).unwrap()["result"],
-        ));
+    while others.len() < MAX_CALLS {
+        others.push(tool_output(&client.next_unexpected().await["result"]));
     }
 
     assert_eq!(first["error"]["code"], "STORE_UNAVAILABLE");
@@ -1008,35 +896,35 @@ async fn a_call_that_finds_too_many_others_under_way_is_told_so_and_not_begun() 
 }
 
 #[tokio::test]
-async fn a_panicking_tool_gives_a_clean_error_and_the_server_goes_on() {
-    every_tool_fails_cleanly(Faulty::Panics).await;
+async fn a_panicking_tool_gives_a_clean_error_and_the_server_continues() {
+    check_every_tool_fails_cleanly(Faulty::Panics).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hanging_tool_gives_a_clean_error_in_time() {
-    every_tool_fails_cleanly(Faulty::Hangs).await;
+    check_every_tool_fails_cleanly(Faulty::Hangs).await;
 }
 
 #[tokio::test]
-async fn messages_that_nest_without_end_are_refused_in_every_place() {
-    let (_store, mut client) = stocked();
+async fn deeply_nested_messages_are_rejected_everywhere() {
+    let (_store, client) = client_of_samples();
     let bomb = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
 
     for depth in [200, 100_000] {
-        let bare = client.line(&bomb(depth)).await;
+        let bare = client.exchange(&bomb(depth)).await;
         let params = format!(
             r#"{{"name":"get_project","arguments":{{"id":{}}}}}"#,
             bomb(depth)
         );
         let inside = client
-            .line(&format!(
+            .exchange(&format!(
                 r#"{{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{params}}}"#
             ))
             .await;
-        // Some clients send their objects as texts, and a text is not parsed as deep as its sender likes either.
+        // Some clients send objects as strings; the limit applies to those too.
         let arguments =
             json!({ "id": "rdv-artisan", "data": format!(r#"{{"title":{}}}"#, bomb(depth)) });
-        let as_text = client.refused("update_project", arguments).await;
+        let as_text = client.call_error("update_project", arguments).await;
 
         assert!(
             bare["error"]["code"].is_i64() && bare["id"].is_null(),
@@ -1046,10 +934,8 @@ async fn messages_that_nest_without_end_are_refused_in_every_place() {
             inside["error"]["code"].is_i64() && inside["id"] == json!(5),
             "{inside}"
         );
-        assert_eq!(
-            (&as_text["code"], paths(&as_text)),
-            (&json!("VALIDATION_FAILED"), vec!["data"])
-        );
+        assert_eq!(as_text["code"], "VALIDATION_FAILED");
+        assert_eq!(paths(&as_text), vec!["data"]);
     }
     assert_eq!(
         client
@@ -1060,44 +946,37 @@ async fn messages_that_nest_without_end_are_refused_in_every_place() {
 }
 
 #[tokio::test]
-async fn a_line_of_ten_megabytes_is_refused_and_the_next_one_is_served() {
-    let (_store, mut client) = stocked();
+async fn a_line_of_ten_megabytes_is_rejected_and_the_next_one_is_served() {
+    let (_store, client) = client_of_samples();
     let call = |data: &str| {
         format!(
             r#"{{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{{"name":"update_project","arguments":{{"id":"rdv-artisan","data":{{"title":"{data}"}}}}}}}}"#
         )
     };
 
-    let refused = client.line(&call(&"x".repeat(10 << 20))).await;
-    let served = client.line(&call("x")).await;
+    let refused = client.exchange(&call(&"x".repeat(10 << 20))).await;
+    let served = client.exchange(&call("x")).await;
 
-    assert_eq!(
-        (&refused["error"]["code"], &refused["id"]),
-        (&json!(-32600), &json!(6))
-    );
-    assert_eq!(said(&served["result"])["data"]["title"], "x");
+    assert_eq!(refused["error"]["code"], -32600);
+    assert_eq!(refused["id"], 6);
+    assert_eq!(tool_output(&served["result"])["data"]["title"], "x");
 }
 
 #[tokio::test]
-async fn of_a_member_that_is_there_twice_the_last_one_counts_and_is_recorded() {
-    let (_store, mut client) = stocked();
+async fn the_last_of_two_equal_keys_wins() {
+    let (_store, client) = client_of_samples();
 
     let arguments = r#"{"id":"nobody","id":"rdv-artisan","data":{"title":"First","title":"Last","client":{"size":"1"},"client":{"size":"2"}}}"#;
     let params = format!(r#"{{"name":"update_project","arguments":{arguments}}}"#);
     let answer = client
-        .line(&format!(
+        .exchange(&format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#
         ))
         .await;
 
-    let updated = said(&answer["result"]);
-    assert_eq!(
-        (
-            &updated["data"]["title"],
-            &updated["data"]["client"]["size"]
-        ),
-        (&json!("Last"), &json!("2"))
-    );
+    let updated = tool_output(&answer["result"]);
+    assert_eq!(updated["data"]["title"], "Last");
+    assert_eq!(updated["data"]["client"]["size"], "2");
     let fields: Vec<&Value> = updated["meta"]["changes"]
         .as_array()
         .unwrap()
@@ -1108,8 +987,8 @@ async fn of_a_member_that_is_there_twice_the_last_one_counts_and_is_recorded() {
 }
 
 #[tokio::test]
-async fn numbers_that_no_reader_keeps_are_refused() {
-    let (_store, mut client) = stocked();
+async fn numbers_that_readers_cannot_represent_are_rejected() {
+    let (_store, client) = client_of_samples();
     let id = client.call("list_resources", json!({ "limit": 1 })).await["data"][0]["id"].clone();
 
     for number in ["1e400", "-1e400", "1e309"] {
@@ -1120,7 +999,7 @@ async fn numbers_that_no_reader_keeps_are_refused() {
             ),
         ] {
             let answer = client
-                .line(&format!(
+                .exchange(&format!(
                     r#"{{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{params}}}"#
                 ))
                 .await;
@@ -1141,7 +1020,7 @@ async fn numbers_that_no_reader_keeps_are_refused() {
     ] {
         let count: Value = serde_json::from_str(number).unwrap();
         let refused = client
-            .refused(
+            .call_error(
                 "update_resource",
                 json!({ "id": id, "data": { "metadata": { "downloadCount": count } } }),
             )
@@ -1173,8 +1052,8 @@ async fn numbers_that_no_reader_keeps_are_refused() {
 }
 
 #[tokio::test]
-async fn names_that_mean_something_to_other_programs_are_unknown_like_any_other() {
-    let (_store, mut client) = stocked();
+async fn names_with_a_meaning_elsewhere_are_ordinary_unknown_names() {
+    let (_store, client) = client_of_samples();
     let before = client.call("get_audit_stats", json!({})).await;
 
     for name in [
@@ -1191,27 +1070,24 @@ async fn names_that_mean_something_to_other_programs_are_unknown_like_any_other(
         "TITLE",
     ] {
         let data = client
-            .refused(
+            .call_error(
                 "update_project",
                 json!({ "id": "rdv-artisan", "data": { name: { "polluted": true } } }),
             )
             .await;
         let argument = client
-            .refused("get_project", json!({ "id": "rdv-artisan", name: "x" }))
+            .call_error("get_project", json!({ "id": "rdv-artisan", name: "x" }))
             .await;
         let below = client
-            .refused(
+            .call_error(
                 "update_project",
                 json!({ "id": "rdv-artisan", "data": { "client": { name: "x" } } }),
             )
             .await;
 
         for (refused, count) in [(&data, 1), (&argument, 1), (&below, 1)] {
-            assert_eq!(
-                (&refused["code"], paths(refused).len()),
-                (&json!("VALIDATION_FAILED"), count),
-                "{name:?}: {refused}"
-            );
+            assert_eq!(refused["code"], "VALIDATION_FAILED", "{name:?}: {refused}");
+            assert_eq!(paths(refused).len(), count, "{name:?}: {refused}");
         }
     }
     assert_eq!(
@@ -1221,7 +1097,7 @@ async fn names_that_mean_something_to_other_programs_are_unknown_like_any_other(
 }
 
 #[tokio::test]
-async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
+async fn ids_are_compared_byte_by_byte() {
     let longest = "é".repeat(500);
     let ids = [
         "a",
@@ -1249,14 +1125,14 @@ async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
     ];
     for store in [Store::sqlite(), Store::redis()] {
         for id in ids {
-            content::create(
+            fixtures::create(
                 &*store.repository,
-                &content::project_key(id),
-                content::project(id),
+                &fixtures::project_key(id),
+                fixtures::project(id),
             )
             .await;
         }
-        let mut client = Client::of(store.open(), None);
+        let client = StdioClient::in_process(store.open(), None);
 
         for (number, id) in ids.iter().enumerate() {
             let updated = client
@@ -1274,9 +1150,10 @@ async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
         );
         for (number, id) in ids.iter().enumerate() {
             let read = client.call("get_project", json!({ "id": id })).await;
+            assert_eq!(read["data"]["id"], json!(id), "{id:?}");
             assert_eq!(
-                (&read["data"]["id"], &read["data"]["title"]),
-                (&json!(id), &json!(format!("Title {number}"))),
+                read["data"]["title"],
+                json!(format!("Title {number}")),
                 "{id:?}"
             );
             let log = client
@@ -1286,14 +1163,18 @@ async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
         }
         for near in ["a\0\0", "\0", "caf\u{e9}\u{301}", "A\n"] {
             assert_eq!(
-                client.refused("get_project", json!({ "id": near })).await["code"],
+                client
+                    .call_error("get_project", json!({ "id": near }))
+                    .await["code"],
                 "PROJECT_NOT_FOUND",
                 "{near:?}"
             );
         }
         for wrong in ["", &"é".repeat(501)] {
             assert_eq!(
-                client.refused("get_project", json!({ "id": wrong })).await["code"],
+                client
+                    .call_error("get_project", json!({ "id": wrong }))
+                    .await["code"],
                 "VALIDATION_FAILED"
             );
         }
@@ -1302,10 +1183,10 @@ async fn ids_are_told_apart_byte_by_byte_whatever_is_in_them() {
 }
 
 #[tokio::test]
-async fn a_reason_is_kept_to_the_byte_and_keys_and_cursors_take_no_controls() {
+async fn a_reason_is_stored_unchanged_but_keys_and_cursors_reject_control_characters() {
     for store in [Store::sqlite(), Store::redis()] {
-        content::create_sound(&*store.repository, &content::project_key("a")).await;
-        let mut client = Client::of(store.open(), None);
+        fixtures::create_sound(&*store.repository, &fixtures::project_key("a")).await;
+        let client = StdioClient::in_process(store.open(), None);
         let reason = "why\0\u{1b}[31m\n\u{202e}\u{2028}";
 
         let updated = client
@@ -1318,13 +1199,13 @@ async fn a_reason_is_kept_to_the_byte_and_keys_and_cursors_take_no_controls() {
             .call("get_audit_log", json!({ "limit": 1, "entityId": "a" }))
             .await;
         let key = client
-            .refused(
+            .call_error(
                 "update_project",
                 json!({ "id": "a", "data": { "title": "z" }, "idempotencyKey": "k\0" }),
             )
             .await;
         let cursor = client
-            .refused("list_projects", json!({ "cursor": "\0" }))
+            .call_error("list_projects", json!({ "cursor": "\0" }))
             .await;
         let none = client
             .call(
@@ -1333,17 +1214,10 @@ async fn a_reason_is_kept_to_the_byte_and_keys_and_cursors_take_no_controls() {
             )
             .await;
 
-        assert_eq!(
-            (
-                &updated["data"]["title"],
-                &log["data"][0]["metadata"]["reason"]
-            ),
-            (&json!("x\0y"), &json!(reason))
-        );
-        assert_eq!(
-            (paths(&key), paths(&cursor)),
-            (vec!["idempotencyKey"], vec!["cursor"])
-        );
+        assert_eq!(updated["data"]["title"], "x\0y");
+        assert_eq!(log["data"][0]["metadata"]["reason"], json!(reason));
+        assert_eq!(paths(&key), vec!["idempotencyKey"]);
+        assert_eq!(paths(&cursor), vec!["cursor"]);
         assert_eq!(none["data"], json!([]));
         store.assert_sound().await;
     }

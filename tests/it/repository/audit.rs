@@ -13,7 +13,7 @@ use portfolio_mcp::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    content::{
+    fixtures::{
         create, create_sound, creation, legacy_entries, now, object, once, project, project_key,
         unique, update, write_context,
     },
@@ -21,7 +21,7 @@ use crate::support::{
     stores::{Store, on_each_store},
 };
 
-/// The ids of the entries that `query` asks for, newest first.
+/// The ids of the entries that match `query`, newest first.
 async fn found(repository: &dyn Repository, query: AuditQuery) -> Vec<String> {
     let page = repository
         .audit_entries(&AuditQuery {
@@ -55,7 +55,8 @@ async fn the_log_of_an_empty_store_is_empty() {
             .await
             .unwrap();
 
-        assert_eq!((page.entries.len(), page.next), (0, None));
+        assert_eq!(page.entries.len(), 0);
+        assert_eq!(page.next, None);
         assert_eq!(
             store.repository.audit_stats().await.unwrap(),
             AuditStats::default()
@@ -88,7 +89,7 @@ async fn the_log_is_newest_first() {
 }
 
 #[tokio::test]
-async fn an_entry_holds_what_is_known_of_the_write() {
+async fn an_entry_has_everything_known_about_the_write() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
@@ -121,23 +122,15 @@ async fn an_entry_holds_what_is_known_of_the_write() {
         let entry = log.entries.last().unwrap();
         let metadata = &entry.json()["metadata"];
         assert_eq!(entry.text_of("id"), Some(entry_id.as_str()));
-        assert_eq!(
-            (entry.text_of("action"), entry.text_of("source")),
-            (Some("update"), Some("admin"))
-        );
-        assert_eq!(
-            (entry.text_of("entityType"), entry.text_of("entityId")),
-            (Some("project"), Some("a"))
-        );
+        assert_eq!(entry.text_of("action"), Some("update"));
+        assert_eq!(entry.text_of("source"), Some("admin"));
+        assert_eq!(entry.text_of("entityType"), Some("project"));
+        assert_eq!(entry.text_of("entityId"), Some("a"));
         assert_eq!(entry.json()["seq"], 2);
-        assert_eq!(
-            (&metadata["clientId"], &metadata["actor"]),
-            (&json!("claude/1.0"), &json!("zoé"))
-        );
-        assert_eq!(
-            (&metadata["transport"], &metadata["reason"]),
-            (&json!("stdio"), &json!("because"))
-        );
+        assert_eq!(metadata["clientId"], "claude/1.0");
+        assert_eq!(metadata["actor"], "zoé");
+        assert_eq!(metadata["transport"], "stdio");
+        assert_eq!(metadata["reason"], "because");
         assert_eq!(metadata["operation"], operation.fingerprint());
         assert_eq!(
             metadata["versionBefore"],
@@ -148,12 +141,12 @@ async fn an_entry_holds_what_is_known_of_the_write() {
 }
 
 #[tokio::test]
-async fn what_a_commit_answers_is_what_the_log_holds() {
+async fn a_commit_returns_its_entries_as_they_are_in_the_log() {
     on_each_store(async |store| {
         let (a, b) = (project_key("a"), DocumentKey::new(Kind::Resource, "b"));
         let changes = [
-            creation(&a, project("a")),
-            creation(&b, crate::support::content::resource("b")),
+            creation(&a, &project("a")),
+            creation(&b, &crate::support::fixtures::resource("b")),
         ];
 
         let committed = store.repository.commit(&changes, &once()).await.unwrap();
@@ -189,7 +182,7 @@ async fn mixed(store: &Store) {
 }
 
 #[tokio::test]
-async fn the_log_holds_what_every_filter_lets_through() {
+async fn the_log_applies_every_filter() {
     on_each_store(async |store| {
         mixed(store).await;
         let all = entries(&*store.repository, &AuditQuery::default()).await;
@@ -257,7 +250,7 @@ async fn filters_apply_before_the_limit() {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("old")).await;
         let others: Vec<Change> = (0..120)
-            .map(|number| creation(&project_key(&format!("p{number}")), project("p")))
+            .map(|number| creation(&project_key(&format!("p{number}")), &project("p")))
             .collect();
         store.repository.commit(&others, &once()).await.unwrap();
 
@@ -318,15 +311,15 @@ async fn paged(repository: &dyn Repository, query: AuditQuery) -> Vec<StoredEntr
     }
 }
 
-/// One commit gives all of its entries one time; carried entries may share theirs too.
+/// All entries of a commit have the same time; imported entries may too.
 #[tokio::test]
-async fn pages_hold_every_entry_of_one_millisecond_exactly_once() {
+async fn pages_have_every_entry_of_one_millisecond_exactly_once() {
     on_each_store(async |store| {
         let changes: Vec<Change> = (0..60)
             .map(|number| {
                 creation(
                     &project_key(&format!("p{number}")),
-                    object(json!({"n": number})),
+                    &object(json!({"n": number})),
                 )
             })
             .collect();
@@ -380,7 +373,7 @@ async fn pages_hold_every_entry_of_one_millisecond_exactly_once() {
 }
 
 #[tokio::test]
-async fn entries_that_are_written_while_someone_pages_move_nothing() {
+async fn entries_written_between_pages_move_nothing() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
@@ -416,7 +409,7 @@ async fn entries_that_are_written_while_someone_pages_move_nothing() {
 }
 
 #[tokio::test]
-async fn a_page_begins_after_its_place_within_its_times() {
+async fn a_page_begins_after_its_position_within_its_time_range() {
     on_each_store(async |store| {
         let entry = |millis: i64| {
             StoredEntry::parse(json!({"id": millis.to_string(), "timestamp": Timestamp::from_millis(millis).to_string()}).to_string())
@@ -438,7 +431,7 @@ async fn a_page_begins_after_its_place_within_its_times() {
 }
 
 #[tokio::test]
-async fn entries_of_older_programs_are_passed_on_unchanged() {
+async fn entries_of_older_programs_are_returned_unchanged() {
     on_each_store(async |store| {
         let legacy = legacy_entries();
 
@@ -467,7 +460,7 @@ async fn entries_of_older_programs_are_passed_on_unchanged() {
 }
 
 #[tokio::test]
-async fn carried_entries_are_counted_once() {
+async fn imported_entries_are_counted_once() {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("a")).await;
         let legacy = legacy_entries();
@@ -520,7 +513,7 @@ async fn carried_entries_are_counted_once() {
 }
 
 #[tokio::test]
-async fn carrying_touches_no_document_and_no_number() {
+async fn importing_entries_changes_no_document_and_no_number() {
     on_each_store(async |store| {
         let key = project_key("suivi-chantier");
         create_sound(&*store.repository, &key).await;
@@ -538,9 +531,9 @@ async fn carrying_touches_no_document_and_no_number() {
     .await;
 }
 
-/// A backup holds entries that are still there.
+/// A backup contains entries that the log still has.
 #[tokio::test]
-async fn entries_that_are_in_the_log_already_are_not_carried_again() {
+async fn entries_already_in_the_log_are_not_imported_again() {
     on_each_store(async |store| {
         mixed(store).await;
         let log = store.assert_sound().await;
@@ -559,9 +552,9 @@ async fn entries_that_are_in_the_log_already_are_not_carried_again() {
     .await;
 }
 
-/// The documents of a store that is moved come after its log, and their numbers after the log's.
+/// When a store is moved, its documents are imported after its log, so their numbers follow the log's.
 #[tokio::test]
-async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers() {
+async fn an_imported_log_continues_with_its_own_numbers() {
     let old = Store::sqlite();
     for id in ["a", "b", "c"] {
         create_sound(&*old.repository, &project_key(id)).await;
@@ -588,15 +581,15 @@ async fn a_log_that_was_carried_to_an_empty_store_goes_on_with_its_own_numbers()
 }
 
 #[tokio::test]
-async fn carrying_nothing_is_nothing() {
+async fn importing_no_entries_does_nothing() {
     on_each_store(async |store| {
-        assert_eq!(store.history.import_entries(&[], clock()).await.unwrap(), 0)
+        assert_eq!(store.history.import_entries(&[], clock()).await.unwrap(), 0);
     })
     .await;
 }
 
 #[tokio::test]
-async fn hundreds_of_entries_are_carried_and_found() {
+async fn hundreds_of_imported_entries_are_found() {
     on_each_store(async |store| {
         let entry = |number: i64| {
             StoredEntry::parse(
@@ -629,7 +622,7 @@ async fn hundreds_of_entries_are_carried_and_found() {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_no_json_object_is_shown_as_it_is() {
+async fn an_entry_that_is_not_a_json_object_is_shown_unchanged() {
     on_each_store(async |store| {
         let strange = ["not JSON", "[1,2]", "null", "\"text\"", "{\"a\":"];
 
@@ -721,7 +714,7 @@ async fn the_statistics_follow_every_write() {
 }
 
 #[tokio::test]
-async fn writes_go_on_after_the_numbers_of_a_carried_log() {
+async fn writes_continue_the_numbers_of_an_imported_log() {
     let numbered = |text: &str| StoredEntry::parse(text.to_owned());
     let log = [
         numbered(r#"{"id":"x","seq":5,"timestamp":"2020-01-01T00:00:00.000Z"}"#),
@@ -746,7 +739,7 @@ async fn writes_go_on_after_the_numbers_of_a_carried_log() {
 }
 
 #[tokio::test]
-async fn a_carried_entry_of_the_future_does_not_date_those_that_follow() {
+async fn an_imported_entry_of_the_future_does_not_affect_later_times() {
     let future = [
         r#"{"timestamp":"9999-01-01T00:00:00Z"}"#,
         r#"{"timestamp":1700000000000000000}"#,
@@ -776,14 +769,14 @@ async fn a_carried_entry_of_the_future_does_not_date_those_that_follow() {
 /// A first document in a store whose log began elsewhere.
 async fn create_sound_after(repository: &dyn Repository, key: &DocumentKey) -> StoredEntry {
     let committed = repository
-        .commit(&[creation(key, project(&key.id))], &once())
+        .commit(&[creation(key, &project(&key.id))], &once())
         .await
         .unwrap();
     committed.entries[0].clone()
 }
 
 #[tokio::test]
-async fn entries_that_are_added_while_the_log_is_read_never_repeat_another() {
+async fn entries_added_during_a_read_are_not_returned_twice() {
     let store = Store::redis();
     let old: Vec<StoredEntry> = (0..3000)
         .map(|n| {
@@ -815,7 +808,8 @@ async fn entries_that_are_added_while_the_log_is_read_never_repeat_another() {
             let page = store.repository.audit_entries(&query).await.unwrap();
             let distinct: std::collections::HashSet<&str> =
                 page.entries.iter().map(StoredEntry::text).collect();
-            assert_eq!((page.entries.len(), distinct.len()), (3000, 3000));
+            assert_eq!(page.entries.len(), 3000);
+            assert_eq!(distinct.len(), 3000);
             assert_eq!(
                 store.repository.audit_stats().await.unwrap().counts[0]["save"],
                 3000

@@ -9,14 +9,14 @@ use portfolio_mcp::{
 use serde_json::json;
 
 use crate::support::{
-    content::{
+    fixtures::{
         change, change_for, create, create_sound, creation, ids_of, once, project, project_key,
         resource, stored, unique, update, write_context,
     },
     stores::{Store, on_each_store},
 };
 
-/// Everything that can be asked of a store, to see that nothing was written.
+/// Everything that can be read from a store, to check that nothing was written.
 async fn state(repository: &dyn Repository) -> String {
     let mut state = String::new();
     for kind in Kind::ALL {
@@ -59,7 +59,7 @@ async fn a_creation_stores_the_document_and_its_entry() {
 }
 
 #[tokio::test]
-async fn a_creation_where_a_document_is_conflicts() {
+async fn creating_an_existing_document_conflicts() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
@@ -67,7 +67,7 @@ async fn a_creation_where_a_document_is_conflicts() {
 
         let result = store
             .repository
-            .commit(&[creation(&key, project("a"))], &once())
+            .commit(&[creation(&key, &project("a"))], &once())
             .await;
 
         assert!(is_conflict(&result), "{result:?}");
@@ -130,7 +130,7 @@ async fn an_update_moves_the_document_between_the_lists() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_document_that_was_changed_since_conflicts() {
+async fn an_outdated_change_conflicts() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
@@ -147,9 +147,9 @@ async fn a_change_of_a_document_that_was_changed_since_conflicts() {
     .await;
 }
 
-/// The bytes are back to what they were, so their version is; their history is not.
+/// The bytes and the version are as before, but the history is not.
 #[tokio::test]
-async fn a_change_of_a_document_that_was_changed_and_changed_back_keeps_the_chain() {
+async fn a_change_after_a_change_and_its_reversal_keeps_the_chain() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
@@ -173,7 +173,7 @@ async fn a_change_of_a_document_that_was_changed_and_changed_back_keeps_the_chai
 }
 
 #[tokio::test]
-async fn a_change_of_a_document_that_was_never_stored_conflicts() {
+async fn changing_a_document_that_was_never_stored_conflicts() {
     on_each_store(async |store| {
         let elsewhere = Store::sqlite();
         let key = project_key("a");
@@ -198,9 +198,9 @@ async fn several_changes_are_numbered_in_their_order() {
         );
         create_sound(&*store.repository, &c).await;
         let changes = [
-            creation(&a, project("a")),
+            creation(&a, &project("a")),
             change(&*store.repository, &c, json!({"title": "New"})).await,
-            creation(&b, resource("b")),
+            creation(&b, &resource("b")),
         ];
 
         let committed = store.repository.commit(&changes, &once()).await.unwrap();
@@ -217,7 +217,7 @@ async fn several_changes_are_numbered_in_their_order() {
 }
 
 #[tokio::test]
-async fn of_several_changes_with_one_that_conflicts_none_is_written() {
+async fn one_conflicting_change_stops_the_whole_commit() {
     on_each_store(async |store| {
         for key in [project_key("b"), project_key("c")] {
             create_sound(&*store.repository, &key).await;
@@ -237,7 +237,7 @@ async fn of_several_changes_with_one_that_conflicts_none_is_written() {
         let before = state(&*store.repository).await;
         let operation = once();
         let changes = [
-            creation(&project_key("a"), project("a")),
+            creation(&project_key("a"), &project("a")),
             stale,
             change(
                 &*store.repository,
@@ -265,9 +265,9 @@ async fn of_several_changes_with_one_that_conflicts_none_is_written() {
     .await;
 }
 
-/// The second change was not made from what the first one leaves, so it cannot apply to it.
+/// The second change was not made from the result of the first, so it cannot be applied to it.
 #[tokio::test]
-async fn two_changes_of_one_document_in_one_commit_are_refused_whole() {
+async fn two_changes_of_one_document_in_one_commit_are_rejected() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
@@ -281,8 +281,8 @@ async fn two_changes_of_one_document_in_one_commit_are_refused_whole() {
         assert_eq!(state(&*store.repository).await, before);
 
         let twice = [
-            creation(&project_key("b"), project("b")),
-            creation(&project_key("b"), project("b")),
+            creation(&project_key("b"), &project("b")),
+            creation(&project_key("b"), &project("b")),
         ];
 
         assert!(store.repository.commit(&twice, &once()).await.is_err());
@@ -311,7 +311,7 @@ async fn a_commit_of_nothing_writes_nothing() {
 async fn a_commit_of_five_hundred_documents_is_one_commit() {
     on_each_store(async |store| {
         let changes: Vec<Change> = (0..500)
-            .map(|number| creation(&project_key(&format!("p{number}")), project("p")))
+            .map(|number| creation(&project_key(&format!("p{number}")), &project("p")))
             .collect();
         let operation = once();
 
@@ -327,7 +327,7 @@ async fn a_commit_of_five_hundred_documents_is_one_commit() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_sent_again_is_answered_and_not_applied_again() {
+async fn a_repeated_commit_is_applied_once() {
     on_each_store(async |store| {
         let (key, operation) = (project_key("a"), once());
         create_sound(&*store.repository, &key).await;
@@ -351,7 +351,7 @@ async fn a_commit_that_is_sent_again_is_answered_and_not_applied_again() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_sent_again_after_other_writes_is_answered_with_its_own_entries() {
+async fn a_repeated_commit_returns_its_own_entries_after_other_writes() {
     on_each_store(async |store| {
         let (key, operation) = (project_key("a"), once());
         create_sound(&*store.repository, &key).await;
@@ -391,7 +391,7 @@ async fn a_commit_that_is_sent_again_after_other_writes_is_answered_with_its_own
 }
 
 #[tokio::test]
-async fn the_outcome_of_an_operation_is_known_after_it_and_not_before() {
+async fn an_operation_is_found_after_its_commit_and_not_before() {
     on_each_store(async |store| {
         let (key, operation) = (
             project_key("a"),
@@ -430,7 +430,7 @@ async fn the_outcome_of_an_operation_is_known_after_it_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_used_for_another_request_is_a_mismatch() {
+async fn an_idempotency_key_of_another_request_is_a_mismatch() {
     on_each_store(async |store| {
         let (key, name) = (project_key("a"), unique("key"));
         let (first, other) = (
@@ -461,7 +461,7 @@ async fn a_key_that_was_used_for_another_request_is_a_mismatch() {
 }
 
 #[tokio::test]
-async fn one_request_is_the_same_however_its_members_are_ordered() {
+async fn the_order_of_members_does_not_make_a_different_request() {
     on_each_store(async |store| {
         let (key, name) = (project_key("a"), unique("key"));
         let first = Operation::keyed(
@@ -498,7 +498,7 @@ async fn one_request_is_the_same_however_its_members_are_ordered() {
 }
 
 #[tokio::test]
-async fn an_operation_that_conflicted_may_be_tried_again() {
+async fn an_operation_can_be_retried_after_a_conflict() {
     on_each_store(async |store| {
         let (key, operation) = (
             project_key("a"),
@@ -541,7 +541,7 @@ async fn an_operation_that_conflicted_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn commits_at_once_on_different_documents_all_apply() {
+async fn concurrent_commits_of_different_documents_all_apply() {
     on_each_store(async |store| {
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..20 {
@@ -563,9 +563,9 @@ async fn commits_at_once_on_different_documents_all_apply() {
     .await;
 }
 
-/// Exactly one of those who saw the same bytes may change them.
+/// Of several changes made from the same bytes, exactly one may apply.
 #[tokio::test]
-async fn of_commits_at_once_from_the_same_bytes_one_applies() {
+async fn one_of_several_concurrent_commits_from_the_same_bytes_applies() {
     on_each_store(async |store| {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;

@@ -14,7 +14,7 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    content::{
+    fixtures::{
         Document, change, create, create_sound, creation, document, folder, ids_of, object, once,
         project, project_key, resource, stored, update, with, write_context,
     },
@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_document_that_is_not_there_is_none_and_no_error() {
+async fn a_missing_document_is_none() {
     on_each_store(async |store| {
         let key = project_key("nobody");
         let shown = store.repository.get(&key).await.unwrap();
@@ -35,7 +35,7 @@ async fn a_document_that_is_not_there_is_none_and_no_error() {
 }
 
 #[tokio::test]
-async fn a_document_is_read_as_the_bytes_that_were_written() {
+async fn a_document_is_read_byte_for_byte() {
     on_each_store(async |store| {
         let (key, document) = (project_key("a"), project("a"));
         create(&*store.repository, &key, document.clone()).await;
@@ -56,7 +56,7 @@ async fn a_document_is_read_as_the_bytes_that_were_written() {
 }
 
 #[tokio::test]
-async fn a_document_is_read_for_a_change_with_its_newest_entry() {
+async fn get_for_update_returns_the_newest_entry() {
     on_each_store(async |store| {
         let (a, b) = (project_key("a"), project_key("b"));
         create_sound(&*store.repository, &a).await;
@@ -71,7 +71,7 @@ async fn a_document_is_read_for_a_change_with_its_newest_entry() {
 }
 
 #[tokio::test]
-async fn the_two_kinds_have_ids_of_their_own() {
+async fn the_two_kinds_have_separate_ids() {
     on_each_store(async |store| {
         let (project_a, resource_a) = (project_key("a"), DocumentKey::new(Kind::Resource, "a"));
         create(&*store.repository, &project_a, project("a")).await;
@@ -93,7 +93,7 @@ async fn the_two_kinds_have_ids_of_their_own() {
 }
 
 #[tokio::test]
-async fn ids_that_are_no_slugs_are_ids() {
+async fn ids_need_not_be_slugs() {
     on_each_store(async |store| {
         let ids = [
             "Rdv Artisan",
@@ -129,9 +129,9 @@ async fn ids_that_are_no_slugs_are_ids() {
     .await;
 }
 
-/// Real content, content with violations, and content that no rule allows: a store keeps what it is given.
+/// Real content, content with violations, and content that no rule allows: a store keeps all of it.
 #[tokio::test]
-async fn every_fixture_is_kept_byte_for_byte_through_creation_and_update() {
+async fn every_fixture_survives_creation_and_update_byte_for_byte() {
     on_each_store(async |store| {
         let mut documents = BTreeMap::new();
         for path in [
@@ -160,7 +160,7 @@ async fn every_fixture_is_kept_byte_for_byte_through_creation_and_update() {
     .await;
 }
 
-/// Trees with everything that JSON has, and what has been seen to change in a store: `[]`, `1.0`, `/`, 2^53 + 1.
+/// Trees with everything that JSON allows, and values that stores have been seen to change: `[]`, `1.0`, `/`, 2^53 + 1.
 fn tree() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -191,7 +191,7 @@ fn any_document() -> impl Strategy<Value = Document> {
 }
 
 #[tokio::test]
-async fn every_json_object_is_kept_byte_for_byte_through_creation_and_replacement() {
+async fn every_json_object_survives_creation_and_replacement_byte_for_byte() {
     on_each_store(async |store| {
         let (mut runner, documents) = (TestRunner::deterministic(), any_document());
         for number in 0..60 {
@@ -218,7 +218,7 @@ async fn every_json_object_is_kept_byte_for_byte_through_creation_and_replacemen
 }
 
 #[tokio::test]
-async fn a_document_of_the_largest_size_is_kept() {
+async fn a_document_of_the_maximum_size_can_be_stored() {
     on_each_store(async |store| {
         let key = project_key("big");
         let document = with(
@@ -275,21 +275,16 @@ async fn the_list_of_an_empty_store_is_empty() {
             .await
             .unwrap();
 
-        assert_eq!(
-            (
-                page.records.len(),
-                page.total,
-                page.next,
-                page.unreadable.len()
-            ),
-            (0, 0, None, 0)
-        );
+        assert_eq!(page.records.len(), 0);
+        assert_eq!(page.total, 0);
+        assert_eq!(page.next, None);
+        assert_eq!(page.unreadable.len(), 0);
         assert!(ids_of(&*store.repository, Kind::Project).await.is_empty());
     })
     .await;
 }
 
-/// The ids of a page, and how many match in all.
+/// The ids of a page, and the number of all matches.
 async fn listed(repository: &dyn Repository, query: ListQuery) -> (Vec<String>, usize) {
     let page = repository.list(Kind::Project, &query).await.unwrap();
     (
@@ -342,7 +337,7 @@ async fn filtered(store: &Store) {
 }
 
 #[tokio::test]
-async fn a_list_holds_what_every_filter_lets_through() {
+async fn a_list_applies_every_filter() {
     on_each_store(async |store| {
         filtered(store).await;
         let status = |status: &str| ListQuery {
@@ -421,14 +416,15 @@ async fn a_list_counts_all_matches_and_not_the_page() {
             .await
             .unwrap();
 
-        assert_eq!((page.records.len(), page.total), (2, 6));
+        assert_eq!(page.records.len(), 2);
+        assert_eq!(page.total, 6);
         assert!(page.next.is_some());
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_page_that_ends_with_the_list_has_no_next_one() {
+async fn the_last_page_has_no_next_one() {
     on_each_store(async |store| {
         filtered(store).await;
 
@@ -444,7 +440,8 @@ async fn a_page_that_ends_with_the_list_has_no_next_one() {
             .await
             .unwrap();
 
-        assert_eq!((page.records.len(), page.next), (6, None));
+        assert_eq!(page.records.len(), 6);
+        assert_eq!(page.next, None);
     })
     .await;
 }
@@ -488,7 +485,7 @@ async fn a_list_is_newest_first_by_instant_then_by_id_with_unreadable_times_last
 }
 
 #[tokio::test]
-async fn a_list_has_the_documents_themselves_with_their_versions() {
+async fn a_list_has_the_documents_with_their_versions() {
     on_each_store(async |store| {
         create_sound(&*store.repository, &project_key("a")).await;
 
@@ -513,7 +510,7 @@ async fn a_list_has_the_documents_themselves_with_their_versions() {
 
 /// Every page of two, with an edit between any two pages.
 #[tokio::test]
-async fn a_document_that_does_not_change_while_someone_pages_appears_exactly_once() {
+async fn an_unchanged_document_appears_on_exactly_one_page() {
     on_each_store(async |store| {
         let ids: Vec<String> = (0..20).map(|number| format!("p{number:02}")).collect();
         let changes: Vec<Change> = ids
@@ -524,7 +521,7 @@ async fn a_document_that_does_not_change_while_someone_pages_appears_exactly_onc
                 let time = format!("2025-01-{:02}T00:00:00Z", 1 + number / 5);
                 creation(
                     &project_key(id),
-                    with(&project(id), json!({"metadata": {"updatedAt": time}})),
+                    &with(&project(id), json!({"metadata": {"updatedAt": time}})),
                 )
             })
             .collect();
@@ -573,7 +570,7 @@ async fn a_list_of_hundreds_is_complete() {
             .map(|id| {
                 creation(
                     &project_key(id),
-                    object(json!({"id": id, "metadata": {"updatedAt": null}})),
+                    &object(json!({"id": id, "metadata": {"updatedAt": null}})),
                 )
             })
             .collect();
@@ -596,7 +593,7 @@ async fn a_list_of_hundreds_is_complete() {
 }
 
 #[tokio::test]
-async fn what_one_handle_writes_another_reads_at_once() {
+async fn another_connection_reads_a_write_at_once() {
     on_each_store(async |store| {
         let (other, key) = (store.another(), project_key("a"));
         assert_eq!(stored(&*other, &key).await, None);

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::support::{
-    content::{change, create_sound, once, project, project_key, stored, update},
+    fixtures::{change, create_sound, once, project, project_key, stored, update},
     stores::Store,
 };
 
@@ -20,7 +20,7 @@ fn by_hand(store: &Store, sql: &str) {
         .unwrap();
 }
 
-/// What a stored text that is no document is called, by each way of reading one document.
+/// Checks the error for a stored text that is not a document, for each way of reading one.
 async fn check_corrupt(sql_value: &str, expected: &str) {
     let store = Store::sqlite();
     for id in ["bad", "sound"] {
@@ -53,11 +53,8 @@ async fn check_corrupt(sql_value: &str, expected: &str) {
         )
         .await
         .unwrap();
-    assert_eq!(
-        (page.records.len(), page.total),
-        (1, 1),
-        "a list leaves it out"
-    );
+    assert_eq!(page.records.len(), 1, "a list leaves it out");
+    assert_eq!(page.total, 1, "a list leaves it out");
     assert_eq!(page.unreadable.len(), 1);
     assert!(
         page.unreadable[0].contains("bad"),
@@ -72,7 +69,7 @@ async fn a_text_that_is_not_json_is_corrupt() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_json_but_no_object_is_corrupt() {
+async fn a_text_that_is_not_a_json_object_is_corrupt() {
     check_corrupt("'[{}]'", "not an object").await;
 }
 
@@ -82,7 +79,7 @@ async fn a_text_that_is_not_utf_8_is_corrupt() {
 }
 
 #[tokio::test]
-async fn a_text_that_was_edited_by_hand_is_read_versioned_and_listed_as_it_is() {
+async fn manual_edits_are_read_versioned_and_listed() {
     let store = Store::sqlite();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
@@ -135,7 +132,7 @@ async fn a_text_that_was_edited_by_hand_is_read_versioned_and_listed_as_it_is() 
 }
 
 #[tokio::test]
-async fn a_change_of_a_text_that_was_edited_by_hand_since_conflicts() {
+async fn changing_a_manually_edited_text_conflicts() {
     let store = Store::sqlite();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
@@ -159,7 +156,7 @@ async fn a_change_of_a_text_that_was_edited_by_hand_since_conflicts() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_row_that_was_deleted_by_hand_since_conflicts() {
+async fn changing_a_manually_deleted_row_conflicts() {
     let store = Store::sqlite();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
@@ -197,7 +194,7 @@ async fn tables_of_other_programs_in_the_file_are_never_touched() {
 }
 
 #[tokio::test]
-async fn readers_and_a_writer_do_not_wait_for_each_other() {
+async fn readers_and_a_writer_do_not_block_each_other() {
     let store = Store::sqlite();
     create_sound(&*store.repository, &project_key("a")).await;
 
@@ -217,9 +214,9 @@ async fn readers_and_a_writer_do_not_wait_for_each_other() {
     store.assert_sound().await;
 }
 
-/// A file is all there is to move to another machine.
+/// Only the file has to be copied to move the store to another machine.
 #[tokio::test]
-async fn a_file_that_nobody_has_open_is_whole_by_itself() {
+async fn a_closed_file_is_complete_by_itself() {
     let mut store = Store::sqlite();
     for id in ["a", "b"] {
         create_sound(&*store.repository, &project_key(id)).await;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on a socket: enough to say right and wrong things to a server, byte by byte.
+//! An HTTP/1.1 client on a socket, low enough to send malformed requests byte by byte.
 
 use std::{
     fmt::Write as _,
@@ -8,19 +8,100 @@ use std::{
 
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::wait::PATIENCE;
 
-/// An answer, whose body may still be coming.
+/// What every client of `/mcp` sends.
+pub(crate) const JSON_HEADERS: [(&str, &str); 2] = [
+    ("Content-Type", "application/json"),
+    ("Accept", "application/json, text/event-stream"),
+];
+
+/// An open connection. A read that takes longer than [`PATIENCE`] fails the test.
+#[derive(Debug)]
+pub(crate) struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Sends a request and reads the response up to its body. `Host` and `Content-Length` are added
+    /// unless they are given.
+    pub(crate) fn send(
+        mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Response {
+        let host = self.stream().peer_addr().unwrap().to_string();
+        self.write(&request(&host, method, path, headers, body.as_ref()));
+        self.read_response()
+    }
+
+    /// Writes bytes. A server that rejects a long body may close the connection before it has read
+    /// all of it, so a failure is ignored: the response is what counts.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        let _ = self.0.get_mut().write_all(bytes);
+    }
+
+    /// Reads a response up to its body.
+    pub(crate) fn read_response(mut self) -> Response {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or_else(|| panic!("not an HTTP response: {line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            line.clear();
+            self.0.read_line(&mut line).unwrap();
+            let Some((name, value)) = line.trim_end().split_once(':') else {
+                break;
+            };
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        Response {
+            status,
+            headers,
+            connection: self,
+        }
+    }
+
+    /// Reads until the server closes the connection or it fails.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        let mut received = Vec::new();
+        let _ = self.0.read_to_end(&mut received);
+        received
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.0.get_ref()
+    }
+
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.0.into_inner()
+    }
+}
+
+/// A response whose body may still be arriving.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    /// What follows the headers, as it comes from the wire.
-    pub(crate) rest: BufReader<TcpStream>,
+    pub(crate) connection: Connection,
 }
 
 impl Response {
-    /// The first header of that name, whatever its case.
+    /// The first header with that name, in any case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -28,8 +109,13 @@ impl Response {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The whole body, in its parts or not.
-    pub(crate) fn text(mut self) -> String {
+    /// The whole body.
+    pub(crate) fn text(self) -> String {
+        self.into_parts().0
+    }
+
+    /// The whole body, and the connection for the next request.
+    pub(crate) fn into_parts(mut self) -> (String, Connection) {
         let mut body = Vec::new();
         if self
             .header("transfer-encoding")
@@ -40,11 +126,11 @@ impl Response {
             }
         } else if let Some(length) = self.header("content-length") {
             body.resize(length.parse().unwrap(), 0);
-            self.rest.read_exact(&mut body).unwrap();
+            self.connection.0.read_exact(&mut body).unwrap();
         } else {
-            self.rest.read_to_end(&mut body).unwrap();
+            self.connection.0.read_to_end(&mut body).unwrap();
         }
-        String::from_utf8(body).unwrap()
+        (String::from_utf8(body).unwrap(), self.connection)
     }
 
     /// The body as JSON.
@@ -54,113 +140,71 @@ impl Response {
             .unwrap_or_else(|error| panic!("a body that is not JSON ({error}): {text}"))
     }
 
-    /// The next part of a chunked body; `None` at its end, or when the connection ends.
+    /// The next chunk of a chunked body; `None` at the end of the body or the connection.
     pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
         let mut size = String::new();
-        self.rest.read_line(&mut size).unwrap();
+        self.connection.0.read_line(&mut size).unwrap();
         let size = usize::from_str_radix(size.trim(), 16).ok()?;
         let mut chunk = vec![0; size + 2];
-        self.rest.read_exact(&mut chunk).unwrap();
+        self.connection.0.read_exact(&mut chunk).unwrap();
         chunk.truncate(size);
         (size > 0).then_some(chunk)
     }
 }
 
-/// Sends a request and reads the answer up to its body. `Host` and `Content-Length` are added unless they are given.
+/// Sends a request on a connection of its own and reads the response up to its body. `Host` and
+/// `Content-Length` are added unless they are given.
 pub(crate) fn send(
     address: SocketAddr,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> Response {
-    let mut request = format!("{method} {path} HTTP/1.1\r\n");
-    let own = [
-        ("Host", address.to_string()),
-        ("Content-Length", body.len().to_string()),
-    ];
-    for (name, value) in own.iter().filter(|(name, _)| {
-        !headers
+    Connection::open(address).send(method, path, headers, body)
+}
+
+/// Sends JSON; [`JSON_HEADERS`] are added unless they are given.
+pub(crate) fn post_json(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl AsRef<[u8]>,
+) -> Response {
+    send(address, "POST", path, &with_json_headers(headers), body)
+}
+
+/// `headers` and those of [`JSON_HEADERS`] that are not among them.
+pub(crate) fn with_json_headers<'a>(headers: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut all = headers.to_vec();
+    all.extend(
+        JSON_HEADERS
             .iter()
-            .any(|(given, _)| given.eq_ignore_ascii_case(name))
-    }) {
-        let _ = write!(request, "{name}: {value}\r\n");
-    }
-    for (name, value) in headers {
-        let _ = write!(request, "{name}: {value}\r\n");
-    }
-    send_raw(address, format!("{request}\r\n{body}").as_bytes())
+            .filter(|(name, _)| !contains(headers, name)),
+    );
+    all
 }
 
-/// Sends bytes as they are and reads the answer up to its body.
-pub(crate) fn send_raw(address: SocketAddr, request: &[u8]) -> Response {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // A server may refuse a long body before it has read it all; its answer counts.
-    let _ = stream.write_all(request);
-    let mut rest = BufReader::new(stream);
-    let mut line = String::new();
-    rest.read_line(&mut line).unwrap();
-    let status = line
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or_else(|| panic!("no HTTP answer: {line:?}"));
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        rest.read_line(&mut line).unwrap();
-        let Some((name, value)) = line.trim_end().split_once(':') else {
-            break;
-        };
-        headers.push((name.to_owned(), value.trim().to_owned()));
+/// The bytes of a request. `Host` and `Content-Length` are added unless they are given.
+pub(crate) fn request(
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\n");
+    let length = body.len().to_string();
+    let defaults = [("Host", host), ("Content-Length", length.as_str())];
+    let defaults = defaults.iter().filter(|(name, _)| !contains(headers, name));
+    for (name, value) in defaults.chain(headers) {
+        let _ = write!(head, "{name}: {value}\r\n");
     }
-    Response {
-        status,
-        headers,
-        rest,
-    }
+    [head.as_bytes(), b"\r\n", body].concat()
 }
 
-#[cfg(test)]
-mod tests {
-    use std::{net::TcpListener, thread};
-
-    use super::*;
-
-    /// What a server that answers `answer` was asked, and what it was understood to say.
-    fn check(answer: &'static str) -> (String, Response) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = vec![0; 1000];
-            let length = stream.read(&mut request).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8_lossy(&request[..length]).into_owned()
-        });
-        let response = send(address, "POST", "/x", &[("host", "example.com")], "{}");
-        (server.join().unwrap(), response)
-    }
-
-    #[test]
-    fn a_request_holds_each_header_once_and_the_body() {
-        let (request, response) = check("HTTP/1.1 202 Accepted\r\n\r\n");
-
-        assert_eq!(
-            request,
-            "POST /x HTTP/1.1\r\nContent-Length: 2\r\nhost: example.com\r\n\r\n{}"
-        );
-        assert_eq!((response.status, response.text().as_str()), (202, ""));
-    }
-
-    #[test]
-    fn a_body_is_read_by_its_length_or_in_its_chunks() {
-        let (_, by_length) = check("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}beyond");
-        let (_, chunked) = check(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
-        );
-
-        assert_eq!(by_length.json(), chunked.json());
-    }
+fn contains(headers: &[(&str, &str)], name: &str) -> bool {
+    headers
+        .iter()
+        .any(|(given, _)| given.eq_ignore_ascii_case(name))
 }

@@ -1,13 +1,22 @@
-//! The built program, started with an environment in which nothing of this machine decides.
+//! The built program, started with an environment that nothing on this machine influences.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use tempfile::TempDir;
 
 /// The program's path.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_portfolio-mcp");
 
-/// A home of its own for a program: where it keeps data when nothing else is said. Gone when dropped.
+/// A path in this repository.
+pub(crate) fn repository_path(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A temporary home directory for a program. Deleted when dropped.
 #[derive(Debug)]
 pub(crate) struct Home(TempDir);
 
@@ -34,5 +43,11 @@ impl Home {
             command.env("PATH", path);
         }
         command
+    }
+}
+
+impl From<Home> for TempDir {
+    fn from(home: Home) -> Self {
+        home.0
     }
 }

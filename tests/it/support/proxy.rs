@@ -1,7 +1,6 @@
-//! A faulty line: a TCP proxy in this process that cuts connections at the worst moment.
+//! A TCP proxy in this process that cuts and delays connections at the worst moment.
 //!
-//! It never holds bytes back to pass them on later, which a real line cannot do either: what it swallows ends with the
-//! connection.
+//! It never passes on bytes that it has swallowed: they are lost with the connection.
 
 use std::{
     sync::{
@@ -23,45 +22,44 @@ use tokio::{
     time::sleep,
 };
 
-use super::redis_server::{PASSWORD, free_port};
+use super::redis::{PASSWORD, free_port};
 
-/// What the line does next.
+/// What the proxy does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Passes everything.
     Pass,
-    /// Passes the next commit to the server, waits for its answer, and cuts the line instead of passing the answer on.
-    /// Then passes everything again.
+    /// Passes the next commit to the server and cuts the connection instead of passing on the reply. Then passes everything.
     CutReply,
-    /// Cuts the line instead of passing the next commit to the server. Then passes everything again.
+    /// Cuts the connection instead of passing on the next commit. Then passes everything.
     CutRequest,
-    /// Cuts the line instead of passing the next request, of whatever kind. Then passes everything again.
+    /// Cuts the connection instead of passing on the next request of any kind. Then passes everything.
     CutAnyRequest,
-    /// Passes the next request, of whatever kind, and cuts the line instead of passing its answer on. Then passes everything again.
+    /// Cuts the connection instead of passing on the next reply of any kind. Then passes everything.
     CutAnyReply,
-    /// Passes half of what the server answers next and cuts the line. Then passes everything again.
+    /// Passes half of the next reply and cuts the connection. Then passes everything.
     CutMidReply,
-    /// Takes some time for everything that passes, in each direction.
+    /// Delays everything, in both directions.
     Slow,
-    /// Passes what the server answers byte by byte.
+    /// Passes replies byte by byte.
     Trickle,
-    /// Passes what the server answers at a megabyte a second.
+    /// Passes replies at one megabyte a second.
     Narrow,
-    /// Takes connections and bytes and passes nothing on. A connection that met this stays silent for ever, as behind a router that
-    /// forgot it.
+    /// Accepts connections and bytes and passes nothing on. Such a connection stays silent for ever, as after a router
+    /// restarted.
     Swallow,
-    /// Passes everything, but the server seems to be an older one, whose scripts cannot ask what their user may do.
+    /// Passes everything, but makes the server look like an older one, whose scripts cannot check permissions.
     Older,
-    /// Has cut every connection, and takes no new one.
+    /// Cuts every connection and accepts no new one.
     Refuse,
 }
 
-/// How long everything takes on a slow line, in each direction.
-const SLOW: Duration = Duration::from_millis(150);
-/// How long each byte takes when they trickle: a document of some thousand takes longer than anybody waits.
-const TRICKLE: Duration = Duration::from_millis(5);
+/// The delay of [`Mode::Slow`] in each direction.
+const SLOW_DELAY: Duration = Duration::from_millis(150);
+/// The delay of each byte with [`Mode::Trickle`]: a document of a few thousand bytes takes longer than any deadline.
+const TRICKLE_DELAY: Duration = Duration::from_millis(5);
 
-/// A line to a server on this machine.
+/// A proxy to a server on this machine.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
@@ -76,7 +74,7 @@ pub(crate) struct Proxy {
 struct State {
     mode: Mutex<Mode>,
     cuts: AtomicUsize,
-    aged: AtomicUsize,
+    changed_scripts: AtomicUsize,
 }
 
 impl State {
@@ -96,12 +94,12 @@ impl State {
 }
 
 impl Proxy {
-    /// A line to `target`, a port of this machine. It lives as long as the test's runtime.
+    /// A proxy to the port `target` of this machine. It lives as long as the test's runtime.
     pub(crate) async fn start(target: u16) -> Self {
         let state = Arc::new(State {
             mode: Mutex::new(Mode::Pass),
             cuts: AtomicUsize::new(0),
-            aged: AtomicUsize::new(0),
+            changed_scripts: AtomicUsize::new(0),
         });
         let mut proxy = Self {
             port: free_port(),
@@ -116,17 +114,17 @@ impl Proxy {
         proxy
     }
 
-    /// The address of the server through this line.
+    /// The address of the server through this proxy.
     pub(crate) fn redis_url(&self) -> RedisUrl {
         RedisUrl::parse(&self.url()).unwrap()
     }
 
-    /// The same as an argument of the program.
+    /// The same as a program argument.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The same for a user that [`RedisServer::user`](super::redis_server::RedisServer::user) made.
+    /// The same for a user that [`RedisServer::user`](super::redis::RedisServer::user) made.
     pub(crate) fn redis_url_of(&self, user: &str) -> RedisUrl {
         RedisUrl::parse(&format!(
             "redis://{user}:{PASSWORD}@127.0.0.1:{}",
@@ -135,7 +133,7 @@ impl Proxy {
         .unwrap()
     }
 
-    /// What the line does from now on.
+    /// Sets what the proxy does from now on.
     pub(crate) async fn set(&mut self, mode: Mode) {
         *self.state.mode.lock().unwrap() = mode;
         if mode == Mode::Refuse {
@@ -147,7 +145,7 @@ impl Proxy {
         } else if self.listening.is_none() {
             assert!(
                 self.listen().await,
-                "the line's port {} was taken while it was down",
+                "the proxy's port {} was taken while it was down",
                 self.port
             );
         }
@@ -158,9 +156,9 @@ impl Proxy {
         self.state.cuts.load(Ordering::SeqCst)
     }
 
-    /// How many scripts were told that the server is an older one.
-    pub(crate) fn aged(&self) -> usize {
-        self.state.aged.load(Ordering::SeqCst)
+    /// How many scripts were changed by [`Mode::Older`].
+    pub(crate) fn changed_scripts(&self) -> usize {
+        self.state.changed_scripts.load(Ordering::SeqCst)
     }
 
     async fn listen(&mut self) -> bool {
@@ -174,7 +172,7 @@ impl Proxy {
         );
         self.listening = Some(tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // A server that is down refuses; the client then sees its connection end.
+                // While the server is down, the client sees its connection end.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
                     continue;
                 };
@@ -195,7 +193,7 @@ impl Drop for Proxy {
     }
 }
 
-/// One connection: it ends as soon as one of its directions does, because both halves are dropped then.
+/// Passes one connection, until one of its directions ends.
 async fn pass(
     client: TcpStream,
     server: TcpStream,
@@ -236,11 +234,13 @@ async fn requests(
             }
             commit_sent.store(state.is(Mode::CutReply), Ordering::SeqCst);
             if state.is(Mode::Older) {
-                state.aged.fetch_add(age(bytes), Ordering::SeqCst);
+                state
+                    .changed_scripts
+                    .fetch_add(make_older(bytes), Ordering::SeqCst);
             }
         }
         if state.is(Mode::Slow) {
-            sleep(SLOW).await;
+            sleep(SLOW_DELAY).await;
         }
         if to.write_all(bytes).await.is_err() {
             return;
@@ -248,7 +248,7 @@ async fn requests(
     }
 }
 
-/// Reads on, so that the other side believes in its connection.
+/// Reads on, so that the other side takes its connection for a working one.
 async fn swallow(mut from: OwnedReadHalf) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(1..) = from.read(&mut buffer).await {}
@@ -263,7 +263,7 @@ async fn replies(
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let bytes = &buffer[..count];
-        // A server that does not know the script yet has not run it: the client sends it whole then.
+        // After NOSCRIPT the commit was not run; the client sends the script next.
         let ran = commit_sent.load(Ordering::SeqCst) && !bytes.starts_with(b"-NOSCRIPT");
         if ran && state.take(Mode::CutReply) || state.take(Mode::CutAnyReply) {
             state.cuts.fetch_add(1, Ordering::SeqCst);
@@ -275,14 +275,14 @@ async fn replies(
             return;
         }
         if state.is(Mode::Slow) {
-            sleep(SLOW).await;
+            sleep(SLOW_DELAY).await;
         }
         if state.is(Mode::Narrow) {
             sleep(Duration::from_micros(count as u64)).await;
         }
         for piece in bytes.chunks(if state.is(Mode::Trickle) { 1 } else { count }) {
             if state.is(Mode::Trickle) {
-                sleep(TRICKLE).await;
+                sleep(TRICKLE_DELAY).await;
             }
             if to.write_all(piece).await.is_err() {
                 return;
@@ -291,15 +291,15 @@ async fn replies(
     }
 }
 
-/// Whether a request begins in `bytes` that runs a script, which is how a commit is sent.
+/// Whether `bytes` has the beginning of a request that runs a script, as commits do.
 fn is_commit(bytes: &[u8]) -> bool {
     [b"\r\nEVAL\r\n".as_slice(), b"\r\nEVALSHA\r\n"]
         .iter()
         .any(|name| bytes.windows(name.len()).any(|window| window == *name))
 }
 
-/// Makes the scripts in `bytes` ask for a function that no server has instead of one that older servers lack; says how many do.
-fn age(bytes: &mut [u8]) -> usize {
+/// Replaces the function that older servers lack with one that no server has; gives the number of scripts changed.
+fn make_older(bytes: &mut [u8]) -> usize {
     const NAME: &[u8] = b"if redis.acl_check_cmd then";
     let mut found = 0;
     for at in 0..bytes.len().saturating_sub(NAME.len()) {

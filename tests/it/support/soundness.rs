@@ -1,4 +1,4 @@
-//! The proof that a store is sound: the log alone, replayed from nothing, gives everything else in it.
+//! The proof that a store is sound: replaying the log from nothing gives everything else in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,9 @@ use portfolio_mcp::{
 };
 use serde_json::{Value, json};
 
-use super::content::{Document, ids_of};
+use super::fixtures::{Document, ids_of};
 
-/// What the log says.
+/// The state of a store according to its log.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     /// Every entry, oldest first.
@@ -27,19 +27,19 @@ pub(crate) struct Log {
     pub(crate) stats: AuditStats,
 }
 
-/// What the log says of one document.
+/// The state of one document according to the log.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// The document; of one that this program did not create, what is stored, which the log must agree with.
+    /// The document. If this program did not create it: the stored one, which the log must agree with.
     pub(crate) document: Document,
     /// Its newest entry.
     pub(crate) newest: StoredEntry,
-    /// Whether the log knows it from nothing.
+    /// Whether the log has its creation.
     whole: bool,
 }
 
 impl Log {
-    /// How many entries gave `field` which text.
+    /// How many entries set `field` to each string.
     pub(crate) fn values_of(&self, field: &str) -> BTreeMap<String, usize> {
         let mut values = BTreeMap::new();
         for change in self
@@ -61,7 +61,7 @@ pub(crate) async fn assert_sound(repository: &dyn Repository) -> Log {
     assert_sound_but(repository, &[]).await
 }
 
-/// The same for a store in which another program changed the documents at `foreign` since this program last did.
+/// The same for a store in which another program has changed the documents at `foreign`.
 pub(crate) async fn assert_sound_but(repository: &dyn Repository, foreign: &[DocumentKey]) -> Log {
     let mut log = Log {
         entries: entries(repository, &AuditQuery::default()).await,
@@ -161,7 +161,7 @@ async fn replay(
             }
             (apply(before.document.clone(), &changes), before.whole)
         }
-        // The document is older than the log: what is stored now leads back to what it was.
+        // The document is older than the log, so its first state is computed back from the stored one.
         ("update", None) => {
             let newest = AuditQuery {
                 kind: Some(kind),
@@ -210,7 +210,7 @@ async fn replay(
     );
 }
 
-/// Fails unless what is stored is what the log says.
+/// Fails unless the stored document matches the log.
 async fn assert_stored(repository: &dyn Repository, key: &DocumentKey, state: &State) {
     let current = repository.get_for_update(key).await.unwrap();
     let record = current.record().unwrap_or_else(|| panic!("{key} is gone"));
@@ -239,7 +239,7 @@ async fn assert_stored(repository: &dyn Repository, key: &DocumentKey, state: &S
     );
 }
 
-/// Fails unless the lists hold the documents of the log, each once and in order.
+/// Fails unless the lists have every document of the log once.
 async fn assert_listed(
     repository: &dyn Repository,
     kind: Kind,
@@ -293,7 +293,7 @@ async fn assert_listed(
     assert_eq!(total, listed.len(), "the list counts every {kind} once");
 }
 
-/// Every entry that `query` asks for, oldest first, fetched in pages.
+/// Every entry that matches `query`, oldest first, fetched in pages.
 pub(crate) async fn entries(repository: &dyn Repository, query: &AuditQuery) -> Vec<StoredEntry> {
     let mut query = AuditQuery {
         limit: 500,

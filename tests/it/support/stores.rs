@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     panic::AssertUnwindSafe,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -17,23 +17,24 @@ use redis::cmd;
 use tempfile::TempDir;
 
 use super::{
-    redis_server::RedisServer,
+    program::{Home, PROGRAM},
+    redis::RedisServer,
     soundness::{self, Log},
 };
 
 /// The prefix of a deployment that keeps one site in one slot of a Redis Cluster.
 pub(crate) const SITE: &str = "{site}:";
 
-/// An empty store, and what holds it.
+/// A store and the server or folder that holds it.
 pub(crate) struct Store {
     /// The store.
     pub(crate) repository: Arc<dyn Repository>,
-    /// Its import of audit entries.
+    /// Imports audit entries into it.
     pub(crate) history: Arc<dyn HistoryImport>,
-    place: Place,
+    backend: Backend,
 }
 
-enum Place {
+enum Backend {
     Redis {
         server: Arc<RedisServer>,
         prefix: &'static str,
@@ -51,7 +52,7 @@ impl Store {
 
     /// A store in a Redis server that others may use too.
     pub(crate) fn on(server: &Arc<RedisServer>, prefix: &'static str) -> Self {
-        Self::at(Place::Redis {
+        Self::at(Backend::Redis {
             server: Arc::clone(server),
             prefix,
         })
@@ -64,15 +65,15 @@ impl Store {
 
     /// A store in a file in `folder`.
     pub(crate) fn sqlite_in(folder: TempDir) -> Self {
-        Self::at(Place::Sqlite { folder })
+        Self::at(Backend::Sqlite { folder })
     }
 
-    fn at(place: Place) -> Self {
-        let opened = open(&place.location()).unwrap();
+    fn at(backend: Backend) -> Self {
+        let opened = open(&backend.location()).unwrap();
         Self {
             repository: opened.repository,
             history: opened.history,
-            place,
+            backend,
         }
     }
 
@@ -83,10 +84,10 @@ impl Store {
 
     /// All parts of the same store, as another process has them.
     pub(crate) fn open(&self) -> portfolio_mcp::store::Store {
-        open(&self.place.location()).unwrap()
+        open(&self.backend.location()).unwrap()
     }
 
-    /// Lets go of the store and takes it up again, as a restarted process does.
+    /// Closes the store and opens it again, as a restarted process does.
     pub(crate) fn reopen(&mut self) {
         let opened = self.open();
         self.repository = opened.repository;
@@ -95,36 +96,51 @@ impl Store {
 
     /// The arguments that start the program on this store.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let options = match &self.place {
-            Place::Redis { server, prefix } => vec![
+        let options = match &self.backend {
+            Backend::Redis { server, prefix } => vec![
                 ("--store", server.url()),
                 ("--key-prefix", (*prefix).to_owned()),
             ],
-            Place::Sqlite { .. } => vec![("--store", format!("sqlite:{}", self.file().display()))],
+            Backend::Sqlite { .. } => {
+                vec![("--store", format!("sqlite:{}", self.file().display()))]
+            }
         };
-        let given = options.into_iter().filter(|(_, value)| !value.is_empty());
-        given
+        options
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
             .flat_map(|(option, value)| [option.to_owned(), value])
             .collect()
     }
 
     /// The server of a Redis store.
     pub(crate) fn server(&self) -> &RedisServer {
-        match &self.place {
-            Place::Redis { server, .. } => server,
-            Place::Sqlite { .. } => panic!("{self} has no Redis server"),
+        match &self.backend {
+            Backend::Redis { server, .. } => server,
+            Backend::Sqlite { .. } => panic!("{self} has no Redis server"),
         }
     }
 
     /// The file of an embedded store.
     pub(crate) fn file(&self) -> PathBuf {
-        match self.place.location() {
+        match self.backend.location() {
             Location::Sqlite(path) => path,
             Location::Redis { .. } => panic!("{self} is no file"),
         }
     }
 
-    /// Fails unless the store is sound, inside too; gives its log.
+    /// Imports a folder with the program.
+    pub(crate) fn import(&self, folder: &Path) {
+        let output = Home::new()
+            .command(PROGRAM)
+            .arg("import")
+            .arg(folder)
+            .args(self.arguments())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Fails unless the store is sound, including its indexes and its file; gives its log.
     pub(crate) async fn assert_sound(&self) -> Log {
         self.assert_sound_but(&[]).await
     }
@@ -132,9 +148,9 @@ impl Store {
     /// The same for a store in which another program changed the documents at `foreign`.
     pub(crate) async fn assert_sound_but(&self, foreign: &[DocumentKey]) -> Log {
         let log = soundness::assert_sound_but(&*self.repository, foreign).await;
-        match &self.place {
-            Place::Redis { server, prefix } => assert_indexed(server, prefix, &log, foreign),
-            Place::Sqlite { .. } => {
+        match &self.backend {
+            Backend::Redis { server, prefix } => assert_indexed(server, prefix, &log, foreign),
+            Backend::Sqlite { .. } => {
                 let file = rusqlite::Connection::open(self.file()).unwrap();
                 let verdict: String = file
                     .query_row("PRAGMA integrity_check", [], |row| row.get(0))
@@ -146,7 +162,7 @@ impl Store {
     }
 }
 
-impl Place {
+impl Backend {
     fn location(&self) -> Location {
         match self {
             Self::Redis { server, prefix } => Location::Redis {
@@ -161,16 +177,16 @@ impl Place {
 
 impl fmt::Display for Store {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Redis { prefix, .. } => write!(formatter, "Redis with the prefix `{prefix}`"),
-            Place::Sqlite { .. } => formatter.write_str("SQLite"),
+        match &self.backend {
+            Backend::Redis { prefix, .. } => write!(formatter, "Redis with the prefix `{prefix}`"),
+            Backend::Sqlite { .. } => formatter.write_str("SQLite"),
         }
     }
 }
 
-/// Runs `check` on an empty store of each sort, and fails for those on which it failed.
+/// Runs `check` on an empty store of each kind, and fails with the names of those that failed.
 ///
-/// Both Redis stores are in one server, so each is also what the other must not touch.
+/// Both Redis stores are in one server, so neither may touch the other's keys.
 pub(crate) async fn on_each_store(check: impl AsyncFn(&Store)) {
     let server = Arc::new(RedisServer::start());
     let mut failed = Vec::new();
@@ -191,7 +207,7 @@ pub(crate) async fn on_each_store(check: impl AsyncFn(&Store)) {
     assert!(failed.is_empty(), "failed on {}", failed.join(", "));
 }
 
-/// Fails unless the indexes, counters and newest entries that Redis holds are what the documents and the log say.
+/// Fails unless the indexes, counters and newest entries in Redis match the documents and the log.
 fn assert_indexed(server: &RedisServer, prefix: &str, log: &Log, foreign: &[DocumentKey]) {
     let key = |name: &str| format!("{prefix}{name}");
     for kind in Kind::ALL {

@@ -1,4 +1,4 @@
-//! Documents and entries to test with, and writes of them.
+//! Documents and audit entries for tests, and functions that store them.
 
 use std::{
     fs,
@@ -19,13 +19,13 @@ pub(crate) type Document = Map<String, Value>;
 /// 2026-01-01T00:00:00Z, when the tests' clock begins.
 const START: i64 = 1_767_225_600_000;
 
-/// The tests' clock: a second later each time it is asked.
+/// The tests' clock, which advances by a second with each call.
 pub(crate) fn now() -> Timestamp {
     static SECONDS: AtomicI64 = AtomicI64::new(0);
     Timestamp::from_millis(START + 1000 * SECONDS.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A text that no other call gives, in this process or another.
+/// A string that no other call returns, in this process or another.
 pub(crate) fn unique(name: &str) -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     format!(
@@ -46,7 +46,7 @@ pub(crate) fn object(value: Value) -> Document {
     }
 }
 
-/// A project that breaks no rule.
+/// A valid project.
 pub(crate) fn project(id: &str) -> Document {
     object(json!({
         "id": id,
@@ -70,7 +70,7 @@ pub(crate) fn project(id: &str) -> Document {
     }))
 }
 
-/// A resource that breaks no rule.
+/// A valid resource.
 pub(crate) fn resource(id: &str) -> Document {
     object(json!({
         "id": id,
@@ -91,7 +91,7 @@ pub(crate) fn resource(id: &str) -> Document {
     }))
 }
 
-/// A document that breaks no rule, of either kind.
+/// A valid document of either kind.
 pub(crate) fn document(kind: Kind, id: &str) -> Document {
     match kind {
         Kind::Project => project(id),
@@ -128,7 +128,7 @@ pub(crate) fn folder(path: &str) -> Vec<(DocumentKey, Document)> {
     Kind::ALL.into_iter().flat_map(read).collect()
 }
 
-/// Entries that older programs wrote, oldest first.
+/// Entries of older programs, oldest first.
 pub(crate) fn legacy_entries() -> Vec<StoredEntry> {
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -141,12 +141,12 @@ pub(crate) fn legacy_entries() -> Vec<StoredEntry> {
         .collect()
 }
 
-/// An operation that nothing else repeats.
+/// An operation that is not repeated.
 pub(crate) fn once() -> Operation {
     Operation::once(&unique("operation"), json!({}))
 }
 
-/// What a write of now is recorded with.
+/// The context of a write that happens now.
 pub(crate) fn write_context(operation: &Operation) -> WriteContext {
     WriteContext {
         origin: Origin::new(Source::Mcp),
@@ -156,17 +156,17 @@ pub(crate) fn write_context(operation: &Operation) -> WriteContext {
     }
 }
 
-pub(crate) fn creation(key: &DocumentKey, document: Document) -> Change {
+pub(crate) fn creation(key: &DocumentKey, document: &Document) -> Change {
     let absent = Current::read(key.clone(), None, None::<&str>);
-    Change::put(&absent, &document, write_context(&once())).unwrap()
+    Change::put(&absent, document, write_context(&once())).unwrap()
 }
 
-/// The change that `patch` makes to the document as it is stored now.
+/// The change that `patch` makes to the stored document.
 pub(crate) async fn change(repository: &dyn Repository, key: &DocumentKey, patch: Value) -> Change {
     change_for(repository, key, patch, &once()).await
 }
 
-/// The same, under the name of an operation.
+/// The same for a given operation.
 pub(crate) async fn change_for(
     repository: &dyn Repository,
     key: &DocumentKey,
@@ -182,24 +182,24 @@ pub(crate) async fn change_for(
     }
 }
 
-/// Stores a document where there is none.
+/// Creates a document.
 pub(crate) async fn create(
     repository: &dyn Repository,
     key: &DocumentKey,
     document: Document,
 ) -> Commit {
     repository
-        .commit(&[creation(key, document)], &once())
+        .commit(&[creation(key, &document)], &once())
         .await
         .unwrap()
 }
 
-/// Stores a sound document of either kind.
+/// Creates a valid document of either kind.
 pub(crate) async fn create_sound(repository: &dyn Repository, key: &DocumentKey) -> Commit {
     create(repository, key, document(key.kind, &key.id)).await
 }
 
-/// Changes a document as it is now.
+/// Updates the stored document.
 pub(crate) async fn update(repository: &dyn Repository, key: &DocumentKey, patch: Value) -> Commit {
     try_update(repository, key, patch).await.unwrap()
 }

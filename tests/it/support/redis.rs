@@ -1,4 +1,4 @@
-//! A private Redis server: on a port of its own, in a directory of its own, gone with the test.
+//! A private Redis server with its own port and directory, which ends with the test.
 
 use std::{
     collections::BTreeMap,
@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
+    str::FromStr,
     sync::{
         Mutex, OnceLock,
         atomic::{AtomicU16, Ordering},
@@ -16,12 +17,15 @@ use portfolio_mcp::store::RedisUrl;
 use redis::{Cmd, Connection, FromRedisValue, Value, cmd};
 use tempfile::TempDir;
 
-use super::wait_until;
+use super::{process::signal, wait::wait_until};
 
 /// The password of every user that a test makes.
 pub(crate) const PASSWORD: &str = "secret";
 
-/// A running server; ends when it is dropped, also by a test that fails.
+/// The permissions of `default_ro` at Upstash: no PING, no TIME, no scripts, no channels.
+pub(crate) const READ_ONLY: [&str; 4] = ["~*", "resetchannels", "+@read", "-@dangerous"];
+
+/// A running server, killed when this is dropped.
 pub(crate) struct RedisServer {
     child: Child,
     port: u16,
@@ -31,19 +35,19 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// A server that keeps nothing on disk.
+    /// A server without persistence.
     pub(crate) fn start() -> Self {
         Self::start_with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// A server with `arguments`, each option and each of its values one.
+    /// A server with `arguments`; each option and each value is one of them.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         let arguments: Vec<String> = arguments
             .iter()
             .map(|&argument| argument.to_owned())
             .collect();
-        // Somebody else may take a free port before the server does.
+        // Another process may take the port first.
         for _ in 0..20 {
             let port = free_port();
             if let Some((child, admin)) = spawn(port, directory.path(), &arguments) {
@@ -66,17 +70,17 @@ impl RedisServer {
         self.port
     }
 
-    /// The address for the user who may do everything.
+    /// The address for the user with all permissions.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// As the stores take it.
+    /// The same for a store.
     pub(crate) fn redis_url(&self) -> RedisUrl {
         RedisUrl::parse(&self.url()).unwrap()
     }
 
-    /// Makes a user with `rules` (as `ACL SETUSER` takes them) and gives the address for it.
+    /// Makes a user with `rules` in the form of `ACL SETUSER`, and gives its address.
     pub(crate) fn user(&self, name: &str, rules: &[&str]) -> RedisUrl {
         self.run::<()>(
             cmd("ACL")
@@ -94,7 +98,7 @@ impl RedisServer {
         .unwrap()
     }
 
-    /// Runs a command as the user who may do everything.
+    /// Runs a command as the user with all permissions.
     pub(crate) fn run<T: FromRedisValue>(&self, command: &Cmd) -> T {
         self.try_run(command).unwrap_or_else(|error| {
             panic!(
@@ -112,18 +116,40 @@ impl RedisServer {
         command.query(connection)
     }
 
-    /// Everything that is stored, in words, so that two states can be compared and shown.
+    /// How often the server has run a command, such as `get`.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let calls: Option<String> =
+            self.find_info("commandstats", &format!("cmdstat_{command}:calls="));
+        calls
+            .and_then(|line| line.split(',').next()?.parse().ok())
+            .unwrap_or_default()
+    }
+
+    /// A number from a section of `INFO`.
+    pub(crate) fn info(&self, section: &str, name: &str) -> u64 {
+        self.find_info(section, &format!("{name}:"))
+            .unwrap_or_else(|| panic!("INFO {section} has no number {name}"))
+    }
+
+    /// What follows `prefix` on its line in a section of `INFO`.
+    fn find_info<T: FromStr>(&self, section: &str, prefix: &str) -> Option<T> {
+        let info: String = self.run(cmd("INFO").arg(section));
+        let line = info.lines().find_map(|line| line.strip_prefix(prefix))?;
+        line.trim().parse().ok()
+    }
+
+    /// Everything that is stored, as text, to compare and show.
     pub(crate) fn dump(&self) -> BTreeMap<String, String> {
         let keys: Vec<Vec<u8>> = self.run(cmd("KEYS").arg("*"));
         keys.into_iter()
-            .map(|key| (shown(&key), self.value_in_words(&key)))
+            .map(|key| (as_text(&key), self.value_as_text(&key)))
             .collect()
     }
 
-    fn value_in_words(&self, key: &[u8]) -> String {
+    fn value_as_text(&self, key: &[u8]) -> String {
         let kind: String = self.run(cmd("TYPE").arg(key));
-        let lasts: i64 = self.run(cmd("TTL").arg(key));
-        let lasting = if lasts < 0 { "" } else { " for some time" };
+        let ttl: i64 = self.run(cmd("TTL").arg(key));
+        let expires = if ttl < 0 { "" } else { " with a TTL" };
         let mut parts: Vec<Vec<u8>> = match kind.as_str() {
             "string" => vec![self.run(cmd("GET").arg(key))],
             "set" => self.run(cmd("SMEMBERS").arg(key)),
@@ -142,12 +168,12 @@ impl RedisServer {
             parts.sort_unstable();
         }
         format!(
-            "{kind}{lasting} {:?}",
-            parts.iter().map(|part| shown(part)).collect::<Vec<_>>()
+            "{kind}{expires} {:?}",
+            parts.iter().map(|part| as_text(part)).collect::<Vec<_>>()
         )
     }
 
-    /// Kills the server as a power cut would, without a chance to tidy up.
+    /// Kills the server, as a power cut would.
     pub(crate) fn kill9(&mut self) {
         *self.admin.lock().unwrap() = None;
         self.child.kill().unwrap();
@@ -163,25 +189,14 @@ impl RedisServer {
         *self.admin.lock().unwrap() = Some(admin);
     }
 
-    /// Makes the server deaf, as a hung machine is: it still takes connections and answers nothing.
+    /// Stops the process: connections are still accepted, but nothing is answered.
     pub(crate) fn stop(&self) {
-        self.signal("-STOP");
+        signal(self.child.id(), "-STOP");
     }
 
     /// Ends [`Self::stop`].
     pub(crate) fn cont(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, signal: &str) {
-        assert!(
-            Command::new("kill")
-                .arg(signal)
-                .arg(self.child.id().to_string())
-                .status()
-                .unwrap()
-                .success()
-        );
+        signal(self.child.id(), "-CONT");
     }
 }
 
@@ -198,13 +213,13 @@ impl fmt::Debug for RedisServer {
     }
 }
 
-/// A port that nobody listens on, below those that the system gives to outgoing connections, so that it stays free
-/// while a killed server is away.
+/// A free port, below those that the system gives to outgoing connections, so that it stays free
+/// while a killed server is down.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 16_000;
-    // Processes that run at once begin at different places.
+    // Test processes that run at the same time begin with different ports.
     let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
     wait_until("a port is free", || {
         let port = FIRST
@@ -218,7 +233,7 @@ pub(crate) fn free_port() -> u16 {
     })
 }
 
-/// The server program, found or fetched once for each test process.
+/// The server program, found or downloaded once for each test process.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<Result<String, String>> = OnceLock::new();
     let found = PROGRAM.get_or_init(|| {
@@ -242,7 +257,7 @@ fn program() -> &'static Path {
     }
 }
 
-/// The server with a connection to it; `None` if it ended, as it does when its port is taken.
+/// The server with a connection to it; `None` if it ended because its port is taken.
 fn spawn(port: u16, directory: &Path, arguments: &[String]) -> Option<(Child, Connection)> {
     let log = fs::OpenOptions::new()
         .create(true)
@@ -270,14 +285,13 @@ fn spawn(port: u16, directory: &Path, arguments: &[String]) -> Option<(Child, Co
         if child.try_wait().unwrap().is_some() {
             return Some(None);
         }
-        // It may be another server that answers on this port, while ours is about to find that out.
+        // Another server may be answering on this port, while ours is about to fail.
         let mut connection = connect(port).ok()?;
         let about: String = cmd("INFO").arg("server").query(&mut connection).ok()?;
         about
             .contains(&format!("process_id:{}\r\n", child.id()))
             .then_some(Some(connection))
     });
-    // One that ended was waited for.
     connection.map(|connection| (child, connection))
 }
 
@@ -294,7 +308,7 @@ fn log(directory: &Path) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-fn shown(bytes: &[u8]) -> String {
+fn as_text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.escape_ascii().to_string(),
