@@ -39,7 +39,7 @@ use support::{
     http::{self, Connection, Response, with_json_headers},
     messages::tool_call,
     sse::SseSession,
-    wait::{PATIENCE, wait_until},
+    wait::{WAIT_TIMEOUT, wait_until},
 };
 
 const FOREVER: Duration = Duration::from_hours(1);
@@ -139,7 +139,7 @@ impl Server {
 
     fn wait_for_end(self) {
         self.runtime
-            .block_on(async { timeout(PATIENCE, self.task).await })
+            .block_on(async { timeout(WAIT_TIMEOUT, self.task).await })
             .expect("the server ends")
             .unwrap();
     }

@@ -419,9 +419,9 @@ fn damage(server: &RedisServer) {
     );
     server.run::<()>(cmd("RPUSH").arg(key("data:projects:list")).arg("x"));
     set("data:projects:html", "<html>");
-    let mut broken = project("b");
-    broken.insert("title".to_owned(), json!(""));
-    set("data:projects:b", &json!(broken).to_string());
+    let mut invalid = project("b");
+    invalid.insert("title".to_owned(), json!(""));
+    set("data:projects:b", &json!(invalid).to_string());
     set("meta:schema:version", "2");
     let tomorrow = clock().millis() + 86_400_000;
     server.run::<()>(

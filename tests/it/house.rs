@@ -99,16 +99,16 @@ fn every_tool_is_acceptable_to_strict_clients() {
 }
 
 /// No references, one type each, and members that are object schemas.
-fn plain(schema: &Value, place: &str) {
+fn plain(schema: &Value, path: &str) {
     let Some(members) = schema.as_object() else {
         return;
     };
     for keyword in ["$ref", "$defs", "anyOf", "oneOf", "allOf", "nullable"] {
-        assert!(!members.contains_key(keyword), "{place} has {keyword}");
+        assert!(!members.contains_key(keyword), "{path} has {keyword}");
     }
     assert!(
         members.get("type").is_none_or(Value::is_string),
-        "{place} has several types"
+        "{path} has several types"
     );
     for (name, member) in members
         .get("properties")
@@ -116,15 +116,12 @@ fn plain(schema: &Value, place: &str) {
         .into_iter()
         .flatten()
     {
-        assert!(
-            member.is_object(),
-            "{place}.{name} is published as {member}"
-        );
-        plain(member, &format!("{place}.{name}"));
+        assert!(member.is_object(), "{path}.{name} is published as {member}");
+        plain(member, &format!("{path}.{name}"));
     }
     if let Some(items) = members.get("items") {
-        assert!(items.is_object(), "{place}[] is published as {items}");
-        plain(items, &format!("{place}[]"));
+        assert!(items.is_object(), "{path}[] is published as {items}");
+        plain(items, &format!("{path}[]"));
     }
 }
 

@@ -35,7 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    PATIENCE,
+    WAIT_TIMEOUT,
     http::{self, Connection, Response, with_json_headers},
     messages::{self, MODERN, client_hello, modern_meta, tool_call},
     sse::{EventStream, SseSession},
@@ -201,7 +201,7 @@ impl Server {
 
     fn wait_for_end(self) {
         self.runtime
-            .block_on(async { timeout(PATIENCE, self.task).await })
+            .block_on(async { timeout(WAIT_TIMEOUT, self.task).await })
             .expect("the server ends")
             .unwrap();
     }

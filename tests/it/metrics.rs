@@ -236,7 +236,7 @@ async fn an_outage_and_its_end_are_visible() {
     create_sound(&*store.repository, &project_key("a")).await;
     let mut proxy = Proxy::start(store.server().port()).await;
     let server = HttpServer::start_with(&["--store".to_owned(), proxy.url()]);
-    let (reads, opened) = (
+    let (reads, open_breakers) = (
         r#"portfolio_breaker_open{breaker="reads"}"#,
         r#"portfolio_breaker_opened_total{breaker="reads"}"#,
     );
@@ -250,7 +250,7 @@ async fn an_outage_and_its_end_are_visible() {
     read();
     let before = scrape(&server);
     assert!(
-        before.contains_key(reads) && before.contains_key(opened),
+        before.contains_key(reads) && before.contains_key(open_breakers),
         "a counter starts at 0"
     );
     assert!(
@@ -274,7 +274,7 @@ async fn an_outage_and_its_end_are_visible() {
     });
 
     let during = scrape(&server);
-    assert!(at(&during, opened) >= 1.0);
+    assert!(at(&during, open_breakers) >= 1.0);
     assert!(
         at(&during, retries) > at(&before, retries),
         "there were no retries"

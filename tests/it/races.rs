@@ -242,7 +242,7 @@ impl Connected {
 }
 
 /// How many writers a burst has.
-const BURST: usize = 4;
+const WRITERS: usize = 4;
 
 /// A service that is busy enough to try updates on its remembered documents first, and another
 /// service that changes the same documents.
@@ -262,7 +262,7 @@ impl Burst {
         let (key, stop) = (project_key("a"), Arc::new(AtomicBool::new(false)));
         create_sound(&*store.repository, &key).await;
         let mut writers = JoinSet::new();
-        for writer in 0..BURST {
+        for writer in 0..WRITERS {
             let own = project_key(&format!("writer-{writer}"));
             create_sound(&*store.repository, &own).await;
             let (busy, stop) = (Arc::clone(&busy), Arc::clone(&stop));
@@ -366,7 +366,7 @@ async fn concurrent_writers_do_not_read_before_they_write() {
         let commits = burst.store.server().calls("evalsha");
         let reads = burst.store.server().calls("get");
         // Each writer may have read before the statistics were reset.
-        (reads > 0 && 5 * commits > reads + 2 * BURST as u64).then_some(())
+        (reads > 0 && 5 * commits > reads + 2 * WRITERS as u64).then_some(())
     });
 
     burst.end().await;
@@ -416,7 +416,7 @@ async fn concurrent_writers_on_a_cut_connection_lose_nothing_and_apply_nothing_t
         Arc::new(AtomicBool::new(false)),
     );
     let mut writers = JoinSet::new();
-    for writer in 0..BURST {
+    for writer in 0..WRITERS {
         let (service, own) = (
             Arc::clone(&connected.service),
             project_key(&format!("writer-{writer}")),
@@ -449,7 +449,7 @@ async fn concurrent_writers_on_a_cut_connection_lose_nothing_and_apply_nothing_t
         });
         let before = done.load(Ordering::SeqCst);
         wait_until("the writers write again", || {
-            (done.load(Ordering::SeqCst) > before + 2 * BURST).then_some(())
+            (done.load(Ordering::SeqCst) > before + 2 * WRITERS).then_some(())
         });
     }
     stop.store(true, Ordering::SeqCst);
@@ -555,12 +555,12 @@ async fn repeating_a_commit_resolves_an_unknown_outcome() {
     );
 
     store.server().cont();
-    let settled = store.repository.commit(&change, &operation).await.unwrap();
-    assert_eq!(settled.entries.len(), 1);
+    let resolved = store.repository.commit(&change, &operation).await.unwrap();
+    assert_eq!(resolved.entries.len(), 1);
     let log = store.assert_sound().await;
     assert_eq!(log.seq, 2);
     assert_eq!(log.values_of("title")["New"], 1);
-    assert_eq!(log.entries.last(), settled.entries.last());
+    assert_eq!(log.entries.last(), resolved.entries.last());
 }
 
 #[tokio::test]
@@ -685,7 +685,7 @@ impl Writes {
 
 /// Kills a server repeatedly while it writes.
 async fn check_kills(mut store: Store) {
-    const BURST: usize = 8;
+    const WRITERS: usize = 8;
     let keys = ["a", "b", "c"].map(project_key);
     for key in &keys {
         create_sound(&*store.repository, key).await;
@@ -697,7 +697,7 @@ async fn check_kills(mut store: Store) {
         store.reopen();
         let server = StdioClient::start(&store).await;
         let (answered, writes) = (AtomicUsize::new(0), Mutex::new(Writes::default()));
-        let calls = (0..BURST).map(async |number| {
+        let calls = (0..WRITERS).map(async |number| {
             let title = format!("round {round} write {number}");
             let arguments =
                 json!({ "id": keys[number % keys.len()].id, "data": { "title": title } });
@@ -712,7 +712,7 @@ async fn check_kills(mut store: Store) {
         });
         // The kill comes at a different moment each time.
         let kill = async {
-            while answered.load(Ordering::SeqCst) < round % BURST {
+            while answered.load(Ordering::SeqCst) < round % WRITERS {
                 yield_now().await;
             }
             for _ in 0..round * 7 {
@@ -723,7 +723,7 @@ async fn check_kills(mut store: Store) {
         join(join_all(calls), kill).await;
 
         let (log, writes) = (store.assert_sound().await, writes.into_inner().unwrap());
-        assert_eq!(writes.acknowledged.len() + writes.unknown.len(), BURST);
+        assert_eq!(writes.acknowledged.len() + writes.unknown.len(), WRITERS);
         writes.assert_kept(&log);
         all_unknown += writes.unknown.len();
     }

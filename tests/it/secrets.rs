@@ -28,13 +28,13 @@ const REASON: &str = "canary-reason-5b6a";
 /// None of these may be found. Each new one has to be used somewhere below.
 const CANARIES: [&str; 6] = [PASSWORD, TOKEN, KEY, CONTENT, ARGUMENT, REASON];
 
-/// Fails if what was written to `place` contains a canary.
-fn assert_silent(place: &str, written: &str) {
+/// Fails if what was written contains a canary.
+fn assert_silent(origin: &str, written: &str) {
     let lower = written.to_lowercase();
     for canary in CANARIES {
         assert!(
             !lower.contains(&canary.to_lowercase()),
-            "{place} contains {canary}:\n{written}"
+            "{origin} contains {canary}:\n{written}"
         );
     }
 }
@@ -47,20 +47,20 @@ const LOGS: [[&str; 4]; 2] = [
 
 /// Runs a command to its end. Nothing it writes may contain a canary, except its answers over stdio.
 fn run(command: &mut Command, input: &[String]) -> (i32, String) {
-    let place = format!("{:?}", command.get_args().collect::<Vec<_>>());
+    let origin = format!("{:?}", command.get_args().collect::<Vec<_>>());
     let protocol =
-        command.get_args().any(|argument| argument == "stdio") && !place.contains("--help");
+        command.get_args().any(|argument| argument == "stdio") && !origin.contains("--help");
     let output = run_with_input(command, &input.join("\n"));
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_silent(&format!("stderr of {place}"), &stderr);
+    assert_silent(&format!("stderr of {origin}"), &stderr);
     if !protocol {
-        assert_silent(&format!("stdout of {place}"), &stdout);
+        assert_silent(&format!("stdout of {origin}"), &stdout);
     }
     for secret in [PASSWORD, TOKEN] {
         assert!(
             !stdout.contains(secret),
-            "an answer of {place} contains {secret}: {stdout}"
+            "an answer of {origin} contains {secret}: {stdout}"
         );
     }
     (output.status.code().unwrap(), stdout)
@@ -343,12 +343,12 @@ fn an_import_names_fields_but_shows_no_values() {
             .0,
             3
         );
-        for broken in [
+        for invalid in [
             format!("[{{\"id\":\"a\", {CONTENT}"),
             format!("{{\"{CONTENT}\": 1}}"),
             format!("[\"{CONTENT}\"]"),
         ] {
-            fs::write(Path::new(&second).join("projects.json"), broken).unwrap();
+            fs::write(Path::new(&second).join("projects.json"), invalid).unwrap();
             fs::write(
                 Path::new(&second).join("audit.jsonl"),
                 format!("{CONTENT}\n\"{CONTENT}\"\n"),

@@ -14,7 +14,7 @@ pub(crate) mod stdio;
 pub(crate) mod stores;
 pub(crate) mod wait;
 
-pub(crate) use wait::{PATIENCE, wait_until};
+pub(crate) use wait::{WAIT_TIMEOUT, wait_until};
 
 mod tests {
     //! The HTTP client's own tests.

@@ -285,12 +285,12 @@ async fn doctor_connects_with_the_right_authority_and_otherwise_names_the_option
     let trusted = doctor(&["--ca-file", ca.to_str().unwrap()]);
     let unknown = doctor(&[]);
 
-    let said = String::from_utf8(unknown.stdout).unwrap();
-    assert_eq!(trusted.status.code(), Some(0), "{said}");
-    assert_eq!(unknown.status.code(), Some(3), "{said}");
+    let log = String::from_utf8(unknown.stdout).unwrap();
+    assert_eq!(trusted.status.code(), Some(0), "{log}");
+    assert_eq!(unknown.status.code(), Some(3), "{log}");
     assert!(
-        said.contains("--ca-file") && !said.contains(PASSWORD),
-        "{said}"
+        log.contains("--ca-file") && !log.contains(PASSWORD),
+        "{log}"
     );
     assert!(secured.server.dump().is_empty());
 }

@@ -14,7 +14,7 @@ const NAMES: &str = "
     recall remember Cached Publication KEPT to_keep of_kept SavedCopy saved Held keep_copy CONFIRM FOLLOW Purpose
     Circumstances circumstances settled settle Committed strangers Listing listing listings Place places place Site Probe
     Whole Rows Provenance provenance Answer tidied opened broken refuse cut said unread not_let_in is_distrust is_away
-    DEEPEST LONGEST LONGEST_MESSAGE MOST_CALLS MOST_BYTES SHORTEST PATIENCE RACE PLACE PLACES TOGETHER PIECE READ COMMIT CACHE LOAD
+    DEEPEST LONGEST LONGEST_MESSAGE MOST_CALLS MOST_BYTES SHORTEST WAIT_TIMEOUT RACE PLACE PLACES TOGETHER PIECE READ COMMIT CACHE LOAD
     PAUSE REFUSED FULL BURST FIRST REMEDY forget_the_silent visible excerpt on_one_line escaped Examination examination examine
     Trial strays printed ENTRY_BEGINNING unwrapped OWNED
 ";

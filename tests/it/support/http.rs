@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::wait::PATIENCE;
+use super::wait::WAIT_TIMEOUT;
 
 /// What every client of `/mcp` sends.
 pub(crate) const JSON_HEADERS: [(&str, &str); 2] = [
@@ -16,7 +16,7 @@ pub(crate) const JSON_HEADERS: [(&str, &str); 2] = [
     ("Accept", "application/json, text/event-stream"),
 ];
 
-/// An open connection. A read that takes longer than [`PATIENCE`] fails the test.
+/// An open connection. A read that takes longer than [`WAIT_TIMEOUT`] fails the test.
 #[derive(Debug)]
 pub(crate) struct Connection(BufReader<TcpStream>);
 
@@ -26,7 +26,7 @@ impl Connection {
     }
 
     pub(crate) fn over(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(BufReader::new(stream))
     }

@@ -176,9 +176,9 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
                     continue;
                 };
-                let mut cut = cut_all.clone();
-                cut.mark_unchanged();
-                tokio::spawn(pass(client, server, Arc::clone(&state), cut));
+                let mut cuts_seen = cut_all.clone();
+                cuts_seen.mark_unchanged();
+                tokio::spawn(pass(client, server, Arc::clone(&state), cuts_seen));
             }
         }));
         true
@@ -198,7 +198,7 @@ async fn pass(
     client: TcpStream,
     server: TcpStream,
     state: Arc<State>,
-    mut cut: watch::Receiver<u64>,
+    mut cuts_seen: watch::Receiver<u64>,
 ) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) =
@@ -207,7 +207,7 @@ async fn pass(
     tokio::select! {
         () = requests(from_client, to_server, &state, &commit_sent) => {}
         () = replies(from_server, to_client, &state, &commit_sent) => {}
-        _ = cut.changed() => {}
+        _ = cuts_seen.changed() => {}
     }
 }
 

@@ -217,12 +217,12 @@ impl fmt::Debug for RedisServer {
 /// while a killed server is down.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    const FIRST: u16 = 15_000;
+    const FIRST_PORT: u16 = 15_000;
     const COUNT: u16 = 16_000;
     // Test processes that run at the same time begin with different ports.
     let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
     wait_until("a port is free", || {
-        let port = FIRST
+        let port = FIRST_PORT
             + start
                 .wrapping_mul(7)
                 .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))

@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     messages::{self, tool_output},
     process::{Lines, signal},
-    wait::{PATIENCE, wait_until, wait_until_async},
+    wait::{WAIT_TIMEOUT, wait_until, wait_until_async},
 };
 
 /// The server ended, or was killed, before it answered.
@@ -164,9 +164,9 @@ impl StdioClient {
         let answer = self.answers.expect(id)?;
         let message = messages::request(id, method, &params);
         self.send(&message.to_string()).await;
-        let Ok(answer) = timeout(PATIENCE, answer).await else {
+        let Ok(answer) = timeout(WAIT_TIMEOUT, answer).await else {
             panic!(
-                "no answer to {method} in {PATIENCE:?}; standard error:\n{}",
+                "no answer to {method} in {WAIT_TIMEOUT:?}; standard error:\n{}",
                 self.stderr()
             );
         };
@@ -225,7 +225,9 @@ impl StdioClient {
                 self.answers.arrived.notified().await;
             }
         };
-        let line = timeout(PATIENCE, next).await.expect("there is a message");
+        let line = timeout(WAIT_TIMEOUT, next)
+            .await
+            .expect("there is a message");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
     }
 

@@ -69,10 +69,10 @@ impl Store {
     }
 
     fn at(backend: Backend) -> Self {
-        let opened = open(&backend.location()).unwrap();
+        let parts = open(&backend.location()).unwrap();
         Self {
-            repository: opened.repository,
-            history: opened.history,
+            repository: parts.repository,
+            history: parts.history,
             backend,
         }
     }
@@ -89,9 +89,9 @@ impl Store {
 
     /// Closes the store and opens it again, as a restarted process does.
     pub(crate) fn reopen(&mut self) {
-        let opened = self.open();
-        self.repository = opened.repository;
-        self.history = opened.history;
+        let parts = self.open();
+        self.repository = parts.repository;
+        self.history = parts.history;
     }
 
     /// The arguments that start the program on this store.

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// How long a condition may take to become true on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Polls `condition` until it returns a value. Panics with `what` if it never does.
 pub(crate) fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
@@ -16,8 +16,8 @@ pub(crate) fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>
             return value;
         }
         assert!(
-            start.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain until {what}"
+            start.elapsed() < WAIT_TIMEOUT,
+            "waited {WAIT_TIMEOUT:?} in vain until {what}"
         );
         thread::sleep(Duration::from_millis(2));
     }
@@ -34,8 +34,8 @@ pub(crate) async fn wait_until_async<T>(
             return value;
         }
         assert!(
-            start.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain until {what}"
+            start.elapsed() < WAIT_TIMEOUT,
+            "waited {WAIT_TIMEOUT:?} in vain until {what}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
