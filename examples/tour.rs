@@ -1,4 +1,5 @@
-//! A tour: imports sample content into a temporary store, starts the server, and calls its eight tools as a client does.
+//! A tour: imports sample content into a temporary store, starts the server, and calls its eight
+//! tools as a client does.
 //!
 //! `cargo run --release --example tour` needs no Redis and leaves nothing behind.
 #![expect(clippy::print_stdout, reason = "the tour is for reading")]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 
-/// When a call has to be answered. It is passed down from the edge, and each layer may only shorten it.
+/// When a call has to be answered. It is passed down from the edge, and each layer may only shorten
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 

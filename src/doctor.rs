@@ -115,7 +115,7 @@ impl Report {
             + self.count(Verdict::Problem(Fault::Store));
         let outcome = match self.exit_code() {
             0 => "the server would start and work",
-            1 => "the server would start, but not everything would work as configured",
+            1 => "some settings or documents have problems; see above",
             _ => "the server would not work, or should not be used",
         };
         format!(

@@ -13,7 +13,7 @@
 //! 8. [`store`]: the port to documents and the audit log, and its implementations for Redis and
 //!    SQLite.
 //!
-//! A read takes the same path without the domain. Beside the path:
+//! A read takes the same path without a change. Beside the path:
 //!
 //! - [`folder`]: the JSON folder that `import` reads.
 //! - [`doctor`]: the checks of `doctor`, one file per subject.
@@ -28,7 +28,7 @@
 //! | the order in which a store is chosen | `fn choose` in `settings/location.rs` |
 //! | what happens on SIGHUP | `hangup` in `commands/http.rs` |
 //! | a tool, its description | `fn update_project` in `mcp/projects.rs` |
-//! | the text of an error, such as a conflict | `VERSION_CONFLICT` in `mcp/error.rs` |
+//! | the text of an error, such as a conflict | `fn conflict` in `mcp/error.rs` |
 //! | the format of a cursor | `fn encode` in `mcp/cursor.rs` |
 //! | a rule of a field, such as `price` | `price` in `domain/resource.rs` |
 //! | what an audit entry records | `fn update` in `domain/change.rs` |

@@ -1,4 +1,5 @@
-//! The MCP server: one handler for all transports, eight typed tools, and what surrounds every call.
+//! The MCP server: one handler for all transports, eight typed tools, and what surrounds every
+//! call.
 //!
 //! **Architecture invariant:** knows the service and rmcp; neither Redis nor files nor HTTP.
 
@@ -178,7 +179,8 @@ impl ServerHandler for ContentServer {
         })
     }
 
-    // Boxed, because rmcp moves this future several times: that saves a dozen copies of some kilobytes for each call.
+    // Boxed, because rmcp moves this future several times: that saves a dozen copies of some
+    // kilobytes for each call.
     fn call_tool(
         &self,
         request: CallToolRequestParams,

@@ -1,7 +1,8 @@
 //! The use cases, shared by all transports and commands.
 //!
-//! Knows the store as a trait and no protocol. `StoreError` stops here: the edges see [`Error`], whose text is meant for
-//! clients; what only an operator should see is logged here, or is the error's source.
+//! Knows the store as a trait and no protocol. `StoreError` stops here: the edges see [`Error`],
+//! whose text is meant for clients; what only an operator should see is logged here, or is the
+//! error's source.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},

@@ -24,7 +24,8 @@ pub use location::{Authority, Location, RedisUrl};
 pub use open::{Store, open};
 pub use snapshot::{Snapshot, SnapshotCache};
 
-/// Where documents and their audit log live. [`commit`](Self::commit) is the only way to write a document.
+/// Where documents and their audit log live. [`commit`](Self::commit) is the only way to write a
+/// document.
 ///
 /// There are no default methods, because a wrapper that forgets one would lose it in silence.
 #[async_trait]
@@ -32,30 +33,35 @@ pub trait Repository: Send + Sync {
     /// The store's name in answers: `redis` or `sqlite`.
     fn name(&self) -> &'static str;
 
-    /// The document for display. It may come from a replica, but never from before this process's own writes.
+    /// The document for display. It may come from a replica, but never from before this process's
+    /// own writes.
     async fn get(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError>;
 
-    /// The newest state of a document with its newest audit entry, from which a [`Change`] can be made.
+    /// The newest state of a document with its newest audit entry, from which a [`Change`] can be
+    /// made.
     ///
     /// It may be the state that this process wrote last, without asking the store
     /// ([`Current::is_remembered`]); then the next call for the same document reads it.
     async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError>;
 
-    /// A page of the documents of a kind, in the order of [`ListQuery`]. A document that does not change while someone
-    /// pages is on exactly one page.
+    /// A page of the documents of a kind, in the order of [`ListQuery`]. A document that does not
+    /// change while someone pages is on exactly one page.
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError>;
 
-    /// Writes documents, indexes, audit entries and counters: all of them or none, and once for each operation. A repeated
-    /// operation is answered with its first outcome.
+    /// Writes documents, indexes, audit entries and counters: all of them or none, and once for
+    /// each operation. A repeated operation is answered with its first outcome.
     ///
-    /// Fails with `Conflict` if a stored document or its newest entry is not the one that its change was made from.
+    /// Fails with `Conflict` if a stored document or its newest entry is not the one that its
+    /// change was made from.
     async fn commit(&self, changes: &[Change], operation: &Operation)
     -> Result<Commit, StoreError>;
 
-    /// What an operation did when it was committed; `None` if it never was, or its record has expired.
+    /// What an operation did when it was committed; `None` if it never was, or its record has
+    /// expired.
     async fn find_commit(&self, operation: &Operation) -> Result<Option<Commit>, StoreError>;
 
-    /// A page of the audit log, newest first. Pages never repeat or skip an entry, whatever is added meanwhile.
+    /// A page of the audit log, newest first. Pages never repeat or skip an entry, whatever is
+    /// added meanwhile.
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
 
     /// The counters of the audit log, which always add up to its number of entries.
@@ -68,7 +74,8 @@ pub trait Repository: Send + Sync {
 /// Adds foreign audit entries, such as those of an export, to a store's log.
 #[async_trait]
 pub trait HistoryImport: Send + Sync {
-    /// Adds entries unchanged and at their own time, and returns how many were new; `seq` continues after theirs.
+    /// Adds entries unchanged and at their own time, and returns how many were new; `seq` continues
+    /// after theirs.
     ///
     /// The only other way to write; it adds to the log and touches nothing else.
     async fn import_entries(
@@ -93,7 +100,8 @@ pub trait ResponseCache: Send + Sync {
     /// The response for `path`, and the store's `seq` read after it.
     async fn get(&self, path: &ApiPath) -> Result<CachedResponse, StoreError>;
 
-    /// Keeps a response that was computed at `seq`, for `ttl`; does nothing if the store has moved on since.
+    /// Keeps a response that was computed at `seq`, for `ttl`; does nothing if the store has moved
+    /// on since.
     async fn put(
         &self,
         path: &ApiPath,
@@ -114,8 +122,8 @@ pub struct Documents {
 
 /// Numbers that differ when a store was written in between.
 ///
-/// The site's older programs do not raise `seq`, but they add to the log and to the indexes. A change by hand, without a
-/// trace in either, shows in none of them.
+/// The site's older programs do not raise `seq`, but they add to the log and to the indexes. A
+/// change by hand, without a trace in either, shows in none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revision {
     /// The number of the newest write.
@@ -135,7 +143,8 @@ pub struct Commit {
     pub replayed: bool,
 }
 
-/// Why a store did not do what it was asked. Only `service` matches on it; operators see its text, clients never do.
+/// Why a store did not do what it was asked. Only `service` matches on it; operators see its text,
+/// clients never do.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// A stored document is not the one that a change was made from. Nothing was written.
@@ -144,8 +153,8 @@ pub enum StoreError {
     /// The store did not answer. Nothing was written.
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
-    /// The store refuses this server: its credentials, the store's certificate, or a quota. Trying again does not help.
-    /// Nothing was written.
+    /// The store refuses this server: its credentials, the store's certificate, or a quota. Trying
+    /// again does not help. Nothing was written.
     #[error("{}", with_detail(reason, detail.as_deref()))]
     AccessDenied {
         /// Why, in words that a client may see.
@@ -163,7 +172,8 @@ pub enum StoreError {
         /// When to try again, if that may help.
         retry_after: Option<Duration>,
     },
-    /// The connection was lost during a commit, and retrying it did not show whether it was applied.
+    /// The connection was lost during a commit, and retrying it did not show whether it was
+    /// applied.
     #[error("the connection to the store was lost during the commit: {0}")]
     OutcomeUnknown(String),
     /// The operation's key was used for another request.
@@ -192,7 +202,8 @@ impl StoreError {
         }
     }
 
-    /// A task of the store panicked. Its message may hold a part of a document, so it is only in the log.
+    /// A task of the store panicked. Its message may hold a part of a document, so it is only in
+    /// the log.
     pub(crate) fn panicked() -> Self {
         Self::Failed(
             "the operation ended unexpectedly; the server's log has the details".to_owned(),

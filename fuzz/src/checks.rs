@@ -1,4 +1,5 @@
-//! What must hold for any input. The fuzz targets check it on generated input, `tests/it/seeds.rs` on the seeds.
+//! What must hold for any input. The fuzz targets check it on generated input, `tests/it/seeds.rs`
+//! on the seeds.
 
 use std::{
     collections::HashSet,
@@ -40,10 +41,12 @@ use crate::support::{
 
 type Object = Map<String, Value>;
 
-/// A document and a patch: the JSON text `[document, patch]`, or bytes that both are generated from.
+/// A document and a patch: the JSON text `[document, patch]`, or bytes that both are generated
+/// from.
 ///
 /// # Panics
-/// When the merge changes what the patch does not name, or the changes do not lead to the new document and back.
+/// When the merge changes what the patch does not name, or the changes do not lead to the new
+/// document and back.
 pub fn patch(input: &[u8]) {
     let (old, patch) =
         if let Ok((Value::Object(old), Value::Object(patch))) = serde_json::from_slice(input) {
@@ -103,7 +106,7 @@ pub fn patch(input: &[u8]) {
                 );
             }
             Ok(Update::Missing) => panic!("there is a document"),
-            Ok(Update::Unchanged) => {}
+            Ok(Update::Unchanged(_)) => {}
             Err(violations) => {
                 assert!(!violations.is_empty(), "rejected without a reason");
                 assert!(
@@ -205,7 +208,8 @@ fn check_page(updated: Option<i64>, id: String) {
 /// A message, sent over both transports: as a line of standard input and as a body of `/messages`.
 ///
 /// # Panics
-/// When an answer is not JSON-RPC, or when one transport serves what the other rejects or does not answer.
+/// When an answer is not JSON-RPC, or when one transport serves what the other rejects or does not
+/// answer.
 pub fn message(input: &[u8]) {
     static SERVER: LazyLock<Mutex<Server>> = LazyLock::new(|| Mutex::new(Server::new()));
     let mut server = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -382,7 +386,8 @@ fn session(address: SocketAddr) -> (String, mpsc::Receiver<Value>) {
     (endpoint, answers)
 }
 
-/// A folder to import. A line `--- NAME` starts each file; without one, everything is `projects.json`.
+/// A folder to import. A line `--- NAME` starts each file; without one, everything is
+/// `projects.json`.
 ///
 /// # Panics
 /// When the folder read differs from the files, or an error has no reason.
@@ -537,7 +542,8 @@ fn write_context() -> WriteContext {
     }
 }
 
-/// Members generated from bytes: with names that documents have, and names that paths cannot express.
+/// Members generated from bytes: with names that documents have, and names that paths cannot
+/// express.
 fn members(bytes: &mut slice::Iter<'_, u8>, depth: u8) -> Object {
     const NAMES: [&str; 16] = [
         "a",

@@ -25,7 +25,8 @@ impl ApiPath {
 /// What the response cache holds for a path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CachedResponse {
-    /// The stored response, if any. Another program may have written it, or it may belong to an earlier state.
+    /// The stored response, if any. Another program may have written it, or it may belong to an
+    /// earlier state.
     pub response: Option<String>,
     /// The number of the newest write; `None` if the cache could not be asked.
     pub seq: Option<u64>,

@@ -40,23 +40,25 @@ pub enum Update {
     /// There is no document to change.
     Missing,
     /// The document already is as the patch wants it.
-    Unchanged,
+    Unchanged(Record),
     /// A change, with the broken rules that it found and leaves.
     Change(Box<Change>, Vec<Violation>),
 }
 
 /// One write, whole: the new document and the audit entry that explains it.
 ///
-/// The fields are private and every constructor is in this file, so a document cannot reach a store without its entry,
-/// and the entry cannot lie: it is the difference between the two documents it was made from.
+/// The fields are private and every constructor is in this file, so a document cannot reach a store
+/// without its entry, and the entry cannot lie: it is the difference between the two documents it
+/// was made from.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// use portfolio_mcp::domain::{Change, Current, DocumentKey, Kind, Record};
 /// let record = Record::parse(DocumentKey::new(Kind::Project, "x"), "{}".to_owned()).unwrap();
 /// let forged = Change { current: Current::remembered(record.clone(), "".into()), next: record };
 /// ```
 ///
-/// A change cannot be made from a record that was read for display, only from what `get_for_update` returns:
+/// A change cannot be made from a record that was read for display, only from what `get_for_update`
+/// returns:
 ///
 /// ```compile_fail,E0308
 /// use portfolio_mcp::domain::{Change, DocumentKey, Kind, Record, WriteContext};
@@ -95,7 +97,7 @@ impl Change {
                 .keys()
                 .all(|name| document.get(name) == stored.get(name))
         {
-            return Ok(Update::Unchanged);
+            return Ok(Update::Unchanged(record.clone()));
         }
         touch(&mut document, context.now);
         // Comparing the other members would cost more than everything else here.
@@ -114,9 +116,11 @@ impl Change {
         Ok(Update::Change(Box::new(change), broken_before))
     }
 
-    /// The change that stores `document` as it is, whether there is one or not; `None` when it is stored already.
+    /// The change that stores `document` as it is, whether there is one or not; `None` when it is
+    /// stored already.
     ///
-    /// Where there is one, its order of members stays, so that replaying the log gives the stored bytes.
+    /// Where there is one, its order of members stays, so that replaying the log gives the stored
+    /// bytes.
     #[must_use]
     pub fn put(
         current: &Current,
@@ -184,7 +188,8 @@ impl Change {
         self.current.record().map(Record::text)
     }
 
-    /// How the document's newest audit entry began when the change was made; `None` if the document must have none.
+    /// How the document's newest audit entry began when the change was made; `None` if the document
+    /// must have none.
     #[must_use]
     pub fn expected_entry_prefix(&self) -> Option<&str> {
         let entry = self.current.latest_entry()?;
@@ -209,7 +214,8 @@ impl Change {
         &self.entry
     }
 
-    /// When the change was made, by the process's clock. A store whose own clock is shared may record another time.
+    /// When the change was made, by the process's clock. A store whose own clock is shared may
+    /// record another time.
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.time
@@ -254,7 +260,8 @@ fn judge(
     (rejected, left)
 }
 
-/// Sets what the server owns: the time of the change, and the fields that older programs derived at the top level.
+/// Sets what the server owns: the time of the change, and the fields that older programs derived at
+/// the top level.
 fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     let Some(Value::Object(metadata)) = document.get_mut("metadata") else {
         return;
@@ -324,7 +331,7 @@ mod tests {
 
         assert!(matches!(
             update(&document, &document),
-            Ok(Update::Unchanged)
+            Ok(Update::Unchanged(_))
         ));
     }
 

@@ -6,8 +6,9 @@ use super::{kind::DocumentKey, record::Record, version::Version};
 
 /// The newest state of a document, or its absence, with the newest audit entry of the document.
 ///
-/// A store's `get_for_update` returns it, and a `Change` can be made from nothing else. A document that was read for display
-/// has no newest entry, so a change made from it would break the chain of entries.
+/// A store's `get_for_update` returns it, and a `Change` can be made from nothing else. A document
+/// that was read for display has no newest entry, so a change made from it would break the chain of
+/// entries.
 #[derive(Debug, Clone)]
 pub struct Current {
     key: DocumentKey,
@@ -17,7 +18,8 @@ pub struct Current {
 }
 
 impl Current {
-    /// The state that a store read. `latest_entry` is the stored text of the document's newest entry.
+    /// The state that a store read. `latest_entry` is the stored text of the document's newest
+    /// entry.
     #[must_use]
     pub fn read(
         key: DocumentKey,
@@ -73,8 +75,9 @@ impl Current {
         self.latest_entry.as_deref()
     }
 
-    /// Whether this is the state that this process wrote last, and not one that was read. A commit made from it is safe,
-    /// because the commit compares; any other decision needs the stored state.
+    /// Whether this is the state that this process wrote last, and not one that was read. A commit
+    /// made from it is safe, because the commit compares; any other decision needs the stored
+    /// state.
     #[must_use]
     pub fn is_remembered(&self) -> bool {
         self.remembered

@@ -1,7 +1,8 @@
 //! The depth of JSON text, checked before it is parsed.
 //!
-//! The limit of `serde_json`, 128 levels, is not enough: an audit entry wraps a document in four more levels and an answer in
-//! three, so that a document of 127 levels could be stored, and its entry could never be read again.
+//! The limit of `serde_json`, 128 levels, is not enough: an audit entry wraps a document in four
+//! more levels and an answer in three, so that a document of 127 levels could be stored, and its
+//! entry could never be read again.
 
 use std::fmt;
 

@@ -34,13 +34,15 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 
 /// Every difference between two documents: objects member by member, everything else whole.
 ///
-/// A member whose name holds a dot, or is empty, has no path of its own, so its parent is compared whole.
+/// A member whose name holds a dot, or is empty, has no path of its own, so its parent is compared
+/// whole.
 #[must_use]
 pub fn diff(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<FieldChange> {
     diff_among(old, new, |_| true)
 }
 
-/// As [`diff`], but only for the top-level members that `may_differ`; all others are known to be equal.
+/// As [`diff`], but only for the top-level members that `may_differ`; all others are known to be
+/// equal.
 #[must_use]
 pub fn diff_among(
     old: &Map<String, Value>,
@@ -107,7 +109,8 @@ fn diff_members(
     }
 }
 
-/// Every top-level field of a document that was not there before, whole; or the document whole, if a name has no path.
+/// Every top-level field of a document that was not there before, whole; or the document whole, if
+/// a name has no path.
 #[must_use]
 pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
     if document.keys().any(|name| unnameable(name)) {
@@ -127,7 +130,8 @@ pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
         .collect()
 }
 
-/// The document that an update's `changes` lead to. New fields come last, as merging a patch puts them.
+/// The document that an update's `changes` lead to. New fields come last, as merging a patch puts
+/// them.
 #[must_use]
 pub fn apply(mut document: Map<String, Value>, changes: &[FieldChange]) -> Map<String, Value> {
     for change in changes {

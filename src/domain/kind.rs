@@ -81,7 +81,8 @@ impl fmt::Display for DocumentKey {
 
 /// The rule that binds every new id: lower-case words joined by hyphens.
 ///
-/// The website's client reads set members as JSON, so `123`, `true` and `null` would change type on the way.
+/// The website's client reads set members as JSON, so `123`, `true` and `null` would change type on
+/// the way.
 #[must_use]
 pub fn is_slug(id: &str) -> bool {
     id.len() <= 100

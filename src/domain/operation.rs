@@ -13,7 +13,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// A write that the caller may repeat under `key`, for 24 hours and from anywhere; `request` is compared as JSON.
+    /// A write that the caller may repeat under `key`, for 24 hours and from anywhere; `request` is
+    /// compared as JSON.
     #[must_use]
     pub fn keyed(key: &str, request: Value) -> Self {
         Self {
@@ -41,7 +42,8 @@ impl Operation {
         &self.key
     }
 
-    /// The hash of key and request, which distinguishes a repetition from another request with the same key.
+    /// The hash of key and request, which distinguishes a repetition from another request with the
+    /// same key.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

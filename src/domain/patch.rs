@@ -56,8 +56,9 @@ pub fn parse_json_string(value: &mut Value) {
     }
 }
 
-/// `target` with `patch` merged into it (RFC 7396). The order of members stays: json-patch's `merge` would swap the last member into the gap of a removed
-/// one, and replaying the log would no longer give the stored bytes.
+/// `target` with `patch` merged into it (RFC 7396). The order of members stays: json-patch's
+/// `merge` would swap the last member into the gap of a removed one, and replaying the log would no
+/// longer give the stored bytes.
 #[must_use]
 pub fn merge(target: &Map<String, Value>, patch: &Map<String, Value>) -> Map<String, Value> {
     let mut merged = target.clone();

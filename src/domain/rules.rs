@@ -1,7 +1,8 @@
 //! A content type's rules: made from its declaration, they check, publish and explain it.
 //!
-//! One declaration gives the check of documents, the schema of patches that clients see, and the description of
-//! answers, so that a rule is written once. Rules that a schema cannot state are checked beside it.
+//! One declaration gives the check of documents, the schema of patches that clients see, and the
+//! description of answers, so that a rule is written once. Rules that a schema cannot state are
+//! checked beside it.
 
 use std::{collections::HashSet, fmt::Write};
 
@@ -76,7 +77,8 @@ impl Rules {
         &self.patch
     }
 
-    /// The fields of a document with their descriptions and without types, which older documents may not have.
+    /// The fields of a document with their descriptions and without types, which older documents
+    /// may not have.
     #[must_use]
     pub fn described(&self) -> &Value {
         &self.described
@@ -167,9 +169,11 @@ impl Rules {
     }
 }
 
-/// A patch without the members that equal the stored ones: merging a stored `null` again would remove it.
+/// A patch without the members that equal the stored ones: merging a stored `null` again would
+/// remove it.
 ///
-/// A `null` for a declared optional field stays, also where `null` is stored: it is meant to remove the field.
+/// A `null` for a declared optional field stays, also where `null` is stored: it is meant to remove
+/// the field.
 fn pruned(
     schema: &Value,
     patch: &Map<String, Value>,
@@ -361,7 +365,8 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// Every violation that `check` finds in `instance`, in our own words: the library's repeat whole values.
+/// Every violation that `check` finds in `instance`, in our own words: the library's repeat whole
+/// values.
 #[must_use]
 pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
     if check.is_valid(instance) {
@@ -371,7 +376,8 @@ pub fn violations(check: &Validator, instance: &Value) -> Vec<Violation> {
         .iter_errors(instance)
         .flat_map(|error| explain(&error))
         .collect();
-    // A value of the wrong type also breaks the rules for its type. The type is what has to be fixed.
+    // A value of the wrong type also breaks the rules for its type. The type is what has to be
+    // fixed.
     let mistyped: HashSet<String> = found
         .iter()
         .filter(|violation| violation.rule == "type")

@@ -1,6 +1,7 @@
 //! Foreign text inside ours: in messages, on terminals, in JSON lines.
 //!
-//! Documents pass unchanged. This is for sentences that quote a part of one, and for the bytes around them.
+//! Documents pass unchanged. This is for sentences that quote a part of one, and for the bytes
+//! around them.
 
 use std::{
     borrow::Cow,
@@ -9,10 +10,12 @@ use std::{
 
 use serde::Serialize;
 
-/// Whether a character has an effect without being visible: it moves the cursor, reverses the text, ends a line, or hides.
+/// Whether a character has an effect without being visible: it moves the cursor, reverses the text,
+/// ends a line, or hides.
 ///
-/// Control characters (C0, C1), line and paragraph separators, and Unicode's default-ignorable characters: bidi controls, zero-width
-/// characters, tags, fillers, selectors. The two selectors that choose between an emoji and a sign (U+FE0E, U+FE0F) are harmless.
+/// Control characters (C0, C1), line and paragraph separators, and Unicode's default-ignorable
+/// characters: bidi controls, zero-width characters, tags, fillers, selectors. The two selectors
+/// that choose between an emoji and a sign (U+FE0E, U+FE0F) are harmless.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
@@ -69,11 +72,13 @@ pub fn escape_invisible(json: String) -> String {
     escape_where(json, |c| is_hidden(c) && !c.is_ascii_whitespace())
 }
 
-/// The same JSON as one line for every reader: Python's `splitlines` and others also end a line at U+0085, U+2028 and U+2029.
+/// The same JSON as one line for every reader: Python's `splitlines` and others also end a line at
+/// U+0085, U+2028 and U+2029.
 #[must_use]
 pub fn escape_line_breaks(json: String) -> String {
     const ENDS: [&str; 3] = ["\u{85}", "\u{2028}", "\u{2029}"];
-    // Three searches for a string are many times faster than one for a set of characters, and nearly always find nothing.
+    // Three searches for a string are many times faster than one for a set of characters, and
+    // nearly always find nothing.
     if ENDS.iter().any(|end| json.contains(end)) {
         return escape_where(json, |c| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}'));
     }
@@ -102,8 +107,8 @@ fn escape(c: char, out: &mut String) -> fmt::Result {
         .try_for_each(|unit| write!(out, "\\u{unit:04x}"))
 }
 
-/// Compact JSON of a value whose maps have string keys. Half the cost of `Value::to_string`, which checks every piece of
-/// text again.
+/// Compact JSON of a value whose maps have string keys. Half the cost of `Value::to_string`, which
+/// checks every piece of text again.
 #[must_use]
 pub fn compact_json(value: &impl Serialize) -> String {
     serde_json::to_string(value)

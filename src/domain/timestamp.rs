@@ -47,14 +47,16 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// Whole milliseconds since 1970, rounded up: the first one at which a log that counts milliseconds has reached this instant.
+    /// Whole milliseconds since 1970, rounded up: the first one at which a log that counts
+    /// milliseconds has reached this instant.
     #[must_use]
     pub fn millis_ceil(self) -> i64 {
         self.millis() + i64::from(self.0.rem_euclid(1000) != 0)
     }
 
-    /// The later of this instant and one millisecond after `previous`, so that it reads as strictly later in documents too; this
-    /// instant, if nothing that can be written is later than `previous`.
+    /// The later of this instant and one millisecond after `previous`, so that it reads as strictly
+    /// later in documents too; this instant, if nothing that can be written is later than
+    /// `previous`.
     #[must_use]
     pub fn after(self, previous: Option<Self>) -> Self {
         let next = previous

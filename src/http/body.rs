@@ -43,7 +43,7 @@ pub(super) async fn read(body: Body, limit: Duration) -> Result<Bytes, Rejection
         Ok(()) => Ok(body),
         Err(too_deep) => Err(json_rpc_error(
             INVALID_REQUEST,
-            &format!("the message was not parsed: {too_deep}"),
+            &format!("the message was not read: {too_deep}"),
         )),
     }
 }

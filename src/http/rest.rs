@@ -16,7 +16,7 @@ use axum::{
     routing::get,
 };
 use serde::Serialize;
-use tracing::{debug, warn};
+use tracing::debug;
 use uuid::Uuid;
 
 use super::{payload::Payload, response_cache};
@@ -316,11 +316,8 @@ impl RestError {
 /// Logs why the content could not be read. Visitors do not see the reason, and an outage is logged
 /// by the store.
 fn fetch_failed(error: &Error) -> RestError {
-    if error.is_outage() {
-        debug!("an API request failed: {error}");
-    } else {
-        warn!("an API request failed: {error}");
-    }
+    // `service` has logged what an operator should know.
+    debug!("an API request failed: {error}");
     RestError::FetchFailed
 }
 
@@ -336,8 +333,8 @@ fn record_answer(api_path: &ApiPath, from: &'static str) {
 /// Whether the client already has the content that `etag` stands for. Weak tags match too, because
 /// a cache on the way may have made ours weak (RFC 9110, section 13.1.2).
 ///
-/// By hand, because `headers` 0.4.2 was tried: it skips a whole list that is not ASCII, panics in debug builds on a space in a
-/// tag, and brings eight crates.
+/// By hand, because `headers` 0.4.2 was tried: it skips a whole list that is not ASCII, panics in
+/// debug builds on a space in a tag, and brings eight crates.
 fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
     headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
         let list = String::from_utf8_lossy(value.as_bytes());

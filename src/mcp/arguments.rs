@@ -1,4 +1,5 @@
-//! Checks of a call's arguments: accepts what clients write differently, and finds every broken rule.
+//! Checks of a call's arguments: accepts what clients write differently, and finds every broken
+//! rule.
 
 use std::collections::HashMap;
 
@@ -52,7 +53,8 @@ impl ToolCheck {
         self.names.iter().any(|known| known == name)
     }
 
-    /// The arguments in their published form: clients also send `null` for an absent argument, objects as strings, and 20.0 for
+    /// The arguments in their published form: clients also send `null` for an absent argument,
+    /// objects as strings, and 20.0 for
     /// 20.
     pub(super) fn normalize(&self, mut arguments: JsonObject) -> JsonObject {
         arguments.retain(|name, value| !value.is_null() || !self.knows(name));
@@ -75,8 +77,8 @@ impl ToolCheck {
         arguments
     }
 
-    /// Every rule that the arguments break. Of `data` this checks only that it is an object: its fields are checked together
-    /// with the stored document.
+    /// Every rule that the arguments break. Of `data` this checks only that it is an object: its
+    /// fields are checked together with the stored document.
     pub(super) fn violations(&self, arguments: &Value) -> Vec<Violation> {
         let mut found = rules::violations(&self.validator, arguments);
         for violation in found

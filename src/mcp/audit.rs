@@ -25,8 +25,8 @@ const DEFAULT_LIMIT: usize = 50;
 
 #[tool_router(router = audit_tools, vis = "pub(super)")]
 impl ContentServer {
-    /// Reads the audit log, newest entry first: who changed which document, when and with which client, and every value before and
-    /// after.
+    /// Reads the audit log, newest entry first: who changed which document, when and with which
+    /// client, and every value before and after.
     #[tool(
         title = "Get audit log",
         annotations(title = "Get audit log", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -64,7 +64,8 @@ impl ContentServer {
         Ok(ToolOutput::new(AuditEntries::new(rows), meta))
     }
 
-    /// Counts audit log entries by action, kind of document and source, and returns the ten newest entries.
+    /// Counts audit log entries by action, kind of document and source, and returns the ten newest
+    /// entries.
     #[tool(
         title = "Get audit statistics",
         annotations(title = "Get audit statistics", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -154,7 +155,8 @@ fn shorten(value: &mut Value) {
     }
 }
 
-/// The beginning of a long text, as an object: no string field accepts an object, so a model cannot write it back by mistake.
+/// The beginning of a long text, as an object: no string field accepts an object, so a model cannot
+/// write it back by mistake.
 fn shorten_text(text: &str) -> Option<Value> {
     let (end, _) = text.char_indices().nth(MAX_SUMMARY_VALUE_CHARS)?;
     Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))

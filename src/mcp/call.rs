@@ -1,4 +1,5 @@
-//! What surrounds every call: a permit, a deadline, checked arguments, and an answer even after a panic.
+//! What surrounds every call: a permit, a deadline, checked arguments, and an answer even after a
+//! panic.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 

@@ -131,8 +131,8 @@ impl ContentServer {
         }
     }
 
-    /// The response to arguments that break rules: the first result, if this repeats a request that was valid then; otherwise
-    /// all violations, those of the change included.
+    /// The response to arguments that break rules: the first result, if this repeats a request that
+    /// was valid then; otherwise all violations, those of the change included.
     pub(super) async fn reject_or_replay(
         &self,
         tool: ToolName,
@@ -145,7 +145,7 @@ impl ContentServer {
             return ToolError::invalid_arguments(tool, &violations, now()).into_response();
         };
         let mut request = UpdateRequest::from_arguments(kind, arguments);
-        match self.content.replay_if_done(&request).await {
+        match self.content.replay_if_done(&request, deadline).await {
             Ok(None) => {
                 (request.mode, request.idempotency_key) = (Mode::DryRun, None);
                 if let Err(Error::Invalid(more)) = self.content.update(request, deadline).await {

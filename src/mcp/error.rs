@@ -1,6 +1,7 @@
 //! Failed tool calls, in words for the model: what was asked, what is wrong, what to do.
 //!
-//! A failed call returns text only, because strict clients check structured content against the output schema even then.
+//! A failed call returns text only, because strict clients check structured content against the
+//! output schema even then.
 
 use std::time::Duration;
 
@@ -105,7 +106,13 @@ impl ToolError {
                 reason,
                 retry_after,
                 ..
-            } => Self::read_only(tool, &reason, retry_after, timestamp),
+            } => {
+                let mut error = Self::read_only(tool, &reason, retry_after, timestamp);
+                if retry_after.is_some() {
+                    error.message.push_str(hint);
+                }
+                error
+            }
             Error::Unavailable { .. } => unavailable("the store cannot be reached", WAIT),
             Error::AccessDenied { reason, .. } => unavailable(&reason, REPORT),
             Error::Busy { key } => {
@@ -179,8 +186,8 @@ impl ToolError {
         Self::without_details(tool, tool.error_code(), message, timestamp)
     }
 
-    /// A call that was not finished within `time`. All steps before a commit have a shorter deadline, so a write that gets here
-    /// was started.
+    /// A call that was not finished within `time`. All steps before a commit have a shorter
+    /// deadline, so a write that gets here was started.
     pub(super) fn timed_out(
         tool: ToolName,
         options: CallOptions,
@@ -336,7 +343,8 @@ impl IntoContents for ToolError {
         if let (Some(members), Some(details)) = (error.as_object_mut(), self.details) {
             members.insert("details".to_owned(), details);
         }
-        // Similar ids in the details are not sanitized, so that a model can use them. Escapes show what is hidden in them.
+        // Similar ids in the details are not sanitized, so that a model can use them. Escapes show
+        // what is hidden in them.
         vec![ContentBlock::text(escape_invisible(
             json!({ "success": false, "error": error }).to_string(),
         ))]

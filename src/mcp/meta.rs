@@ -89,14 +89,16 @@ pub(super) struct UpdateMeta {
     /// Id of the audit log entry; absent if nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
-    /// Every changed field with its old and new value; empty if the document already had these values.
+    /// Every changed field with its old and new value; empty if the document already had these
+    /// values.
     #[schemars(with = "Vec<Map<String, Value>>")]
     pub changes: Value,
     /// true: nothing was written; data and changes show what the update would do.
     #[serde(skip_serializing_if = "Not::not")]
     #[schemars(default)]
     pub dry_run: bool,
-    /// true: an earlier call with the same idempotencyKey made this change; nothing was written now.
+    /// true: an earlier call with the same idempotencyKey made this change; nothing was written
+    /// now.
     #[serde(skip_serializing_if = "Not::not")]
     #[schemars(default)]
     pub replayed: bool,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Counts a call by its outcome: `ok`, `refused` or an error code. Labels are never taken from a request.
+/// Counts a call by its outcome: `ok`, `refused` or an error code. Labels are never taken from a
+/// request.
 pub(super) fn count_call(tool: &'static str, outcome: &'static str) {
     metrics::counter!("portfolio_tool_calls_total", "tool" => tool, "outcome" => outcome)
         .increment(1);

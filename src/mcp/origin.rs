@@ -1,6 +1,7 @@
 //! Who made a call, as the audit log records it.
 //!
-//! `clientId` is what the client claims to be; `actor` is what the server knows. Neither is ever taken from the other.
+//! `clientId` is what the client claims to be; `actor` is what the server knows. Neither is ever
+//! taken from the other.
 
 use std::net::SocketAddr;
 
@@ -26,7 +27,8 @@ pub(super) fn caller(context: &RequestContext<RoleServer>) -> Option<&Caller> {
     context.extensions.get::<Parts>()?.extensions.get()
 }
 
-/// Tools take their origin as an argument, because rmcp would only give them a copy of the whole context with all headers.
+/// Tools take their origin as an argument, because rmcp would only give them a copy of the whole
+/// context with all headers.
 impl FromContextPart<ToolCallContext<'_, ContentServer>> for Origin {
     fn from_context_part(call: &mut ToolCallContext<'_, ContentServer>) -> Result<Self, ErrorData> {
         Ok(origin_of(
@@ -59,7 +61,8 @@ fn origin_of(context: &RequestContext<RoleServer>, actor: Option<&str>) -> Origi
     }
 }
 
-/// What the client claims to be: in the request, in this connection's `initialize`, or in the session id.
+/// What the client claims to be: in the request, in this connection's `initialize`, or in the
+/// session id.
 fn client_id(context: &RequestContext<RoleServer>, transport: TransportKind) -> Option<String> {
     if let Some(client) = context.meta.client_info() {
         return Some(name_and_version(&client));

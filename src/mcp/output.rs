@@ -1,7 +1,7 @@
 //! Successful tool results and their published schemas.
 //!
-//! The schemas type the envelope only. Documents are described but left open, because old documents may break any rule and
-//! strict clients reject results that do not match the schema.
+//! The schemas type the envelope only. Documents are described but left open, because old documents
+//! may break any rule and strict clients reject results that do not match the schema.
 
 use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData, sync::Arc};
 
@@ -82,8 +82,8 @@ impl<T: ToolData, M: Serialize> IntoCallToolResult for ToolOutput<T, M> {
     }
 }
 
-/// A whole document of type `D`. Keeps the record for its compact text: serializing the document again would cost as much as
-/// the rest of the call.
+/// A whole document of type `D`. Keeps the record for its compact text: serializing the document
+/// again would cost as much as the rest of the call.
 pub(super) struct DocumentBody<D> {
     record: Record,
     kind: PhantomData<fn() -> D>,

@@ -51,7 +51,8 @@ pub(super) struct ListParams {
     /// Only documents with this tag, ignoring case.
     #[schemars(length(min = 1, max = 200))]
     pub tag: Option<String>,
-    /// Only documents with all these words in id, title, tags, description, result or price, ignoring case and accents.
+    /// Only documents with all these words in id, title, tags, description, result or price,
+    /// ignoring case and accents.
     #[schemars(length(max = 200))]
     pub query: Option<String>,
     /// `summary` (default): one short row per document; `full`: whole documents.
@@ -77,10 +78,11 @@ pub(super) struct UpdateParams<D: Document> {
     /// Id of the document, such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// Only the fields to change. Objects are merged: `{"client":{"size":"20 people"}}` keeps the rest of `client`. Arrays and strings
-    /// are replaced whole. `null` removes an optional field.
+    /// Only the fields to change. Objects are merged: `{"client":{"size":"20 people"}}` keeps the
+    /// rest of `client`. Arrays and strings are replaced whole. `null` removes an optional field.
     pub data: Patch<D>,
-    /// `meta.version` of the document you read; the change is refused if the document has changed since.
+    /// `meta.version` of the document you read; the change is refused if the document has changed
+    /// since.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
     /// true: check the change and show the result, but write nothing.
@@ -88,8 +90,8 @@ pub(super) struct UpdateParams<D: Document> {
     /// Why the change is made, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// A key you choose for this change (1 to 128 visible ASCII characters). Repeating the call with the same key within 24 hours
-    /// returns the first result and writes nothing again.
+    /// A key you choose for this change (1 to 128 visible ASCII characters). Repeating the call
+    /// with the same key within 24 hours returns the first result and writes nothing again.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -123,7 +125,8 @@ pub(super) struct AuditParams {
     /// Only entries of the document with this id.
     #[schemars(length(min = 1, max = 500))]
     pub entity_id: Option<String>,
-    /// Only entries with this action: `create`, `update`, `delete`, `read`, `revert`, or one of an older program.
+    /// Only entries with this action: `create`, `update`, `delete`, `read`, `revert`, or one of an
+    /// older program.
     #[schemars(length(min = 1, max = 50))]
     pub action: Option<String>,
     /// Only entries with this source: `mcp`, `api` or `admin`.
@@ -133,7 +136,8 @@ pub(super) struct AuditParams {
     pub since: Option<String>,
     /// Only entries before this time, in RFC 3339.
     pub until: Option<String>,
-    /// `summary` (default): values over 200 characters become `{excerpt, characters}`; `full`: whole values.
+    /// `summary` (default): values over 200 characters become `{excerpt, characters}`; `full`:
+    /// whole values.
     pub detail: Option<Detail>,
     /// `meta.nextCursor` of the previous page; filters must be the same.
     pub cursor: Option<String>,

@@ -16,7 +16,8 @@ use crate::{
 
 #[tool_router(router = project_tools, vis = "pub(super)")]
 impl ContentServer {
-    /// Lists projects (client case studies), most recently changed first, as short rows with id, title, status and version.
+    /// Lists projects (client case studies), most recently changed first, as short rows with id,
+    /// title, status and version.
     #[tool(
         title = "List projects",
         annotations(title = "List projects", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -31,8 +32,8 @@ impl ContentServer {
         self.list(params, deadline).await
     }
 
-    /// Reads one whole project. Send `meta.version` to `update_project` as `expectedVersion`. `meta.warnings` lists the rules that the
-    /// stored document breaks.
+    /// Reads one whole project. Send `meta.version` to `update_project` as `expectedVersion`.
+    /// `meta.warnings` lists the rules that the stored document breaks.
     #[tool(
         title = "Get project",
         annotations(title = "Get project", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -47,8 +48,9 @@ impl ContentServer {
         self.get(params, deadline).await
     }
 
-    /// Changes fields of one project on the live website and records the change in the audit log. Read the project first and send
-    /// its version as `expectedVersion`; use `dryRun` to show the change before making it.
+    /// Changes fields of one project on the live website and records the change in the audit log.
+    /// Read the project first and send its version as `expectedVersion`; use `dryRun` to show the
+    /// change before making it.
     #[tool(
         title = "Update project",
         annotations(title = "Update project", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),

@@ -16,7 +16,8 @@ use crate::{
 
 #[tool_router(router = resource_tools, vis = "pub(super)")]
 impl ContentServer {
-    /// Lists resources (downloads), most recently changed first, as short rows with id, title, status and version.
+    /// Lists resources (downloads), most recently changed first, as short rows with id, title,
+    /// status and version.
     #[tool(
         title = "List resources",
         annotations(title = "List resources", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -31,8 +32,8 @@ impl ContentServer {
         self.list(params, deadline).await
     }
 
-    /// Reads one whole resource. Send `meta.version` to `update_resource` as `expectedVersion`. `meta.warnings` lists the rules that the
-    /// stored document breaks.
+    /// Reads one whole resource. Send `meta.version` to `update_resource` as `expectedVersion`.
+    /// `meta.warnings` lists the rules that the stored document breaks.
     #[tool(
         title = "Get resource",
         annotations(title = "Get resource", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -47,8 +48,9 @@ impl ContentServer {
         self.get(params, deadline).await
     }
 
-    /// Changes fields of one resource on the live website and records the change in the audit log. Read the resource first and send
-    /// its version as `expectedVersion`; use `dryRun` to show the change before making it.
+    /// Changes fields of one resource on the live website and records the change in the audit log.
+    /// Read the resource first and send its version as `expectedVersion`; use `dryRun` to show the
+    /// change before making it.
     #[tool(
         title = "Update resource",
         annotations(title = "Update resource", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),

@@ -1,4 +1,5 @@
-//! The handler of one connection or request. It holds handles, never state, because it is created again for each.
+//! The handler of one connection or request. It holds handles, never state, because it is created
+//! again for each.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,8 +30,8 @@ pub struct ContentServer {
 impl ContentServer {
     /// A server of `content`.
     ///
-    /// `actor` is the operating system's user if that is the only caller. `read_only` is the reason why the server offers no
-    /// writing tools, if it offers none.
+    /// `actor` is the operating system's user if that is the only caller. `read_only` is the reason
+    /// why the server offers no writing tools, if it offers none.
     #[must_use]
     pub fn new(content: Arc<ContentService>, actor: Option<&str>, read_only: Option<&str>) -> Self {
         Self {

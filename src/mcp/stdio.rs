@@ -1,7 +1,7 @@
 //! MCP over standard input and output: one JSON message per line.
 //!
-//! rmcp has a transport for this too, but that one drops lines it cannot read, loses a last line without an end, and does not wait
-//! for running calls at the end of the input.
+//! rmcp has a transport for this too, but that one drops lines it cannot read, loses a last line
+//! without an end, and does not wait for running calls at the end of the input.
 
 use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
@@ -35,8 +35,8 @@ const END_OF_INPUT_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long running calls may take after a stop: the process must end within 10 seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// Serves the client on this process's standard streams until the input ends, or until `stop` is cancelled and the running calls
-/// are answered.
+/// Serves the client on this process's standard streams until the input ends, or until `stop` is
+/// cancelled and the running calls are answered.
 ///
 /// # Errors
 /// When the task that serves it fails.
@@ -224,10 +224,12 @@ async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()>
     }
 }
 
-/// Adds a request to the pending ones; removes the one that a notification cancels, because it gets no response.
+/// Adds a request to the pending ones; removes the one that a notification cancels, because it gets
+/// no response.
 ///
 /// # Errors
-/// The id, when a request with this id is already pending: nothing would distinguish their responses.
+/// The id, when a request with this id is already pending: nothing would distinguish their
+/// responses.
 fn track_pending(
     pending: &PendingRequests,
     message: &ClientJsonRpcMessage,

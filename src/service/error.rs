@@ -9,7 +9,11 @@ use crate::{
     store::StoreError,
 };
 
-/// Why a use case was not carried out. Its text is for clients; the source, if any, is for operators alone.
+/// An error of the store, which only operators should see.
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a use case was not carried out. Its text is for clients; the source, if any, is for
+/// operators alone.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such document.
@@ -42,13 +46,13 @@ pub enum Error {
         /// When to try again, if that may help.
         retry_after: Option<Duration>,
         /// The store's error.
-        source: StoreError,
+        source: Source,
     },
     /// The store does not answer, and no snapshot could answer instead.
     #[error("the store cannot be reached")]
     Unavailable {
         /// The store's error.
-        source: StoreError,
+        source: Source,
     },
     /// The store refuses this server until an operator acts.
     #[error("{reason}")]
@@ -56,7 +60,7 @@ pub enum Error {
         /// Why.
         reason: String,
         /// The store's error.
-        source: StoreError,
+        source: Source,
     },
     /// Other writes to the document took all the time of the call, so this one was not started.
     #[error("other writes to {key} took too long")]
@@ -68,7 +72,7 @@ pub enum Error {
     #[error("the connection to the store was lost during the write")]
     OutcomeUnknown {
         /// The store's error.
-        source: StoreError,
+        source: Source,
     },
     /// The stored value is not a document.
     #[error("the value at `{key}` cannot be read: {problem}")]
@@ -82,7 +86,7 @@ pub enum Error {
     #[error("the store failed")]
     Internal {
         /// The store's error.
-        source: StoreError,
+        source: Source,
     },
 }
 
@@ -97,7 +101,8 @@ impl Error {
     }
 }
 
-/// Converts, and logs what the client must not see. A distant store logs its outages itself, once and not for each call.
+/// Converts, and logs what the client must not see. A distant store logs its outages itself, once
+/// and not for each call.
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
@@ -108,28 +113,39 @@ impl From<StoreError> for Error {
                 retry_after,
                 ..
             } => {
-                debug!("write refused: {error}");
+                // A pause is logged by the store, once and not for each call.
+                if retry_after.is_some() {
+                    debug!("write refused: {error}");
+                } else {
+                    warn!("write refused: {error}");
+                }
                 Self::ReadOnly {
                     reason: reason.clone(),
                     retry_after,
-                    source: error,
+                    source: Box::new(error),
                 }
             }
             StoreError::Unavailable(_) => {
                 debug!("{error}");
-                Self::Unavailable { source: error }
+                Self::Unavailable {
+                    source: Box::new(error),
+                }
             }
             StoreError::AccessDenied { ref reason, .. } => Self::AccessDenied {
                 reason: reason.clone(),
-                source: error,
+                source: Box::new(error),
             },
             StoreError::OutcomeUnknown(_) => {
                 warn!("the outcome of a commit is unknown: {error}");
-                Self::OutcomeUnknown { source: error }
+                Self::OutcomeUnknown {
+                    source: Box::new(error),
+                }
             }
             StoreError::Conflict | StoreError::Failed(_) => {
                 warn!("store error: {error}");
-                Self::Internal { source: error }
+                Self::Internal {
+                    source: Box::new(error),
+                }
             }
         }
     }

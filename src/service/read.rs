@@ -1,4 +1,5 @@
-//! Reading: documents, lists, the audit log and cached REST responses, with the snapshot as a fallback.
+//! Reading: documents, lists, the audit log and cached REST responses, with the snapshot as a
+//! fallback.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use crate::{
     store::{Snapshot, StoreError},
 };
 
-/// How long the store may take to answer what the snapshot could answer too; see "Time budget of a call" in
-/// docs/architecture.md.
+/// How long the store may take to answer what the snapshot could answer too; see "Time budget of a
+/// call" in docs/architecture.md.
 const READ_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long looking for similar ids may take.
 const SIMILAR_TIMEOUT: Duration = Duration::from_secs(2);
@@ -105,8 +106,8 @@ impl ContentService {
         })
     }
 
-    /// The cached REST response for `path`, and the number of the newest write. Both are missing where nothing is cached, or
-    /// when the cache does not answer at once.
+    /// The cached REST response for `path`, and the number of the newest write. Both are missing
+    /// where nothing is cached, or when the cache does not answer at once.
     pub async fn cached_response(&self, path: &ApiPath) -> CachedResponse {
         self.note_use();
         let Some(responses) = &self.responses else {
@@ -204,7 +205,10 @@ impl ContentService {
 
     async fn ids(&self, kind: Kind) -> Vec<String> {
         if let Some(cache) = &self.snapshot {
-            let snapshot = cache.current().await.ok().or_else(|| cache.last());
+            let snapshot = match cache.last() {
+                Some(snapshot) => Some(snapshot),
+                None => cache.current().await.ok(),
+            };
             return snapshot.map_or_else(Vec::new, |snapshot| {
                 snapshot.ids(kind).map(ToOwned::to_owned).collect()
             });

@@ -1,7 +1,7 @@
 //! Changing one document: precondition, plan, commit, report.
 //!
-//! Writers of this process queue for a document, so that they do not race each other. A write that lost a race against
-//! another process is planned again from the new state.
+//! Writers of this process queue for a document, so that they do not race each other. A write that
+//! lost a race against another process is planned again from the new state.
 
 use std::time::Duration;
 
@@ -20,9 +20,11 @@ use crate::{
     store::{Commit, StoreError},
 };
 
-/// How long an update may take before its last commit; see "Time budget of a call" in docs/architecture.md.
+/// How long an update may take before its last commit; see "Time budget of a call" in
+/// docs/architecture.md.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(7);
-/// The pause after a lost race: a random part of it, twice as much the next time, up to the maximum.
+/// The pause after a lost race: a random part of it, twice as much the next time, up to the
+/// maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(20);
 
@@ -136,8 +138,8 @@ struct UpdateCall {
 impl ContentService {
     /// Changes one document, or shows what would change.
     ///
-    /// Without an expected version, an update that lost a race is planned again: the caller's patch says what to change, not
-    /// what the document was.
+    /// Without an expected version, an update that lost a race is planned again: the caller's patch
+    /// says what to change, not what the document was.
     pub async fn update(
         &self,
         request: UpdateRequest,
@@ -154,20 +156,24 @@ impl ContentService {
         loop {
             let current = match self.read_for_update(&call).await? {
                 Found::Current(current) => current,
-                Found::Done(commit) => return self.replay(call.key(), commit).await,
+                Found::Done(commit) => return self.replay(&call, commit).await,
             };
             let context = self.write_context(call.request.origin.clone(), call.operation.clone());
-            match call.plan(&current, context) {
+            let plan = call.plan(&current, context);
+            // Only a commit compares with the stored state. The next read does not return the
+            // remembered one.
+            if current.is_remembered() && !matches!(plan, Plan::Commit(..)) {
+                continue;
+            }
+            match plan {
                 Plan::Commit(change, warnings) => {
                     let updated = Updated::by(&change, warnings);
                     match self.commit_update(&call, *change, &current).await? {
                         Outcome::Written(audit_id) => return Ok(updated.recorded(audit_id)),
-                        Outcome::Replayed(commit) => return self.replay(call.key(), commit).await,
+                        Outcome::Replayed(commit) => return self.replay(&call, commit).await,
                         Outcome::LostRace => self.prepare_retry(&mut call, &current).await?,
                     }
                 }
-                // Only a commit compares with the stored state. The next read does not return the remembered one.
-                _ if current.is_remembered() => {}
                 Plan::Missing => return Err(self.not_found(call.request.key, call.deadline).await),
                 Plan::VersionConflict => return Err(call.conflict(current.version())),
                 Plan::Refuse(violations) => return Err(Error::Invalid(violations)),
@@ -179,22 +185,28 @@ impl ContentService {
         }
     }
 
-    /// The first result of a repeated request, if it was carried out, whatever the rules and the document are now.
-    pub async fn replay_if_done(&self, request: &UpdateRequest) -> Result<Option<Updated>, Error> {
-        let Some(key) = &request.idempotency_key else {
+    /// The first result of a repeated request, if it was carried out, whatever the rules and the
+    /// document are now.
+    pub async fn replay_if_done(
+        &self,
+        request: &UpdateRequest,
+        deadline: Deadline,
+    ) -> Result<Option<Updated>, Error> {
+        if request.idempotency_key.is_none() {
             return Ok(None);
-        };
-        let operation = Operation::keyed(key, identity(request));
-        match self.store.find_commit(&operation).await? {
-            Some(commit) => self.replay(&request.key, commit).await.map(Some),
+        }
+        let call = UpdateCall::new(request.clone(), deadline.capped(UPDATE_TIMEOUT));
+        let commit = call.deadline.run(self.store.find_commit(&call.operation));
+        match in_time(commit.await)? {
+            Some(commit) => self.replay(&call, commit).await.map(Some),
             None => Ok(None),
         }
     }
 
     /// Reads the document, or finds that the update was done before.
     async fn read_for_update(&self, call: &UpdateCall) -> Result<Found, Error> {
-        // Read before the idempotency record is looked up: if the record is missing now, what was read is from before its
-        // commit.
+        // Read before the idempotency record is looked up: if the record is missing now, what was
+        // read is from before its commit.
         let read = in_time(
             call.deadline
                 .run(self.store.get_for_update(call.key()))
@@ -207,6 +219,16 @@ impl ContentService {
             }
         }
         Ok(Found::Current(read?))
+    }
+
+    /// The stored state, never a remembered one.
+    async fn read_stored(&self, key: &DocumentKey) -> Result<Current, StoreError> {
+        loop {
+            let current = self.store.get_for_update(key).await?;
+            if !current.is_remembered() {
+                return Ok(current);
+            }
+        }
     }
 
     async fn commit_update(
@@ -235,13 +257,14 @@ impl ContentService {
         }
     }
 
-    /// Waits before the next attempt, or gives up: the caller expects another version, or the time is over.
+    /// Waits before the next attempt, or gives up: the caller expects another version, or the time
+    /// is over.
     async fn prepare_retry(&self, call: &mut UpdateCall, current: &Current) -> Result<(), Error> {
         if current.is_remembered() && !call.deadline.is_within(Duration::ZERO) {
             return Ok(());
         }
         if call.request.expected_version.is_some() || call.deadline.is_within(call.backoff) {
-            let newest = self.store.get_for_update(call.key()).await.ok();
+            let newest = self.read_stored(call.key()).await.ok();
             return Err(call.conflict(newest.as_ref().and_then(Current::version)));
         }
         sleep(call.backoff.mul_f64(0.5 + fastrand::f64())).await;
@@ -250,16 +273,16 @@ impl ContentService {
     }
 
     /// The result of an update that an earlier call did.
-    async fn replay(&self, key: &DocumentKey, commit: Commit) -> Result<Updated, Error> {
+    async fn replay(&self, call: &UpdateCall, commit: Commit) -> Result<Updated, Error> {
+        let key = call.key();
         let entry = commit
             .entries
             .into_iter()
             .find(|entry| entry.text_of("entityId") == Some(&key.id))
             .map(StoredEntry::into_json);
         let mut entry = entry.unwrap_or_default();
-        let Some(record) = self.store.get_for_update(key).await?.into_record() else {
-            let deadline = Deadline::after(UPDATE_TIMEOUT);
-            return Err(self.not_found(key.clone(), deadline).await);
+        let Some(record) = self.read_stored(key).await?.into_record() else {
+            return Err(self.not_found(key.clone(), call.deadline).await);
         };
         let audit_id = entry
             .get("id")
@@ -328,16 +351,15 @@ impl UpdateCall {
     }
 
     fn plan(&self, current: &Current, context: WriteContext) -> Plan {
-        let Some(record) = current.record() else {
-            return Plan::Missing;
-        };
         let expected = self.request.expected_version.as_deref();
-        if expected.is_some_and(|expected| expected != record.version().as_str()) {
+        if let (Some(expected), Some(version)) = (expected, current.version())
+            && expected != version.as_str()
+        {
             return Plan::VersionConflict;
         }
         match Change::update(current, &self.request.patch, context) {
             Ok(Update::Missing) => Plan::Missing,
-            Ok(Update::Unchanged) => Plan::Unchanged(record.clone()),
+            Ok(Update::Unchanged(record)) => Plan::Unchanged(record),
             Ok(Update::Change(change, warnings)) => match self.request.mode {
                 Mode::DryRun => Plan::Preview(change, warnings),
                 Mode::Commit => Plan::Commit(change, warnings),

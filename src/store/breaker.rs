@@ -1,7 +1,9 @@
-//! A circuit breaker: after some failures in a row it rejects calls for a moment, then lets one probe through.
+//! A circuit breaker: after some failures in a row it rejects calls for a moment, then lets one
+//! probe through.
 //!
-//! Kept by hand: the breakers of other crates reject without the reason and the time to retry, which answers need. Knows only
-//! success and failure; the user of the breaker decides which a call was.
+//! Kept by hand: the breakers of other crates reject without the reason and the time to retry,
+//! which answers need. Knows only success and failure; the user of the breaker decides which a call
+//! was.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,8 +15,8 @@ use tracing::debug;
 
 /// This many failures in a row open the breaker.
 const MAX_FAILURES: u32 = 5;
-/// How long it stays open. Up to half of it is taken off at random, so that processes do not return in step. A store that is
-/// back is noticed within this time and one call.
+/// How long it stays open. Up to half of it is taken off at random, so that processes do not return
+/// in step. A store that is back is noticed within this time and one call.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Permits calls, or rejects them.
@@ -31,24 +33,43 @@ enum State {
     },
     Open {
         until: Instant,
-        reason: String,
+        reason: Reason,
     },
     /// One call probes the store; the others are rejected until it has ended.
     HalfOpen {
-        reason: String,
+        reason: Reason,
     },
+}
+
+/// Why calls fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reason {
+    /// In full, for operators.
+    pub(super) text: String,
+    /// In words that a client may see, if there are such.
+    pub(super) public: Option<String>,
+}
+
+impl From<&str> for Reason {
+    fn from(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            public: None,
+        }
+    }
 }
 
 /// The breaker is open.
 #[derive(Debug)]
 pub(super) struct Rejected {
     /// The failure that opened it.
-    pub(super) reason: String,
+    pub(super) reason: Reason,
     /// When to try again.
     pub(super) retry_after: Duration,
 }
 
-/// Permission for one call. Dropping it without reporting an outcome (the caller was cancelled) counts neither way.
+/// Permission for one call. Dropping it without reporting an outcome (the caller was cancelled)
+/// counts neither way.
 #[derive(Debug)]
 #[must_use = "report the outcome of the call"]
 pub(super) struct Permit<'a> {
@@ -80,7 +101,7 @@ impl Breaker {
     /// A permit for one call, unless the breaker is open.
     pub(super) fn try_acquire(&self) -> Result<Permit<'_>, Rejected> {
         let mut state = self.lock();
-        let rejected = |reason: &String, retry_after| Rejected {
+        let rejected = |reason: &Reason, retry_after| Rejected {
             reason: reason.clone(),
             retry_after,
         };
@@ -108,7 +129,7 @@ impl Breaker {
     }
 
     /// Opens the breaker for `pause`.
-    fn open(&self, state: &mut State, reason: &str, pause: Duration) {
+    fn open(&self, state: &mut State, reason: Reason, pause: Duration) {
         if matches!(state, State::Closed { .. }) {
             debug!("breaker of {} opened", self.name);
             metrics::gauge!("portfolio_breaker_open", "breaker" => self.name).set(1.0);
@@ -116,10 +137,7 @@ impl Breaker {
                 .increment(1);
         }
         let until = Instant::now() + pause.mul_f64(1.0 - fastrand::f64() / 2.0);
-        *state = State::Open {
-            until,
-            reason: reason.to_owned(),
-        };
+        *state = State::Open { until, reason };
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -143,28 +161,28 @@ impl Permit<'_> {
     }
 
     /// The store did not answer.
-    pub(super) fn failure(mut self, reason: &str) {
+    pub(super) fn failure(mut self, reason: impl Into<Reason>) {
         self.reported = true;
         let mut state = self.breaker.lock();
         match &mut *state {
             State::Closed { failures } => {
                 *failures += 1;
                 if *failures >= MAX_FAILURES {
-                    self.breaker.open(&mut state, reason, OPEN_TIMEOUT);
+                    self.breaker.open(&mut state, reason.into(), OPEN_TIMEOUT);
                 }
             }
             State::HalfOpen { .. } if self.probe => {
-                self.breaker.open(&mut state, reason, OPEN_TIMEOUT);
+                self.breaker.open(&mut state, reason.into(), OPEN_TIMEOUT);
             }
             State::Open { .. } | State::HalfOpen { .. } => {}
         }
     }
 
     /// Calling again is of no use for `pause`: opens the breaker at once.
-    pub(super) fn open_for(mut self, reason: &str, pause: Duration) {
+    pub(super) fn open_for(mut self, reason: impl Into<Reason>, pause: Duration) {
         self.reported = true;
         let mut state = self.breaker.lock();
-        self.breaker.open(&mut state, reason, pause);
+        self.breaker.open(&mut state, reason.into(), pause);
     }
 }
 
@@ -211,7 +229,7 @@ mod tests {
 
         let rejected = breaker.try_acquire().unwrap_err();
 
-        assert_eq!(rejected.reason, "it is away");
+        assert_eq!(rejected.reason.text, "it is away");
         assert!(
             rejected.retry_after > OPEN_TIMEOUT.mul_f64(0.4)
                 && rejected.retry_after <= OPEN_TIMEOUT,
@@ -240,7 +258,7 @@ mod tests {
 
         breaker.try_acquire().unwrap().failure("still away");
 
-        assert_eq!(breaker.try_acquire().unwrap_err().reason, "still away");
+        assert_eq!(breaker.try_acquire().unwrap_err().reason.text, "still away");
     }
 
     #[tokio::test(start_paused = true)]
@@ -276,6 +294,6 @@ mod tests {
             .open_for("it is full", Duration::from_secs(8));
 
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(breaker.try_acquire().unwrap_err().reason, "it is full");
+        assert_eq!(breaker.try_acquire().unwrap_err().reason.text, "it is full");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// The budget is counted in tenths of a retry. Each call deposits one tenth, so that in an outage retries do not double the
-/// load, and a retry withdraws ten.
+/// The budget is counted in tenths of a retry. Each call deposits one tenth, so that in an outage
+/// retries do not double the load, and a retry withdraws ten.
 const RETRY_TENTHS: i64 = 10;
 /// At most 30 retries can be saved up: a short fault hits many calls at once.
 const MAX_TENTHS: i64 = 300;

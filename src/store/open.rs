@@ -31,8 +31,8 @@ impl<R: Repository + HistoryImport + 'static> From<Arc<R>> for Store {
     }
 }
 
-/// Opens the store at `location`. Has to be called within a tokio runtime. Connects on first use, so that a program can
-/// start while its store is down.
+/// Opens the store at `location`. Has to be called within a tokio runtime. Connects on first use,
+/// so that a program can start while its store is down.
 ///
 /// # Errors
 /// What is wrong with the location.

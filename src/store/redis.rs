@@ -1,7 +1,9 @@
-//! The Redis store: one Lua call for each write, documents and entries under the keys that older programs used.
+//! The Redis store: one Lua call for each write, documents and entries under the keys that older
+//! programs used.
 //!
-//! Two connections are shared by all callers: one for writes and what is read for them, one for reads. There is no WATCH,
-//! which on a shared connection loses updates. Foreign keys are never touched.
+//! Two connections are shared by all callers: one for writes and what is read for them, one for
+//! reads. There is no WATCH, which on a shared connection loses updates. Foreign keys are never
+//! touched.
 
 use std::{
     collections::HashMap,
@@ -167,11 +169,12 @@ impl RedisStore {
         }
     }
 
-    /// What this process wrote last at `key`, if reading it again is not worth a round trip: other commits are under way, and
-    /// the connection answered one just now. A lone writer always reads, so that it learns of a lost connection before it
-    /// sends anything that may change something.
+    /// What this process wrote last at `key`, if reading it again is not worth a round trip: other
+    /// commits are under way, and the connection answered one just now. A lone writer always reads,
+    /// so that it learns of a lost connection before it sends anything that may change something.
     ///
-    /// Measured with `compare.py --only update`, see docs/architecture.md, "The remembered document".
+    /// Measured with `compare.py --only update`, see docs/architecture.md, "The remembered
+    /// document".
     fn remembered(&self, key: &DocumentKey) -> Option<Current> {
         if self.committing.load(Ordering::Relaxed) == 0 || !self.wrote_within(ALIVE_TIMEOUT) {
             return None;

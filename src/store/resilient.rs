@@ -1,7 +1,7 @@
 //! Timeouts, retries and circuit breakers around a store across the internet.
 //!
-//! Reads may always be repeated, and so may a commit, because its operation is applied once however often it is sent. Knows
-//! the port and no backend.
+//! Reads may always be repeated, and so may a commit, because its operation is applied once however
+//! often it is sent. Knows the port and no backend.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::{
     Commit, Documents, HistoryImport, Repository, ResponseCache, Revision, SnapshotSource,
     StoreError,
-    breaker::{Breaker, Rejected},
+    breaker::{Breaker, Reason, Rejected},
     budget::Budget,
     location::CONNECTION_HINT,
 };
@@ -29,15 +29,18 @@ use crate::domain::{
     ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
 };
 
-/// How long a read, with its retries, may take; see "Time budget of a call" in docs/architecture.md.
+/// How long a read, with its retries, may take; see "Time budget of a call" in
+/// docs/architecture.md.
 const READ_TIMEOUT: Duration = Duration::from_millis(4500);
 /// How long a commit, with its retries, may take.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cache that is slower than this saves no time.
 const CACHE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long loading everything may take. It takes its time over a slow line, and no call waits for it alone.
+/// How long loading everything may take. It takes long over a slow network, and no call waits for
+/// it alone.
 const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
-/// The first backoff is a random part of this, the next one of twice as much, and so on (full jitter).
+/// The first backoff is a random part of this, the next one of twice as much, and so on (full
+/// jitter).
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// How often one call is retried at most.
 const MAX_RETRIES: usize = 3;
@@ -111,7 +114,8 @@ impl<R> Resilient<R> {
         }
     }
 
-    /// The policy of a commit. A sending without a reply may have been applied, which only a later one can show.
+    /// The policy of a commit. A sending without a reply may have been applied, which only a later
+    /// one can show.
     fn write(&self) -> Policy<'_> {
         Policy {
             operation: "commit",
@@ -171,20 +175,23 @@ impl<R> Resilient<R> {
         match &result {
             Err(StoreError::Unavailable(reason) | StoreError::OutcomeUnknown(reason)) => {
                 self.log_problem(breaker, reason);
-                permit.failure(reason);
+                permit.failure(reason.as_str());
             }
-            Err(error @ StoreError::AccessDenied { .. }) => {
-                self.log_problem(breaker, &error.to_string());
-                permit.open_for(&error.to_string(), ACCESS_DENIED_PAUSE);
+            Err(error @ StoreError::AccessDenied { reason, .. }) => {
+                let reason = reason_of(error, reason);
+                self.log_problem(breaker, &reason.text);
+                permit.open_for(reason, ACCESS_DENIED_PAUSE);
             }
             Err(
                 error @ StoreError::ReadOnly {
+                    reason,
                     retry_after: Some(pause),
                     ..
                 },
             ) => {
-                self.log_problem(breaker, &error.to_string());
-                permit.open_for(&error.to_string(), *pause);
+                let reason = reason_of(error, reason);
+                self.log_problem(breaker, &reason.text);
+                permit.open_for(reason, *pause);
             }
             Ok(_)
             | Err(
@@ -205,7 +212,8 @@ impl<R> Resilient<R> {
         result.map_err(Failure::Store)
     }
 
-    /// Best effort: one short attempt, skipped while the breaker is open. The result does not affect the breaker.
+    /// Best effort: one short attempt, skipped while the breaker is open. The result does not
+    /// affect the breaker.
     async fn best_effort<T: Default>(
         &self,
         operation: &'static str,
@@ -275,7 +283,8 @@ impl<R: Repository> Repository for Resilient<R> {
     ) -> Result<Commit, StoreError> {
         let (policy, times) = (self.write(), Times::of(COMMIT_TIMEOUT));
         self.budget.deposit();
-        // Whether an earlier sending was applied is known from the idempotency record that a later one finds, or not at all.
+        // Whether an earlier sending was applied is known from the idempotency record that a later
+        // one finds, or not at all.
         let unknown = AtomicU32::new(0);
         let attempt = || {
             self.attempt(
@@ -301,7 +310,8 @@ impl<R: Repository> Repository for Resilient<R> {
             .notify(|_, _| count_retry(policy.operation))
             .await;
         commit.map_err(|failure| match failure.of_write() {
-            // The script looks for the idempotency record first, so these prove that no earlier sending was applied.
+            // The script looks for the idempotency record first, so these prove that no earlier
+            // sending was applied.
             error @ (StoreError::Conflict
             | StoreError::IdempotencyMismatch
             | StoreError::OutcomeUnknown(_)) => error,
@@ -398,7 +408,21 @@ impl<R: ResponseCache> ResponseCache for Resilient<R> {
 impl Failure {
     fn of_read(self) -> StoreError {
         match self {
-            Self::Rejected(rejected) => StoreError::Unavailable(rejected.reason),
+            Self::Rejected(Rejected {
+                reason: Reason { text, public: None },
+                ..
+            }) => StoreError::Unavailable(text),
+            Self::Rejected(Rejected {
+                reason:
+                    Reason {
+                        text,
+                        public: Some(public),
+                    },
+                ..
+            }) => StoreError::AccessDenied {
+                reason: public,
+                detail: Some(text),
+            },
             Self::Store(error) => error,
         }
     }
@@ -409,12 +433,23 @@ impl Failure {
                 reason,
                 retry_after,
             }) => StoreError::ReadOnly {
-                reason: "writes are paused because the store has problems".to_owned(),
-                detail: Some(reason),
+                reason: match reason.public {
+                    Some(public) => format!("writes are paused: {public}"),
+                    None => "writes are paused because the store does not answer".to_owned(),
+                },
+                detail: Some(reason.text),
                 retry_after: Some(retry_after),
             },
             Self::Store(error) => error,
         }
+    }
+}
+
+/// The reason for pausing calls, from the store's error and the part of it that a client may see.
+fn reason_of(error: &StoreError, public: &str) -> Reason {
+    Reason {
+        text: error.to_string(),
+        public: Some(public.to_owned()),
     }
 }
 
@@ -429,7 +464,8 @@ impl Times {
     fn of(timeout: Duration) -> Self {
         let now = Instant::now();
         Self {
-            // An attempt that begins in the second half might be cut off, and its error would not be known.
+            // An attempt that begins in the second half might be cut off, and its error would not
+            // be known.
             last_retry: now + timeout / 2,
             deadline: now + timeout,
         }

@@ -1,8 +1,8 @@
-//! A copy of a distant store in this process. It answers lists without reading every document again, and all reads during an
-//! outage.
+//! A copy of a distant store in this process. It answers lists without reading every document
+//! again, and all reads during an outage.
 //!
-//! The audit log tells what was written since: the store's revision is read first, and then only documents that new entries
-//! name.
+//! The audit log tells what was written since: the store's revision is read first, and then only
+//! documents that new entries name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,8 +29,8 @@ const MAX_ENTRIES: usize = 1000;
 const MAX_FOLLOWED_WRITES: u64 = 100;
 /// How many more entries than expected are read, because others go on writing.
 const EXTRA_ENTRIES: u64 = 10;
-/// Everything is read again after this time, and one more second for each [`RELOAD_BYTES_PER_SECOND`] of it, because some
-/// changes leave no trace in the log.
+/// Everything is read again after this time, and one more second for each
+/// [`RELOAD_BYTES_PER_SECOND`] of it, because some changes leave no trace in the log.
 const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 const RELOAD_BYTES_PER_SECOND: usize = 100_000;
 /// How many of the newest entries the statistics show.
@@ -82,7 +82,8 @@ struct SnapshotData {
     loaded: Instant,
 }
 
-/// The text of a document, and what lists need of it. Parsed, it would take several times as much memory.
+/// The text of a document, and what lists need of it. Parsed, it would take several times as much
+/// memory.
 #[derive(Debug)]
 struct SnapshotDocument {
     text: String,
@@ -113,7 +114,8 @@ impl SnapshotCache {
             };
             sleep(pause).await;
             rounds += 1;
-            // Every comparison is billed, and most servers of desktop clients are idle most of the time.
+            // Every comparison is billed, and most servers of desktop clients are idle most of the
+            // time.
             while !self.used.swap(false, Ordering::Relaxed)
                 && pause == REFRESH_INTERVAL
                 && rounds % IDLE_INTERVALS != 0
@@ -129,7 +131,8 @@ impl SnapshotCache {
         self.used.store(true, Ordering::Relaxed);
     }
 
-    /// Refreshes the snapshot soon after a write of ours, so that an outage does not undo the write for readers.
+    /// Refreshes the snapshot soon after a write of ours, so that an outage does not undo the write
+    /// for readers.
     pub fn note_write(self: &Arc<Self>) {
         if self.own_write_pending.swap(true, Ordering::Relaxed) {
             return;
@@ -151,7 +154,8 @@ impl SnapshotCache {
             .clone()
     }
 
-    /// A snapshot of what the store holds now. The refresh goes on if the caller has no time to wait.
+    /// A snapshot of what the store holds now. The refresh goes on if the caller has no time to
+    /// wait.
     pub async fn current(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
         let (cache, asked) = (Arc::clone(self), Instant::now());
         tokio::spawn(async move { cache.confirmed_since(asked).await })

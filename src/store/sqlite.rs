@@ -1,8 +1,10 @@
-//! The embedded store: documents and the audit log in one SQLite file, which several processes share.
+//! The embedded store: documents and the audit log in one SQLite file, which several processes
+//! share.
 //!
-//! A commit is one transaction; that it is whole or not there is SQLite's work alone. Documents and entries are stored as
-//! text; the columns beside the text only serve to find them. Knows no content type by name and reads no clock: changes
-//! bring their time, and idempotency records expire by the clock that SQLite itself reads.
+//! A commit is one transaction; that it is whole or not there is SQLite's work alone. Documents and
+//! entries are stored as text; the columns beside the text only serve to find them. Knows no
+//! content type by name and reads no clock: changes bring their time, and idempotency records
+//! expire by the clock that SQLite itself reads.
 
 use std::{
     path::Path,
@@ -38,10 +40,11 @@ pub(super) struct SqliteStore {
     /// Calls wait for their turn here, where they hold no thread and can still be dropped.
     read_turns: Arc<Semaphore>,
     write_turns: Arc<Semaphore>,
+    logged_outage: Mutex<Option<String>>,
 }
 
 impl SqliteStore {
-    /// A store that opens, or makes, its file when it is first used.
+    /// A store that opens or creates its file when it is first used.
     pub(super) fn new(path: &Path) -> Self {
         // SQLite gives names such as `:memory:` and `file:…` a meaning; an absolute path has none.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -53,6 +56,7 @@ impl SqliteStore {
             }),
             read_turns: Arc::new(Semaphore::new(READERS)),
             write_turns: Arc::new(Semaphore::new(1)),
+            logged_outage: Mutex::default(),
         }
     }
 
@@ -69,7 +73,21 @@ impl SqliteStore {
         .await
     }
 
-    /// Runs `work` on a thread that may block. Once started it runs to its end, even if the caller has gone.
+    /// Logs that the file cannot be used, once until it is over: every call meets it.
+    fn log_outage(&self, error: Option<&StoreError>) {
+        let outage = match error {
+            Some(error @ StoreError::Unavailable(_)) => Some(error.to_string()),
+            _ => None,
+        };
+        let mut logged = database::lock(&self.logged_outage);
+        if let Some(text) = outage.as_ref().filter(|_| *logged != outage) {
+            warn!("{text}");
+        }
+        *logged = outage;
+    }
+
+    /// Runs `work` on a thread that may block. Once started it runs to its end, even if the caller
+    /// has gone.
     async fn run<T, F>(&self, turns: &Arc<Semaphore>, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -85,9 +103,7 @@ impl SqliteStore {
             work(&database)
         });
         let result = done.await.map_err(|_| StoreError::panicked())?;
-        if let Err(error @ (StoreError::Unavailable(_) | StoreError::ReadOnly { .. })) = &result {
-            warn!("{error}");
-        }
+        self.log_outage(result.as_ref().err());
         result
     }
 }
@@ -415,7 +431,8 @@ mod tests {
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
 
-        // The caller waits for longer than a writer may, so that no time is left when it is this one's turn.
+        // The caller waits for longer than a writer may, so that no time is left when it is this
+        // one's turn.
         let start = Instant::now().checked_sub(BUSY_TIMEOUT).unwrap();
         let problem = store
             .database

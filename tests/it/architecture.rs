@@ -1,7 +1,8 @@
-//! Who may know what (HOUSE 4), read from the program's own source: every `use`, whatever its form, and every path in code.
+//! Who may know what (HOUSE 4), read from the program's own source: every `use`, whatever its form,
+//! and every path in code.
 //!
-//! A path is followed through re-exports to the file that defines what it names. From these references follow the rules of
-//! the layers, and that no two files need each other.
+//! A path is followed through re-exports to the file that defines what it names. From these
+//! references follow the rules of the layers, and that no two files need each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +13,15 @@ use std::{
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, Item, UseTree, Visibility, visit::Visit};
 
+/// Stands for a reference that this check cannot read.
+const UNREADABLE: &str = "#unreadable";
+const UNREADABLE_PATH: &str = "crate::#unreadable";
+
 /// Segments of a path, such as `["crate", "store", "Repository"]`.
 type Segments = Vec<String>;
 
-/// A layer, and what its files must not refer to: modules of ours (`crate::…`), other crates, parts of std.
+/// A layer, and what its files must not refer to: modules of ours (`crate::…`), other crates, parts
+/// of std.
 struct Layer {
     module: &'static str,
     forbidden: &'static [&'static str],
@@ -43,6 +49,7 @@ const LAYERS: [Layer; 9] = [
             "tracing",
             "metrics",
             "std::fs",
+            "tokio::fs",
             "std::env",
             "std::time::SystemTime",
         ],
@@ -79,6 +86,7 @@ const LAYERS: [Layer; 9] = [
             "axum",
             "clap",
             "std::fs",
+            "tokio::fs",
             "std::env",
             "std::time::SystemTime",
         ],
@@ -98,6 +106,7 @@ const LAYERS: [Layer; 9] = [
             "rusqlite",
             "axum",
             "std::fs",
+            "tokio::fs",
             "std::env",
             "std::time::SystemTime",
         ],
@@ -115,6 +124,7 @@ const LAYERS: [Layer; 9] = [
             "redis",
             "rusqlite",
             "std::fs",
+            "tokio::fs",
             "std::env",
             "std::time::SystemTime",
         ],
@@ -179,6 +189,56 @@ fn no_two_files_need_each_other() {
 }
 
 #[test]
+fn every_reference_can_be_read() {
+    let sources = Sources::of_this_program();
+    let everywhere = sources.files.keys().map(|module| (module.clone(), ()));
+    let unreadable: Vec<String> = everywhere
+        .filter(|(module, ())| {
+            let references = sources.references(module);
+            references
+                .iter()
+                .any(|path| sources.resolve(module, path) == UNREADABLE_PATH)
+        })
+        .map(|(module, ())| module)
+        .collect();
+
+    assert!(
+        unreadable.is_empty(),
+        "extern crate, #[path] or include! in {}",
+        unreadable.join(", ")
+    );
+}
+
+/// A `Current` is what a change is made from, so only stores make one; `doctor` invents one for a
+/// document that does not exist.
+#[test]
+fn only_stores_make_the_state_that_a_change_is_made_from() {
+    let sources = Sources::of_this_program();
+    let allowed = [
+        "store",
+        "doctor::commit",
+        "domain::current",
+        "domain::change",
+    ];
+    let mut found = Vec::new();
+    for module in sources.files.keys() {
+        if allowed.iter().any(|above| is_at_or_below(module, above)) {
+            continue;
+        }
+        for path in &sources.references(module) {
+            if let [.., name, function] = path.as_slice()
+                && name == "Current"
+                && ["read", "remembered"].contains(&function.as_str())
+            {
+                found.push(format!("`{module}` calls `{}`", path.join("::")));
+            }
+        }
+    }
+
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
 fn no_layer_below_the_edges_knows_them() {
     let sources = Sources::of_this_program();
     let below = ["domain", "store", "service"].map(|module| Layer {
@@ -196,11 +256,11 @@ fn no_layer_below_the_edges_knows_them() {
 fn broken_rules(sources: &Sources, layers: &[Layer]) -> Vec<String> {
     let mut found = Vec::new();
     for layer in layers {
-        for (module, file) in &sources.files {
+        for module in sources.files.keys() {
             if !is_at_or_below(module, layer.module) {
                 continue;
             }
-            for path in file.paths.iter().chain(&file.facade) {
+            for path in &sources.references(module) {
                 let target = sources.resolve(module, path);
                 if let Some(forbidden) = layer
                     .forbidden
@@ -234,8 +294,10 @@ struct Sources {
 struct File {
     /// Every path that it refers to, as written.
     paths: BTreeSet<Segments>,
-    /// What it re-exports from a module below it. That is a name for others, not a need of its own.
+    /// What it re-exports.
     facade: BTreeSet<Segments>,
+    /// Names of one segment, which a glob may have brought in.
+    single: BTreeSet<String>,
     /// The names of its own items.
     items: BTreeSet<String>,
     /// Names that its `use` declarations bring in, and what each stands for; `*` for globs.
@@ -256,9 +318,10 @@ impl Sources {
                     let module = path.strip_prefix(&root).unwrap().with_extension("");
                     let module = module.to_str().unwrap().replace('/', "::");
                     let text = fs::read_to_string(&path).unwrap();
-                    // main.rs is another crate, which uses this one from outside.
+                    // main.rs is another crate, which uses this one from outside; http/tests.rs is
+                    // only in tests.
                     match module.as_str() {
-                        "main" => {}
+                        "main" | "http::tests" => {}
                         "lib" => files.push((String::new(), text)),
                         _ => files.push((module, text)),
                     }
@@ -283,9 +346,13 @@ impl Sources {
         Self { files }
     }
 
-    /// What a path in `module` names: a path from `crate::` to the module that defines it and on, or that of another crate.
+    /// What a path in `module` names: a path from `crate::` to the module that defines it and on,
+    /// or that of another crate.
     fn resolve(&self, module: &str, path: &[String]) -> String {
-        self.follow(module, path, 0)
+        match path {
+            [_, name] if name == UNREADABLE => UNREADABLE_PATH.to_owned(),
+            path => self.follow(module, path, 0),
+        }
     }
 
     fn follow(&self, module: &str, path: &[String], depth: usize) -> String {
@@ -299,12 +366,9 @@ impl Sources {
                 relative = true;
                 rest.next();
             }
-            Some("self") => {
+            Some("self" | "super") => {
                 relative = true;
-                rest.next();
-            }
-            Some("super") => {
-                relative = true;
+                rest.next_if_eq(&"self");
                 while rest.next_if_eq(&"super").is_some() {
                     here.pop();
                 }
@@ -358,10 +422,29 @@ impl Sources {
         parts.join("::")
     }
 
-    /// The files that a file needs.
+    /// Every path that a module refers to, re-exports included.
+    fn references(&self, module: &str) -> Vec<Segments> {
+        let file = &self.files[module];
+        let single = file
+            .single
+            .iter()
+            .filter(|_| file.names.iter().any(|(bound, _)| bound == "*"))
+            .map(|name| vec![name.clone()]);
+        let written = file.paths.iter().chain(&file.facade).cloned();
+        written.chain(single).collect()
+    }
+
+    /// The files that a file needs. A re-export from a module below it is a name for others, not a
+    /// need of its own.
     fn needs(&self, module: &str) -> BTreeSet<String> {
-        let paths = &self.files[module].paths;
-        let targets = paths.iter().map(|path| self.resolve(module, path));
+        let file = &self.files[module];
+        let references = self.references(module);
+        let targets = references.iter().filter_map(|path| {
+            let target = self.resolve(module, path);
+            let below = format!("crate::{module}::").replace("crate::::", "crate::");
+            let is_facade = file.facade.contains(path) && !file.paths.contains(path);
+            (!(is_facade && target.starts_with(&below))).then_some(target)
+        });
         targets
             .filter_map(|target| {
                 let inside = target.strip_prefix("crate")?;
@@ -495,16 +578,35 @@ impl Collector<'_> {
         self.add(path);
     }
 
-    /// A path of one segment names something local or something that was brought in by a `use`.
+    /// A path of one segment names something local or something that was brought in by a `use`;
+    /// only a glob does not say which.
     fn add(&mut self, path: Segments) {
+        let path: Segments = path
+            .into_iter()
+            .map(|name| name.trim_start_matches("r#").to_owned())
+            .collect();
         if path.len() > 1 {
             self.file.paths.insert(path);
+        } else if let [name] = path.as_slice()
+            && !["crate", "self", "super", "Self"].contains(&name.as_str())
+        {
+            self.file.single.insert(name.clone());
         }
     }
 }
 
 impl Visit<'_> for Collector<'_> {
     fn visit_item(&mut self, item: &Item) {
+        // Forms whose targets are not followed, and which nothing here needs.
+        let unknown = matches!(item, Item::ExternCrate(_))
+            || attributes(item)
+                .iter()
+                .any(|attribute| attribute.path().is_ident("path"));
+        if unknown {
+            self.file
+                .paths
+                .insert(vec!["crate".to_owned(), UNREADABLE.to_owned()]);
+        }
         if is_test_only(attributes(item)) {
             return;
         }
@@ -523,6 +625,11 @@ impl Visit<'_> for Collector<'_> {
     }
 
     fn visit_macro(&mut self, call: &syn::Macro) {
+        if call.path.is_ident("include") {
+            self.file
+                .paths
+                .insert(vec!["crate".to_owned(), UNREADABLE.to_owned()]);
+        }
         self.tokens(call.tokens.clone());
         syn::visit::visit_macro(self, call);
     }
@@ -573,7 +680,7 @@ mod tests {
 
     const RULE: Layer = Layer {
         module: "mcp",
-        forbidden: &["crate::store", "redis", "std::fs"],
+        forbidden: &["crate::store", "redis", "std::fs", UNREADABLE_PATH],
         because: "a test",
     };
 
@@ -608,6 +715,12 @@ mod tests {
     #[test]
     fn every_form_of_a_forbidden_reference_is_found() {
         for code in [
+            "use crate::service::*; fn f(_: Failure) {}",
+            "use self::super::super::store::Store;",
+            "fn f(_: crate::r#store::Store) {}",
+            "extern crate redis;",
+            "#[path = \"store.rs\"] mod store;",
+            "include!(\"store.rs\");",
             "use crate::store::StoreError;",
             "use crate::{service::Error, store::StoreError};",
             "use crate::{service, store::{self, Store}};",

@@ -1,4 +1,5 @@
-//! Clients that share one server: each has its own permissions and answers, and leaves nothing behind.
+//! Clients that share one server: each has its own permissions and answers, and leaves nothing
+//! behind.
 
 use std::{
     collections::BTreeSet,

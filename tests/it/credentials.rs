@@ -1,4 +1,5 @@
-//! Redis users with limited permissions, through the program: permitted calls work, the others fail with the reason.
+//! Redis users with limited permissions, through the program: permitted calls work, the others fail
+//! with the reason.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! The Markdown documents: their links lead somewhere, the tests they name exist, and each line holds one sentence.
+//! The Markdown documents: their links lead somewhere, the tests they name exist, and each line
+//! holds one sentence.
 
 use std::{
     fs,

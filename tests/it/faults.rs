@@ -1,5 +1,5 @@
-//! Every fault of the connection to the store, with every kind of call over every transport: the answer comes in time and is of the
-//! right kind, and the store is sound afterwards.
+//! Every fault of the connection to the store, with every kind of call over every transport: the
+//! answer comes in time and is of the right kind, and the store is sound afterwards.
 
 use std::{
     collections::BTreeMap,

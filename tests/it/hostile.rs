@@ -1,4 +1,5 @@
-//! Stored text is data: fifty documents made to fool models, terminals, parsers and line readers, through every tool and transport.
+//! Stored text is data: fifty documents made to fool models, terminals, parsers and line readers,
+//! through every tool and transport.
 
 use std::{fmt::Write as _, fs, process::Output};
 
@@ -277,7 +278,8 @@ async fn check_reading(client: &mut Client, stored: &[(Kind, String, Document)])
     }
 }
 
-/// Checks the writing tools: each text goes into the document `shift` places further on; nothing else changes.
+/// Checks the writing tools: each text goes into the document `shift` places further on; nothing
+/// else changes.
 async fn check_writing(client: &mut Client, shift: usize, stored: &mut [(Kind, String, Document)]) {
     let texts = texts();
     for (number, (kind, id, document)) in stored.iter_mut().enumerate() {
@@ -468,7 +470,8 @@ async fn every_reader_sees_one_line_per_answer_over_stdio() {
     );
 }
 
-/// Texts that are not JSON objects, as another program may have stored them, and a word of each error.
+/// Texts that are not JSON objects, as another program may have stored them, and a word of each
+/// error.
 const UNREADABLE: [(&str, &str, &str); 7] = [
     (
         "lone-surrogate",
@@ -572,7 +575,8 @@ async fn suggested_ids_can_be_used() {
     );
 }
 
-/// Runs the program, which must write no control characters; gives its exit code and all its output.
+/// Runs the program, which must write no control characters; gives its exit code and all its
+/// output.
 fn run(home: &Home, arguments: &[&str]) -> (i32, String) {
     check_output(&home.command(PROGRAM).args(arguments).output().unwrap())
 }

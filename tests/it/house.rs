@@ -1,4 +1,5 @@
-//! The house rules, checked on the repository itself: who may know what, the published contracts, the documents.
+//! The house rules, checked on the repository itself: who may know what, the published contracts,
+//! the documents.
 
 use std::{
     env,

@@ -1,7 +1,7 @@
 //! The integration tests, in one binary because each binary links everything again.
 //!
-//! Redis tests start a private server on a free port; `scripts/ensure-redis.sh` finds or fetches it. The suite runs on
-//! another server with `REDIS_SERVER_BIN=/path/to/redis-server cargo test`.
+//! Redis tests start a private server on a free port; `scripts/ensure-redis.sh` finds or fetches
+//! it. The suite runs on another server with `REDIS_SERVER_BIN=/path/to/redis-server cargo test`.
 
 #![expect(
     clippy::unwrap_used,

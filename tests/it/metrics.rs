@@ -1,4 +1,5 @@
-//! `/metrics`, parsed as strictly as a scraper may: every line is well-formed, there are no unknown labels, and the numbers follow what happens.
+//! `/metrics`, parsed as strictly as a scraper may: every line is well-formed, there are no unknown
+//! labels, and the numbers follow what happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! Concurrent writers, lost connections, killed processes and a full disk: no acknowledged write is lost, none is applied twice.
+//! Concurrent writers, lost connections, killed processes and a full disk: no acknowledged write is
+//! lost, none is applied twice.
 
 use std::{
     fs,
@@ -39,7 +40,8 @@ const UPDATES: usize = 40;
 /// How often a connection is cut or a process killed.
 const ROUNDS: usize = 50;
 
-/// The service on a store, as in a server process, but without a snapshot, whose reads would be counted too.
+/// The service on a store, as in a server process, but without a snapshot, whose reads would be
+/// counted too.
 fn service_on(store: store::Store) -> Arc<ContentService> {
     let store = store::Store {
         snapshot: None,
@@ -93,8 +95,8 @@ fn assert_all_applied(log: &Log) {
     }
 }
 
-/// On a busy machine, writers in different processes may lose races until their deadline; they get a conflict and try again.
-/// That must be rare.
+/// On a busy machine, writers in different processes may lose races until their deadline; they get
+/// a conflict and try again. That must be rare.
 fn assert_few_lost_races(lost: usize) {
     println!("{lost} races were lost until the deadline");
     assert!(
@@ -372,7 +374,8 @@ async fn concurrent_writers_do_not_read_before_they_write() {
     burst.end().await;
 }
 
-/// Cuts the connection at each of `ROUNDS` updates: each is applied and logged once, and its caller gets the result.
+/// Cuts the connection at each of `ROUNDS` updates: each is applied and logged once, and its caller
+/// gets the result.
 async fn check_cuts(mode: Mode) {
     let mut connected = Connected::new().await;
 
@@ -407,7 +410,8 @@ async fn a_request_lost_before_the_commit_loses_nothing() {
     check_cuts(Mode::CutRequest).await;
 }
 
-/// The connection is cut repeatedly under writers who commit from remembered documents: every answer matches the log.
+/// The connection is cut repeatedly under writers who commit from remembered documents: every
+/// answer matches the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_writers_on_a_cut_connection_lose_nothing_and_apply_nothing_twice() {
     let mut connected = Connected::new().await;
@@ -847,7 +851,8 @@ async fn a_redis_killed_during_writes_loses_nothing_and_applies_nothing_twice() 
     }
 }
 
-/// Updates until the disk is full, then makes room with `make_room`, which gives the server to continue with.
+/// Updates until the disk is full, then makes room with `make_room`, which gives the server to
+/// continue with.
 async fn check_full_disk(
     store: &Store,
     server: StdioClient,
@@ -979,7 +984,8 @@ async fn a_full_disk_loses_nothing_and_the_same_server_continues_with_more_room(
     .await;
 }
 
-/// Lists come from a snapshot in each process. None may be older than the writes acknowledged before the call.
+/// Lists come from a snapshot in each process. None may be older than the writes acknowledged
+/// before the call.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_is_never_older_than_any_acknowledged_write() {
     const NOISE: usize = 4;

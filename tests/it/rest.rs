@@ -1,4 +1,5 @@
-//! The website API: only published documents, never older than the last acknowledged write, whatever the store does.
+//! The website API: only published documents, never older than the last acknowledged write,
+//! whatever the store does.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,5 @@
-//! The program never writes a secret, an argument or content except in answers. Canaries are searched in everything it writes.
+//! The program never writes a secret, an argument or content except in answers. Canaries are
+//! searched in everything it writes.
 
 use std::{fs, path::Path, process::Command};
 
@@ -45,7 +46,8 @@ const LOGS: [[&str; 4]; 2] = [
     ["--log", "trace", "--log-format", "json"],
 ];
 
-/// Runs a command to its end. Nothing it writes may contain a canary, except its answers over stdio.
+/// Runs a command to its end. Nothing it writes may contain a canary, except its answers over
+/// stdio.
 fn run(command: &mut Command, input: &[String]) -> (i32, String) {
     let origin = format!("{:?}", command.get_args().collect::<Vec<_>>());
     let protocol =

@@ -1,4 +1,5 @@
-//! The test kit: servers and clients, stores, a faulty proxy, documents, and the proof that a store is sound.
+//! The test kit: servers and clients, stores, a faulty proxy, documents, and the proof that a store
+//! is sound.
 
 pub(crate) mod fixtures;
 pub(crate) mod http;
@@ -27,7 +28,8 @@ mod tests {
 
     use super::http::{self, Response};
 
-    /// Sends a request to a server that answers `response`; gives the request and the response as they arrive.
+    /// Sends a request to a server that answers `response`; gives the request and the response as
+    /// they arrive.
     fn exchange(response: &'static str) -> (String, Response) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,5 @@
-//! TLS with a Redis whose certificate is signed by a private authority, and everything that can go wrong with it.
+//! TLS with a Redis whose certificate is signed by a private authority, and everything that can go
+//! wrong with it.
 
 use std::{fs, path::PathBuf, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! The program over stdio, Streamable HTTP and HTTP+SSE: the same answers, a clean end, only protocol on stdout.
+//! The program over stdio, Streamable HTTP and HTTP+SSE: the same answers, a clean end, only
+//! protocol on stdout.
 
 use serde_json::{Value, json};
 

@@ -125,7 +125,8 @@ pub struct EntryMetadata {
     pub previous: Option<String>,
 }
 
-/// One write, as it is recorded. The store adds `seq` and `timestamp`, which only its transaction knows.
+/// One write, as it is recorded. The store adds `seq` and `timestamp`, which only its transaction
+/// knows.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditEntry {
@@ -155,13 +156,15 @@ impl AuditEntry {
     }
 }
 
-/// How the stored text of an entry begins, in the notation of C's `printf`: its number, padded with blanks so that the
-/// log's order of bytes is the order of writing, then its time.
+/// How the stored text of an entry begins, in the notation of C's `printf`: its number, padded with
+/// blanks so that the log's order of bytes is the order of writing, then its time.
 ///
-/// The commit script is given this format, and [`entry_text`] writes the same. Nothing else knows it.
+/// The commit script is given this format, and [`entry_text`] writes the same. Nothing else knows
+/// it.
 pub const ENTRY_PREFIX_FORMAT: &str = r#"{"seq":%16.0f,"timestamp":"%s","#;
 
-/// The length of an entry's prefix together with its id, which distinguish it from every other entry.
+/// The length of an entry's prefix together with its id, which distinguish it from every other
+/// entry.
 pub const ENTRY_PREFIX_LEN: usize = r#"{"seq":1234567890123456,"timestamp":"2026-11-22T10:15:30.123Z","id":"00000000-0000-0000-0000-000000000000""#.len();
 
 /// The stored text of an entry, from its number, its time and [its rest](AuditEntry::rest).

@@ -76,9 +76,11 @@ pub struct AuditStats {
 }
 
 impl AuditStats {
-    /// Reads counters named `action:update` and so on; `None` when they disagree with the number of entries.
+    /// Reads counters named `action:update` and so on; `None` when they disagree with the number of
+    /// entries.
     ///
-    /// `unlabelled` holds, for each category, how many entries have no label; older programs wrote such entries.
+    /// `unlabelled` holds, for each category, how many entries have no label; older programs wrote
+    /// such entries.
     #[must_use]
     pub fn from_counters(
         total: u64,

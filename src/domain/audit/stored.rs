@@ -28,7 +28,8 @@ impl PartialEq for StoredEntry {
 }
 
 impl StoredEntry {
-    /// Reads a stored entry; one that is not a JSON object is shown as `{ "unreadable": … }`, because nothing is dropped from the log.
+    /// Reads a stored entry; one that is not a JSON object is shown as `{ "unreadable": … }`,
+    /// because nothing is dropped from the log.
     #[must_use]
     pub fn parse(text: String) -> Self {
         Self {
@@ -84,7 +85,8 @@ impl StoredEntry {
         Some(DocumentKey::new(kind, self.text_of("entityId")?))
     }
 
-    /// The beginning of its text's SHA-256, which distinguishes it from others of the same millisecond.
+    /// The beginning of its text's SHA-256, which distinguishes it from others of the same
+    /// millisecond.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut digest = sha256_hex(self.text.as_bytes());
@@ -110,14 +112,16 @@ impl StoredEntry {
             .unwrap_or_default()
     }
 
-    /// The label under which this entry is counted in `category`, old spellings of a kind being the kind.
+    /// The label under which this entry is counted in `category`, old spellings of a kind being the
+    /// kind.
     #[must_use]
     pub fn label(&self, category: Category) -> Option<&str> {
         self.text_of(category.member())
             .map(|text| folded(category, text))
     }
 
-    /// Two entries with the same identity are one entry, however they are formatted: the id, or the whole content.
+    /// Two entries with the same identity are one entry, however they are formatted: the id, or the
+    /// whole content.
     #[must_use]
     pub fn identity(&self) -> String {
         self.text_of("id").map_or_else(
@@ -130,8 +134,9 @@ impl StoredEntry {
         )
     }
 
-    /// The time to put it at in the log of another store, in milliseconds since 1970: its own, but never later than `now`, because a log
-    /// whose newest entry is of the future would date all that follow like it.
+    /// The time to put it at in the log of another store, in milliseconds since 1970: its own, but
+    /// never later than `now`, because a log whose newest entry is of the future would date all
+    /// that follow like it.
     #[must_use]
     pub fn import_score(&self, now: Timestamp) -> i64 {
         self.timestamp()
@@ -186,7 +191,8 @@ impl Category {
 
 /// A position in the log: an entry's score and the beginning of its text's SHA-256.
 ///
-/// Entries are never moved or deleted, so pages that begin after a position never repeat or skip one.
+/// Entries are never moved or deleted, so pages that begin after a position never repeat or skip
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditPosition {
     /// Milliseconds since 1970.

@@ -60,7 +60,8 @@ impl Rejection {
         )
     }
 
-    /// The response as JSON-RPC. `ServerJsonRpcMessage` would leave out an unknown id, which has to be `null`.
+    /// The response as JSON-RPC. `ServerJsonRpcMessage` would leave out an unknown id, which has to
+    /// be `null`.
     pub(super) fn into_json(self) -> Value {
         json!({ "jsonrpc": "2.0", "id": self.id, "error": self.error })
     }
@@ -113,7 +114,8 @@ fn parse_envelope(json: &[u8]) -> Option<Envelope> {
     parse(json)
 }
 
-/// Parses JSON. The check for UTF-8 comes first, because `serde_json` does not check the strings that it skips.
+/// Parses JSON. The check for UTF-8 comes first, because `serde_json` does not check the strings
+/// that it skips.
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     serde_json::from_str(std::str::from_utf8(json).ok()?).ok()
 }

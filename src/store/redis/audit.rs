@@ -42,7 +42,8 @@ impl RedisStore {
             |score, member| {
                 if let Some(after) = query.after.as_ref().filter(|_| !passed) {
                     if score == after.score {
-                        // Everything of that millisecond up to the position itself was on earlier pages.
+                        // Everything of that millisecond up to the position itself was on earlier
+                        // pages.
                         passed = sha256_hex(member.as_bytes()).starts_with(&after.digest);
                         return true;
                     }
@@ -93,8 +94,8 @@ impl RedisStore {
         }
     }
 
-    /// Reads the log from the newest entry on, in growing steps, until `visit` returns false. Visits each entry once, whatever is
-    /// added meanwhile.
+    /// Reads the log from the newest entry on, in growing steps, until `visit` returns false.
+    /// Visits each entry once, whatever is added meanwhile.
     async fn scan(
         &self,
         mut until: Option<i64>,

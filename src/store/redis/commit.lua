@@ -103,7 +103,7 @@ if redis.acl_check_cmd then
   need('SET', RECORD, '', 'EX', '1')
   for i = 1, n do
     local k = offsets(i)
-    if i == 1 then -- in any case: who lacks one is told so with the first write, not with the first that needs it
+    if i == 1 then -- in any case: a missing permission shows at the first write, not at the first that needs it
       need('SADD', KEYS[k + 3], '')
       need('SREM', KEYS[k + 3], '')
     end

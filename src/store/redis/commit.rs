@@ -100,7 +100,8 @@ impl RedisStore {
         let by_hash =
             self.commit_command("EVALSHA", self.commit.get_hash(), changes, rests, operation);
         let mut result = connection.send(&by_hash).await;
-        // Not SCRIPT LOAD and EVALSHA again: behind a proxy of several servers the second may not know what the first loaded.
+        // Not SCRIPT LOAD and EVALSHA again: behind a proxy of several servers the second may not
+        // know what the first loaded.
         if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
         {
             let by_text =
@@ -211,7 +212,8 @@ fn command_bytes(code: &str, changes: &[Change], rests: &[String]) -> usize {
 /// A commit that failed: nothing was written, or the outcome is unknown.
 fn commit_error(cause: &RedisError) -> StoreError {
     match write_error(cause) {
-        // A connection that was refused has carried nothing. Other TLS errors may happen after the commit was sent.
+        // A connection that was refused has carried nothing. Other TLS errors may happen after the
+        // commit was sent.
         denied @ StoreError::AccessDenied { .. }
             if !cause.is_io_error() || is_untrusted_certificate(cause) =>
         {

@@ -1,7 +1,8 @@
 //! A connection to Redis that is replaced when the other end has fallen silent.
 //!
-//! redis-rs's connection manager reconnects after a connection was closed, but it waits forever on one that fell silent, such
-//! as behind a router that forgot it. Here, a few missing replies in a row end such a connection.
+//! redis-rs's connection manager reconnects after a connection was closed, but it waits forever on
+//! one that fell silent, such as behind a router that forgot it. Here, a few missing replies in a
+//! row end such a connection.
 
 use std::{
     sync::{
@@ -28,9 +29,9 @@ pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// This many missing replies in a row replace the connection.
 const MAX_UNANSWERED: u32 = 2;
 
-/// Commands that are sent at the same time leave in pieces of about this many bytes. A commit alone is larger than the usual
-/// 8 KiB and would be a piece, and a system call, of its own. The price: this much is sent although its callers have given up
-/// in the meantime.
+/// Commands that are sent at the same time leave in pieces of about this many bytes. A commit alone
+/// is larger than the usual 8 KiB and would be a piece, and a system call, of its own. The price:
+/// this much is sent although its callers have given up in the meantime.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
 /// One connection, shared by all callers, which can be replaced.
@@ -75,7 +76,8 @@ impl Connection {
         }
     }
 
-    /// The replies to `count` commands, from the one at `offset` on. Errors that the server sends are replies.
+    /// The replies to `count` commands, from the one at `offset` on. Errors that the server sends
+    /// are replies.
     pub(crate) async fn send_all(
         &self,
         commands: &Pipeline,
@@ -116,8 +118,9 @@ impl Connection {
             // The manager replaces a closed connection.
             Err(error) if error.is_io_error() => {}
             Ok(_) => self.unanswered.store(0, Ordering::Relaxed),
-            // Not the reply to a command, so the connection itself was refused, such as for a wrong password. The manager would
-            // repeat that error forever, even after the password was corrected.
+            // Not the reply to a command, so the connection itself was refused, such as for a wrong
+            // password. The manager would repeat that error forever, even after the password was
+            // corrected.
             Err(_) => {
                 self.replace(number);
             }
@@ -125,7 +128,8 @@ impl Connection {
         answer
     }
 
-    /// Replaces the connection `number`, unless another call has done so already; returns whether it did.
+    /// Replaces the connection `number`, unless another call has done so already; returns whether
+    /// it did.
     fn replace(&self, number: u64) -> bool {
         let mut current = self.lock();
         if current.number != number {

@@ -170,7 +170,8 @@ pub(crate) fn is_untrusted_certificate(error: &RedisError) -> bool {
     matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
 }
 
-/// The text of an error, in one line and without the values that were sent, which some servers repeat.
+/// The text of an error, in one line and without the values that were sent, which some servers
+/// repeat.
 pub(crate) fn describe(error: &RedisError) -> String {
     let text = error.to_string();
     let line = text

@@ -1,4 +1,4 @@
-//! Reading all documents of a kind, in pieces that a slow line carries in time.
+//! Reading all documents of a kind, in pieces that a slow network delivers in time.
 
 use std::sync::Arc;
 
@@ -15,8 +15,9 @@ use crate::{
     store::{Documents, SnapshotSource, StoreError},
 };
 
-/// The first documents are fetched this many at a time, and then as many as make up [`MGET_TARGET_BYTES`]: on a slow line a
-/// reply must still arrive in time, and other replies between two of them.
+/// The first documents are fetched this many at a time, and then as many as make up
+/// [`MGET_TARGET_BYTES`]: on a slow network a reply must still arrive in time, and other replies
+/// between two of them.
 const FIRST_MGET_KEYS: usize = 8;
 const MGET_TARGET_BYTES: usize = 512 * 1024;
 const MAX_MGET_KEYS: usize = 1000;
@@ -46,11 +47,13 @@ impl RedisStore {
         let mut command = cmd("SMEMBERS");
         command.arg(self.keys.index("all", kind));
         let members = array(self.read(ReadFrom::Any, &command).await?);
-        Ok(members
+        let mut keys: Vec<DocumentKey> = members
             .into_iter()
             .filter_map(|id| text(id).ok())
             .map(|id| DocumentKey::new(kind, id))
-            .collect())
+            .collect();
+        keys.sort_unstable();
+        Ok(keys)
     }
 
     /// The value at each key, in their order.
@@ -78,7 +81,8 @@ impl RedisStore {
         Ok(values)
     }
 
-    /// Thousands of documents take longer to parse than other calls should wait, so a blocking thread does it.
+    /// Thousands of documents take longer to parse than other calls should wait, so a blocking
+    /// thread does it.
     async fn parse_all(&self, values: Vec<(DocumentKey, Value)>) -> Result<Documents, StoreError> {
         let cache = Arc::clone(&self.cache);
         let named: Vec<(String, DocumentKey, Value)> = values
@@ -109,7 +113,8 @@ impl RedisStore {
             .iter()
             .zip(types)
             .filter_map(|(key, kind)| match text(kind).ok().as_deref() {
-                // The index names a document that is gone, such as one with a TTL: there is nothing to report.
+                // The index names a document that is gone, such as one with a TTL: there is nothing
+                // to report.
                 None | Some("none") => None,
                 Some(other) => Some(unreadable(
                     &self.keys.document(key),

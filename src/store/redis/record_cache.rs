@@ -1,7 +1,9 @@
-//! Documents that were read or written before, so that the same bytes are not parsed, hashed and checked again.
+//! Documents that were read or written before, so that the same bytes are not parsed, hashed and
+//! checked again.
 //!
-//! What is shown is never stale: the store is asked, and a cached record is used only for the very bytes that it was made
-//! from. A change may be tried on the state that this process wrote last, because its commit compares.
+//! What is shown is never stale: the store is asked, and a cached record is used only for the very
+//! bytes that it was made from. A change may be tried on the state that this process wrote last,
+//! because its commit compares.
 
 use std::sync::{
     Arc,
@@ -12,7 +14,8 @@ use quick_cache::{Weighter, sync::Cache};
 
 use crate::domain::{Current, DocumentKey, Record};
 
-/// The bytes of stored text that are cached, entries included. Parsed, they take a few times as much memory.
+/// The bytes of stored text that are cached, entries included. Parsed, they take a few times as
+/// much memory.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// An estimate of the number of documents in these bytes.
 const ESTIMATED_DOCUMENTS: usize = 2048;
@@ -79,7 +82,8 @@ impl RecordCache {
         self.insert(record.key().clone(), record, Some(Arc::new(written)));
     }
 
-    /// The state that was last written at `key`, if nothing else was read there since; once for each write.
+    /// The state that was last written at `key`, if nothing else was read there since; once for
+    /// each write.
     pub(super) fn take_written(&self, key: &DocumentKey) -> Option<Current> {
         let CachedRecord { record, written } = self.0.get(key)?;
         let written = written?;

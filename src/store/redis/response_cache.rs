@@ -15,7 +15,8 @@ use crate::{
     store::{ResponseCache, StoreError},
 };
 
-/// Stores a response unless a commit has made it old. Nothing comes between the two commands of a script.
+/// Stores a response unless a commit has made it old. Nothing comes between the two commands of a
+/// script.
 const PUT: &str = "if (redis.call('HGET', KEYS[2], 'seq') or '0') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end";
 
 #[async_trait]

@@ -27,7 +27,7 @@ pub(super) fn commit(
     let newest_score: Option<i64> = transaction
         .prepare_cached("SELECT max(score) FROM entries")?
         .query_row([], |row| row.get(0))?;
-    // A log that was carried here goes on with its own numbers.
+    // After an imported log the numbers continue.
     let greatest: Option<i64> = transaction
         .prepare_cached("SELECT max(number) FROM entries")?
         .query_row([], |row| row.get(0))?;
@@ -109,7 +109,8 @@ pub(super) fn resolve_commit(
     let Problem::Commit(error) = &problem else {
         return Err(database.write_error(problem));
     };
-    // The transaction may have reached the disk or not. Its idempotency record tells, read through a fresh connection.
+    // The transaction may have reached the disk or not. Its idempotency record tells, read through
+    // a fresh connection.
     match database
         .open()
         .and_then(|fresh| find_commit(&fresh, operation))
@@ -121,8 +122,9 @@ pub(super) fn resolve_commit(
     }
 }
 
-/// Fails with a conflict if the stored document or its newest entry is not the one that the change was made from. The
-/// entry is compared too, because the document may have changed and changed back meanwhile.
+/// Fails with a conflict if the stored document or its newest entry is not the one that the change
+/// was made from. The entry is compared too, because the document may have changed and changed back
+/// meanwhile.
 fn check_unchanged(transaction: &Connection, change: &Change) -> Result<(), Problem> {
     let unchanged =
         stored(transaction, change.key())?.as_deref() == change.expected_text().map(str::as_bytes);
@@ -155,7 +157,8 @@ fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Resu
     ])
 }
 
-/// Adds an entry to the log, and returns how many are new there: 1 or 0. An entry of a commit always is.
+/// Adds an entry to the log, and returns how many are new there: 1 or 0. An entry of a commit
+/// always is.
 pub(super) fn insert_entry(
     transaction: &Connection,
     seq: Option<u64>,

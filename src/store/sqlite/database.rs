@@ -77,7 +77,8 @@ impl Database {
         Ok(answer)
     }
 
-    /// Runs `work`, for which its caller has been waiting since `start`, and commits it, or leaves everything as it is.
+    /// Runs `work`, for which its caller has been waiting since `start`, and commits it, or leaves
+    /// everything as it is.
     pub(crate) fn write<T>(
         &self,
         start: Instant,
@@ -108,7 +109,8 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // What was acknowledged is on the disk. On a Mac, only `fullfsync` means the disk and not its cache.
+        // What was acknowledged is on the disk. On a Mac, only `fullfsync` means the disk and not
+        // its cache.
         connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;")?;
         if !self.is_ready(&connection)? {
             let transaction =
@@ -125,9 +127,11 @@ impl Database {
         Ok(connection)
     }
 
-    /// Creates folder and file if there are none, readable by their owner alone: drafts and the audit log are private.
+    /// Creates folder and file if there are none, readable by their owner alone: drafts and the
+    /// audit log are private.
     fn create_file(&self) -> io::Result<()> {
-        // Closing a file ends the locks that this process has on it, so no other thread may open a file that is being created.
+        // Closing a file ends the locks that this process has on it, so no other thread may open a
+        // file that is being created.
         static CREATING: Mutex<()> = Mutex::new(());
         let _creating = lock(&CREATING);
         let (mut folder, mut file) = (fs::DirBuilder::new(), fs::OpenOptions::new());
@@ -259,8 +263,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets reads and a write happen at the same time. The switch is needed once for each file, and does not always wait for other
-/// processes.
+/// Lets reads and a write happen at the same time. The switch is needed once for each file, and
+/// does not always wait for other processes.
 fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
     let start = Instant::now();
     loop {

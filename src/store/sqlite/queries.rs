@@ -43,7 +43,8 @@ pub(super) fn stored(
         .optional()
 }
 
-/// The entry of the newest commit to a document. Scores never go back, so that the index of scores finds it.
+/// The entry of the newest commit to a document. Scores never go back, so that the index of scores
+/// finds it.
 pub(super) fn latest_entry(
     connection: &Connection,
     key: &DocumentKey,
@@ -127,7 +128,8 @@ fn indexed(
     })
 }
 
-/// Documents that were edited by hand, or why one cannot be read. They are parsed here until a commit replaces them.
+/// Documents that were edited by hand, or why one cannot be read. They are parsed here until a
+/// commit replaces them.
 fn edited(transaction: &Connection, kind: Kind) -> rusqlite::Result<Vec<Result<Record, String>>> {
     let select = Select::new(
         "SELECT id, text FROM documents WHERE listed = 0 AND kind = ?".to_owned(),
@@ -185,7 +187,8 @@ pub(super) fn audit_entries(
 
 /// The entries that a query's filters let through.
 fn matching_entries(query: &AuditQuery) -> Select {
-    // The most selective column first. Its index is the one to use, which SQLite cannot know without the values.
+    // The most selective column first. Its index is the one to use, which SQLite cannot know
+    // without the values.
     let equal = [
         ("entity_id", query.entity_id.as_deref()),
         ("action", query.action.as_deref()),
@@ -211,8 +214,8 @@ fn matching_entries(query: &AuditQuery) -> Select {
     select
 }
 
-/// Only entries after a position. Those of the same millisecond follow in the order of their texts; none do if the position is
-/// not in this log.
+/// Only entries after a position. Those of the same millisecond follow in the order of their texts;
+/// none do if the position is not in this log.
 fn after_position(
     transaction: &Connection,
     after: &AuditPosition,

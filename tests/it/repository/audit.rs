@@ -552,7 +552,8 @@ async fn entries_already_in_the_log_are_not_imported_again() {
     .await;
 }
 
-/// When a store is moved, its documents are imported after its log, so their numbers follow the log's.
+/// When a store is moved, its documents are imported after its log, so their numbers follow the
+/// log's.
 #[tokio::test]
 async fn an_imported_log_continues_with_its_own_numbers() {
     let old = Store::sqlite();

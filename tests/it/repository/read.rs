@@ -160,7 +160,8 @@ async fn every_fixture_survives_creation_and_update_byte_for_byte() {
     .await;
 }
 
-/// Trees with everything that JSON allows, and values that stores have been seen to change: `[]`, `1.0`, `/`, 2^53 + 1.
+/// Trees with everything that JSON allows, and values that stores have been seen to change: `[]`,
+/// `1.0`, `/`, 2^53 + 1.
 fn tree() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -1,4 +1,5 @@
-//! What only Redis has: keys of other types, users with limited permissions, and other programs that use the same keys.
+//! What only Redis has: keys of other types, users with limited permissions, and other programs
+//! that use the same keys.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -98,7 +99,8 @@ async fn a_remembered_document_equals_the_stored_one() {
 async fn a_remembered_entry_that_differs_from_the_stored_one_is_a_conflict() {
     let (store, key) = (Store::redis(), project_key("a"));
     create_sound(&*store.repository, &key).await;
-    // Scored in microseconds by another program: all that follows is of a year that the entries' format does not have.
+    // Scored in microseconds by another program: all that follows is of a year that the entries'
+    // format does not have.
     store.server().run::<()>(
         cmd("ZADD")
             .arg("audit:entries")
@@ -390,7 +392,8 @@ async fn an_update_of_another_programs_write_records_its_version() {
     store.assert_sound_but(&[key]).await;
 }
 
-/// Puts a value of the wrong type at `key`: nothing is written, and everything works again after its removal.
+/// Puts a value of the wrong type at `key`: nothing is written, and everything works again after
+/// its removal.
 async fn check_wrong_type(key: &str, plant: &[&str]) {
     let store = Store::redis();
     let document = project_key("a");
@@ -892,7 +895,8 @@ async fn counters_that_disagree_with_the_log_are_corrected() {
     }
 }
 
-/// Two entries have no label, so the counts of `action` are correctly lower than the number of entries.
+/// Two entries have no label, so the counts of `action` are correctly lower than the number of
+/// entries.
 #[tokio::test]
 async fn counters_of_entries_without_labels_are_counted_once_and_then_trusted() {
     let store = Store::redis();
@@ -942,7 +946,8 @@ async fn proxy_to(server: &RedisServer, proof: Proof) -> Proxy {
     proxy
 }
 
-/// Checks that a user with these permissions gets an error for a commit, and that nothing is written.
+/// Checks that a user with these permissions gets an error for a commit, and that nothing is
+/// written.
 async fn check_refused(rules: &[&str], proof: Proof) {
     println!("--- {rules:?}, {proof:?}");
     let store = Store::redis();
@@ -1058,7 +1063,8 @@ async fn a_user_without_access_to_a_key_gets_an_error_and_writes_nothing() {
     }
 }
 
-/// Exactly what the documentation tells an operator: these commands on these keys, no channels, and no TIME.
+/// Exactly what the documentation tells an operator: these commands on these keys, no channels, and
+/// no TIME.
 #[tokio::test]
 async fn the_documented_permissions_are_enough() {
     let store = Store::redis();

@@ -104,7 +104,8 @@ pub(crate) fn with(document: &Document, patch: Value) -> Document {
     portfolio_mcp::domain::patch::merge(document, &object(patch))
 }
 
-/// The documents of a folder of this repository, such as `tests/fixtures/published`, each with the id to store it under.
+/// The documents of a folder of this repository, such as `tests/fixtures/published`, each with the
+/// id to store it under.
 pub(crate) fn folder(path: &str) -> Vec<(DocumentKey, Document)> {
     let read = |kind: Kind| {
         let file = format!(
@@ -177,7 +178,7 @@ pub(crate) async fn change_for(
     match Change::update(&current, &object(patch), write_context(operation)) {
         Ok(Update::Change(change, _)) => *change,
         Ok(Update::Missing) => panic!("there is no {key}"),
-        Ok(Update::Unchanged) => panic!("the patch changes nothing"),
+        Ok(Update::Unchanged(_)) => panic!("the patch changes nothing"),
         Err(violations) => panic!("the patch is refused: {violations:?}"),
     }
 }

@@ -29,13 +29,16 @@ use super::redis::{PASSWORD, free_port};
 pub(crate) enum Mode {
     /// Passes everything.
     Pass,
-    /// Passes the next commit to the server and cuts the connection instead of passing on the reply. Then passes everything.
+    /// Passes the next commit to the server and cuts the connection instead of passing on the
+    /// reply. Then passes everything.
     CutReply,
     /// Cuts the connection instead of passing on the next commit. Then passes everything.
     CutRequest,
-    /// Cuts the connection instead of passing on the next request of any kind. Then passes everything.
+    /// Cuts the connection instead of passing on the next request of any kind. Then passes
+    /// everything.
     CutAnyRequest,
-    /// Cuts the connection instead of passing on the next reply of any kind. Then passes everything.
+    /// Cuts the connection instead of passing on the next reply of any kind. Then passes
+    /// everything.
     CutAnyReply,
     /// Passes half of the next reply and cuts the connection. Then passes everything.
     CutMidReply,
@@ -45,10 +48,11 @@ pub(crate) enum Mode {
     Trickle,
     /// Passes replies at one megabyte a second.
     Narrow,
-    /// Accepts connections and bytes and passes nothing on. Such a connection stays silent for ever, as after a router
-    /// restarted.
+    /// Accepts connections and bytes and passes nothing on. Such a connection stays silent for
+    /// ever, as after a router restarted.
     Swallow,
-    /// Passes everything, but makes the server look like an older one, whose scripts cannot check permissions.
+    /// Passes everything, but makes the server look like an older one, whose scripts cannot check
+    /// permissions.
     Older,
     /// Cuts every connection and accepts no new one.
     Refuse,
@@ -56,7 +60,8 @@ pub(crate) enum Mode {
 
 /// The delay of [`Mode::Slow`] in each direction.
 const SLOW_DELAY: Duration = Duration::from_millis(150);
-/// The delay of each byte with [`Mode::Trickle`]: a document of a few thousand bytes takes longer than any deadline.
+/// The delay of each byte with [`Mode::Trickle`]: a document of a few thousand bytes takes longer
+/// than any deadline.
 const TRICKLE_DELAY: Duration = Duration::from_millis(5);
 
 /// A proxy to a server on this machine.
@@ -298,7 +303,8 @@ fn is_commit(bytes: &[u8]) -> bool {
         .any(|name| bytes.windows(name.len()).any(|window| window == *name))
 }
 
-/// Replaces the function that older servers lack with one that no server has; gives the number of scripts changed.
+/// Replaces the function that older servers lack with one that no server has; gives the number of
+/// scripts changed.
 fn make_older(bytes: &mut [u8]) -> usize {
     const NAME: &[u8] = b"if redis.acl_check_cmd then";
     let mut found = 0;

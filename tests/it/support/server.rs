@@ -196,7 +196,8 @@ impl StdioClient {
         Self::start_command(home, command).await
     }
 
-    /// A client of a server in this process, whose actor is `owner`. The handshake is left to the test.
+    /// A client of a server in this process, whose actor is `owner`. The handshake is left to the
+    /// test.
     pub(crate) fn in_process(store: impl Into<store::Store>, read_only: Option<&str>) -> Self {
         let content = Arc::new(ContentService::new(store, clock));
         let server = ContentServer::new(content, Some("owner"), read_only);

@@ -30,7 +30,8 @@ pub(crate) struct Log {
 /// The state of one document according to the log.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// The document. If this program did not create it: the stored one, which the log must agree with.
+    /// The document. If this program did not create it: the stored one, which the log must agree
+    /// with.
     pub(crate) document: Document,
     /// Its newest entry.
     pub(crate) newest: StoredEntry,
@@ -161,7 +162,8 @@ async fn replay(
             }
             (apply(before.document.clone(), &changes), before.whole)
         }
-        // The document is older than the log, so its first state is computed back from the stored one.
+        // The document is older than the log, so its first state is computed back from the stored
+        // one.
         ("update", None) => {
             let newest = AuditQuery {
                 kind: Some(kind),
