@@ -18,6 +18,7 @@ mod clients;
 mod credentials;
 mod doctor;
 mod documents;
+mod failover;
 mod faults;
 mod hostile;
 mod house;

@@ -116,6 +116,13 @@ impl RedisServer {
         command.query(connection)
     }
 
+    /// Runs a transaction as the administrator.
+    pub(crate) fn run_all(&self, pipeline: &redis::Pipeline) {
+        let mut admin = self.admin.lock().unwrap();
+        let connection = admin.as_mut().expect("the server was used before");
+        pipeline.exec(connection).unwrap();
+    }
+
     /// How often the server has run a command, such as `get`.
     pub(crate) fn calls(&self, command: &str) -> u64 {
         let calls: Option<String> =

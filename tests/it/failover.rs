@@ -1,0 +1,138 @@
+//! A fail-over, or a restore, that loses acknowledged writes: afterwards no server shows what the
+//! surviving history does not hold.
+
+use portfolio_mcp::domain::{DocumentKey, Kind};
+use redis::cmd;
+use serde_json::{Value, json};
+
+use crate::support::{
+    fixtures::{create, document, update, with},
+    http,
+    messages::tool_output,
+    redis::RedisServer,
+    server::HttpServer,
+    stores::Store,
+};
+
+/// How often writes are lost. The wrong content was seen in every such fail-over.
+const ROUNDS: usize = 200;
+const DOCUMENTS: usize = 4;
+
+/// Everything that a Redis server holds.
+struct Saved(Vec<(Vec<u8>, i64, Vec<u8>)>);
+
+impl Saved {
+    fn of(server: &RedisServer) -> Self {
+        let keys: Vec<Vec<u8>> = server.run(cmd("KEYS").arg("*"));
+        let values = keys.into_iter().map(|key| {
+            let ttl: i64 = server.run(cmd("PTTL").arg(&key));
+            let value: Vec<u8> = server.run(cmd("DUMP").arg(&key));
+            (key, ttl.max(0), value)
+        });
+        Self(values.collect())
+    }
+
+    /// Makes the server hold this and nothing else, in one transaction.
+    fn restore(&self, server: &RedisServer) {
+        let mut lines = redis::pipe();
+        lines.atomic().cmd("FLUSHALL").ignore();
+        for (key, ttl, value) in &self.0 {
+            lines.cmd("RESTORE").arg(key).arg(ttl).arg(value).ignore();
+        }
+        server.run_all(&lines);
+    }
+}
+
+fn published(server: &HttpServer) -> Vec<(String, String)> {
+    let response = http::send(
+        server.address,
+        "GET",
+        "/api/projects",
+        &[("Connection", "close")],
+        "",
+    );
+    titles(&response.json()["data"])
+}
+
+fn listed(server: &HttpServer) -> Vec<(String, String)> {
+    let answer = tool_output(&server.call("list_projects", &json!({ "status": "published" })));
+    assert_ne!(answer["meta"]["stale"], true, "{answer}");
+    titles(&answer["data"])
+}
+
+/// Ids and titles, sorted.
+fn titles(data: &Value) -> Vec<(String, String)> {
+    let text = |document: &Value, name: &str| document[name].as_str().unwrap().to_owned();
+    let mut found: Vec<_> = data
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|document| (text(document, "id"), text(document, "title")))
+        .collect();
+    found.sort();
+    found
+}
+
+/// What is really stored.
+async fn stored(store: &Store) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for number in 0..DOCUMENTS {
+        let key = key(number);
+        let record = store.another().get(&key).await.unwrap().unwrap();
+        if record.is_published() {
+            let title = record.document()["title"].as_str().unwrap().to_owned();
+            found.push((key.id, title));
+        }
+    }
+    found
+}
+
+fn key(number: usize) -> DocumentKey {
+    DocumentKey::new(Kind::Project, format!("p{number}"))
+}
+
+/// Writes to documents at random: another title, published or not.
+async fn write(store: &Store, count: usize, name: &str) {
+    for number in 0..count {
+        let key = key(fastrand::usize(..DOCUMENTS));
+        let status = fastrand::choice(["published", "published", "draft"]).unwrap();
+        let patch =
+            json!({ "title": format!("{name} {number}"), "metadata": { "status": status } });
+        update(&*store.another(), &key, patch).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_a_fail_over_lost_are_not_shown_by_any_server() {
+    let store = Store::redis();
+    for number in 0..DOCUMENTS {
+        let published = json!({ "metadata": { "status": "published" } });
+        let document = with(&document(Kind::Project, &key(number).id), published);
+        create(&*store.repository, &key(number), document).await;
+    }
+    let servers = [
+        HttpServer::start(&store, &["--rate-limit", "0"]),
+        HttpServer::start(&store, &["--rate-limit", "0"]),
+    ];
+    for round in 0..ROUNDS {
+        let before = Saved::of(store.server());
+        let count = fastrand::usize(1..4);
+        write(&store, count, &format!("lost {round}")).await;
+        // Both servers have seen the lost writes, and one has cached a response with them.
+        for server in &servers {
+            assert_eq!(listed(server), stored(&store).await, "round {round}");
+        }
+        published(&servers[round % 2]);
+
+        before.restore(store.server());
+        // As many writes as were lost, so that every number is the same.
+        write(&store, count, &format!("kept {round}")).await;
+
+        let expected = stored(&store).await;
+        for server in &servers {
+            assert_eq!(listed(server), expected, "round {round}, list_projects");
+            assert_eq!(published(server), expected, "round {round}, /api");
+        }
+    }
+    store.assert_sound().await;
+}
