@@ -23,7 +23,7 @@ mod timestamp;
 mod version;
 mod violation;
 
-pub use api_path::{ApiPath, CachedResponse};
+pub use api_path::{ApiPath, CachedResponse, StoreState};
 pub use audit::{AuditPage, AuditQuery, AuditStats, Origin, Source, StoredEntry};
 pub use change::{Change, Update, WriteContext};
 pub use content_type::Document;

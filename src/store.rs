@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::domain::{
     ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey, Kind,
-    ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+    ListPage, ListQuery, Operation, Record, StoreState, StoredEntry, Timestamp,
 };
 
 mod breaker;
@@ -97,15 +97,15 @@ pub trait SnapshotSource: Repository {
 /// Best effort: while the store has problems, nothing is found and nothing is kept.
 #[async_trait]
 pub trait ResponseCache: Send + Sync {
-    /// The response for `path`, and the store's `seq` read after it.
+    /// The response for `path`, and the store's state read after it.
     async fn get(&self, path: &ApiPath) -> Result<CachedResponse, StoreError>;
 
-    /// Keeps a response that was computed at `seq`, for `ttl`; does nothing if the store has moved
-    /// on since.
+    /// Keeps a response that was computed at `state`, for `ttl`; does nothing if the store has another
+    /// state by now.
     async fn put(
         &self,
         path: &ApiPath,
-        seq: u64,
+        state: &StoreState,
         response: &str,
         ttl: Duration,
     ) -> Result<(), StoreError>;
@@ -124,10 +124,10 @@ pub struct Documents {
 ///
 /// The site's older programs do not raise `seq`, but they add to the log and to the indexes. A
 /// change by hand, without a trace in either, shows in none of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision {
-    /// The number of the newest write.
-    pub seq: u64,
+    /// The newest write of this program.
+    pub state: StoreState,
     /// How many entries the log holds.
     pub entries: u64,
     /// How many documents there are of each of [`Kind::ALL`].

@@ -1,37 +1,39 @@
 //! The stored form of a REST response in the shared response cache: the response itself, with a
-//! `meta` that holds the number of the write it was read after.
+//! `meta` that holds the state it was read in.
 
 use serde::{Deserialize, Serialize};
 
 use super::payload::{Payload, split_body};
+use crate::domain::StoreState;
 
 #[derive(Serialize, Deserialize)]
 struct StoredMeta {
     timestamp: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     total: Option<usize>,
-    seq: u64,
+    #[serde(flatten)]
+    state: StoreState,
     etag: String,
 }
 
-/// The stored form of a response that was read when `seq` was the number of the newest write.
-pub(super) fn encode(payload: &Payload, seq: u64, timestamp: String) -> String {
+/// The stored form of a response that was read in the state `state` or later.
+pub(super) fn encode(payload: &Payload, state: &StoreState, timestamp: String) -> String {
     payload.with_meta(&StoredMeta {
         timestamp,
         total: payload.total,
-        seq,
+        state: state.clone(),
         etag: payload.etag.clone(),
     })
 }
 
-/// The response that is stored as `text`; `None` if it is older than the write number `seq`, or if
-/// another program stored it.
-pub(super) fn decode(text: &str, seq: u64) -> Option<Payload> {
+/// The response that is stored as `text`; `None` if it belongs to another state, or if another
+/// program stored it.
+pub(super) fn decode(text: &str, state: &StoreState) -> Option<Payload> {
     let (data, meta) = split_body(text)?;
     let meta: StoredMeta = serde_json::from_str(meta).ok()?;
     let payload = Payload::new(data.to_owned(), meta.total, None);
     // The tag is computed from the data, so it also shows whether the data was altered.
-    (meta.seq == seq && meta.etag == payload.etag).then_some(payload)
+    (meta.state == *state && meta.etag == payload.etag).then_some(payload)
 }
 
 #[cfg(test)]
@@ -45,12 +47,24 @@ mod tests {
             Some(1),
             None,
         );
-        let stored = encode(&payload, 7, "2026-01-01T00:00:00.000Z".to_owned());
+        let state = |seq, commit: &str| StoreState {
+            seq,
+            commit: commit.to_owned(),
+        };
+        let stored = encode(
+            &payload,
+            &state(7, "a"),
+            "2026-01-01T00:00:00.000Z".to_owned(),
+        );
 
-        assert_eq!(decode(&stored, 7), Some(payload));
-        assert_eq!(decode(&stored, 8), None);
+        assert_eq!(decode(&stored, &state(7, "a")), Some(payload));
+        assert_eq!(decode(&stored, &state(8, "a")), None);
+        assert_eq!(decode(&stored, &state(7, "b")), None);
         assert_eq!(
-            decode(&stored.replace(r#""id":"a""#, r#""id":"b""#), 7),
+            decode(
+                &stored.replace(r#""id":"a""#, r#""id":"b""#),
+                &state(7, "a")
+            ),
             None
         );
         for foreign in [
@@ -60,7 +74,7 @@ mod tests {
             r#"{"success":true,"data":[],"meta":{}}"#,
             r#"{"success":true,"data":[],"meta":{"seq":7}}"#,
         ] {
-            assert_eq!(decode(foreign, 7), None, "{foreign}");
+            assert_eq!(decode(foreign, &state(7, "")), None, "{foreign}");
         }
     }
 }

@@ -147,8 +147,8 @@ impl RestState {
             ApiPath::One(key) if !is_slug(&key.id) => CachedResponse::default(),
             ApiPath::One(_) | ApiPath::All(_) => self.content.cached_response(api_path).await,
         };
-        if let (Some(response), Some(seq)) = (&cached.response, cached.seq)
-            && let Some(payload) = response_cache::decode(response, seq)
+        if let (Some(response), Some(state)) = (&cached.response, &cached.state)
+            && let Some(payload) = response_cache::decode(response, state)
         {
             record_answer(api_path, "cache");
             return Ok(payload);
@@ -161,14 +161,14 @@ impl RestState {
             }) => record_answer(api_path, "snapshot"),
             Ok(payload) => {
                 record_answer(api_path, "store");
-                // `seq` was read before the content, so a write since then prevents caching.
-                if let Some(seq) = cached
-                    .seq
+                // The state was read before the content, so a write since then prevents caching.
+                if let Some(state) = cached
+                    .state
                     .filter(|_| payload.data.len() <= MAX_CACHED_BYTES)
                 {
                     let timestamp = self.content.now().to_string();
-                    let stored = response_cache::encode(payload, seq, timestamp);
-                    self.content.cache_response(api_path.clone(), seq, stored);
+                    let stored = response_cache::encode(payload, &state, timestamp);
+                    self.content.cache_response(api_path.clone(), state, stored);
                 }
             }
             Err(_) => record_answer(api_path, "none"),

@@ -11,7 +11,7 @@ use crate::{
     deadline::Deadline,
     domain::{
         ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, DocumentKey, Kind, ListPage,
-        ListQuery, Record, StoredEntry,
+        ListQuery, Record, StoreState, StoredEntry,
     },
     store::{Snapshot, StoreError},
 };
@@ -119,13 +119,13 @@ impl ContentService {
         })
     }
 
-    /// Caches a REST response that was read after the write `seq`, in the background.
-    pub fn cache_response(&self, path: ApiPath, seq: u64, response: String) {
+    /// Caches a REST response that was read in the state `state` or later, in the background.
+    pub fn cache_response(&self, path: ApiPath, state: StoreState, response: String) {
         let Some(responses) = self.responses.clone() else {
             return;
         };
         tokio::spawn(async move {
-            if let Err(error) = responses.put(&path, seq, &response, RESPONSE_TTL).await {
+            if let Err(error) = responses.put(&path, &state, &response, RESPONSE_TTL).await {
                 debug!("could not cache a response: {error}");
             }
         });

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
-    Operation, Record, StoredEntry, Timestamp, text::truncate,
+    Operation, Record, StoreState, StoredEntry, Timestamp, text::truncate,
 };
 
 mod audit;
@@ -265,6 +265,8 @@ impl Repository for RedisStore {
     async fn revision(&self) -> Result<Revision, StoreError> {
         let mut pipeline = redis::pipe();
         pipeline
+            .cmd("GET")
+            .arg(self.keys.newest_commit())
             .cmd("HGET")
             .arg(self.keys.stats())
             .arg("seq")
@@ -273,10 +275,9 @@ impl Repository for RedisStore {
         for kind in Kind::ALL {
             pipeline.cmd("SCARD").arg(self.keys.index("all", kind));
         }
-        let numbers: Vec<u64> = self
-            .read_all(ReadFrom::Any, &pipeline)
-            .await?
-            .into_iter()
+        let mut replies = self.read_all(ReadFrom::Any, &pipeline).await?.into_iter();
+        let commit = replies.next().and_then(|value| text(value).ok());
+        let numbers: Vec<u64> = replies
             .map(|value| {
                 text(value)
                     .ok()
@@ -288,7 +289,10 @@ impl Repository for RedisStore {
             StoreError::Failed("Redis sent fewer replies than there were commands".to_owned())
         })?;
         Ok(Revision {
-            seq,
+            state: StoreState {
+                seq,
+                commit: commit.unwrap_or_default(),
+            },
             entries,
             documents: [projects, resources],
         })

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::domain::{
     ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey, Kind,
-    ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp,
+    ListPage, ListQuery, Operation, Record, StoreState, StoredEntry, Timestamp,
 };
 
 /// How long a read, with its retries, may take; see "Time budget of a call" in
@@ -392,14 +392,14 @@ impl<R: ResponseCache> ResponseCache for Resilient<R> {
     async fn put(
         &self,
         path: &ApiPath,
-        seq: u64,
+        state: &StoreState,
         response: &str,
         ttl: Duration,
     ) -> Result<(), StoreError> {
         self.best_effort(
             "cache",
             &self.writes,
-            self.store.put(path, seq, response, ttl),
+            self.store.put(path, state, response, ttl),
         )
         .await
     }
@@ -556,7 +556,7 @@ mod tests {
         async fn revision(&self) -> Result<Revision, StoreError> {
             self.call::<()>()?;
             Ok(Revision {
-                seq: 0,
+                state: StoreState::default(),
                 entries: 0,
                 documents: [0; 2],
             })

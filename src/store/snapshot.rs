@@ -176,7 +176,7 @@ impl SnapshotCache {
         let revision = self.store.revision().await?;
         let data = match &last {
             Some(snapshot) if snapshot.data.revision == revision => Arc::clone(&snapshot.data),
-            Some(snapshot) => match self.follow(&snapshot.data, revision).await? {
+            Some(snapshot) => match self.follow(&snapshot.data, &revision).await? {
                 Some(data) => Arc::new(data),
                 None => Arc::new(self.load(revision).await?),
             },
@@ -235,23 +235,25 @@ impl SnapshotCache {
             self.store.audit_stats()
         )?;
         // Thousands of documents take longer to prepare for lists than other calls should wait.
+        let newest_seq = revision.state.seq;
         let prepared = tokio::task::spawn_blocking(move || {
             let mut entries = page.entries;
             // The next revision tells what was written since this one.
-            entries.retain(|entry| entry.seq().is_none_or(|seq| seq <= revision.seq));
+            entries.retain(|entry| entry.seq().is_none_or(|seq| seq <= newest_seq));
             SnapshotData::new(revision, all, entries, stats, loaded)
         });
         prepared.await.map_err(|_| StoreError::panicked())
     }
 
-    /// Reads what was written since `last`; `None` if the log does not tell all of it.
+    /// Reads what was written since `last`; `None` if the log does not show all of it, or has another
+    /// history.
     async fn follow(
         &self,
         last: &SnapshotData,
-        revision: Revision,
+        revision: &Revision,
     ) -> Result<Option<SnapshotData>, StoreError> {
         let (Some(writes), Some(added)) = (
-            revision.seq.checked_sub(last.revision.seq),
+            revision.state.seq.checked_sub(last.revision.state.seq),
             revision.entries.checked_sub(last.revision.entries),
         ) else {
             return Ok(None);
@@ -259,18 +261,19 @@ impl SnapshotCache {
         if writes > MAX_FOLLOWED_WRITES || added != writes {
             return Ok(None); // entries without a number, such as older programs add, need not be the newest ones
         }
+        // One more, to find the entry that was the newest one before.
         let query = AuditQuery {
-            limit: usize::try_from(writes + EXTRA_ENTRIES).unwrap_or(MAX_ENTRIES),
+            limit: usize::try_from(writes + 1 + EXTRA_ENTRIES).unwrap_or(MAX_ENTRIES),
             ..AuditQuery::default()
         };
         let (page, stats) =
             tokio::try_join!(self.store.audit_entries(&query), self.store.audit_stats())?;
-        let is_new = |entry: &StoredEntry| {
-            entry
-                .seq()
-                .is_some_and(|seq| seq > last.revision.seq && seq <= revision.seq)
+        let Some(new) = entries_since(last.entries.first(), page.entries) else {
+            return Ok(None);
         };
-        let entries: Vec<StoredEntry> = page.entries.into_iter().filter(is_new).collect();
+        let range = last.revision.state.seq + 1..=revision.state.seq;
+        let is_new = |entry: &StoredEntry| entry.seq().is_some_and(|seq| range.contains(&seq));
+        let entries: Vec<StoredEntry> = new.into_iter().filter(is_new).collect();
         if entries.len() as u64 != writes {
             return Ok(None);
         }
@@ -282,7 +285,7 @@ impl SnapshotCache {
             records => records?,
         };
         let changed = changed.into_iter().zip(records);
-        Ok(last.followed_by(revision, changed, entries, stats))
+        Ok(last.followed_by(revision.clone(), changed, entries, stats))
     }
 }
 
@@ -459,6 +462,16 @@ impl SnapshotData {
     fn counted_here(&self) -> u64 {
         (self.documents.len() + self.unreadable.len()) as u64 + self.absent
     }
+}
+
+/// The entries of a page, newest first, that came after `known`; `None` if the page does not reach
+/// back to it, which another history never does.
+fn entries_since(known: Option<&StoredEntry>, page: Vec<StoredEntry>) -> Option<Vec<StoredEntry>> {
+    let Some(known) = known else {
+        return Some(page);
+    };
+    let position = page.iter().position(|entry| entry == known)?;
+    Some(page.into_iter().take(position).collect())
 }
 
 fn indexed(record: &Record) -> (DocumentKey, Arc<SnapshotDocument>) {

@@ -13,14 +13,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::{Commit, HistoryImport, Repository, Revision, StoreError};
 use crate::domain::{
     AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
-    Operation, Record, StoredEntry, Timestamp,
+    Operation, Record, StoreState, StoredEntry, Timestamp,
 };
 
 mod commit;
@@ -187,8 +187,16 @@ impl Repository for SqliteStore {
                     &[kind.singular()],
                 )?;
             }
+            let newest = "SELECT digest FROM entries ORDER BY score DESC, text DESC LIMIT 1";
+            let newest: Option<String> = transaction
+                .prepare_cached(newest)?
+                .query_row([], |row| row.get(0))
+                .optional()?;
             Ok(Revision {
-                seq: number("SELECT max(number) FROM entries", &[])?,
+                state: StoreState {
+                    seq: number("SELECT max(number) FROM entries", &[])?,
+                    commit: newest.unwrap_or_default(),
+                },
                 entries: number("SELECT count(*) FROM entries", &[])?,
                 documents,
             })

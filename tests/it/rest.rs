@@ -12,7 +12,7 @@ use std::{
 };
 
 use portfolio_mcp::{
-    domain::{ApiPath, CachedResponse, DocumentKey, Kind},
+    domain::{ApiPath, CachedResponse, DocumentKey, Kind, StoreState},
     store::{Location, Repository, open},
 };
 use redis::cmd;
@@ -460,8 +460,9 @@ async fn a_reader_overtaken_by_a_commit_caches_nothing() {
     create_sound(&*store.repository, &key).await;
     let ttl = Duration::from_mins(1);
     for api_path in [ApiPath::One(key.clone()), ApiPath::All(Kind::Project)] {
-        let CachedResponse { response, seq } = cache.get(&api_path).await.unwrap();
-        let seq = seq.unwrap();
+        let CachedResponse { response, state } = cache.get(&api_path).await.unwrap();
+        let state = state.unwrap();
+        let seq = state.seq;
         assert_eq!(response, None);
 
         // A write comes between the read and the put.
@@ -471,17 +472,22 @@ async fn a_reader_overtaken_by_a_commit_caches_nothing() {
             json!({ "title": format!("after {seq}") }),
         )
         .await;
-        cache.put(&api_path, seq, "old", ttl).await.unwrap();
+        cache.put(&api_path, &state, "old", ttl).await.unwrap();
 
         let now = cache.get(&api_path).await.unwrap();
-        assert_eq!(
-            now,
-            CachedResponse {
-                response: None,
-                seq: Some(seq + 1)
-            }
-        );
-        cache.put(&api_path, seq + 1, "new", ttl).await.unwrap();
+        let next = now.state.unwrap();
+        assert_eq!(now.response, None);
+        assert_eq!(next.seq, seq + 1);
+        let other_history = StoreState {
+            commit: state.commit,
+            ..next.clone()
+        };
+        cache
+            .put(&api_path, &other_history, "lost", ttl)
+            .await
+            .unwrap();
+        assert_eq!(cache.get(&api_path).await.unwrap().response, None);
+        cache.put(&api_path, &next, "new", ttl).await.unwrap();
         assert_eq!(
             cache.get(&api_path).await.unwrap().response.as_deref(),
             Some("new")
@@ -493,13 +499,9 @@ async fn a_reader_overtaken_by_a_commit_caches_nothing() {
             &DocumentKey::new(Kind::Resource, format!("b-{seq}")),
         )
         .await;
-        assert_eq!(
-            cache.get(&api_path).await.unwrap(),
-            CachedResponse {
-                response: Some("new".to_owned()),
-                seq: Some(seq + 2)
-            }
-        );
+        let outdated = cache.get(&api_path).await.unwrap();
+        assert_eq!(outdated.response.as_deref(), Some("new"));
+        assert_eq!(outdated.state.unwrap().seq, seq + 2);
         update(
             &*store.repository,
             &key,
@@ -528,29 +530,22 @@ async fn a_read_only_user_reads_the_cache_and_does_not_write_it() {
     .unwrap();
     let api_path = ApiPath::One(project_key("a"));
 
+    let state = reader.get(&api_path).await.unwrap().state.unwrap();
     reader
-        .put(&api_path, 1, "mine", Duration::from_mins(1))
+        .put(&api_path, &state, "mine", Duration::from_mins(1))
         .await
         .unwrap();
-    assert_eq!(
-        reader.get(&api_path).await.unwrap(),
-        CachedResponse {
-            response: None,
-            seq: Some(1)
-        }
-    );
+    let cached = reader.get(&api_path).await.unwrap();
+    assert_eq!(cached.response, None);
+    assert_eq!(state.seq, 1);
     let writer = store.open().responses.unwrap();
     writer
-        .put(&api_path, 1, "theirs", Duration::from_mins(1))
+        .put(&api_path, &state, "theirs", Duration::from_mins(1))
         .await
         .unwrap();
-    assert_eq!(
-        reader.get(&api_path).await.unwrap(),
-        CachedResponse {
-            response: Some("theirs".to_owned()),
-            seq: Some(1)
-        }
-    );
+    let cached = reader.get(&api_path).await.unwrap();
+    assert_eq!(cached.response.as_deref(), Some("theirs"));
+    assert_eq!(cached.state, Some(state));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@
 -- idempotency record, the types of all keys, the comparison, and the user's permissions. Documents and entries pass through as
 -- opaque bytes: cjson would turn [] into {} and round numbers.
 --
--- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)
+-- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)   5 the newest commit
 --       then 7 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document
 -- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
 --       5 how an entry begins, a format for its seq and its time
@@ -13,9 +13,9 @@
 --       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
 -- reply one text: 'OK' or 'REPLAY' with milliseconds, seq of the first entry and n; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
-local RECORD, ENTRIES, STATS, SCRATCH = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local RECORD, ENTRIES, STATS, SCRATCH, NEWEST = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
-local function offsets(i) return 4 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
+local function offsets(i) return 5 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
 -- As JavaScript's toISOString; days to civil date after Howard Hinnant.
@@ -101,6 +101,7 @@ if redis.acl_check_cmd then
   need('ZADD', ENTRIES, '0', '')
   need('HSET', STATS, 'f', '0')
   need('SET', RECORD, '', 'EX', '1')
+  need('SET', NEWEST, '')
   for i = 1, n do
     local k = offsets(i)
     if i == 1 then -- in any case: a missing permission shows at the first write, not at the first that needs it
@@ -153,5 +154,7 @@ for i = 1, n do
   call('DEL', KEYS[k + 6], KEYS[k + 7])
 end
 for _, move in ipairs(moves) do call(unpack(move)) end
+-- What identifies this state: two histories may have the same numbers.
+call('SET', NEWEST, score .. '|' .. first .. '|' .. ARGV[1])
 call('SET', RECORD, ARGV[1] .. '|' .. score .. '|' .. first .. '|' .. ARGV[4], 'EX', ARGV[2])
 return 'OK ' .. score .. ' ' .. first .. ' ' .. ARGV[4]

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How many keys and arguments the script takes, and how many of each for a document.
-const FIXED_KEYS: usize = 4;
+const FIXED_KEYS: usize = 5;
 const KEYS_PER_DOCUMENT: usize = 7;
 const FIXED_ARGUMENTS: usize = 5;
 const ARGUMENTS_PER_DOCUMENT: usize = 10;
@@ -128,7 +128,8 @@ impl RedisStore {
             .arg(self.keys.idempotency_record(operation))
             .arg(self.keys.entries())
             .arg(self.keys.stats())
-            .arg(self.keys.internal("self-test"));
+            .arg(self.keys.internal("self-test"))
+            .arg(self.keys.newest_commit());
         for change in changes {
             let key = change.key();
             command

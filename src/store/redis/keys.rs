@@ -51,6 +51,11 @@ impl Keys {
         self.join(&["internal:", name])
     }
 
+    /// Holds what identifies the newest commit of this program.
+    pub(crate) fn newest_commit(&self) -> String {
+        self.internal("newest-commit")
+    }
+
     pub(crate) fn latest(&self, key: &DocumentKey) -> String {
         self.join(&["internal:latest:", key.kind.plural(), ":", &key.id])
     }

@@ -11,13 +11,15 @@ use super::{
     reply::{text, unwrap_reply},
 };
 use crate::{
-    domain::{ApiPath, CachedResponse},
+    domain::{ApiPath, CachedResponse, StoreState},
     store::{ResponseCache, StoreError},
 };
 
 /// Stores a response unless a commit has made it old. Nothing comes between the two commands of a
 /// script.
-const PUT: &str = "if (redis.call('HGET', KEYS[2], 'seq') or '0') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end";
+const PUT: &str = "if (redis.call('HGET', KEYS[2], 'seq') or '0') == ARGV[1] \
+                   and (redis.call('GET', KEYS[3]) or '') == ARGV[4] then \
+                   redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end";
 
 #[async_trait]
 impl ResponseCache for RedisStore {
@@ -29,6 +31,8 @@ impl ResponseCache for RedisStore {
             .cmd("HGET")
             .arg(self.keys.stats())
             .arg("seq")
+            .cmd("GET")
+            .arg(self.keys.newest_commit())
             .ignore_errors();
         let mut replies = self.read_all(ReadFrom::Any, &pipeline).await?.into_iter();
         // A value of another type, which another program may have left there, is no response.
@@ -41,16 +45,21 @@ impl ResponseCache for RedisStore {
                 .and_then(|text| text.parse().ok())
                 .ok_or_else(|| StoreError::Failed("`seq` is not a number".to_owned()))?,
         };
+        let commit = replies.next().and_then(|value| text(value).ok());
+        let state = StoreState {
+            seq,
+            commit: commit.unwrap_or_default(),
+        };
         Ok(CachedResponse {
             response,
-            seq: Some(seq),
+            state: Some(state),
         })
     }
 
     async fn put(
         &self,
         path: &ApiPath,
-        seq: u64,
+        state: &StoreState,
         response: &str,
         ttl: Duration,
     ) -> Result<(), StoreError> {
@@ -60,12 +69,14 @@ impl ResponseCache for RedisStore {
         let mut command = cmd("EVAL");
         command
             .arg(PUT)
-            .arg(2)
+            .arg(3)
             .arg(self.keys.cached_response(path))
             .arg(self.keys.stats())
-            .arg(seq)
+            .arg(self.keys.newest_commit())
+            .arg(state.seq)
             .arg(response)
-            .arg(ttl.as_secs());
+            .arg(ttl.as_secs())
+            .arg(&state.commit);
         connection
             .send(&command)
             .await
