@@ -21,7 +21,7 @@ use crate::{
     service::{Error, UpdateRequest},
 };
 
-/// A message lists this many violations; the details list all.
+/// An error lists this many violations and counts the rest: a call of 230 KB can have 50,000.
 const MAX_LISTED_VIOLATIONS: usize = 50;
 
 const MISMATCH: &str = "nothing was changed: this idempotencyKey was used before for a different request; send a new key with a new request";
@@ -235,18 +235,20 @@ impl ToolError {
             "{headline}. Fix {problems} and call {} again:",
             tool.as_str()
         );
-        let listed = violations.iter().take(MAX_LISTED_VIOLATIONS);
+        let listed: Vec<&Violation> = violations.iter().take(MAX_LISTED_VIOLATIONS).collect();
         let mut lines: Vec<String> = [headline]
             .into_iter()
-            .chain(listed.map(ToString::to_string))
+            .chain(listed.iter().map(ToString::to_string))
             .collect();
-        if count > MAX_LISTED_VIOLATIONS {
-            let more = count - MAX_LISTED_VIOLATIONS;
-            lines.push(format!("and {more} more in details.violations"));
-        }
+        let details = match count - listed.len() {
+            0 => json!({ "violations": listed }),
+            more => {
+                lines.push(format!("and {more} more"));
+                json!({ "violations": listed, "more": more })
+            }
+        };
         let message = lines.join("\n  ");
-        Self::without_details(tool, "VALIDATION_FAILED", message, timestamp)
-            .with_details(json!({ "violations": violations }))
+        Self::without_details(tool, "VALIDATION_FAILED", message, timestamp).with_details(details)
     }
 
     fn without_details(
@@ -425,9 +427,7 @@ mod tests {
             error.message
         );
         assert!(
-            error
-                .message
-                .ends_with("\n  and 3 more in details.violations"),
+            error.message.ends_with("\n  and 3 more"),
             "{}",
             error.message
         );

@@ -697,6 +697,21 @@ async fn a_patch_sent_as_a_string_must_not_be_nested_too_deeply() {
     assert_eq!(paths(&refused), vec!["data"]);
 }
 
+#[tokio::test]
+async fn a_call_with_thousands_of_mistakes_gets_a_short_answer() {
+    let (_store, client) = client_of_samples();
+
+    let arguments = json!({ "id": "rdv-artisan", "data": { "results": vec![1; 50_000] } });
+    let refused = client.call_error("update_project", arguments).await;
+
+    let details = &refused["details"];
+    assert_eq!(refused["code"], "VALIDATION_FAILED");
+    assert_eq!(details["violations"].as_array().unwrap().len(), 50);
+    assert_eq!(details["more"], 49_950);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.ends_with("and 49950 more"), "{message}");
+}
+
 /// A store that fails in ways that a real one cannot be made to: it panics or never answers.
 enum Faulty {
     Panics,
