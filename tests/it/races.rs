@@ -843,9 +843,10 @@ async fn a_redis_killed_during_writes_loses_nothing_and_applies_nothing_twice() 
         killed.store(true, Ordering::SeqCst);
         let writes = tasks.join_all().await;
 
+        // A single writer may have none: the kill can come before its first write is sent.
+        assert!(writes.iter().any(|writes| !writes.acknowledged.is_empty()));
         let log = soundness::assert_sound(&*repository).await;
         for writes in writes {
-            assert!(!writes.acknowledged.is_empty() || !writes.unknown.is_empty());
             writes.assert_kept(&log);
         }
     }
