@@ -95,11 +95,9 @@ impl ToolError {
             }
             Error::Conflict { key, current } => {
                 let message = conflict(&key, current.as_ref(), options);
-                let details = current.map(|version| json!({ "currentVersion": version }));
-                Self {
-                    details,
-                    ..failure("VERSION_CONFLICT", message)
-                }
+                let mut error = failure("VERSION_CONFLICT", message);
+                error.details = current.map(|version| json!({ "currentVersion": version }));
+                error
             }
             Error::IdempotencyMismatch => failure("IDEMPOTENCY_MISMATCH", MISMATCH.to_owned()),
             Error::ReadOnly {
