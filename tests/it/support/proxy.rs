@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,9 +17,9 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::redis::{PASSWORD, free_port};
@@ -58,6 +58,24 @@ pub(crate) enum Mode {
     Refuse,
 }
 
+/// A line across the internet, shared by all connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    /// In each direction.
+    pub(crate) bytes_per_second: u32,
+    /// From a request to the first byte of its reply, beside what the line takes for the bytes.
+    pub(crate) round_trip: Duration,
+}
+
+/// What passed the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    /// Requests of the clients, each command of a pipeline counted.
+    pub(crate) commands: u64,
+    /// In both directions.
+    pub(crate) bytes: u64,
+}
+
 /// The delay of [`Mode::Slow`] in each direction.
 const SLOW_DELAY: Duration = Duration::from_millis(150);
 /// The delay of each byte with [`Mode::Trickle`]: a document of a few thousand bytes takes longer
@@ -68,7 +86,6 @@ const TRICKLE_DELAY: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
-    target: u16,
     state: Arc<State>,
     listening: Option<JoinHandle<()>>,
     /// Ends every connection when its value changes.
@@ -77,12 +94,48 @@ pub(crate) struct Proxy {
 
 #[derive(Debug)]
 struct State {
+    target: AtomicU16,
     mode: Mutex<Mode>,
     cuts: AtomicUsize,
     changed_scripts: AtomicUsize,
+    line: Option<Line>,
+    /// When each direction of the line has passed what it was given: requests, replies.
+    free_at: [Mutex<Instant>; 2],
+    commands: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl State {
+    fn new(target: u16, line: Option<Line>) -> Self {
+        Self {
+            target: AtomicU16::new(target),
+            mode: Mutex::new(Mode::Pass),
+            cuts: AtomicUsize::new(0),
+            changed_scripts: AtomicUsize::new(0),
+            line,
+            free_at: [Instant::now(), Instant::now()].map(Mutex::new),
+            commands: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// When the line has passed `count` more bytes in a direction.
+    fn passed(&self, line: Line, direction: usize, count: usize) -> Instant {
+        let mut free_at = self.free_at[direction].lock().unwrap();
+        let time = Duration::from_secs(count as u64) / line.bytes_per_second;
+        *free_at = (*free_at).max(Instant::now()) + time;
+        *free_at
+    }
+
+    /// Counts what passes; `requests` counts the requests, for the direction that has them.
+    fn count(&self, bytes: &[u8], requests: Option<&mut RequestCounter>) {
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        if let Some(counter) = requests {
+            let commands = counter.count(bytes);
+            self.commands.fetch_add(commands, Ordering::SeqCst);
+        }
+    }
+
     /// Whether the mode is `mode`, which is then over.
     fn take(&self, mode: Mode) -> bool {
         let mut current = self.mode.lock().unwrap();
@@ -101,15 +154,19 @@ impl State {
 impl Proxy {
     /// A proxy to the port `target` of this machine. It lives as long as the test's runtime.
     pub(crate) async fn start(target: u16) -> Self {
-        let state = Arc::new(State {
-            mode: Mutex::new(Mode::Pass),
-            cuts: AtomicUsize::new(0),
-            changed_scripts: AtomicUsize::new(0),
-        });
+        Self::start_with(State::new(target, None)).await
+    }
+
+    /// A proxy to the port `target` of this machine, over a slow line. Its mode stays
+    /// [`Mode::Pass`].
+    pub(crate) async fn start_line(target: u16, line: Line) -> Self {
+        Self::start_with(State::new(target, Some(line))).await
+    }
+
+    async fn start_with(state: State) -> Self {
         let mut proxy = Self {
             port: free_port(),
-            target,
-            state,
+            state: Arc::new(state),
             listening: None,
             cut_all: watch::Sender::new(0),
         };
@@ -156,6 +213,12 @@ impl Proxy {
         }
     }
 
+    /// Lets another server take over, at the port `target` of this machine.
+    pub(crate) fn fail_over(&self, target: u16) {
+        self.state.target.store(target, Ordering::SeqCst);
+        self.cut_all.send_modify(|times| *times += 1);
+    }
+
     /// How many connections were cut at a commit.
     pub(crate) fn cuts(&self) -> usize {
         self.state.cuts.load(Ordering::SeqCst)
@@ -166,17 +229,22 @@ impl Proxy {
         self.state.changed_scripts.load(Ordering::SeqCst)
     }
 
+    /// What passed so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            commands: self.state.commands.load(Ordering::SeqCst),
+            bytes: self.state.bytes.load(Ordering::SeqCst),
+        }
+    }
+
     async fn listen(&mut self) -> bool {
         let Ok(listener) = TcpListener::bind(("127.0.0.1", self.port)).await else {
             return false;
         };
-        let (target, state, cut_all) = (
-            self.target,
-            Arc::clone(&self.state),
-            self.cut_all.subscribe(),
-        );
+        let (state, cut_all) = (Arc::clone(&self.state), self.cut_all.subscribe());
         self.listening = Some(tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let target = state.target.load(Ordering::SeqCst);
                 // While the server is down, the client sees its connection end.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
                     continue;
@@ -209,10 +277,84 @@ async fn pass(
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
     let commit_sent = AtomicBool::new(false);
+    if let Some(line) = state.line {
+        return tokio::select! {
+            () = over_line(from_client, to_server, &state, line, 0) => {}
+            () = over_line(from_server, to_client, &state, line, 1) => {}
+            _ = cuts_seen.changed() => {}
+        };
+    }
     tokio::select! {
         () = requests(from_client, to_server, &state, &commit_sent) => {}
         () = replies(from_server, to_client, &state, &commit_sent) => {}
         _ = cuts_seen.changed() => {}
+    }
+}
+
+/// Passes one direction at the pace of the line; what is under way does not hold up what follows.
+async fn over_line(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &State,
+    line: Line,
+    direction: usize,
+) {
+    const PIECE_BYTES: usize = 4096;
+    let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let send = async {
+        let mut counter = RequestCounter::default();
+        let mut buffer = vec![0; PIECE_BYTES];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            let bytes = &buffer[..count];
+            state.count(bytes, (direction == 0).then_some(&mut counter));
+            let passed = state.passed(line, direction, count);
+            sleep_until(passed).await;
+            let _ = sender.send((passed + line.round_trip / 2, bytes.to_vec()));
+        }
+    };
+    let deliver = async {
+        while let Some((at, bytes)) = under_way.recv().await {
+            sleep_until(at).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! { () = send => {}, () = deliver => {} }
+}
+
+/// Counts the requests in a stream of them.
+#[derive(Debug, Default)]
+struct RequestCounter {
+    /// The end of a line that has not ended yet.
+    line: Vec<u8>,
+    /// How many bytes of a text follow, its line break included.
+    text: usize,
+}
+
+impl RequestCounter {
+    /// How many requests begin in `bytes`, which follow those of the last call.
+    fn count(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut begun = 0;
+        while let Some((&first, rest)) = bytes.split_first() {
+            if self.text > 0 {
+                let passed = self.text.min(bytes.len());
+                self.text -= passed;
+                bytes = &bytes[passed..];
+                continue;
+            }
+            bytes = rest;
+            self.line.push(first);
+            if first == b'\n' {
+                let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
+                self.line.clear();
+                begun += u64::from(line.starts_with('*'));
+                if let Some(length) = line.strip_prefix('$') {
+                    self.text = length.parse::<usize>().unwrap() + 2;
+                }
+            }
+        }
+        begun
     }
 }
 
@@ -223,8 +365,10 @@ async fn requests(
     commit_sent: &AtomicBool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut counter = RequestCounter::default();
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let bytes = &mut buffer[..count];
+        state.count(bytes, Some(&mut counter));
         if state.is(Mode::Swallow) {
             return swallow(from).await;
         }
@@ -268,6 +412,7 @@ async fn replies(
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let bytes = &buffer[..count];
+        state.count(bytes, None);
         // After NOSCRIPT the commit was not run; the client sends the script next.
         let ran = commit_sent.load(Ordering::SeqCst) && !bytes.starts_with(b"-NOSCRIPT");
         if ran && state.take(Mode::CutReply) || state.take(Mode::CutAnyReply) {
