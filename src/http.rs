@@ -21,6 +21,7 @@ mod health;
 mod limits;
 mod payload;
 mod rate;
+mod recent_responses;
 mod rejection;
 mod response_cache;
 mod rest;

@@ -25,7 +25,7 @@ mod read;
 mod update;
 
 pub use error::Error;
-pub use read::Fetched;
+pub use read::{Fetched, Published, RESPONSE_TTL};
 pub use update::{Mode, UpdateRequest, Updated};
 
 /// Queues for writers. Two documents may share a queue; then one waits a little for the other.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey, Kind,
-    ListPage, ListQuery, Operation, Record, StoreState, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey,
+    History, Kind, ListPage, ListQuery, Operation, Record, StoreState, StoredEntry, Timestamp,
 };
 
 mod breaker;
 mod budget;
+mod load;
 pub(crate) mod location;
 mod open;
 pub(crate) mod redis;
@@ -85,11 +86,14 @@ pub trait HistoryImport: Send + Sync {
     ) -> Result<usize, StoreError>;
 }
 
-/// A distant store, whose content can be loaded as a whole for the snapshot.
+/// A distant store, whose documents can be read as a whole, piece by piece.
 #[async_trait]
 pub trait SnapshotSource: Repository {
-    /// Every document of a kind, in no order.
-    async fn load(&self, kind: Kind) -> Result<Documents, StoreError>;
+    /// The id of every document of a kind, in no order.
+    async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError>;
+
+    /// Some documents in one reply. What does not exist is left out.
+    async fn get_many(&self, keys: &[DocumentKey]) -> Result<Documents, StoreError>;
 }
 
 /// A cache of REST responses that all servers of a store share. A commit drops what it makes old.
@@ -99,6 +103,9 @@ pub trait SnapshotSource: Repository {
 pub trait ResponseCache: Send + Sync {
     /// The response for `path`, and the store's state read after it.
     async fn get(&self, path: &ApiPath) -> Result<CachedResponse, StoreError>;
+
+    /// The same without the response, which may be large.
+    async fn look_up(&self, path: &ApiPath) -> Result<CachedResponse, StoreError>;
 
     /// Keeps a response that was computed at `state`, for `ttl`; does nothing if the store has another
     /// state by now.
@@ -120,14 +127,14 @@ pub struct Documents {
     pub unreadable: Vec<String>,
 }
 
-/// Numbers that differ when a store was written in between.
+/// What differs when a store was written in between.
 ///
-/// The site's older programs do not raise `seq`, but they add to the log and to the indexes. A
-/// change by hand, without a trace in either, shows in none of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The site's older programs do not continue the history, but they add to the log and to the
+/// indexes. A change by hand, without a trace in either, shows in none of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revision {
-    /// The newest write of this program.
-    pub state: StoreState,
+    /// The writes of this program.
+    pub history: History,
     /// How many entries the log holds.
     pub entries: u64,
     /// How many documents there are of each of [`Kind::ALL`].

@@ -250,7 +250,7 @@ pub(super) fn written_keys(prefix: &str) -> Vec<String> {
         cache,
         keys.entries(),
         keys.stats(),
-        keys.newest_commit(),
+        keys.history(),
     ];
     written.extend(["all", "published", "featured"].map(|index| keys.index(index, document.kind)));
     written.extend(["self-test", "unlabelled"].map(|name| keys.internal(name)));

@@ -425,7 +425,7 @@ fn write_commands(keys: &Keys) -> Vec<String> {
     need(&["HDEL", &stats, "seq"]);
     need(&["SET", &keys.internal("operation:x"), "x", "EX", "1"]);
     need(&["SET", &keys.internal("self-test"), "x", "XX"]);
-    need(&["SET", &keys.newest_commit(), "x"]);
+    need(&["SET", &keys.history(), "x"]);
     need(&["EVALSHA", "x", "0"]);
     need(&["MULTI"]);
     need(&["EXEC"]);

@@ -1,11 +1,16 @@
 //! The website API: what is requested, and what is cached for it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::kind::{DocumentKey, Kind};
+use super::{
+    history::History,
+    kind::{DocumentKey, Kind},
+};
 
 /// All published documents of a kind, or one of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ApiPath {
     /// All documents of a kind.
     All(Kind),
@@ -30,18 +35,18 @@ pub struct CachedResponse {
     /// The stored response, if any. Another program may have written it, or it may belong to an
     /// earlier state.
     pub response: Option<String>,
+    /// For how long a response is still stored; `None` if there is none, or that is not known.
+    pub ttl: Option<Duration>,
     /// The state of the store; `None` if the cache could not be asked.
     pub state: Option<StoreState>,
 }
 
 /// What identifies a state of the store, as far as this program's writes go.
-///
-/// The number alone does not: after a fail-over that lost a write, the next write has its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreState {
-    /// The number of the newest write.
+    /// The number of the newest write. An older version raises it without continuing the history.
     pub seq: u64,
-    /// What identifies the newest commit; empty if there was none, or an older version made it.
+    /// The history up to the newest write.
     #[serde(default)]
-    pub commit: String,
+    pub history: History,
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::domain::{sha256_hex, text::compact_json};
+use crate::{
+    domain::{sha256_hex, text::compact_json},
+    service::RESPONSE_TTL,
+};
 
 /// What surrounds the data in a response. The data itself is JSON text and is not parsed again.
 const BEFORE_DATA: &str = r#"{"success":true,"data":"#;
@@ -21,15 +24,19 @@ pub(super) struct Payload {
     pub(super) total: Option<usize>,
     /// Set if the data is from the snapshot because the store is unavailable.
     pub(super) snapshot_age: Option<Duration>,
+    /// How long it may be cached.
+    pub(super) ttl: Duration,
 }
 
 impl Payload {
-    pub(super) fn new(data: String, total: Option<usize>, snapshot_age: Option<Duration>) -> Self {
+    /// Data that the store holds.
+    pub(super) fn new(data: String, total: Option<usize>) -> Self {
         Self {
             etag: etag_of(&data),
             data,
             total,
-            snapshot_age,
+            snapshot_age: None,
+            ttl: RESPONSE_TTL,
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) fn encode(payload: &Payload, state: &StoreState, timestamp: String) -
 pub(super) fn decode(text: &str, state: &StoreState) -> Option<Payload> {
     let (data, meta) = split_body(text)?;
     let meta: StoredMeta = serde_json::from_str(meta).ok()?;
-    let payload = Payload::new(data.to_owned(), meta.total, None);
+    let payload = Payload::new(data.to_owned(), meta.total);
     // The tag is computed from the data, so it also shows whether the data was altered.
     (meta.state == *state && meta.etag == payload.etag).then_some(payload)
 }
@@ -39,17 +39,14 @@ pub(super) fn decode(text: &str, state: &StoreState) -> Option<Payload> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::History;
 
     #[test]
     fn a_stored_response_is_valid_only_unaltered_and_for_its_own_write() {
-        let payload = Payload::new(
-            r#"[{"id":"a","text":",\"meta\":{}"}]"#.to_owned(),
-            Some(1),
-            None,
-        );
-        let state = |seq, commit: &str| StoreState {
+        let payload = Payload::new(r#"[{"id":"a","text":",\"meta\":{}"}]"#.to_owned(), Some(1));
+        let state = |seq, history: &str| StoreState {
             seq,
-            commit: commit.to_owned(),
+            history: History::parse(history.to_owned()),
         };
         let stored = encode(
             &payload,

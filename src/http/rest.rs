@@ -1,10 +1,9 @@
 //! The website API: the published documents of CONTRACT.md, section 3, with the headers that caches
 //! on the way to the visitors need.
 //!
-//! Responses are cached in the store where it has a response cache. The cache is asked first, even
-//! for a list that this process has in its snapshot: a hit costs one round trip, no more than
-//! asking whether the snapshot is current. One rule decides for all processes which cached response
-//! is current: the number of the newest write.
+//! Responses are cached in the store where it has a response cache, and the recent ones in this
+//! process too, so that a visit does not fetch the whole response again. One rule decides for all
+//! processes which cached response is current: the store's state, which is asked for each visit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,10 +18,12 @@ use serde::Serialize;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{payload::Payload, response_cache};
+use super::{payload::Payload, recent_responses::RecentResponses, response_cache};
 use crate::{
     deadline::Deadline,
-    domain::{ApiPath, CachedResponse, DocumentKey, Kind, Record, is_slug, text::compact_json},
+    domain::{
+        ApiPath, CachedResponse, DocumentKey, Kind, Record, StoreState, is_slug, text::compact_json,
+    },
     service::{ContentService, Error, Fetched},
 };
 
@@ -76,12 +77,24 @@ pub(super) fn routes(content: Arc<ContentService>, audience: Audience) -> Router
             .route(&format!("{list_path}/{{slug}}"), get(document))
             .route(&list_path, get(list));
     }
-    routes.with_state(Arc::new(RestState { content, audience }))
+    routes.with_state(Arc::new(RestState {
+        content,
+        audience,
+        recent: RecentResponses::default(),
+    }))
 }
 
 struct RestState {
     content: Arc<ContentService>,
     audience: Audience,
+    recent: RecentResponses,
+}
+
+/// What the caches hold for a path.
+enum Cached {
+    Valid(Arc<Payload>),
+    /// No valid response, but the store's state, unless the store did not answer.
+    Nothing(Option<StoreState>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,40 +153,82 @@ impl RestState {
 
     /// What is published: from the response cache, the store, or, while the store is unavailable,
     /// the snapshot.
-    async fn fetch(&self, api_path: &ApiPath, deadline: Deadline) -> Result<Payload, RestError> {
+    async fn fetch(
+        &self,
+        api_path: &ApiPath,
+        deadline: Deadline,
+    ) -> Result<Arc<Payload>, RestError> {
         // Documents that older programs stored under other ids are shown too, but not cached:
         // otherwise requests for made-up ids would fill the cache.
-        let cached = match api_path {
-            ApiPath::One(key) if !is_slug(&key.id) => CachedResponse::default(),
-            ApiPath::One(_) | ApiPath::All(_) => self.content.cached_response(api_path).await,
+        let state = match api_path {
+            ApiPath::One(key) if !is_slug(&key.id) => None,
+            ApiPath::One(_) | ApiPath::All(_) => match self.cached(api_path).await {
+                Cached::Valid(payload) => {
+                    record_answer(api_path, "cache");
+                    return Ok(payload);
+                }
+                Cached::Nothing(state) => state,
+            },
         };
-        if let (Some(response), Some(state)) = (&cached.response, &cached.state)
-            && let Some(payload) = response_cache::decode(response, state)
-        {
-            record_answer(api_path, "cache");
-            return Ok(payload);
-        }
-        let read = self.read(api_path, deadline).await;
+        let read = self.read(api_path, deadline).await.map(Arc::new);
         match &read {
-            Ok(Payload {
-                snapshot_age: Some(_),
-                ..
-            }) => record_answer(api_path, "snapshot"),
+            Ok(payload) if payload.snapshot_age.is_some() => record_answer(api_path, "snapshot"),
             Ok(payload) => {
                 record_answer(api_path, "store");
-                // The state was read before the content, so a write since then prevents caching.
-                if let Some(state) = cached
-                    .state
-                    .filter(|_| payload.data.len() <= MAX_CACHED_BYTES)
-                {
-                    let timestamp = self.content.now().to_string();
-                    let stored = response_cache::encode(payload, &state, timestamp);
-                    self.content.cache_response(api_path.clone(), state, stored);
+                if let Some(state) = state {
+                    self.cache(api_path, state, payload);
                 }
             }
             Err(_) => record_answer(api_path, "none"),
         }
         read
+    }
+
+    /// A valid response from this process or from the store; else the store's state, if it is known.
+    async fn cached(&self, api_path: &ApiPath) -> Cached {
+        if let Some(recent) = self.recent.get(api_path) {
+            let stored = self.content.look_up_response(api_path).await;
+            // Also deleting the stored one makes it invalid.
+            return match stored.state {
+                Some(state) if state == recent.state && stored.ttl.is_some() => {
+                    Cached::Valid(recent.payload)
+                }
+                state => Cached::Nothing(state),
+            };
+        }
+        let CachedResponse {
+            response,
+            ttl,
+            state,
+        } = self.content.cached_response(api_path).await;
+        let (Some(response), Some(state)) = (response, &state) else {
+            return Cached::Nothing(state);
+        };
+        match response_cache::decode(&response, state) {
+            Some(payload) => {
+                let payload = Arc::new(payload);
+                if let Some(ttl) = ttl {
+                    self.recent.insert(api_path, state, &payload, ttl);
+                }
+                Cached::Valid(payload)
+            }
+            None => Cached::Nothing(Some(state.clone())),
+        }
+    }
+
+    /// Keeps a response that was read in the state `state` or later: a write since then makes it
+    /// invalid.
+    fn cache(&self, api_path: &ApiPath, state: StoreState, payload: &Arc<Payload>) {
+        // Redis counts whole seconds.
+        let ttl = Duration::from_secs(payload.ttl.as_secs());
+        if payload.data.len() > MAX_CACHED_BYTES || ttl.is_zero() {
+            return;
+        }
+        self.recent.insert(api_path, &state, payload, ttl);
+        let timestamp = self.content.now().to_string();
+        let stored = response_cache::encode(payload, &state, timestamp);
+        self.content
+            .cache_response(api_path.clone(), state, stored, ttl);
     }
 
     async fn read(&self, api_path: &ApiPath, deadline: Deadline) -> Result<Payload, RestError> {
@@ -189,9 +244,13 @@ impl RestState {
             value,
             snapshot_age,
         } = published.map_err(|error| fetch_failed(&error))?;
-        let documents: Vec<&str> = value.iter().map(Record::compact).collect();
+        let documents: Vec<&str> = value.documents.iter().map(Record::compact).collect();
         let data = format!("[{}]", documents.join(","));
-        Ok(Payload::new(data, Some(value.len()), snapshot_age))
+        Ok(Payload {
+            snapshot_age,
+            ttl: value.fresh_for,
+            ..Payload::new(data, Some(documents.len()))
+        })
     }
 
     async fn read_document(
@@ -208,7 +267,10 @@ impl RestState {
             Ok(Fetched {
                 value,
                 snapshot_age,
-            }) => Ok(Payload::new(value.compact().to_owned(), None, snapshot_age)),
+            }) => Ok(Payload {
+                snapshot_age,
+                ..Payload::new(value.compact().to_owned(), None)
+            }),
             Err(_) if !valid => Err(RestError::InvalidSlug),
             Err(Error::NotFound { .. }) => Err(RestError::NotFound),
             Err(error) => Err(fetch_failed(&error)),

@@ -21,8 +21,9 @@ use crate::{
 const READ_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long looking for similar ids may take.
 const SIMILAR_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long REST responses are cached, since another program may change documents without a trace.
-const RESPONSE_TTL: Duration = Duration::from_mins(1);
+/// How long REST responses are cached at most, since another program may change documents without a
+/// trace.
+pub const RESPONSE_TTL: Duration = Duration::from_mins(1);
 /// How many similar ids are suggested, and from which similarity on (1 is equal).
 const MAX_SIMILAR: usize = 3;
 const MIN_SIMILARITY: f64 = 0.75;
@@ -34,6 +35,16 @@ pub struct Fetched<T> {
     pub value: T,
     /// During an outage it comes from the snapshot, which the store confirmed this long ago.
     pub snapshot_age: Option<Duration>,
+}
+
+/// What the website shows of a kind.
+#[derive(Debug)]
+pub struct Published {
+    /// The published documents.
+    pub documents: Vec<Record>,
+    /// How long it may be shown: edits by programs that leave no trace in the log are found after
+    /// that.
+    pub fresh_for: Duration,
 }
 
 impl<T> Fetched<T> {
@@ -74,16 +85,12 @@ impl ContentService {
             let Some(cache) = &self.snapshot else {
                 return self.store.list(kind, query).await;
             };
-            let (snapshot, query) = (cache.current().await?, query.clone());
-            // Searching thousands of documents takes longer than other calls should wait.
-            tokio::task::spawn_blocking(move || snapshot.list(kind, &query))
-                .await
-                .map_err(|_| StoreError::panicked())
+            list_snapshot(cache.current().await?, kind, query.clone()).await
         };
         match in_time(deadline.capped(READ_TIMEOUT).run(page).await) {
             Ok(page) => Ok(Fetched::from_store(page)),
             Err(error) => {
-                self.answer_from_snapshot(error, |snapshot| Some(snapshot.list(kind, query)))
+                self.answer_from_snapshot(error, |snapshot| snapshot.list(kind, query).ok())
             }
         }
     }
@@ -93,17 +100,34 @@ impl ContentService {
         &self,
         kind: Kind,
         deadline: Deadline,
-    ) -> Result<Fetched<Vec<Record>>, Error> {
+    ) -> Result<Fetched<Published>, Error> {
+        self.note_use();
         let query = ListQuery {
             status: Some("published".to_owned()),
             limit: usize::MAX,
             ..ListQuery::default()
         };
-        let page = self.list(kind, &query, deadline).await?;
-        Ok(Fetched {
-            value: page.value.records,
-            snapshot_age: page.snapshot_age,
-        })
+        let page = async {
+            let Some(cache) = &self.snapshot else {
+                let page = self.store.list(kind, &query).await?;
+                return Ok((page, RESPONSE_TTL));
+            };
+            let snapshot = cache.unexpired().await?;
+            let fresh_for = snapshot.fresh_for();
+            let page = list_snapshot(snapshot, kind, query.clone()).await?;
+            Ok((page, fresh_for))
+        };
+        let published = |(page, fresh_for): (ListPage, Duration)| Published {
+            documents: page.records,
+            fresh_for: fresh_for.min(RESPONSE_TTL),
+        };
+        match in_time(deadline.capped(READ_TIMEOUT).run(page).await) {
+            Ok(page) => Ok(Fetched::from_store(published(page))),
+            Err(error) => self.answer_from_snapshot(error, |snapshot| {
+                let page = snapshot.list(kind, &query).ok()?;
+                Some(published((page, Duration::ZERO)))
+            }),
+        }
     }
 
     /// The cached REST response for `path`, and the number of the newest write. Both are missing
@@ -113,19 +137,32 @@ impl ContentService {
         let Some(responses) = &self.responses else {
             return CachedResponse::default();
         };
-        responses.get(path).await.unwrap_or_else(|error| {
-            debug!("could not read the response cache: {error}");
-            CachedResponse::default()
-        })
+        found(responses.get(path).await)
+    }
+
+    /// What the cache holds for `path`, without the response: enough to know whether one that was
+    /// read before is still valid.
+    pub async fn look_up_response(&self, path: &ApiPath) -> CachedResponse {
+        self.note_use();
+        let Some(responses) = &self.responses else {
+            return CachedResponse::default();
+        };
+        found(responses.look_up(path).await)
     }
 
     /// Caches a REST response that was read in the state `state` or later, in the background.
-    pub fn cache_response(&self, path: ApiPath, state: StoreState, response: String) {
+    pub fn cache_response(
+        &self,
+        path: ApiPath,
+        state: StoreState,
+        response: String,
+        ttl: Duration,
+    ) {
         let Some(responses) = self.responses.clone() else {
             return;
         };
         tokio::spawn(async move {
-            if let Err(error) = responses.put(&path, &state, &response, RESPONSE_TTL).await {
+            if let Err(error) = responses.put(&path, &state, &response, ttl).await {
                 debug!("could not cache a response: {error}");
             }
         });
@@ -146,7 +183,7 @@ impl ContentService {
         ) {
             Ok(page) => Ok(Fetched::from_store(page)),
             Err(error) => {
-                self.answer_from_snapshot(error, |snapshot| Some(snapshot.audit_entries(query)))
+                self.answer_from_snapshot(error, |snapshot| snapshot.audit_entries(query))
             }
         }
     }
@@ -165,7 +202,7 @@ impl ContentService {
             async { tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest)) };
         match in_time(deadline.capped(READ_TIMEOUT).run(both).await) {
             Ok((stats, page)) => Ok(Fetched::from_store((stats, page.entries))),
-            Err(error) => self.answer_from_snapshot(error, |snapshot| Some(snapshot.audit_stats())),
+            Err(error) => self.answer_from_snapshot(error, |snapshot| snapshot.audit_stats()),
         }
     }
 
@@ -223,6 +260,25 @@ impl ContentService {
             .map(|record| record.key().id.clone())
             .collect()
     }
+}
+
+/// What the response cache holds, which is nothing while it does not answer.
+fn found(answer: Result<CachedResponse, StoreError>) -> CachedResponse {
+    answer.unwrap_or_else(|error| {
+        debug!("could not read the response cache: {error}");
+        CachedResponse::default()
+    })
+}
+
+/// Searching thousands of documents takes longer than other calls should wait.
+async fn list_snapshot(
+    snapshot: Snapshot,
+    kind: Kind,
+    query: ListQuery,
+) -> Result<ListPage, StoreError> {
+    tokio::task::spawn_blocking(move || snapshot.list(kind, &query))
+        .await
+        .unwrap_or_else(|_| Err(StoreError::panicked()))
 }
 
 /// The store's answer, or that it came too late; nothing was written.

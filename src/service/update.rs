@@ -303,20 +303,28 @@ impl ContentService {
         operation: Operation,
     ) -> Result<Commit, StoreError> {
         let store = std::sync::Arc::clone(&self.store);
+        let snapshot = self.snapshot.clone();
+        let note = move |changes: &[Change], entries: &[StoredEntry]| {
+            if let Some(snapshot) = &snapshot {
+                snapshot.note_write(changes, entries);
+            }
+        };
         let task = tokio::spawn(async move {
             let commit = store.commit(&changes, &operation).await;
-            if let Ok(Commit {
-                replayed: false, ..
-            }) = &commit
-            {
-                changes.iter().for_each(log_write);
+            match &commit {
+                Ok(Commit {
+                    entries,
+                    replayed: false,
+                }) => {
+                    changes.iter().for_each(log_write);
+                    note(&changes, entries);
+                }
+                // What was written, if anything, the log tells.
+                _ => note(&[], &[]),
             }
             commit
         });
         let commit = task.await;
-        if let Some(snapshot) = &self.snapshot {
-            snapshot.note_write();
-        }
         // The message of a panic may hold a part of a document.
         commit.unwrap_or_else(|_| {
             Err(StoreError::OutcomeUnknown(

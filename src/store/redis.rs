@@ -18,12 +18,11 @@ use async_trait::async_trait;
 use redis::{Cmd, Pipeline, RedisError, Script, Value, cmd};
 
 use super::{
-    Commit, Documents, HistoryImport, Repository, Revision, SnapshotSource, StoreError,
-    location::RedisUrl,
+    Commit, HistoryImport, Repository, Revision, StoreError, load::load, location::RedisUrl,
 };
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
-    Operation, Record, StoreState, StoredEntry, Timestamp, text::truncate,
+    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, History, Kind, ListPage,
+    ListQuery, Operation, Record, StoredEntry, Timestamp, text::truncate,
 };
 
 mod audit;
@@ -217,10 +216,12 @@ impl Repository for RedisStore {
     }
 
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
-        let Documents {
-            records,
-            unreadable,
-        } = self.load(kind).await?;
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        load(self, kind, |found| {
+            records.extend(found.records);
+            unreadable.extend(found.unreadable);
+        })
+        .await?;
         let query = query.clone();
         let page = tokio::task::spawn_blocking(move || {
             let found = query.page(records.iter().map(Record::index_entry));
@@ -266,17 +267,14 @@ impl Repository for RedisStore {
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("GET")
-            .arg(self.keys.newest_commit())
-            .cmd("HGET")
-            .arg(self.keys.stats())
-            .arg("seq")
+            .arg(self.keys.history())
             .cmd("ZCARD")
             .arg(self.keys.entries());
         for kind in Kind::ALL {
             pipeline.cmd("SCARD").arg(self.keys.index("all", kind));
         }
         let mut replies = self.read_all(ReadFrom::Any, &pipeline).await?.into_iter();
-        let commit = replies.next().and_then(|value| text(value).ok());
+        let history = replies.next().and_then(|value| text(value).ok());
         let numbers: Vec<u64> = replies
             .map(|value| {
                 text(value)
@@ -285,14 +283,11 @@ impl Repository for RedisStore {
                     .unwrap_or_default()
             })
             .collect();
-        let [seq, entries, projects, resources] = <[u64; 4]>::try_from(numbers).map_err(|_| {
+        let [entries, projects, resources] = <[u64; 3]>::try_from(numbers).map_err(|_| {
             StoreError::Failed("Redis sent fewer replies than there were commands".to_owned())
         })?;
         Ok(Revision {
-            state: StoreState {
-                seq,
-                commit: commit.unwrap_or_default(),
-            },
+            history: history.map(History::parse).unwrap_or_default(),
             entries,
             documents: [projects, resources],
         })

@@ -36,9 +36,8 @@ const READ_TIMEOUT: Duration = Duration::from_millis(4500);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cache that is slower than this saves no time.
 const CACHE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long loading everything may take. It takes long over a slow network, and no call waits for
-/// it alone.
-const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long importing entries may take. It takes long over a slow network, and no call waits for it.
+const IMPORT_TIMEOUT: Duration = Duration::from_mins(1);
 /// The first backoff is a random part of this, the next one of twice as much, and so on (full
 /// jitter).
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -360,7 +359,7 @@ impl<R: HistoryImport> HistoryImport for Resilient<R> {
     ) -> Result<usize, StoreError> {
         let policy = Policy {
             operation: "carry",
-            timeout: LOAD_TIMEOUT,
+            timeout: IMPORT_TIMEOUT,
             ..self.write()
         };
         self.retry(policy, || self.store.import_entries(entries, now))
@@ -371,12 +370,14 @@ impl<R: HistoryImport> HistoryImport for Resilient<R> {
 
 #[async_trait]
 impl<R: SnapshotSource> SnapshotSource for Resilient<R> {
-    async fn load(&self, kind: Kind) -> Result<Documents, StoreError> {
-        let policy = Policy {
-            timeout: LOAD_TIMEOUT,
-            ..self.read("all")
-        };
-        self.retry(policy, || self.store.load(kind))
+    async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
+        self.retry(self.read("all"), || self.store.ids(kind))
+            .await
+            .map_err(Failure::of_read)
+    }
+
+    async fn get_many(&self, keys: &[DocumentKey]) -> Result<Documents, StoreError> {
+        self.retry(self.read("all"), || self.store.get_many(keys))
             .await
             .map_err(Failure::of_read)
     }
@@ -386,6 +387,11 @@ impl<R: SnapshotSource> SnapshotSource for Resilient<R> {
 impl<R: ResponseCache> ResponseCache for Resilient<R> {
     async fn get(&self, path: &ApiPath) -> Result<CachedResponse, StoreError> {
         self.best_effort("cached", &self.reads, self.store.get(path))
+            .await
+    }
+
+    async fn look_up(&self, path: &ApiPath) -> Result<CachedResponse, StoreError> {
+        self.best_effort("cached", &self.reads, self.store.look_up(path))
             .await
     }
 
@@ -555,11 +561,7 @@ mod tests {
         }
         async fn revision(&self) -> Result<Revision, StoreError> {
             self.call::<()>()?;
-            Ok(Revision {
-                state: StoreState::default(),
-                entries: 0,
-                documents: [0; 2],
-            })
+            Ok(Revision::default())
         }
     }
 

@@ -1,11 +1,12 @@
 //! A copy of a distant store in this process. It answers lists without reading every document
 //! again, and all reads during an outage.
 //!
-//! The audit log tells what was written since: the store's revision is read first, and then only
-//! documents that new entries name.
+//! The store's revision tells whether anything was written. What this process wrote itself is known,
+//! and what others wrote is read from the audit log, if the history proves that nothing else
+//! happened in between. Edits without a trace in the log are found by reading all documents again
+//! from time to time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,28 +14,33 @@ use std::{
     time::Duration,
 };
 
-use futures::future::try_join_all;
-use tokio::time::{Instant, sleep};
-use tracing::debug;
+use futures::future::{join_all, try_join_all};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
 
-use super::{Documents, Revision, SnapshotSource, StoreError};
+use super::{Revision, SnapshotSource, StoreError, load::load};
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record, StoredEntry,
-    list::IndexEntry,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, History, Kind, ListPage, ListQuery,
+    Record, StoredEntry,
 };
 
-/// How many of the newest audit entries the snapshot holds.
-const MAX_ENTRIES: usize = 1000;
-/// More writes than these are not followed one by one: everything is read again.
+mod content;
+mod log_tail;
+mod own_writes;
+
+use content::{Content, KindContent};
+use log_tail::LogTail;
+use own_writes::{OwnWrite, OwnWrites};
+
+/// More writes than these are not followed one by one: all documents are read again.
 const MAX_FOLLOWED_WRITES: u64 = 100;
+/// Nor are entries that are larger together.
+const MAX_FOLLOWED_BYTES: usize = 1024 * 1024;
 /// How many more entries than expected are read, because others go on writing.
-const EXTRA_ENTRIES: u64 = 10;
-/// Everything is read again after this time, and one more second for each
-/// [`RELOAD_BYTES_PER_SECOND`] of it, because some changes leave no trace in the log.
-const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(5);
-const RELOAD_BYTES_PER_SECOND: usize = 100_000;
-/// How many of the newest entries the statistics show.
-const RECENT_ENTRIES: usize = 10;
+const EXTRA_ENTRIES: usize = 4;
+/// How long a reader waits for documents that have to be read again. If they take longer, they are
+/// for the next one.
+const EXPIRED_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The first refresh waits this long: the first call goes first.
 const FIRST_REFRESH_DELAY: Duration = Duration::from_millis(250);
@@ -51,43 +57,27 @@ const OWN_WRITE_DELAY: Duration = Duration::from_secs(3);
 pub struct SnapshotCache {
     store: Arc<dyn SnapshotSource>,
     snapshot: Mutex<Option<Snapshot>>,
+    own_writes: OwnWrites,
     /// Single flight: one task asks the store, the others wait for its result.
     refreshing: tokio::sync::Mutex<()>,
-    reloading: AtomicBool,
+    /// The same for reading all documents again.
+    rereading: tokio::sync::Mutex<()>,
     /// Whether a call arrived since the last comparison.
     used: AtomicBool,
     /// Whether a refresh after a write of ours is due.
     own_write_pending: AtomicBool,
+    /// Why the log cannot be read, as it was logged.
+    log_problem: Mutex<Option<String>>,
 }
 
 /// What the store held when it was last asked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    data: Arc<SnapshotData>,
+    content: Arc<Content>,
+    /// Absent until it was read.
+    log: Option<Arc<LogTail>>,
     /// When the store last confirmed it.
     confirmed: Instant,
-}
-
-#[derive(Debug, Clone)]
-struct SnapshotData {
-    revision: Revision,
-    documents: BTreeMap<DocumentKey, Arc<SnapshotDocument>>,
-    unreadable: Vec<(Kind, String)>,
-    /// How many ids in the index have no document.
-    absent: u64,
-    /// Newest first.
-    entries: Vec<StoredEntry>,
-    stats: AuditStats,
-    /// When everything was read.
-    loaded: Instant,
-}
-
-/// The text of a document, and what lists need of it. Parsed, it would take several times as much
-/// memory.
-#[derive(Debug)]
-struct SnapshotDocument {
-    text: String,
-    index: IndexEntry,
 }
 
 impl SnapshotCache {
@@ -96,10 +86,12 @@ impl SnapshotCache {
         Self {
             store,
             snapshot: Mutex::default(),
+            own_writes: OwnWrites::default(),
             refreshing: tokio::sync::Mutex::default(),
-            reloading: AtomicBool::new(false),
+            rereading: tokio::sync::Mutex::default(),
             used: AtomicBool::new(false),
             own_write_pending: AtomicBool::new(false),
+            log_problem: Mutex::default(),
         }
     }
 
@@ -112,6 +104,9 @@ impl SnapshotCache {
                 Ok(_) => REFRESH_INTERVAL,
                 Err(_) => FAILED_REFRESH_INTERVAL, // the store logged the error
             };
+            if pause == REFRESH_INTERVAL {
+                self.read_log().await;
+            }
             sleep(pause).await;
             rounds += 1;
             // Every comparison is billed, and most servers of desktop clients are idle most of the
@@ -131,9 +126,15 @@ impl SnapshotCache {
         self.used.store(true, Ordering::Relaxed);
     }
 
-    /// Refreshes the snapshot soon after a write of ours, so that an outage does not undo the write
-    /// for readers.
-    pub fn note_write(self: &Arc<Self>) {
+    /// Notes what this process wrote: the entries of `changes`, or nothing if that is not known.
+    /// The snapshot is refreshed soon, so that an outage does not undo the write for readers.
+    pub fn note_write(self: &Arc<Self>, changes: &[Change], entries: &[StoredEntry]) {
+        for (change, entry) in changes.iter().zip(entries) {
+            self.own_writes.note(OwnWrite {
+                entry: entry.clone(),
+                record: change.next().clone(),
+            });
+        }
         if self.own_write_pending.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -148,19 +149,42 @@ impl SnapshotCache {
     /// The last snapshot, however old; `None` if there was none yet.
     #[must_use]
     pub fn last(&self) -> Option<Snapshot> {
-        self.snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().clone()
     }
 
     /// A snapshot of what the store holds now. The refresh goes on if the caller has no time to
     /// wait.
+    ///
+    /// Edits without a trace in the log may be missing; where they may be for too long, this starts
+    /// to read all documents again.
     pub async fn current(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
         let (cache, asked) = (Arc::clone(self), Instant::now());
-        tokio::spawn(async move { cache.confirmed_since(asked).await })
+        let refresh = tokio::spawn(async move { cache.confirmed_since(asked).await });
+        let snapshot = refresh
             .await
-            .unwrap_or_else(|_| Err(StoreError::panicked()))
+            .unwrap_or_else(|_| Err(StoreError::panicked()))?;
+        if snapshot.content.is_expired() {
+            let cache = Arc::clone(self);
+            tokio::spawn(async move { cache.reread_since(asked).await });
+        }
+        Ok(snapshot)
+    }
+
+    /// A snapshot of what the store holds now, edits without a trace in the log included, but for
+    /// those of the last minute (see [`Snapshot::fresh_for`]).
+    pub async fn unexpired(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
+        let asked = Instant::now();
+        let snapshot = self.current().await?;
+        if !snapshot.content.is_expired() {
+            return Ok(snapshot);
+        }
+        let cache = Arc::clone(self);
+        let reread = tokio::spawn(async move { cache.reread_since(asked).await });
+        match timeout(EXPIRED_TIMEOUT, reread).await {
+            Ok(Ok(Ok(()))) => self.current().await,
+            // Too slow or broken: what the log tells is still shown.
+            _ => Ok(snapshot),
+        }
     }
 
     async fn confirmed_since(self: &Arc<Self>, asked: Instant) -> Result<Snapshot, StoreError> {
@@ -174,118 +198,177 @@ impl SnapshotCache {
         let confirmed = Instant::now();
         // Read before everything else: what is written meanwhile shows the next time.
         let revision = self.store.revision().await?;
-        let data = match &last {
-            Some(snapshot) if snapshot.data.revision == revision => Arc::clone(&snapshot.data),
-            Some(snapshot) => match self.follow(&snapshot.data, &revision).await? {
-                Some(data) => Arc::new(data),
-                None => Arc::new(self.load(revision).await?),
-            },
-            None => Arc::new(self.load(revision).await?),
+        let followed = match &last {
+            Some(snapshot) => self.follow(snapshot, &revision).await?,
+            None => None,
         };
-        if data.is_old() {
-            self.reload();
-        }
-        Ok(self.keep(Snapshot { data, confirmed }))
+        let next = match followed {
+            Some(next) => next,
+            None => Snapshot {
+                content: Arc::new(self.read_content(revision).await?),
+                log: None,
+                confirmed,
+            },
+        };
+        Ok(self.keep(Snapshot { confirmed, ..next }))
     }
 
-    fn keep(&self, mut snapshot: Snapshot) -> Snapshot {
-        let mut current = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        // Everything may have been read again in the meantime.
-        if let Some(other) = current.as_ref().filter(|other| {
-            other.data.revision == snapshot.data.revision
-                && other.data.loaded > snapshot.data.loaded
-        }) {
-            snapshot.data = Arc::clone(&other.data);
-        }
-        *current = Some(snapshot.clone());
+    /// Replaces the snapshot. Only who holds `refreshing` may call it.
+    fn keep(&self, snapshot: Snapshot) -> Snapshot {
+        *self.lock() = Some(snapshot.clone());
         snapshot
     }
 
-    /// Reads everything again while the snapshot goes on answering.
-    fn reload(self: &Arc<Self>) {
-        if self.reloading.swap(true, Ordering::AcqRel) {
-            return;
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Snapshot>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads all documents again, unless another task has begun to since `asked`. The snapshot goes
+    /// on answering meanwhile.
+    async fn reread_since(&self, asked: Instant) -> Result<(), StoreError> {
+        let _turn = self.rereading.lock().await;
+        if self
+            .last()
+            .is_some_and(|snapshot| snapshot.content.read_at() >= asked)
+        {
+            return Ok(());
         }
-        let cache = Arc::clone(self);
-        tokio::spawn(async move {
-            let confirmed = Instant::now();
-            let read = async { cache.load(cache.store.revision().await?).await };
-            match read.await {
-                Ok(data) => {
-                    let data = Arc::new(data);
-                    cache.keep(Snapshot { data, confirmed });
-                }
-                Err(error) => debug!("could not reload the snapshot: {error}"),
-            }
-            cache.reloading.store(false, Ordering::Release);
-        });
-    }
-
-    /// Reads everything.
-    async fn load(&self, revision: Revision) -> Result<SnapshotData, StoreError> {
-        let loaded = Instant::now();
-        let newest = AuditQuery {
-            limit: MAX_ENTRIES,
-            ..AuditQuery::default()
+        let content = Arc::new(self.read_content(self.store.revision().await?).await?);
+        let _turn = self.refreshing.lock().await;
+        let Some(last) = self.last() else {
+            return Ok(());
         };
-        let all = try_join_all(Kind::ALL.map(|kind| self.store.load(kind)));
-        let (all, page, stats) = tokio::try_join!(
-            all,
-            self.store.audit_entries(&newest),
-            self.store.audit_stats()
-        )?;
-        // Thousands of documents take longer to prepare for lists than other calls should wait.
-        let newest_seq = revision.state.seq;
-        let prepared = tokio::task::spawn_blocking(move || {
-            let mut entries = page.entries;
-            // The next revision tells what was written since this one.
-            entries.retain(|entry| entry.seq().is_none_or(|seq| seq <= newest_seq));
-            SnapshotData::new(revision, all, entries, stats, loaded)
-        });
-        prepared.await.map_err(|_| StoreError::panicked())
+        let read = Snapshot {
+            content,
+            ..last.clone()
+        };
+        // Others may have written while it was read.
+        match self.follow(&read, last.content.revision()).await? {
+            Some(snapshot) => drop(self.keep(snapshot)),
+            None => debug!("what was read again is older than the snapshot"),
+        }
+        Ok(())
     }
 
-    /// Reads what was written since `last`; `None` if the log does not show all of it, or has another
-    /// history.
+    async fn read_content(&self, revision: Revision) -> Result<Content, StoreError> {
+        let read_at = Instant::now();
+        let kinds = join_all(Kind::ALL.map(async |kind| {
+            let mut content = KindContent::default();
+            match load(&*self.store, kind, |found| content.add(found)).await {
+                // The other kind is read all the same.
+                Err(StoreError::Failed(problem)) => Ok(KindContent::failed(problem)),
+                Err(error) => Err(error),
+                Ok(()) => Ok(content),
+            }
+        }))
+        .await;
+        let kinds: Result<Vec<KindContent>, StoreError> = kinds.into_iter().collect();
+        Ok(Content::new(revision, kinds?, read_at))
+    }
+
+    /// `last` and what was written since; `None` if that cannot be known, or the history is another
+    /// one.
     async fn follow(
         &self,
-        last: &SnapshotData,
+        last: &Snapshot,
         revision: &Revision,
-    ) -> Result<Option<SnapshotData>, StoreError> {
-        let (Some(writes), Some(added)) = (
-            revision.state.seq.checked_sub(last.revision.state.seq),
-            revision.entries.checked_sub(last.revision.entries),
-        ) else {
+    ) -> Result<Option<Snapshot>, StoreError> {
+        let before = last.content.revision();
+        if before == revision {
+            return Ok(Some(last.clone()));
+        }
+        let Some(added) = revision
+            .entries
+            .checked_sub(before.entries)
+            .filter(|added| (1..=MAX_FOLLOWED_WRITES).contains(added))
+        else {
             return Ok(None);
         };
-        if writes > MAX_FOLLOWED_WRITES || added != writes {
-            return Ok(None); // entries without a number, such as older programs add, need not be the newest ones
+        let own = self
+            .own_writes
+            .between(&before.history, &revision.history, added);
+        if let Some(writes) = own {
+            let entries = writes.iter().rev().map(|write| write.entry.clone());
+            let entries = entries.collect();
+            let changed = writes
+                .into_iter()
+                .map(|write| (write.record.key().clone(), Some(write.record)));
+            return Ok(last.followed_by(revision, changed, entries));
         }
-        // One more, to find the entry that was the newest one before.
+        let added = usize::try_from(added).unwrap_or(usize::MAX);
         let query = AuditQuery {
-            limit: usize::try_from(writes + 1 + EXTRA_ENTRIES).unwrap_or(MAX_ENTRIES),
+            limit: added + EXTRA_ENTRIES,
+            max_bytes: MAX_FOLLOWED_BYTES,
             ..AuditQuery::default()
         };
-        let (page, stats) =
-            tokio::try_join!(self.store.audit_entries(&query), self.store.audit_stats())?;
-        let Some(new) = entries_since(last.entries.first(), page.entries) else {
+        let page = self.store.audit_entries(&query).await?.entries;
+        let Some(entries) = continuation(&before.history, &revision.history, added, &page) else {
             return Ok(None);
         };
-        let range = last.revision.state.seq + 1..=revision.state.seq;
-        let is_new = |entry: &StoredEntry| entry.seq().is_some_and(|seq| range.contains(&seq));
-        let entries: Vec<StoredEntry> = new.into_iter().filter(is_new).collect();
-        if entries.len() as u64 != writes {
-            return Ok(None);
-        }
-        let changed: BTreeSet<DocumentKey> = entries.iter().filter_map(StoredEntry::key).collect();
+        let mut changed: Vec<DocumentKey> = entries.iter().filter_map(StoredEntry::key).collect();
+        changed.sort_unstable();
+        changed.dedup();
         let records = try_join_all(changed.iter().map(async |key| self.store.get(key).await)).await;
         let records = match records {
-            // It belongs to the documents that cannot be read, which `load` explains.
+            // It belongs to the documents that cannot be read, which reading all of them explains.
             Err(StoreError::Corrupt { .. }) => return Ok(None),
             records => records?,
         };
         let changed = changed.into_iter().zip(records);
-        Ok(last.followed_by(revision.clone(), changed, entries, stats))
+        Ok(last.followed_by(revision, changed, entries))
+    }
+
+    /// Reads the end of the log, which only an outage needs, unless it is there.
+    async fn read_log(&self) {
+        let Some(Snapshot {
+            content, log: None, ..
+        }) = self.last()
+        else {
+            return;
+        };
+        let read = async {
+            let mut log = LogTail::read(&*self.store).await?;
+            let _turn = self.refreshing.lock().await;
+            let Some(last) = self.last() else {
+                return Ok(());
+            };
+            if last.content.revision() != content.revision() && !log.catch_up(&*self.store).await? {
+                return Ok(()); // too much was written meanwhile; the next round tries again
+            }
+            log.count(&*self.store).await?;
+            self.keep(Snapshot {
+                log: Some(Arc::new(log)),
+                ..last
+            });
+            Ok(())
+        };
+        self.report_log_problem(read.await.err());
+    }
+
+    /// Logs a problem of the log once until it is over. The store logs its outages itself.
+    fn report_log_problem(&self, error: Option<StoreError>) {
+        let problem = error
+            .filter(|error| {
+                !matches!(
+                    error,
+                    StoreError::Unavailable(_) | StoreError::AccessDenied { .. }
+                )
+            })
+            .map(|error| error.to_string());
+        let mut logged = self
+            .log_problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *logged == problem {
+            return;
+        }
+        match &problem {
+            Some(problem) => warn!(
+                "the audit log cannot be read: {problem}; lists and documents are not affected; run `doctor` for details"
+            ),
+            None => info!("the audit log can be read again"),
+        }
+        *logged = problem;
     }
 }
 
@@ -296,188 +379,78 @@ impl Snapshot {
         self.confirmed.elapsed()
     }
 
+    /// How long it may be shown, as far as edits without a trace in the log are concerned.
+    #[must_use]
+    pub fn fresh_for(&self) -> Duration {
+        self.content.fresh_for()
+    }
+
     /// A document; `None` if there was none.
     #[must_use]
     pub fn get(&self, key: &DocumentKey) -> Option<Record> {
-        let document = self.data.documents.get(key)?;
-        Record::parse(key.clone(), document.text.clone()).ok()
+        self.content.get(key)
     }
 
     /// The ids of a kind's documents.
     pub fn ids(&self, kind: Kind) -> impl Iterator<Item = &str> {
-        self.documents(kind).map(|(key, _)| key.id.as_str())
-    }
-
-    fn documents(
-        &self,
-        kind: Kind,
-    ) -> impl Iterator<Item = (&DocumentKey, &Arc<SnapshotDocument>)> {
-        self.data
-            .documents
-            .iter()
-            .filter(move |(key, _)| key.kind == kind)
+        self.content.ids(kind)
     }
 
     /// A page of the documents of a kind.
+    ///
+    /// # Errors
+    /// Why the documents of this kind could not be read.
+    pub fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
+        self.content.list(kind, query)
+    }
+
+    /// A page of the log; `None` if this is beyond what the snapshot holds.
     #[must_use]
-    pub fn list(&self, kind: Kind, query: &ListQuery) -> ListPage {
-        let found = query.page(self.documents(kind).map(|(_, document)| &document.index));
-        let records = found
-            .positions
-            .into_iter()
-            .filter_map(|position| self.get(&DocumentKey::new(kind, position.id)))
-            .collect();
-        let unreadable = self
-            .data
-            .unreadable
-            .iter()
-            .filter(|(of, _)| *of == kind)
-            .map(|(_, problem)| problem.clone())
-            .collect();
-        ListPage {
-            records,
-            total: found.total,
-            next: found.next,
-            unreadable,
-        }
+    pub fn audit_entries(&self, query: &AuditQuery) -> Option<AuditPage> {
+        self.log.as_ref()?.page(query)
     }
 
-    /// A page of the log, which ends where the snapshot does.
+    /// The log in numbers, with its newest entries; `None` if they were not read yet.
     #[must_use]
-    pub fn audit_entries(&self, query: &AuditQuery) -> AuditPage {
-        let entries = &self.data.entries;
-        let begin = query.after.as_ref().map_or(0, |position| {
-            match entries
-                .iter()
-                .position(|entry| entry.digest() == position.digest)
-            {
-                Some(at) => at + 1,
-                None => entries
-                    .iter()
-                    .take_while(|entry| entry.position().score >= position.score)
-                    .count(),
-            }
-        });
-        let in_time = |entry: &&StoredEntry| {
-            let millis = entry.position().score;
-            query
-                .since
-                .is_none_or(|since| millis >= since.millis_ceil())
-                && query.until.is_none_or(|until| millis < until.millis_ceil())
-        };
-        let mut matching = entries
-            .iter()
-            .skip(begin)
-            .filter(in_time)
-            .filter(|entry| query.matches(entry))
-            .cloned();
-        let entries: Vec<StoredEntry> = matching.by_ref().take(query.limit).collect();
-        let next = if matching.next().is_some() {
-            entries.last().map(StoredEntry::position)
-        } else {
-            None
-        };
-        AuditPage { entries, next }
+    pub fn audit_stats(&self) -> Option<(AuditStats, Vec<StoredEntry>)> {
+        Some(self.log.as_ref()?.stats())
     }
 
-    /// The log in numbers, with its newest entries.
-    #[must_use]
-    pub fn audit_stats(&self) -> (AuditStats, Vec<StoredEntry>) {
-        (
-            self.data.stats.clone(),
-            self.data
-                .entries
-                .iter()
-                .take(RECENT_ENTRIES)
-                .cloned()
-                .collect(),
-        )
-    }
-}
-
-impl SnapshotData {
-    fn new(
-        revision: Revision,
-        all: Vec<Documents>,
-        entries: Vec<StoredEntry>,
-        stats: AuditStats,
-        loaded: Instant,
-    ) -> Self {
-        let (mut documents, mut unreadable) = (BTreeMap::new(), Vec::new());
-        for (kind, found) in Kind::ALL.into_iter().zip(all) {
-            documents.extend(found.records.iter().map(indexed));
-            unreadable.extend(found.unreadable.into_iter().map(|problem| (kind, problem)));
-        }
-        let mut data = Self {
-            revision,
-            documents,
-            unreadable,
-            absent: 0,
-            entries,
-            stats,
-            loaded,
-        };
-        data.absent = data.counted_by_store().saturating_sub(data.counted_here());
-        data
-    }
-
-    /// This state and what was written since; `None` if the number of documents is not the store's.
+    /// This state with the documents that were changed since, and the entries of that, newest first;
+    /// `None` if the number of documents is not the store's.
     fn followed_by(
         &self,
-        revision: Revision,
+        revision: &Revision,
         changed: impl Iterator<Item = (DocumentKey, Option<Record>)>,
         entries: Vec<StoredEntry>,
-        stats: AuditStats,
     ) -> Option<Self> {
-        let mut data = Self {
-            revision,
-            stats,
-            ..self.clone()
-        };
-        for (key, record) in changed {
-            match record {
-                Some(record) => data.documents.extend([indexed(&record)]),
-                None => drop(data.documents.remove(&key)),
-            }
-        }
-        data.entries.splice(0..0, entries);
-        data.entries.truncate(MAX_ENTRIES);
-        (data.counted_here() == data.counted_by_store()).then_some(data)
-    }
-
-    fn is_old(&self) -> bool {
-        let bytes: usize = self
-            .documents
-            .values()
-            .map(|document| document.text.len())
-            .sum();
-        let seconds = (bytes / RELOAD_BYTES_PER_SECOND) as u64;
-        self.loaded.elapsed() > MIN_RELOAD_INTERVAL + Duration::from_secs(seconds)
-    }
-
-    fn counted_by_store(&self) -> u64 {
-        self.revision.documents.iter().sum()
-    }
-
-    fn counted_here(&self) -> u64 {
-        (self.documents.len() + self.unreadable.len()) as u64 + self.absent
+        let content = self.content.followed_by(revision.clone(), changed)?;
+        let log = self
+            .log
+            .as_ref()
+            .map(|log| Arc::new(log.followed_by(entries)));
+        Some(Self {
+            content: Arc::new(content),
+            log,
+            confirmed: self.confirmed,
+        })
     }
 }
 
-/// The entries of a page, newest first, that came after `known`; `None` if the page does not reach
-/// back to it, which another history never does.
-fn entries_since(known: Option<&StoredEntry>, page: Vec<StoredEntry>) -> Option<Vec<StoredEntry>> {
-    let Some(known) = known else {
-        return Some(page);
-    };
-    let position = page.iter().position(|entry| entry == known)?;
-    Some(page.into_iter().take(position).collect())
-}
-
-fn indexed(record: &Record) -> (DocumentKey, Arc<SnapshotDocument>) {
-    let document = SnapshotDocument {
-        text: record.text().to_owned(),
-        index: record.index_entry().clone(),
-    };
-    (record.key().clone(), Arc::new(document))
+/// The entries, newest first, of `added` writes that lead from one history to another; `None` if
+/// `page` does not show that they do. Its first ones may have come later.
+fn continuation(
+    before: &History,
+    after: &History,
+    added: usize,
+    page: &[StoredEntry],
+) -> Option<Vec<StoredEntry>> {
+    (0..=EXTRA_ENTRIES).find_map(|later| {
+        let new = page.get(later..later + added)?;
+        let reached = new
+            .iter()
+            .rev()
+            .try_fold(before.clone(), |history, entry| history.followed_by(entry))?;
+        (reached == *after).then(|| new.to_vec())
+    })
 }

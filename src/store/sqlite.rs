@@ -19,8 +19,8 @@ use tracing::warn;
 
 use super::{Commit, HistoryImport, Repository, Revision, StoreError};
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
-    Operation, Record, StoreState, StoredEntry, Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, History, Kind, ListPage,
+    ListQuery, Operation, Record, StoredEntry, Timestamp,
 };
 
 mod commit;
@@ -193,10 +193,7 @@ impl Repository for SqliteStore {
                 .query_row([], |row| row.get(0))
                 .optional()?;
             Ok(Revision {
-                state: StoreState {
-                    seq: number("SELECT max(number) FROM entries", &[])?,
-                    commit: newest.unwrap_or_default(),
-                },
+                history: newest.map(History::parse).unwrap_or_default(),
                 entries: number("SELECT count(*) FROM entries", &[])?,
                 documents,
             })

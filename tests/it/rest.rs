@@ -460,7 +460,9 @@ async fn a_reader_overtaken_by_a_commit_caches_nothing() {
     create_sound(&*store.repository, &key).await;
     let ttl = Duration::from_mins(1);
     for api_path in [ApiPath::One(key.clone()), ApiPath::All(Kind::Project)] {
-        let CachedResponse { response, state } = cache.get(&api_path).await.unwrap();
+        let CachedResponse {
+            response, state, ..
+        } = cache.get(&api_path).await.unwrap();
         let state = state.unwrap();
         let seq = state.seq;
         assert_eq!(response, None);
@@ -479,7 +481,7 @@ async fn a_reader_overtaken_by_a_commit_caches_nothing() {
         assert_eq!(now.response, None);
         assert_eq!(next.seq, seq + 1);
         let other_history = StoreState {
-            commit: state.commit,
+            history: state.history,
             ..next.clone()
         };
         cache

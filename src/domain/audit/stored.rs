@@ -68,6 +68,12 @@ impl StoredEntry {
         self.json().get("seq").and_then(Value::as_u64)
     }
 
+    /// The operation that wrote it, which older programs did not name.
+    #[must_use]
+    pub fn operation(&self) -> Option<&str> {
+        self.json().get("metadata")?.get("operation")?.as_str()
+    }
+
     /// When it was written, as a time or in milliseconds since 1970.
     #[must_use]
     pub fn timestamp(&self) -> Option<Timestamp> {

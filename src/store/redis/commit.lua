@@ -5,7 +5,7 @@
 -- idempotency record, the types of all keys, the comparison, and the user's permissions. Documents and entries pass through as
 -- opaque bytes: cjson would turn [] into {} and round numbers.
 --
--- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)   5 the newest commit
+-- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)   5 the history
 --       then 7 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document
 -- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
 --       5 how an entry begins, a format for its seq and its time
@@ -13,7 +13,7 @@
 --       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
 -- reply one text: 'OK' or 'REPLAY' with milliseconds, seq of the first entry and n; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
-local RECORD, ENTRIES, STATS, SCRATCH, NEWEST = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local RECORD, ENTRIES, STATS, SCRATCH, HISTORY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
 local function offsets(i) return 5 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
@@ -87,6 +87,15 @@ for j, field in ipairs(fields) do
   hset[#hset + 1] = digits(field == 'seq' and added.seq or (tonumber(counted[j] or '0') or 0) + added[field])
 end
 
+-- What identifies the history: this operation mixed into what identified it before. See domain/history.rs.
+local before = redis.pcall('GET', HISTORY)
+local mixed = tonumber(type(before) == 'string' and string.match(before, '^[^|]*|[^|]*|[^|]*|(%d+)$') or nil) or 0
+local function mix(hex) mixed = (mixed * 1000003 + tonumber(hex, 16)) % 4294967296 end
+for _ = 1, n do
+  mix(string.sub(ARGV[1], 1, 8))
+  mix(string.sub(ARGV[1], 9, 16))
+end
+
 -- The server's clock, so that writers need not agree on theirs; scores never go back.
 local now = redis.pcall('TIME')
 local ms = (type(now) == 'table' and not now.err and now[1]) and tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) or tonumber(ARGV[3])
@@ -101,7 +110,7 @@ if redis.acl_check_cmd then
   need('ZADD', ENTRIES, '0', '')
   need('HSET', STATS, 'f', '0')
   need('SET', RECORD, '', 'EX', '1')
-  need('SET', NEWEST, '')
+  need('SET', HISTORY, '')
   for i = 1, n do
     local k = offsets(i)
     if i == 1 then -- in any case: a missing permission shows at the first write, not at the first that needs it
@@ -154,7 +163,6 @@ for i = 1, n do
   call('DEL', KEYS[k + 6], KEYS[k + 7])
 end
 for _, move in ipairs(moves) do call(unpack(move)) end
--- What identifies this state: two histories may have the same numbers.
-call('SET', NEWEST, score .. '|' .. first .. '|' .. ARGV[1])
+call('SET', HISTORY, score .. '|' .. digits(seq + n) .. '|' .. ARGV[1] .. '|' .. digits(mixed))
 call('SET', RECORD, ARGV[1] .. '|' .. score .. '|' .. first .. '|' .. ARGV[4], 'EX', ARGV[2])
 return 'OK ' .. score .. ' ' .. first .. ' ' .. ARGV[4]

@@ -129,7 +129,7 @@ impl RedisStore {
             .arg(self.keys.entries())
             .arg(self.keys.stats())
             .arg(self.keys.internal("self-test"))
-            .arg(self.keys.newest_commit());
+            .arg(self.keys.history());
         for change in changes {
             let key = change.key();
             command

@@ -51,9 +51,9 @@ impl Keys {
         self.join(&["internal:", name])
     }
 
-    /// Holds what identifies the newest commit of this program.
-    pub(crate) fn newest_commit(&self) -> String {
-        self.internal("newest-commit")
+    /// Holds what identifies the history of this program's writes.
+    pub(crate) fn history(&self) -> String {
+        self.internal("history")
     }
 
     pub(crate) fn latest(&self, key: &DocumentKey) -> String {

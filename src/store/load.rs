@@ -1,0 +1,99 @@
+//! Reading all documents of a kind, in pieces that a slow network delivers in time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Documents, SnapshotSource, StoreError};
+use crate::domain::{DocumentKey, Kind};
+
+/// The first piece, while nothing is known about the size of documents and the speed of the network.
+const FIRST_KEYS: usize = 2;
+const FIRST_PIECE_BYTES: usize = 32 * 1024;
+const MIN_PIECE_BYTES: usize = 16 * 1024;
+const MAX_PIECE_BYTES: usize = 1024 * 1024;
+const MAX_KEYS: usize = 1000;
+/// A piece that took less time than this is followed by one of twice the size.
+const FAST_PIECE: Duration = Duration::from_millis(150);
+/// A piece that took more time than this is followed by one of half the size: other replies must get
+/// through between two pieces, and each must arrive in time.
+const SLOW_PIECE: Duration = Duration::from_millis(500);
+
+/// Passes every document of a kind to `take`, in no order. Takes as long as the network needs; each
+/// piece has the store's own time limit.
+pub(super) async fn load<S: SnapshotSource + ?Sized>(
+    store: &S,
+    kind: Kind,
+    mut take: impl FnMut(Documents) + Send,
+) -> Result<(), StoreError> {
+    let mut keys: Vec<DocumentKey> = store
+        .ids(kind)
+        .await?
+        .into_iter()
+        .map(|id| DocumentKey::new(kind, id))
+        .collect();
+    keys.sort_unstable();
+    let mut size = PieceSize::default();
+    let mut rest = keys.as_slice();
+    while !rest.is_empty() {
+        let (piece, others) = rest.split_at(size.keys().min(rest.len()));
+        let begun = Instant::now();
+        let found = match store.get_many(piece).await {
+            // It may have been too much for a network that became slow.
+            Err(StoreError::Unavailable(_)) if size.shrink() => continue,
+            found => found?,
+        };
+        size.arrived(piece.len(), &found, begun.elapsed());
+        take(found);
+        rest = others;
+    }
+    Ok(())
+}
+
+/// How much to ask for at once.
+struct PieceSize {
+    bytes: usize,
+    read_keys: usize,
+    read_bytes: usize,
+}
+
+impl Default for PieceSize {
+    fn default() -> Self {
+        Self {
+            bytes: FIRST_PIECE_BYTES,
+            read_keys: 0,
+            read_bytes: 0,
+        }
+    }
+}
+
+impl PieceSize {
+    fn keys(&self) -> usize {
+        if self.read_keys == 0 {
+            return FIRST_KEYS.min(self.bytes / MIN_PIECE_BYTES);
+        }
+        let average = (self.read_bytes / self.read_keys).max(1);
+        (self.bytes / average).clamp(1, MAX_KEYS)
+    }
+
+    fn arrived(&mut self, keys: usize, found: &Documents, time: Duration) {
+        self.read_keys += keys;
+        self.read_bytes += found
+            .records
+            .iter()
+            .map(|record| record.text().len())
+            .sum::<usize>();
+        if time < FAST_PIECE {
+            self.bytes = (self.bytes * 2).min(MAX_PIECE_BYTES);
+        } else if time > SLOW_PIECE {
+            self.bytes = (self.bytes / 2).max(MIN_PIECE_BYTES);
+        }
+    }
+
+    /// Makes the next piece much smaller; returns whether that is possible.
+    fn shrink(&mut self) -> bool {
+        let possible = self.bytes > MIN_PIECE_BYTES;
+        self.bytes = (self.bytes / 4).max(MIN_PIECE_BYTES);
+        possible
+    }
+}

@@ -1,0 +1,186 @@
+//! The documents of a snapshot.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    domain::{DocumentKey, Kind, ListPage, ListQuery, Record, list::IndexEntry},
+    store::{Documents, Revision, StoreError},
+};
+
+/// All documents are read again after this time, because some changes leave no trace in the log; or,
+/// if there are many, after one second for each [`REREAD_BYTES_PER_SECOND`] of them.
+const MIN_REREAD_INTERVAL: Duration = Duration::from_mins(1);
+const REREAD_BYTES_PER_SECOND: usize = 100_000;
+
+/// All documents at one revision.
+#[derive(Debug, Clone)]
+pub(super) struct Content {
+    revision: Revision,
+    documents: BTreeMap<DocumentKey, Arc<SnapshotDocument>>,
+    unreadable: Vec<(Kind, String)>,
+    /// Why a kind could not be read.
+    failed: Vec<(Kind, String)>,
+    /// How many ids in the index have no document.
+    absent: u64,
+    /// When reading all documents began.
+    read_at: Instant,
+    /// After which time they are read again.
+    reread_interval: Duration,
+}
+
+/// The text of a document, and what lists need of it. Parsed, it would take several times as much
+/// memory.
+#[derive(Debug)]
+struct SnapshotDocument {
+    text: String,
+    index: IndexEntry,
+}
+
+/// What was read of one kind.
+#[derive(Debug, Default)]
+pub(super) struct KindContent {
+    documents: BTreeMap<DocumentKey, Arc<SnapshotDocument>>,
+    unreadable: Vec<String>,
+    failed: Option<String>,
+}
+
+impl KindContent {
+    pub(super) fn failed(problem: String) -> Self {
+        Self {
+            failed: Some(problem),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn add(&mut self, found: Documents) {
+        self.documents.extend(found.records.iter().map(indexed));
+        self.unreadable.extend(found.unreadable);
+    }
+}
+
+impl Content {
+    /// What was read of each of [`Kind::ALL`], beginning at `read_at`, after `revision` was.
+    pub(super) fn new(revision: Revision, kinds: Vec<KindContent>, read_at: Instant) -> Self {
+        let mut content = Self {
+            revision,
+            documents: BTreeMap::new(),
+            unreadable: Vec::new(),
+            failed: Vec::new(),
+            absent: 0,
+            read_at,
+            reread_interval: MIN_REREAD_INTERVAL,
+        };
+        for (kind, found) in Kind::ALL.into_iter().zip(kinds) {
+            let named = |problem| (kind, problem);
+            content.documents.extend(found.documents);
+            content
+                .unreadable
+                .extend(found.unreadable.into_iter().map(named));
+            content.failed.extend(found.failed.map(named));
+        }
+        content.absent = content
+            .counted_by_store()
+            .saturating_sub(content.counted_here());
+        let bytes: usize = content
+            .documents
+            .values()
+            .map(|document| document.text.len())
+            .sum();
+        let seconds = (bytes / REREAD_BYTES_PER_SECOND) as u64;
+        content.reread_interval = MIN_REREAD_INTERVAL.max(Duration::from_secs(seconds));
+        content
+    }
+
+    pub(super) fn revision(&self) -> &Revision {
+        &self.revision
+    }
+
+    pub(super) fn read_at(&self) -> Instant {
+        self.read_at
+    }
+
+    /// How long until the documents have to be read again.
+    pub(super) fn fresh_for(&self) -> Duration {
+        self.reread_interval.saturating_sub(self.read_at.elapsed())
+    }
+
+    pub(super) fn is_expired(&self) -> bool {
+        self.fresh_for().is_zero()
+    }
+
+    pub(super) fn get(&self, key: &DocumentKey) -> Option<Record> {
+        let document = self.documents.get(key)?;
+        Record::parse(key.clone(), document.text.clone()).ok()
+    }
+
+    pub(super) fn ids(&self, kind: Kind) -> impl Iterator<Item = &str> {
+        self.of(kind).map(|(key, _)| key.id.as_str())
+    }
+
+    pub(super) fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
+        if let Some((_, problem)) = self.failed.iter().find(|(failed, _)| *failed == kind) {
+            return Err(StoreError::Failed(problem.clone()));
+        }
+        let found = query.page(self.of(kind).map(|(_, document)| &document.index));
+        let records = found
+            .positions
+            .into_iter()
+            .filter_map(|position| self.get(&DocumentKey::new(kind, position.id)))
+            .collect();
+        let unreadable = self
+            .unreadable
+            .iter()
+            .filter(|(of, _)| *of == kind)
+            .map(|(_, problem)| problem.clone())
+            .collect();
+        Ok(ListPage {
+            records,
+            total: found.total,
+            next: found.next,
+            unreadable,
+        })
+    }
+
+    fn of(&self, kind: Kind) -> impl Iterator<Item = (&DocumentKey, &Arc<SnapshotDocument>)> {
+        self.documents
+            .iter()
+            .filter(move |(key, _)| key.kind == kind)
+    }
+
+    /// These documents, some of them changed; `None` if their number is not the store's.
+    pub(super) fn followed_by(
+        &self,
+        revision: Revision,
+        changed: impl Iterator<Item = (DocumentKey, Option<Record>)>,
+    ) -> Option<Self> {
+        let mut content = Self {
+            revision,
+            ..self.clone()
+        };
+        for (key, record) in changed {
+            match record {
+                Some(record) => content.documents.extend([indexed(&record)]),
+                None => drop(content.documents.remove(&key)),
+            }
+        }
+        (content.counted_here() == content.counted_by_store()).then_some(content)
+    }
+
+    fn counted_by_store(&self) -> u64 {
+        self.revision.documents.iter().sum()
+    }
+
+    fn counted_here(&self) -> u64 {
+        (self.documents.len() + self.unreadable.len()) as u64 + self.absent
+    }
+}
+
+fn indexed(record: &Record) -> (DocumentKey, Arc<SnapshotDocument>) {
+    let document = SnapshotDocument {
+        text: record.text().to_owned(),
+        index: record.index_entry().clone(),
+    };
+    (record.key().clone(), Arc::new(document))
+}

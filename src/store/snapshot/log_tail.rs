@@ -1,0 +1,165 @@
+//! The newest entries of the audit log and its counters, for an outage.
+
+use crate::{
+    domain::{AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp},
+    store::{SnapshotSource, StoreError},
+};
+
+/// How many of the newest audit entries a snapshot holds at most, and how many bytes of them.
+const MAX_ENTRIES: usize = 1000;
+const MAX_BYTES: usize = 1024 * 1024;
+/// How many entries one answer of the store holds at most.
+const PAGE_ENTRIES: usize = 250;
+/// How many of the newest entries the statistics show.
+const RECENT_ENTRIES: usize = 10;
+
+/// The end of the log.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LogTail {
+    /// Newest first; at least one, if the log has any.
+    entries: Vec<StoredEntry>,
+    stats: AuditStats,
+}
+
+impl LogTail {
+    /// Reads the newest entries.
+    pub(super) async fn read(store: &dyn SnapshotSource) -> Result<Self, StoreError> {
+        let mut log = Self::default();
+        let mut query = AuditQuery {
+            limit: PAGE_ENTRIES,
+            max_bytes: MAX_BYTES,
+            ..AuditQuery::default()
+        };
+        while log.entries.len() < MAX_ENTRIES && query.max_bytes > 0 {
+            let page = store.audit_entries(&query).await?;
+            let bytes: usize = page.entries.iter().map(|entry| entry.text().len()).sum();
+            query.max_bytes = query.max_bytes.saturating_sub(bytes);
+            log.entries.extend(page.entries);
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        log.truncate();
+        Ok(log)
+    }
+
+    /// Adds what was written since it was read; returns whether that could be found out.
+    pub(super) async fn catch_up(
+        &mut self,
+        store: &dyn SnapshotSource,
+    ) -> Result<bool, StoreError> {
+        let query = AuditQuery {
+            limit: PAGE_ENTRIES,
+            max_bytes: MAX_BYTES,
+            ..AuditQuery::default()
+        };
+        let page = store.audit_entries(&query).await?.entries;
+        let known = match self.entries.first() {
+            Some(newest) => page.iter().position(|entry| entry == newest),
+            None => Some(page.len()),
+        };
+        let Some(known) = known else {
+            return Ok(false);
+        };
+        self.entries.splice(0..0, page.into_iter().take(known));
+        self.truncate();
+        Ok(true)
+    }
+
+    /// Reads the counters.
+    pub(super) async fn count(&mut self, store: &dyn SnapshotSource) -> Result<(), StoreError> {
+        self.stats = store.audit_stats().await?;
+        Ok(())
+    }
+
+    /// This and newer entries, newest first. Some of them may be in it already.
+    pub(super) fn followed_by(&self, newer: Vec<StoredEntry>) -> Self {
+        let mut log = self.clone();
+        for entry in newer.into_iter().rev() {
+            if !log.entries.contains(&entry) {
+                log.stats.count(&entry);
+                log.entries.insert(0, entry);
+            }
+        }
+        log.truncate();
+        log
+    }
+
+    /// Drops the oldest entries, until the others are few and small enough.
+    fn truncate(&mut self) {
+        let mut bytes = 0;
+        let count = self.entries.iter().take(MAX_ENTRIES).take_while(|entry| {
+            let first = bytes == 0;
+            bytes += entry.text().len();
+            first || bytes <= MAX_BYTES
+        });
+        let count = count.count();
+        self.entries.truncate(count);
+    }
+
+    /// A page of the log. Where the log goes on and these entries do not, the page has a position to
+    /// go on from, when the store answers again; a page from there on is `None`.
+    pub(super) fn page(&self, query: &AuditQuery) -> Option<AuditPage> {
+        let begin = query.after.as_ref().map_or(0, |position| {
+            match self
+                .entries
+                .iter()
+                .position(|entry| entry.digest() == position.digest)
+            {
+                Some(at) => at + 1,
+                None => self
+                    .entries
+                    .iter()
+                    .take_while(|entry| entry.position().score >= position.score)
+                    .count(),
+            }
+        });
+        let complete = self.entries.len() as u64 >= self.stats.total;
+        if begin >= self.entries.len() && !complete {
+            return None;
+        }
+        let mut bytes = 0;
+        let mut page = AuditPage::default();
+        for entry in self.entries.iter().skip(begin) {
+            if !in_time(query, entry) || !query.matches(entry) {
+                continue;
+            }
+            bytes += (query.row_bytes)(entry);
+            let full = page.entries.len() == query.limit || bytes > query.max_bytes;
+            if full && !page.entries.is_empty() {
+                page.next = page.entries.last().map(StoredEntry::position);
+                return Some(page);
+            }
+            page.entries.push(entry.clone());
+        }
+        let oldest = self.entries.last();
+        let begun_before = query.since.is_some_and(|since| {
+            oldest.is_some_and(|oldest| oldest.position().score < since.millis_ceil())
+        });
+        if !complete && !begun_before {
+            page.next = oldest.map(StoredEntry::position);
+            page.searched_since = oldest.and_then(StoredEntry::timestamp);
+        }
+        Some(page)
+    }
+
+    /// The counters, with the newest entries.
+    pub(super) fn stats(&self) -> (AuditStats, Vec<StoredEntry>) {
+        let recent = self.entries.iter().take(RECENT_ENTRIES).cloned();
+        (self.stats.clone(), recent.collect())
+    }
+}
+
+/// Whether an entry is of the time that a query asks for.
+fn in_time(query: &AuditQuery, entry: &StoredEntry) -> bool {
+    let millis = entry.position().score;
+    query
+        .since
+        .map(Timestamp::millis_ceil)
+        .is_none_or(|since| millis >= since)
+        && query
+            .until
+            .map(Timestamp::millis_ceil)
+            .is_none_or(|until| millis < until)
+}
