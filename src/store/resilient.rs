@@ -32,6 +32,9 @@ use crate::domain::{
 /// How long a read, with its retries, may take; see "Time budget of a call" in
 /// docs/architecture.md.
 const READ_TIMEOUT: Duration = Duration::from_millis(4500);
+/// How long a page of the log may take, with its retries. A store ends its search by itself before
+/// half of this, so that the last retry has time for one.
+const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a commit, with its retries, may take.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cache that is slower than this saves no time.
@@ -52,6 +55,9 @@ pub(crate) struct Resilient<R> {
     store: R,
     reads: Breaker,
     writes: Breaker,
+    /// Searching the log may take long without a fault of the store, so it opens no breaker for
+    /// other calls.
+    log: Breaker,
     budget: Budget,
     /// The problems that were logged and are not over, with the breaker that met each.
     logged: Mutex<BTreeMap<String, &'static str>>,
@@ -90,6 +96,7 @@ impl<R> Resilient<R> {
             store,
             reads: Breaker::new("reads"),
             writes: Breaker::new("writes"),
+            log: Breaker::new("log"),
             budget: Budget::default(),
             logged: Mutex::default(),
         }
@@ -331,11 +338,17 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
-        self.retry(self.read("audit_entries"), || {
-            self.store.audit_entries(query)
-        })
-        .await
-        .map_err(Failure::of_read)
+        if let Some(rejected) = self.reads.rejection() {
+            return Err(Failure::Rejected(rejected).of_read());
+        }
+        let policy = Policy {
+            breaker: &self.log,
+            timeout: LOG_TIMEOUT,
+            ..self.read("audit_entries")
+        };
+        self.retry(policy, || self.store.audit_entries(query))
+            .await
+            .map_err(Failure::of_read)
     }
 
     async fn audit_stats(&self) -> Result<AuditStats, StoreError> {

@@ -377,7 +377,11 @@ impl Snapshot {
         } else {
             None
         };
-        AuditPage { entries, next }
+        AuditPage {
+            entries,
+            next,
+            searched_since: None,
+        }
     }
 
     /// The log in numbers, with its newest entries.
