@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
 
 use crate::{
@@ -31,6 +31,9 @@ pub use update::{Mode, UpdateRequest, Updated};
 /// Queues for writers. Two documents may share a queue; then one waits a little for the other.
 const WRITE_QUEUES: usize = 256;
 
+/// How many calls read the log at once.
+const MAX_LOG_READERS: usize = 2;
+
 /// The use cases.
 pub struct ContentService {
     store: Arc<dyn Repository>,
@@ -39,6 +42,7 @@ pub struct ContentService {
     snapshot: Option<Arc<SnapshotCache>>,
     clock: fn() -> Timestamp,
     write_queues: Vec<Mutex<()>>,
+    log_permits: Semaphore,
 }
 
 /// What works at the moment.
@@ -70,6 +74,7 @@ impl ContentService {
             snapshot,
             clock,
             write_queues,
+            log_permits: Semaphore::new(MAX_LOG_READERS),
         }
     }
 

@@ -63,9 +63,13 @@ pub trait Repository: Send + Sync {
 
     /// A page of the audit log, newest first. Pages never repeat or skip an entry, whatever is
     /// added meanwhile.
+    ///
+    /// A call looks through a limited part of the log. If it ends before the page is full, the page
+    /// says how far it came and where to go on.
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
 
-    /// The counters of the audit log, which always add up to its number of entries.
+    /// The counters of the audit log. They add up to its number of entries, unless they are being
+    /// counted again.
     async fn audit_stats(&self) -> Result<AuditStats, StoreError>;
 
     /// Changes with every write of this program. Cheap enough to be asked often.

@@ -381,7 +381,7 @@ impl ContentChecks<'_> {
 
         let check = "audit counters";
         let counter = counters.get("seq").and_then(|seq| seq.parse::<u64>().ok());
-        let counts_match = AuditStats::from_counters(total, &counters, &unlabelled).is_some();
+        let counts_match = !AuditStats::from_counters(total, &counters, &unlabelled).recounting;
         self.findings.push(if !counts_match {
             Finding::warning(
                 check,

@@ -1,6 +1,7 @@
 //! The audit log: entries as they are written, entries as they are found, and queries.
 
 mod entry;
+mod page;
 mod query;
 mod stored;
 
@@ -8,5 +9,6 @@ pub use entry::{
     Action, AuditEntry, ENTRY_PREFIX_FORMAT, ENTRY_PREFIX_LEN, EntryMetadata, Origin, Source,
     entry_text,
 };
+pub use page::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, PageBuilder, Place};
 pub use query::{AuditPage, AuditQuery, AuditStats};
 pub use stored::{AuditPosition, Category, StoredEntry};

@@ -1,20 +1,25 @@
 //! The tools for the audit log.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     cursor,
     error::ToolError,
     meta::LogMeta,
-    output::{self, AuditCounts, AuditEntries, ToolOutput},
+    output::{self, AuditCounts, AuditEntries, MAX_ANSWER_BYTES, ToolOutput},
     params::{self, AuditParams, Detail, EntityType, NoParams},
     server::ContentServer,
     tool_name::ToolName,
 };
 use crate::{
     deadline::Deadline,
-    domain::{AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition},
+    domain::{
+        AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition, text::compact_json,
+    },
 };
 
 /// Summaries have excerpts of longer values.
@@ -22,6 +27,21 @@ const MAX_SUMMARY_VALUE_CHARS: usize = 200;
 
 /// Entries on a page, if the call has no limit.
 const DEFAULT_LIMIT: usize = 50;
+
+/// The rows of a page; the rest of the answer has room beside them.
+const MAX_PAGE_BYTES: usize = MAX_ANSWER_BYTES - MAX_META_BYTES;
+const MAX_META_BYTES: usize = 1000;
+
+/// How many of the newest entries the statistics show at most. The first is shown twice.
+const RECENT_ENTRIES: usize = 10;
+const MAX_RECENT_BYTES: usize = MAX_PAGE_BYTES / 2;
+
+/// How many labels of a category the statistics show, and how much of the text they may be. Older
+/// programs may have used any.
+const MAX_LABELS: usize = 100;
+const MAX_LABEL_BYTES: usize = 4000;
+
+const RECOUNTING: &str = "the counters disagree with the log and are being counted again, which may take minutes; until then only totalEntries is exact";
 
 #[tool_router(router = audit_tools, vis = "pub(super)")]
 impl ContentServer {
@@ -57,7 +77,9 @@ impl ContentServer {
             next_cursor: fetched
                 .value
                 .next
-                .map(|position| cursor::encode(&filters, &(position.score, position.digest))),
+                .map(|position| encode_position(&filters, position)),
+            searched_since: fetched.value.searched_since.map(|time| time.to_string()),
+            warnings: Vec::new(),
         };
         let entries = fetched.value.entries.into_iter();
         let rows = entries.map(|entry| entry_row(entry, detail)).collect();
@@ -77,18 +99,32 @@ impl ContentServer {
         Parameters(NoParams {}): Parameters<NoParams>,
         deadline: Deadline,
     ) -> Result<ToolOutput<AuditCounts, LogMeta>, ToolError> {
-        let stats = self.content.audit_stats(deadline).await;
-        let fetched = stats.map_err(|error| self.read_error(ToolName::AuditStats, error))?;
-        let meta = LogMeta {
-            freshness: self.freshness(fetched.snapshot_age),
-            next_cursor: None,
+        let newest = AuditQuery {
+            limit: RECENT_ENTRIES,
+            max_bytes: MAX_RECENT_BYTES,
+            row_bytes: summary_bytes,
+            ..AuditQuery::default()
         };
+        let stats = self.content.audit_stats(&newest, deadline).await;
+        let fetched = stats.map_err(|error| self.read_error(ToolName::AuditStats, error))?;
         let (stats, newest) = fetched.value;
         let recent: Vec<Value> = newest
             .into_iter()
             .map(|entry| entry_row(entry, Detail::Summary))
             .collect();
-        let [by_action, by_entity_type, by_source] = stats.counts;
+        let mut warnings = Vec::new();
+        if stats.recounting {
+            warnings.push(RECOUNTING.to_owned());
+        }
+        let [by_action, by_entity_type, by_source] = stats
+            .counts
+            .map(|counts| most_frequent(counts, &mut warnings));
+        let meta = LogMeta {
+            freshness: self.freshness(fetched.snapshot_age),
+            next_cursor: None,
+            searched_since: None,
+            warnings,
+        };
         let data = AuditCounts {
             total_entries: stats.total,
             entries_by_action: by_action,
@@ -101,9 +137,43 @@ impl ContentServer {
     }
 }
 
+/// The labels that were counted most often, as many as an answer has room for.
+fn most_frequent(
+    counts: BTreeMap<String, u64>,
+    warnings: &mut Vec<String>,
+) -> BTreeMap<String, u64> {
+    let (all, mut bytes) = (counts.len(), 0);
+    let mut sorted: Vec<(String, u64)> = counts.into_iter().collect();
+    sorted.sort_by_key(|(_, count)| Reverse(*count));
+    let shown: BTreeMap<String, u64> = sorted
+        .into_iter()
+        .take(MAX_LABELS)
+        .take_while(|counted| {
+            bytes += compact_json(counted).len();
+            bytes <= MAX_LABEL_BYTES
+        })
+        .collect();
+    if shown.len() < all {
+        warnings.push(format!(
+            "{} rare or long labels are not shown",
+            all - shown.len()
+        ));
+    }
+    shown
+}
+
+/// An [`AuditPosition`] in a cursor. Cursors of 0.1.0 have no third member.
+#[derive(Serialize, Deserialize)]
+struct Position(i64, String, #[serde(default)] usize);
+
+fn encode_position(filters: &Value, position: AuditPosition) -> String {
+    let AuditPosition { score, digest, nth } = position;
+    cursor::encode(filters, &Position(score, digest, nth))
+}
+
 fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Violation> {
     let cursor = params.cursor.as_deref();
-    let after = cursor.map(|cursor| cursor::decode::<(i64, String)>(filters, cursor));
+    let after = cursor.map(|cursor| cursor::decode::<Position>(filters, cursor));
     // The check of the arguments has parsed them before.
     let parse_time = |text: Option<String>| text.and_then(|text| Timestamp::parse(&text));
     Ok(AuditQuery {
@@ -115,9 +185,23 @@ fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Viola
         until: parse_time(params.until),
         after: after
             .transpose()?
-            .map(|(score, digest)| AuditPosition { score, digest }),
+            .map(|Position(score, digest, nth)| AuditPosition { score, digest, nth }),
         limit: params.limit.map_or(DEFAULT_LIMIT, |limit| limit as usize),
+        max_bytes: MAX_PAGE_BYTES,
+        row_bytes: match params.detail.unwrap_or_default() {
+            Detail::Summary => summary_bytes,
+            Detail::Full => full_bytes,
+        },
     })
+}
+
+/// What a row adds to the text of an answer, with the comma after it.
+fn full_bytes(entry: &StoredEntry) -> usize {
+    compact_json(entry.json()).len() + 1
+}
+
+fn summary_bytes(entry: &StoredEntry) -> usize {
+    compact_json(&entry_row(entry.clone(), Detail::Summary)).len() + 1
 }
 
 /// An entry as stored, or with excerpts of its long values.

@@ -117,6 +117,14 @@ pub(super) struct LogMeta {
     /// Send it as cursor to get older entries; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+    /// The search has reached this time and is not finished: older entries may match too. Send the
+    /// cursor to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub searched_since: Option<String>,
+    /// What to know about this result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The violations of a stored document as warnings.

@@ -17,6 +17,10 @@ use serde_json::{Map, Value, json};
 use super::meta::UpdateMeta;
 use crate::domain::{Document, Record, rules, text::compact_json};
 
+/// An answer has no more text than this, unless one document or one entry alone is larger; see
+/// CONTRACT.md, section 2.
+pub(super) const MAX_ANSWER_BYTES: usize = 32_000;
+
 /// The published schema of the result `O`.
 pub(super) fn schema<O: JsonSchema>() -> Arc<JsonObject> {
     match rules::schema_of::<O>() {
@@ -220,7 +224,7 @@ pub(super) struct AuditCounts {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Map<String, Value>>")]
     pub latest_entry: Option<Value>,
-    /// The ten newest entries.
+    /// The newest entries, up to ten.
     #[schemars(with = "Vec<Map<String, Value>>")]
     pub recent_activity: Vec<Value>,
 }

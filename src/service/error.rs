@@ -68,6 +68,9 @@ pub enum Error {
         /// Which document.
         key: DocumentKey,
     },
+    /// Other calls were reading the log all the time that this one could wait.
+    #[error("other calls are searching the audit log")]
+    LogBusy,
     /// The connection was lost during the commit; it may have been applied.
     #[error("the connection to the store was lost during the write")]
     OutcomeUnknown {
@@ -96,7 +99,10 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::AccessDenied { .. } | Self::Busy { .. }
+            Self::Unavailable { .. }
+                | Self::AccessDenied { .. }
+                | Self::Busy { .. }
+                | Self::LogBusy
         )
     }
 }

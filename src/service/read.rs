@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::error::Elapsed;
+use tokio::{sync::SemaphorePermit, time::error::Elapsed};
 use tracing::debug;
 
 use super::{ContentService, Error};
@@ -19,6 +19,8 @@ use crate::{
 /// How long the store may take to answer what the snapshot could answer too; see "Time budget of a
 /// call" in docs/architecture.md.
 const READ_TIMEOUT: Duration = Duration::from_secs(7);
+/// How long a call waits while others read the log.
+const LOG_PERMIT_TIMEOUT: Duration = Duration::from_millis(3500);
 /// How long looking for similar ids may take.
 const SIMILAR_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long REST responses are cached at most, since another program may change documents without a
@@ -175,12 +177,9 @@ impl ContentService {
         deadline: Deadline,
     ) -> Result<Fetched<AuditPage>, Error> {
         self.note_use();
-        match in_time(
-            deadline
-                .capped(READ_TIMEOUT)
-                .run(self.store.audit_entries(query))
-                .await,
-        ) {
+        let deadline = deadline.capped(READ_TIMEOUT);
+        let _permit = self.log_permit(deadline).await?;
+        match in_time(deadline.run(self.store.audit_entries(query)).await) {
             Ok(page) => Ok(Fetched::from_store(page)),
             Err(error) => {
                 self.answer_from_snapshot(error, |snapshot| snapshot.audit_entries(query))
@@ -188,22 +187,34 @@ impl ContentService {
         }
     }
 
-    /// The counters of the audit log, and its newest entries.
+    /// The counters of the audit log, and its newest entries: the page for `newest`.
     pub async fn audit_stats(
         &self,
+        newest: &AuditQuery,
         deadline: Deadline,
     ) -> Result<Fetched<(AuditStats, Vec<StoredEntry>)>, Error> {
         self.note_use();
-        let newest = AuditQuery {
-            limit: 10,
-            ..AuditQuery::default()
-        };
+        let deadline = deadline.capped(READ_TIMEOUT);
+        let _permit = self.log_permit(deadline).await?;
         let both =
-            async { tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(&newest)) };
-        match in_time(deadline.capped(READ_TIMEOUT).run(both).await) {
+            async { tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(newest)) };
+        match in_time(deadline.run(both).await) {
             Ok((stats, page)) => Ok(Fetched::from_store((stats, page.entries))),
             Err(error) => self.answer_from_snapshot(error, |snapshot| snapshot.audit_stats()),
         }
+    }
+
+    /// Permission to read the log. A call may read much of it, so few do at once, and the others
+    /// wait for a while.
+    async fn log_permit(&self, deadline: Deadline) -> Result<SemaphorePermit<'_>, Error> {
+        let waiting = deadline
+            .capped(LOG_PERMIT_TIMEOUT)
+            .run(self.log_permits.acquire());
+        waiting
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .ok_or(Error::LogBusy)
     }
 
     /// The snapshot's answer during an outage, or the error.

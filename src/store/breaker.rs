@@ -88,7 +88,7 @@ impl Breaker {
         }
     }
 
-    /// Which calls it guards: `reads` or `writes`.
+    /// Which calls it guards: `reads`, `writes` or `log`.
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
@@ -96,6 +96,24 @@ impl Breaker {
     /// Whether all calls are permitted.
     pub(super) fn is_closed(&self) -> bool {
         matches!(*self.lock(), State::Closed { .. })
+    }
+
+    /// Why no call is permitted; `None` if one is, even if only as a probe.
+    pub(super) fn rejection(&self) -> Option<Rejected> {
+        match &*self.lock() {
+            State::Closed { .. } => None,
+            State::Open { until, reason } => {
+                let retry_after = until.saturating_duration_since(Instant::now());
+                (!retry_after.is_zero()).then(|| Rejected {
+                    reason: reason.clone(),
+                    retry_after,
+                })
+            }
+            State::HalfOpen { reason } => Some(Rejected {
+                reason: reason.clone(),
+                retry_after: OPEN_TIMEOUT,
+            }),
+        }
     }
 
     /// A permit for one call, unless the breaker is open.

@@ -1,8 +1,8 @@
 //! The Redis store: one Lua call for each write, documents and entries under the keys that older
 //! programs used.
 //!
-//! Two connections are shared by all callers: one for writes and what is read for them, one for
-//! reads. There is no WATCH, which on a shared connection loses updates. Foreign keys are never
+//! Three connections are shared by all callers: one for writes and what is read for them, one for
+//! reads, and one for reading much. There is no WATCH, which on a shared connection loses updates. Foreign keys are never
 //! touched.
 
 use std::{
@@ -31,7 +31,9 @@ pub(crate) mod connection;
 pub(crate) mod error;
 pub(crate) mod keys;
 mod load;
+mod log;
 mod record_cache;
+mod recount;
 pub(crate) mod reply;
 mod response_cache;
 mod script;
@@ -40,6 +42,7 @@ use connection::{Connection, connect};
 use error::{read_error, write_error};
 use keys::Keys;
 use record_cache::RecordCache;
+use recount::Recounts;
 use reply::{kind_of, text, unwrap_reply};
 
 /// Entries to import are sent this many at a time.
@@ -53,9 +56,11 @@ const ALIVE_TIMEOUT: Duration = Duration::from_millis(20);
 pub(crate) struct RedisStore {
     write: Option<Arc<Connection>>,
     read: Arc<Connection>,
+    bulk: Arc<Connection>,
     keys: Keys,
     commit: Script,
     cache: Arc<RecordCache>,
+    recounts: Recounts,
     last_write: Mutex<Option<Instant>>,
     /// Commits that were sent and not answered yet.
     committing: AtomicUsize,
@@ -68,6 +73,9 @@ enum ReadFrom {
     Any,
     /// The one for writes, which leads to the newest state.
     Primary,
+    /// The one for reading much, behind which nothing else waits. It leads to the newest state where
+    /// there is a connection for writes.
+    Bulk,
 }
 
 impl RedisStore {
@@ -79,19 +87,25 @@ impl RedisStore {
     ) -> anyhow::Result<Self> {
         let write = write.map(connect).transpose()?;
         let read = match (read, &write) {
-            (Some(url), _) => connect(url)?.0,
+            (Some(url), _) => connect(url)?,
             // A connection of its own, so that a read need not wait behind a large write.
-            (None, Some((_, client))) => Arc::new(Connection::new(client.clone())?),
+            (None, Some((_, client))) => {
+                (Arc::new(Connection::new(client.clone())?), client.clone())
+            }
             (None, None) => anyhow::bail!("no Redis address"),
         };
+        let (_, newest) = write.as_ref().unwrap_or(&read);
+        let bulk = Arc::new(Connection::new(newest.clone())?);
         Ok(Self {
             write: write.map(|(connection, _)| connection),
-            read,
+            read: read.0,
+            bulk,
             keys: Keys {
                 prefix: key_prefix.to_owned(),
             },
             commit: script::commit(),
             cache: Arc::default(),
+            recounts: Recounts::default(),
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),
         })
@@ -103,8 +117,12 @@ impl RedisStore {
             .ok_or_else(|| StoreError::read_only("the server has only a read-only credential"))
     }
 
-    fn read_connection(&self, from: ReadFrom) -> &Connection {
-        let primary = from == ReadFrom::Primary || self.wrote_within(OWN_WRITE_TIMEOUT);
+    fn read_connection(&self, from: ReadFrom) -> &Arc<Connection> {
+        let primary = match from {
+            ReadFrom::Any => self.wrote_within(OWN_WRITE_TIMEOUT),
+            ReadFrom::Primary => true,
+            ReadFrom::Bulk => return &self.bulk,
+        };
         match &self.write {
             Some(write) if primary => write,
             _ => &self.read,

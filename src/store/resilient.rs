@@ -32,6 +32,9 @@ use crate::domain::{
 /// How long a read, with its retries, may take; see "Time budget of a call" in
 /// docs/architecture.md.
 const READ_TIMEOUT: Duration = Duration::from_millis(4500);
+/// How long a page of the log may take, with its retries. A store ends its search by itself before
+/// half of this, so that the last retry has time for one.
+const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a commit, with its retries, may take.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cache that is slower than this saves no time.
@@ -51,6 +54,9 @@ pub(crate) struct Resilient<R> {
     store: R,
     reads: Breaker,
     writes: Breaker,
+    /// Searching the log may take long without a fault of the store, so it opens no breaker for
+    /// other calls.
+    log: Breaker,
     budget: Budget,
     /// The problems that were logged and are not over, with the breaker that met each.
     logged: Mutex<BTreeMap<String, &'static str>>,
@@ -89,6 +95,7 @@ impl<R> Resilient<R> {
             store,
             reads: Breaker::new("reads"),
             writes: Breaker::new("writes"),
+            log: Breaker::new("log"),
             budget: Budget::default(),
             logged: Mutex::default(),
         }
@@ -101,6 +108,19 @@ impl<R> Resilient<R> {
             breaker: &self.reads,
             success: OnSuccess::CloseBreaker,
             timeout: READ_TIMEOUT,
+        }
+    }
+
+    /// The policy of reading the log or all documents, which may take long without a fault of the
+    /// store.
+    fn read_much(&self, operation: &'static str) -> Result<Policy<'_>, StoreError> {
+        match self.reads.rejection() {
+            Some(rejected) => Err(Failure::Rejected(rejected).of_read()),
+            None => Ok(Policy {
+                breaker: &self.log,
+                timeout: LOG_TIMEOUT,
+                ..self.read(operation)
+            }),
         }
     }
 
@@ -330,7 +350,7 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
-        self.retry(self.read("audit_entries"), || {
+        self.retry(self.read_much("audit_entries")?, || {
             self.store.audit_entries(query)
         })
         .await
@@ -371,13 +391,13 @@ impl<R: HistoryImport> HistoryImport for Resilient<R> {
 #[async_trait]
 impl<R: SnapshotSource> SnapshotSource for Resilient<R> {
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
-        self.retry(self.read("all"), || self.store.ids(kind))
+        self.retry(self.read_much("all")?, || self.store.ids(kind))
             .await
             .map_err(Failure::of_read)
     }
 
     async fn get_many(&self, keys: &[DocumentKey]) -> Result<Documents, StoreError> {
-        self.retry(self.read("all"), || self.store.get_many(keys))
+        self.retry(self.read_much("all")?, || self.store.get_many(keys))
             .await
             .map_err(Failure::of_read)
     }

@@ -9,7 +9,7 @@ use crate::domain::{
 };
 
 /// Which entries to return, newest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct AuditQuery {
     /// Only of this kind.
     pub kind: Option<Kind>,
@@ -27,6 +27,28 @@ pub struct AuditQuery {
     pub after: Option<AuditPosition>,
     /// How many entries at most.
     pub limit: usize,
+    /// How large the page may be, measured with `row_bytes`. One entry alone may be larger.
+    pub max_bytes: usize,
+    /// What an entry adds to the page: its stored text, unless it is shown in another form.
+    pub row_bytes: fn(&StoredEntry) -> usize,
+}
+
+/// No filter, no limit in bytes, and no entries.
+impl Default for AuditQuery {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            entity_id: None,
+            action: None,
+            source: None,
+            since: None,
+            until: None,
+            after: None,
+            limit: 0,
+            max_bytes: usize::MAX,
+            row_bytes: |entry| entry.text().len(),
+        }
+    }
 }
 
 impl AuditQuery {
@@ -43,6 +65,19 @@ impl AuditQuery {
                 .entity_id
                 .as_deref()
                 .is_none_or(|id| entry.text_of("entityId") == Some(id))
+    }
+
+    /// Whether some entries may not match, apart from their time.
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        let Self {
+            kind,
+            entity_id,
+            action,
+            source,
+            ..
+        } = self;
+        kind.is_some() || entity_id.is_some() || action.is_some() || source.is_some()
     }
 
     /// The entries of one document.
@@ -62,8 +97,12 @@ impl AuditQuery {
 pub struct AuditPage {
     /// The entries.
     pub entries: Vec<StoredEntry>,
-    /// The position of the last one, when more follow.
+    /// Where the next page begins, when more follow: the position of the last entry that was looked
+    /// at, whether it is on the page or not.
     pub next: Option<AuditPosition>,
+    /// The time of that entry, when the search ended there because it had looked at enough. The
+    /// page may then have any number of entries, or none.
+    pub searched_since: Option<Timestamp>,
 }
 
 /// The counters of the log.
@@ -73,10 +112,12 @@ pub struct AuditStats {
     pub total: u64,
     /// How many of each label, for each of [`Category::ALL`]; labels in alphabetical order.
     pub counts: [BTreeMap<String, u64>; 3],
+    /// Whether `counts` disagrees with `total` and is being counted again.
+    pub recounting: bool,
 }
 
 impl AuditStats {
-    /// Reads counters named `action:update` and so on; `None` when they disagree with the number of
+    /// Reads counters named `action:update` and so on, and whether they disagree with the number of
     /// entries.
     ///
     /// `unlabelled` holds, for each category, how many entries have no label; older programs wrote
@@ -86,34 +127,35 @@ impl AuditStats {
         total: u64,
         counters: &HashMap<String, String>,
         unlabelled: &HashMap<String, String>,
-    ) -> Option<Self> {
+    ) -> Self {
         let mut stats = Self {
             total,
             ..Self::default()
         };
         for (category, counts) in Category::ALL.into_iter().zip(&mut stats.counts) {
-            let mut counted: u64 = unlabelled
-                .get(category.member())
-                .map_or(Some(0), |count| count.parse().ok())?;
-            for (name, count) in counters {
-                if let Some(label) = name
-                    .strip_prefix(category.member())
-                    .and_then(|rest| rest.strip_prefix(':'))
-                {
-                    let count: u64 = count.parse().ok()?;
-                    counted = counted.checked_add(count)?;
-                    if count > 0 {
-                        *counts
-                            .entry(folded(category, label).to_owned())
-                            .or_default() += count;
-                    }
+            let numbers = counters
+                .iter()
+                .filter_map(|(name, count)| {
+                    let label = name.strip_prefix(category.member())?.strip_prefix(':')?;
+                    Some((Some(label), count))
+                })
+                .chain(unlabelled.get(category.member()).map(|count| (None, count)));
+            let mut counted = Some(0_u64);
+            for (label, count) in numbers {
+                let count = count.parse::<u64>().ok();
+                counted = counted
+                    .zip(count)
+                    .and_then(|(sum, count)| sum.checked_add(count));
+                if let (Some(label), Some(count @ 1..)) = (label, count) {
+                    let known = counts
+                        .entry(folded(category, label).to_owned())
+                        .or_default();
+                    *known = known.saturating_add(count);
                 }
             }
-            if counted != total {
-                return None;
-            }
+            stats.recounting |= counted != Some(total);
         }
-        Some(stats)
+        stats
     }
 
     /// The counters under their names.

@@ -106,6 +106,7 @@ impl StoredEntry {
         AuditPosition {
             score: self.timestamp().map_or(0, Timestamp::millis),
             digest: self.digest(),
+            nth: 0,
         }
     }
 
@@ -205,4 +206,7 @@ pub struct AuditPosition {
     pub score: i64,
     /// Tells entries of the same millisecond apart.
     pub digest: String,
+    /// How many entries of the same millisecond come before it at least, if a store counted them: so
+    /// many need not be read again to find it.
+    pub nth: usize,
 }

@@ -1,70 +1,61 @@
-//! Reading the audit log and its counters.
+//! Reading pages of the audit log, and its counters.
 
-use std::collections::{HashMap, HashSet};
+use std::{sync::Arc, time::Duration};
 
-use redis::{Value, cmd};
-use tracing::warn;
+use redis::Value;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     ReadFrom, RedisStore,
-    error::{describe, read_error},
-    reply::{pairs, scored, unwrap_reply},
+    error::read_error,
+    log::{Log, Range},
+    reply::{pairs, unwrap_reply},
 };
 use crate::{
-    domain::{
-        AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp,
-        audit::{AuditPosition, Category},
-        sha256_hex,
-    },
+    domain::{AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp, audit::PageBuilder},
     store::StoreError,
 };
 
-/// A scan of the log fetches this many entries first, and twice as many each time.
-const FIRST_SCAN_ENTRIES: usize = 100;
-const MAX_SCAN_ENTRIES: usize = 4000;
+/// How long a call may look through the log before it answers what it has found; see "Time budget
+/// of a call" in docs/architecture.md.
+const SCAN_TIMEOUT: Duration = Duration::from_millis(2500);
 
 impl RedisStore {
     pub(super) async fn read_audit_entries(
         &self,
         query: &AuditQuery,
     ) -> Result<AuditPage, StoreError> {
-        let before = query.until.map(|until| until.millis_ceil() - 1);
-        let start = match (&query.after, before) {
-            (Some(after), Some(before)) => Some(after.score.min(before)),
-            (Some(after), None) => Some(after.score),
-            (None, before) => before,
-        };
-        let mut passed = query.after.is_none();
-        let (mut page, mut last_score) = (AuditPage::default(), 0);
-        self.scan(
-            start,
-            query.since.map(Timestamp::millis_ceil),
-            |score, member| {
-                if let Some(after) = query.after.as_ref().filter(|_| !passed) {
-                    if score == after.score {
-                        // Everything of that millisecond up to the position itself was on earlier
-                        // pages.
-                        passed = sha256_hex(member.as_bytes()).starts_with(&after.digest);
-                        return true;
-                    }
-                    passed = true;
+        let stop_at = Instant::now() + SCAN_TIMEOUT;
+        let log = self.log();
+        let mut scan = log.scan(Range {
+            since: query.since.map(Timestamp::millis_ceil),
+            until: query.until.map(Timestamp::millis_ceil),
+            after: query.after.clone(),
+        });
+        let mut page = PageBuilder::new(query);
+        // Without a first piece there is nothing to answer, so that one may take longer.
+        let mut found = scan.next(page.remaining()).await;
+        loop {
+            let Some(piece) = found.map_err(|error| read_error(&error))? else {
+                return Ok(page.finish());
+            };
+            for entry in piece {
+                let looked = page.look_at(entry.place, StoredEntry::parse(entry.text));
+                if looked.is_break() {
+                    return Ok(page.finish());
                 }
-                let entry = StoredEntry::parse(member);
-                if query.matches(&entry) {
-                    if page.entries.len() == query.limit {
-                        page.next = page.entries.last().map(|last| AuditPosition {
-                            score: last_score,
-                            digest: last.digest(),
-                        });
-                        return false;
-                    }
-                    last_score = score;
-                    page.entries.push(entry);
-                }
-                true
-            },
-        )
-        .await?;
+            }
+            found = match timeout_at(stop_at, scan.next(page.remaining())).await {
+                Ok(Err(error)) if error.is_timeout() => break,
+                Ok(found) => found,
+                Err(_) => break,
+            };
+        }
+        let mut page = page.stop();
+        if page.next.is_none() {
+            // Not even the end of the page before was found again.
+            page.next = scan.position().cloned();
+        }
         Ok(page)
     }
 
@@ -88,100 +79,18 @@ impl RedisStore {
         };
         let counters = values.next().map(pairs).unwrap_or_default();
         let unlabelled = values.next().map(pairs).unwrap_or_default();
-        match AuditStats::from_counters(total, &counters, &unlabelled) {
-            Some(stats) => Ok(stats),
-            None => self.recount(&counters).await,
-        }
-    }
-
-    /// Reads the log from the newest entry on, in growing steps, until `visit` returns false.
-    /// Visits each entry once, whatever is added meanwhile.
-    async fn scan(
-        &self,
-        mut until: Option<i64>,
-        since: Option<i64>,
-        mut visit: impl FnMut(i64, String) -> bool + Send,
-    ) -> Result<(), StoreError> {
-        let mut step = FIRST_SCAN_ENTRIES;
-        // What was visited of the millisecond that the next step begins with.
-        let mut seen: HashSet<String> = HashSet::new();
-        loop {
-            let mut command = cmd("ZRANGE");
-            let from = until.map_or("+inf".to_owned(), |score| score.to_string());
-            let to = since.map_or("-inf".to_owned(), |score| score.to_string());
-            command.arg(self.keys.entries()).arg(from).arg(to);
-            command
-                .arg("BYSCORE")
-                .arg("REV")
-                .arg("LIMIT")
-                .arg(seen.len())
-                .arg(step)
-                .arg("WITHSCORES");
-            let found = scored(self.read(ReadFrom::Any, &command).await?);
-            let count = found.len();
-            for (member, score) in found {
-                if until != Some(score) {
-                    seen.clear();
-                    until = Some(score);
-                }
-                if seen.insert(member.clone()) && !visit(score, member) {
-                    return Ok(());
-                }
-            }
-            if count < step {
-                return Ok(());
-            }
-            step = (step * 2).min(MAX_SCAN_ENTRIES);
-        }
-    }
-
-    /// Counts the log entry by entry, and corrects the counters if this server may write.
-    async fn recount(&self, counters: &HashMap<String, String>) -> Result<AuditStats, StoreError> {
-        let mut stats = AuditStats::default();
-        self.scan(None, None, |_, member| {
-            stats.count(&StoredEntry::parse(member));
-            true
-        })
-        .await?;
-        let Some(connection) = &self.write else {
-            return Ok(stats);
-        };
-        let mut repair = redis::pipe();
-        repair.atomic();
-        let fields = stats.counters();
-        for name in counters
-            .keys()
-            .filter(|name| is_counter(name) && !fields.contains_key(*name))
-        {
-            repair.cmd("HDEL").arg(self.keys.stats()).arg(name);
-        }
-        for (name, count) in &fields {
-            repair
-                .cmd("HSET")
-                .arg(self.keys.stats())
-                .arg(name)
-                .arg(count);
-        }
-        for (category, unlabelled) in Category::ALL.into_iter().zip(stats.unlabelled()) {
-            repair
-                .cmd("HSET")
-                .arg(self.keys.internal("unlabelled"))
-                .arg(category.member())
-                .arg(unlabelled);
-        }
-        if let Err(error) = connection.send_all(&repair, repair.len() + 1, 1).await {
-            warn!(
-                "could not correct the audit counters, so the whole log is counted each time: {}",
-                describe(&error)
-            );
+        let stats = AuditStats::from_counters(total, &counters, &unlabelled);
+        if stats.recounting {
+            return Ok(self.recount(stats).await);
         }
         Ok(stats)
     }
-}
 
-fn is_counter(name: &str) -> bool {
-    Category::ALL.iter().any(|category| {
-        name.strip_prefix(category.member())
-            .is_some_and(|rest| rest.starts_with(':'))
-    })
+    /// The log, over the connection for reading much.
+    pub(super) fn log(&self) -> Log {
+        Log {
+            connection: Arc::clone(self.read_connection(ReadFrom::Bulk)),
+            key: self.keys.entries(),
+        }
+    }
 }

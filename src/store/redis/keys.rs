@@ -3,6 +3,7 @@
 use crate::domain::{ApiPath, DocumentKey, Kind, Operation};
 
 /// The keys of CONTRACT.md, section 4, and those of our own under `internal:`.
+#[derive(Clone)]
 pub(crate) struct Keys {
     pub(crate) prefix: String,
 }

@@ -20,7 +20,7 @@ impl SnapshotSource for RedisStore {
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
         let mut command = cmd("SMEMBERS");
         command.arg(self.keys.index("all", kind));
-        let members = array(self.read(ReadFrom::Any, &command).await?);
+        let members = array(self.read(ReadFrom::Bulk, &command).await?);
         Ok(members.into_iter().filter_map(|id| text(id).ok()).collect())
     }
 
@@ -29,7 +29,7 @@ impl SnapshotSource for RedisStore {
         for key in keys {
             command.arg(self.keys.document(key));
         }
-        let values = array(self.read(ReadFrom::Any, &command).await?);
+        let values = array(self.read(ReadFrom::Bulk, &command).await?);
         if values.len() != keys.len() {
             return Err(StoreError::Failed(
                 "Redis returned fewer documents than were requested".to_owned(),
@@ -81,7 +81,7 @@ impl RedisStore {
         for key in keys {
             pipeline.cmd("TYPE").arg(self.keys.document(key));
         }
-        let types = self.read_all(ReadFrom::Any, &pipeline).await?;
+        let types = self.read_all(ReadFrom::Bulk, &pipeline).await?;
         Ok(keys
             .iter()
             .zip(types)

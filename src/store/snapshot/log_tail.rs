@@ -1,7 +1,10 @@
 //! The newest entries of the audit log and its counters, for an outage.
 
 use crate::{
-    domain::{AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp},
+    domain::{
+        AuditPage, AuditQuery, AuditStats, StoredEntry,
+        audit::{PageBuilder, Place},
+    },
     store::{SnapshotSource, StoreError},
 };
 
@@ -119,29 +122,29 @@ impl LogTail {
         if begin >= self.entries.len() && !complete {
             return None;
         }
-        let mut bytes = 0;
-        let mut page = AuditPage::default();
+        let mut page = PageBuilder::new(query);
+        let mut looked_at_any = false;
         for entry in self.entries.iter().skip(begin) {
-            if !in_time(query, entry) || !query.matches(entry) {
+            let score = entry.position().score;
+            if !in_time(query, score) {
                 continue;
             }
-            bytes += (query.row_bytes)(entry);
-            let full = page.entries.len() == query.limit || bytes > query.max_bytes;
-            if full && !page.entries.is_empty() {
-                page.next = page.entries.last().map(StoredEntry::position);
-                return Some(page);
+            if page
+                .look_at(Place { score, nth: 0 }, entry.clone())
+                .is_break()
+            {
+                return Some(page.finish());
             }
-            page.entries.push(entry.clone());
+            looked_at_any = true;
         }
-        let oldest = self.entries.last();
-        let begun_before = query.since.is_some_and(|since| {
-            oldest.is_some_and(|oldest| oldest.position().score < since.millis_ceil())
-        });
-        if !complete && !begun_before {
-            page.next = oldest.map(StoredEntry::position);
-            page.searched_since = oldest.and_then(StoredEntry::timestamp);
+        let oldest = self.entries.last().map(|oldest| oldest.position().score);
+        let reaches_back = query
+            .since
+            .is_some_and(|since| oldest.is_some_and(|oldest| oldest < since.millis_ceil()));
+        match complete || reaches_back {
+            true => Some(page.finish()),
+            false => looked_at_any.then(|| page.stop()),
         }
-        Some(page)
     }
 
     /// The counters, with the newest entries.
@@ -151,15 +154,10 @@ impl LogTail {
     }
 }
 
-/// Whether an entry is of the time that a query asks for.
-fn in_time(query: &AuditQuery, entry: &StoredEntry) -> bool {
-    let millis = entry.position().score;
+/// Whether a query asks for entries of this time.
+fn in_time(query: &AuditQuery, millis: i64) -> bool {
     query
         .since
-        .map(Timestamp::millis_ceil)
-        .is_none_or(|since| millis >= since)
-        && query
-            .until
-            .map(Timestamp::millis_ceil)
-            .is_none_or(|until| millis < until)
+        .is_none_or(|since| millis >= since.millis_ceil())
+        && query.until.is_none_or(|until| millis < until.millis_ceil())
 }

@@ -7,9 +7,8 @@ use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record,
         StoredEntry, Timestamp,
-        audit::{AuditPosition, Category},
+        audit::{AuditPosition, Category, MAX_SCANNED_ENTRIES, PageBuilder, Place},
         list::IndexEntry,
-        sha256_hex,
         text::truncate,
     },
     store::StoreError,
@@ -150,68 +149,41 @@ fn unreadable(key: &DocumentKey, problem: &str) -> String {
     )
 }
 
-/// A page of the audit log.
+/// A page of the audit log. Its rows are read one by one, until the page is full.
 pub(super) fn audit_entries(
     transaction: &Connection,
     query: &AuditQuery,
 ) -> Result<AuditPage, Problem> {
-    let mut select = matching_entries(query);
-    if let Some(after) = &query.after {
-        after_position(transaction, after, &mut select)?;
-    }
-    select.end(
-        "ORDER BY score DESC, text DESC LIMIT ?",
-        i64::try_from(query.limit)
-            .unwrap_or(i64::MAX)
-            .saturating_add(1)
-            .into(),
-    );
-    let mut found: Vec<(i64, String)> =
-        select.all(transaction, |row| Ok((row.get(0)?, row.get(1)?)))?;
-
-    let more = found.len() > query.limit;
-    found.truncate(query.limit);
-    let last = found.last().filter(|_| more);
-    let next = last.map(|(score, text)| AuditPosition {
-        score: *score,
-        digest: sha256_hex(text.as_bytes()).chars().take(16).collect(),
-    });
-    Ok(AuditPage {
-        entries: found
-            .into_iter()
-            .map(|(_, text)| StoredEntry::parse(text))
-            .collect(),
-        next,
-    })
-}
-
-/// The entries that a query's filters let through.
-fn matching_entries(query: &AuditQuery) -> Select {
-    // The most selective column first. Its index is the one to use, which SQLite cannot know
-    // without the values.
-    let equal = [
-        ("entity_id", query.entity_id.as_deref()),
-        ("action", query.action.as_deref()),
-        ("source", query.source.as_deref()),
-        ("kind", query.kind.map(Kind::singular)),
-    ];
-    let selective = equal
-        .iter()
-        .find(|(_, wanted)| wanted.is_some())
-        .map_or("score", |(column, _)| column);
-    let sql = format!(
-        "SELECT score, text FROM entries INDEXED BY entries_by_{selective} WHERE score >= ?"
-    );
-    let mut select = Select::new(sql, query.since.map_or(i64::MIN, Timestamp::millis_ceil));
-    for (column, wanted) in equal {
-        if let Some(wanted) = wanted {
-            select.and(&format!("{column} = ?"), [wanted.to_owned().into()]);
-        }
-    }
+    // The log's order, and not an index of what is searched for: a page ends where it would end in
+    // any other store.
+    let sql = "SELECT score, text FROM entries INDEXED BY entries_by_score WHERE score >= ?";
+    let since = query.since.map_or(i64::MIN, Timestamp::millis_ceil);
+    let mut select = Select::new(sql.to_owned(), since);
     if let Some(until) = query.until {
         select.and("score < ?", [until.millis_ceil().into()]);
     }
-    select
+    if let Some(after) = &query.after {
+        after_position(transaction, after, &mut select)?;
+    }
+    let most = i64::try_from(MAX_SCANNED_ENTRIES).unwrap_or(i64::MAX);
+    select.end(
+        "ORDER BY score DESC, text DESC LIMIT ?",
+        most.saturating_add(1).into(),
+    );
+    let mut page = PageBuilder::new(query);
+    let mut statement = transaction.prepare_cached(&select.sql)?;
+    let mut rows = statement.query(params_from_iter(select.values))?;
+    while let Some(row) = rows.next()? {
+        let place = Place {
+            score: row.get(0)?,
+            nth: 0,
+        };
+        let entry = StoredEntry::parse(row.get(1)?);
+        if page.look_at(place, entry).is_break() {
+            break;
+        }
+    }
+    Ok(page.finish())
 }
 
 /// Only entries after a position. Those of the same millisecond follow in the order of their texts;

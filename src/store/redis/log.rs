@@ -1,0 +1,231 @@
+//! Reading the log from the newest entry on, in pieces that a slow network delivers in time.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{RedisError, cmd};
+use tokio::time::Instant;
+
+use super::{connection::Connection, reply::scored};
+use crate::domain::{
+    audit::{AuditPosition, Place},
+    sha256_hex,
+};
+
+/// The first piece has this many entries, because nobody knows how large they are. Each later one
+/// has at most [`MAX_GROWTH`] times as many as the one before.
+const FIRST_ENTRIES: usize = 2;
+const MAX_GROWTH: usize = 10;
+const MAX_ENTRIES: usize = 4000;
+/// How much text a piece should have. It grows while pieces arrive fast, so that a fast network is
+/// used well, and shrinks on a slow one, where others wait for the same connection.
+const FIRST_TARGET_BYTES: usize = 128 * 1024;
+const MIN_TARGET_BYTES: usize = 32 * 1024;
+const MAX_TARGET_BYTES: usize = 1024 * 1024;
+const FAST: Duration = Duration::from_millis(250);
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The log in Redis, and the connection to read it over.
+#[derive(Clone)]
+pub(super) struct Log {
+    pub(super) connection: Arc<Connection>,
+    pub(super) key: String,
+}
+
+/// Which part of the log to read, newest entry first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Range {
+    /// Only entries of this millisecond and later ones.
+    pub(super) since: Option<i64>,
+    /// Only entries before this millisecond.
+    pub(super) until: Option<i64>,
+    /// Only entries after this position.
+    pub(super) after: Option<AuditPosition>,
+}
+
+/// An entry, and where it is.
+pub(super) struct Found {
+    pub(super) place: Place,
+    pub(super) text: String,
+}
+
+/// A range that is being read.
+pub(super) struct Scan<'a> {
+    log: &'a Log,
+    range: Range,
+    /// Whether the position to go on from was not where it had been, and is searched for among all
+    /// entries of its millisecond.
+    restarted: bool,
+    ended: bool,
+    size: PieceSize,
+}
+
+impl Log {
+    pub(super) fn scan(&self, mut range: Range) -> Scan<'_> {
+        // A position after the range's begin is passed already.
+        let until = range.until;
+        range.after = range
+            .after
+            .filter(|after| until.is_none_or(|until| after.score < until));
+        Scan {
+            log: self,
+            range,
+            restarted: false,
+            ended: false,
+            size: PieceSize::default(),
+        }
+    }
+}
+
+impl Scan<'_> {
+    /// The next entries, at most `wanted` of them and maybe none; `None` at the end of the range.
+    ///
+    /// Each is returned once, whatever is added meanwhile. A call that is cancelled is as if it had
+    /// not been made.
+    pub(super) async fn next(&mut self, wanted: usize) -> Result<Option<Vec<Found>>, RedisError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let count = self.size.next(wanted);
+        // What was read last is read again: what others add before it moves it on.
+        let (from, offset, count) = match (&self.range.after, self.range.until) {
+            (Some(after), _) => (exclusive(after.score + 1), after.nth, count + 1),
+            (None, Some(until)) => (exclusive(until), 0, count),
+            (None, None) => ("+inf".to_owned(), 0, count),
+        };
+        let to = self
+            .range
+            .since
+            .map_or("-inf".to_owned(), |since| since.to_string());
+        let mut command = cmd("ZRANGE");
+        command.arg(&self.log.key).arg(from).arg(to);
+        command.arg("BYSCORE").arg("REV").arg("LIMIT").arg(offset);
+        command.arg(count).arg("WITHSCORES");
+        let begun = Instant::now();
+        let found = scored(self.log.connection.send(&command).await?);
+        self.size.note(&found, begun.elapsed());
+        self.ended = found.len() < count;
+        Ok(Some(self.not_read(placed(
+            offset,
+            self.range.after.as_ref(),
+            found,
+        ))))
+    }
+
+    /// How far the range was read.
+    pub(super) fn position(&self) -> Option<&AuditPosition> {
+        self.range.after.as_ref()
+    }
+
+    /// The entries after the position that was reached, which moves to the last of them.
+    fn not_read(&mut self, mut found: Vec<Found>) -> Vec<Found> {
+        if let Some(after) = &mut self.range.after {
+            let same = found
+                .iter()
+                .take_while(|entry| entry.place.score == after.score)
+                .count();
+            let known = found
+                .iter()
+                .take(same)
+                .position(|entry| sha256_hex(entry.text.as_bytes()).starts_with(&after.digest));
+            match known {
+                Some(known) => drop(found.drain(..=known)),
+                None if same == found.len() && !self.ended => {
+                    after.nth += same;
+                    return Vec::new();
+                }
+                None if after.nth > 0 && !self.restarted => {
+                    (self.restarted, self.ended, after.nth) = (true, false, 0);
+                    return Vec::new();
+                }
+                // It is not in this log, or not any more.
+                None => drop(found.drain(..same)),
+            }
+        }
+        if let Some(last) = found.last() {
+            let mut digest = sha256_hex(last.text.as_bytes());
+            digest.truncate(16);
+            self.range.after = Some(AuditPosition {
+                score: last.place.score,
+                digest,
+                nth: last.place.nth,
+            });
+            self.restarted = false;
+        }
+        found
+    }
+}
+
+/// The places of entries that were read from `offset` on.
+fn placed(offset: usize, after: Option<&AuditPosition>, found: Vec<(String, i64)>) -> Vec<Found> {
+    let mut next = after.map(|after| Place {
+        score: after.score,
+        nth: offset,
+    });
+    found
+        .into_iter()
+        .map(|(text, score)| {
+            let nth = next
+                .filter(|next| next.score == score)
+                .map_or(0, |next| next.nth);
+            next = Some(Place {
+                score,
+                nth: nth + 1,
+            });
+            Found {
+                place: Place { score, nth },
+                text,
+            }
+        })
+        .collect()
+}
+
+/// How Redis is told to begin below a score.
+fn exclusive(score: i64) -> String {
+    format!("({score}")
+}
+
+/// How many entries the next piece should have.
+struct PieceSize {
+    last: usize,
+    bytes: usize,
+    entries: usize,
+    /// The average of all entries so far, or of the last piece if that is more.
+    average: usize,
+    target: usize,
+}
+
+impl Default for PieceSize {
+    fn default() -> Self {
+        Self {
+            last: 0,
+            bytes: 0,
+            entries: 0,
+            average: 0,
+            target: FIRST_TARGET_BYTES,
+        }
+    }
+}
+
+impl PieceSize {
+    fn next(&mut self, wanted: usize) -> usize {
+        let most = match self.target.checked_div(self.average) {
+            Some(fitting) => fitting.min(self.last * MAX_GROWTH).clamp(1, MAX_ENTRIES),
+            None => FIRST_ENTRIES,
+        };
+        self.last = wanted.clamp(1, most);
+        self.last
+    }
+
+    fn note(&mut self, found: &[(String, i64)], time: Duration) {
+        let bytes: usize = found.iter().map(|(text, _)| text.len()).sum();
+        self.bytes += bytes;
+        self.entries += found.len();
+        let average_of = |bytes: usize, entries: usize| bytes.checked_div(entries).unwrap_or(0);
+        self.average = average_of(self.bytes, self.entries).max(average_of(bytes, found.len()));
+        if time < FAST {
+            self.target = (self.target * 2).min(MAX_TARGET_BYTES);
+        } else if time > SLOW {
+            self.target = (self.target / 2).max(MIN_TARGET_BYTES);
+        }
+    }
+}
