@@ -100,7 +100,7 @@ impl SnapshotCache {
         let mut rounds = 0;
         sleep(FIRST_REFRESH_DELAY).await;
         loop {
-            let pause = match self.current().await {
+            let pause = match self.confirmed().await {
                 Ok(_) => REFRESH_INTERVAL,
                 Err(_) => FAILED_REFRESH_INTERVAL, // the store logged the error
             };
@@ -142,7 +142,7 @@ impl SnapshotCache {
         tokio::spawn(async move {
             sleep(OWN_WRITE_DELAY).await;
             cache.own_write_pending.store(false, Ordering::Relaxed);
-            let _ = cache.current().await; // the store logged the error
+            let _ = cache.confirmed().await; // the store logged the error
         });
     }
 
@@ -152,17 +152,11 @@ impl SnapshotCache {
         self.lock().clone()
     }
 
-    /// A snapshot of what the store holds now. The refresh goes on if the caller has no time to
-    /// wait.
-    ///
-    /// Edits without a trace in the log may be missing; where they may be for too long, this starts
-    /// to read all documents again.
+    /// A snapshot of what the store holds now, but for edits without a trace in the log. Where those
+    /// may be missing for too long, this starts to read all documents again, for the next call.
     pub async fn current(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
-        let (cache, asked) = (Arc::clone(self), Instant::now());
-        let refresh = tokio::spawn(async move { cache.confirmed_since(asked).await });
-        let snapshot = refresh
-            .await
-            .unwrap_or_else(|_| Err(StoreError::panicked()))?;
+        let asked = Instant::now();
+        let snapshot = self.confirmed().await?;
         if snapshot.content.is_expired() {
             let cache = Arc::clone(self);
             tokio::spawn(async move { cache.reread_since(asked).await });
@@ -174,17 +168,26 @@ impl SnapshotCache {
     /// those of the last minute (see [`Snapshot::fresh_for`]).
     pub async fn unexpired(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
         let asked = Instant::now();
-        let snapshot = self.current().await?;
+        let snapshot = self.confirmed().await?;
         if !snapshot.content.is_expired() {
             return Ok(snapshot);
         }
         let cache = Arc::clone(self);
         let reread = tokio::spawn(async move { cache.reread_since(asked).await });
         match timeout(EXPIRED_TIMEOUT, reread).await {
-            Ok(Ok(Ok(()))) => self.current().await,
+            Ok(Ok(Ok(()))) => self.confirmed().await,
             // Too slow or broken: what the log tells is still shown.
             _ => Ok(snapshot),
         }
+    }
+
+    /// The snapshot as the store confirms it now. The refresh goes on if the caller has no time to
+    /// wait.
+    async fn confirmed(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
+        let (cache, asked) = (Arc::clone(self), Instant::now());
+        tokio::spawn(async move { cache.confirmed_since(asked).await })
+            .await
+            .unwrap_or_else(|_| Err(StoreError::panicked()))
     }
 
     async fn confirmed_since(self: &Arc<Self>, asked: Instant) -> Result<Snapshot, StoreError> {
@@ -332,10 +335,12 @@ impl SnapshotCache {
             let Some(last) = self.last() else {
                 return Ok(());
             };
-            if last.content.revision() != content.revision() && !log.catch_up(&*self.store).await? {
+            let revision = last.content.revision();
+            if revision != content.revision()
+                && !log.catch_up(&*self.store, revision.entries).await?
+            {
                 return Ok(()); // too much was written meanwhile; the next round tries again
             }
-            log.count(&*self.store).await?;
             self.keep(Snapshot {
                 log: Some(Arc::new(log)),
                 ..last
@@ -453,4 +458,115 @@ fn continuation(
             .try_fold(before.clone(), |history, entry| history.followed_by(entry))?;
         (reached == *after).then(|| new.to_vec())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        domain::{Current, Operation},
+        store::{Commit, Documents, Repository},
+    };
+
+    /// An empty store that counts what it is asked.
+    #[derive(Default)]
+    struct Counting {
+        revisions: AtomicUsize,
+        other_calls: AtomicUsize,
+    }
+
+    impl Counting {
+        fn other<T: Default>(&self) -> Result<T, StoreError> {
+            self.other_calls.fetch_add(1, Ordering::Relaxed);
+            Ok(T::default())
+        }
+    }
+
+    #[async_trait]
+    impl Repository for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+        async fn get(&self, _: &DocumentKey) -> Result<Option<Record>, StoreError> {
+            self.other()
+        }
+        async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {
+            self.other::<()>()?;
+            Ok(Current::read(key.clone(), None, None::<&str>))
+        }
+        async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
+            self.other()
+        }
+        async fn commit(&self, _: &[Change], _: &Operation) -> Result<Commit, StoreError> {
+            Err(StoreError::Conflict)
+        }
+        async fn find_commit(&self, _: &Operation) -> Result<Option<Commit>, StoreError> {
+            self.other()
+        }
+        async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {
+            self.other()
+        }
+        async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
+            self.other()
+        }
+        async fn revision(&self) -> Result<Revision, StoreError> {
+            self.revisions.fetch_add(1, Ordering::Relaxed);
+            Ok(Revision::default())
+        }
+    }
+
+    #[async_trait]
+    impl SnapshotSource for Counting {
+        async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
+            self.other()
+        }
+        async fn get_many(&self, _: &[DocumentKey]) -> Result<Documents, StoreError> {
+            self.other()
+        }
+    }
+
+    /// docs/operations.md has the cost of it, which `tests/it/costs.rs` computes from one revision.
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_server_asks_for_twelve_revisions_an_hour_and_nothing_else() {
+        let store = Arc::new(Counting::default());
+        let cache = Arc::new(SnapshotCache::new(Arc::clone(&store) as _));
+        let refreshing = Arc::clone(&cache);
+        tokio::spawn(async move { refreshing.run_refresh().await });
+        sleep(Duration::from_mins(10)).await;
+        let counts = || {
+            (
+                store.revisions.load(Ordering::Relaxed),
+                store.other_calls.load(Ordering::Relaxed),
+            )
+        };
+        let (revisions, other_calls) = counts();
+
+        sleep(Duration::from_hours(1)).await;
+
+        assert_eq!(counts(), (revisions + 12, other_calls));
+    }
+
+    /// The pace of reading everything again that the documentation states.
+    #[tokio::test(start_paused = true)]
+    async fn documents_are_read_again_once_a_minute_however_often_they_are_listed() {
+        let store = Arc::new(Counting::default());
+        let cache = Arc::new(SnapshotCache::new(Arc::clone(&store) as _));
+        cache.current().await.unwrap();
+        let before = store.other_calls.load(Ordering::Relaxed);
+
+        for _ in 0..10 * 60 {
+            cache.current().await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+        }
+
+        let calls = store.other_calls.load(Ordering::Relaxed) - before;
+        assert!(
+            (9..=10).contains(&(calls / Kind::ALL.len())),
+            "{calls} calls"
+        );
+    }
 }

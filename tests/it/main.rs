@@ -15,6 +15,7 @@
 mod architecture;
 mod cli;
 mod clients;
+mod costs;
 mod credentials;
 mod doctor;
 mod documents;
@@ -23,6 +24,7 @@ mod faults;
 mod hostile;
 mod house;
 mod http;
+mod lines;
 mod metrics;
 mod races;
 mod repository;

@@ -25,7 +25,7 @@ pub(super) struct LogTail {
 }
 
 impl LogTail {
-    /// Reads the newest entries.
+    /// Reads the newest entries and the counters.
     pub(super) async fn read(store: &dyn SnapshotSource) -> Result<Self, StoreError> {
         let mut log = Self::default();
         let mut query = AuditQuery {
@@ -44,13 +44,16 @@ impl LogTail {
             }
         }
         log.truncate();
+        log.stats = store.audit_stats().await?;
         Ok(log)
     }
 
-    /// Adds what was written since it was read; returns whether that could be found out.
+    /// Adds what was written since it was read, up to `total` entries or more; returns whether that
+    /// could be found out.
     pub(super) async fn catch_up(
         &mut self,
         store: &dyn SnapshotSource,
+        total: u64,
     ) -> Result<bool, StoreError> {
         let query = AuditQuery {
             limit: PAGE_ENTRIES,
@@ -65,15 +68,14 @@ impl LogTail {
         let Some(known) = known else {
             return Ok(false);
         };
-        self.entries.splice(0..0, page.into_iter().take(known));
+        for entry in page.into_iter().take(known).rev() {
+            if self.stats.total < total {
+                self.stats.count(&entry);
+            }
+            self.entries.insert(0, entry);
+        }
         self.truncate();
         Ok(true)
-    }
-
-    /// Reads the counters.
-    pub(super) async fn count(&mut self, store: &dyn SnapshotSource) -> Result<(), StoreError> {
-        self.stats = store.audit_stats().await?;
-        Ok(())
     }
 
     /// This and newer entries, newest first. Some of them may be in it already.
