@@ -112,6 +112,7 @@ impl ToolError {
                 error
             }
             Error::Unavailable { .. } => unavailable("the store cannot be reached", WAIT),
+            error @ Error::Loading => unavailable(&error.to_string(), WAIT),
             Error::AccessDenied { reason, .. } => unavailable(&reason, REPORT),
             Error::Busy { key } => {
                 unavailable(&format!("other writes to {key} took too long"), WAIT)

@@ -54,6 +54,9 @@ pub enum Error {
         /// The store's error.
         source: Source,
     },
+    /// The documents are being read for the first time.
+    #[error("the server is still reading the documents for the first time")]
+    Loading,
     /// The store refuses this server until an operator acts.
     #[error("{reason}")]
     AccessDenied {
@@ -103,6 +106,7 @@ impl Error {
                 | Self::AccessDenied { .. }
                 | Self::Busy { .. }
                 | Self::LogBusy
+                | Self::Loading
         )
     }
 }

@@ -91,9 +91,9 @@ impl ContentService {
         };
         match in_time(deadline.capped(READ_TIMEOUT).run(page).await) {
             Ok(page) => Ok(Fetched::from_store(page)),
-            Err(error) => {
-                self.answer_from_snapshot(error, |snapshot| snapshot.list(kind, query).ok())
-            }
+            Err(error) => self
+                .answer_from_snapshot(error, |snapshot| snapshot.list(kind, query).ok())
+                .map_err(|error| self.unless_loading(error)),
         }
     }
 
@@ -125,10 +125,12 @@ impl ContentService {
         };
         match in_time(deadline.capped(READ_TIMEOUT).run(page).await) {
             Ok(page) => Ok(Fetched::from_store(published(page))),
-            Err(error) => self.answer_from_snapshot(error, |snapshot| {
-                let page = snapshot.list(kind, &query).ok()?;
-                Some(published((page, Duration::ZERO)))
-            }),
+            Err(error) => self
+                .answer_from_snapshot(error, |snapshot| {
+                    let page = snapshot.list(kind, &query).ok()?;
+                    Some(published((page, Duration::ZERO)))
+                })
+                .map_err(|error| self.unless_loading(error)),
         }
     }
 
@@ -239,6 +241,21 @@ impl ContentService {
             })
         });
         answered.ok_or_else(|| error.into())
+    }
+
+    /// The error of a list, unless it only came too early: many documents take a while over a slow
+    /// network.
+    fn unless_loading(&self, error: Error) -> Error {
+        match &self.snapshot {
+            Some(cache)
+                if matches!(error, Error::Unavailable { .. })
+                    && cache.last().is_none()
+                    && cache.is_refreshing() =>
+            {
+                Error::Loading
+            }
+            _ => error,
+        }
     }
 
     /// The error for a document that does not exist, with the ids that the caller may have meant.

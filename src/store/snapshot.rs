@@ -152,6 +152,12 @@ impl SnapshotCache {
         self.lock().clone()
     }
 
+    /// Whether the store is being read for it.
+    #[must_use]
+    pub fn is_refreshing(&self) -> bool {
+        self.refreshing.try_lock().is_err()
+    }
+
     /// A snapshot of what the store holds now, but for edits without a trace in the log. Where those
     /// may be missing for too long, this starts to read all documents again, for the next call.
     pub async fn current(self: &Arc<Self>) -> Result<Snapshot, StoreError> {

@@ -31,6 +31,7 @@ mod repository;
 mod rest;
 mod secrets;
 mod seeds;
+mod snapshot;
 mod support;
 mod tls;
 mod tools;

@@ -75,6 +75,11 @@ impl HttpServer {
         }
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Posts a message to `/mcp`.
     pub(crate) fn post(&self, headers: &[(&str, &str)], message: &impl ToString) -> Response {
         http::post_json(self.address, "/mcp", headers, message.to_string())
