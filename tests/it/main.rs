@@ -24,6 +24,7 @@ mod hostile;
 mod house;
 mod http;
 mod metrics;
+mod pipes;
 mod races;
 mod repository;
 mod rest;
