@@ -35,8 +35,12 @@ struct Traffic {
 }
 
 impl Traffic {
+    fn is_full(&self) -> bool {
+        self.pending.len() >= MAX_PENDING || self.waiting_bytes >= MAX_WAITING_BYTES
+    }
+
     fn has_room(&self) -> bool {
-        self.pending.len() < MAX_PENDING && self.waiting_bytes < MAX_WAITING_BYTES
+        self.pending.len() <= MAX_PENDING * 3 / 4 && self.waiting_bytes < MAX_WAITING_BYTES
     }
 }
 
@@ -102,9 +106,12 @@ impl<W: AsyncWrite + Send + Unpin> Output<W> {
         writer.flush().await
     }
 
-    /// Waits until another message may be read.
+    /// Waits until more messages may be read. Once there are too many requests, for several
+    /// responses, because to wait for each one again costs more than a short call.
     pub(super) async fn room(&self) {
-        self.until(Traffic::has_room).await;
+        if self.traffic.borrow().is_full() {
+            self.until(Traffic::has_room).await;
+        }
     }
 
     /// Waits until every request has its response.
