@@ -17,7 +17,7 @@
 //!
 //! - [`folder`]: the JSON folder that `import` reads.
 //! - [`doctor`]: the checks of `doctor`, one file per subject.
-//! - `logs`: the log on stderr.
+//! - [`logs`]: the log on stderr, whose reader may read late or not at all.
 //! - [`caller`]: who calls over HTTP, for both edges; [`deadline`]: the time that a call has left.
 //!
 //! # Where to change what
@@ -53,14 +53,14 @@ pub mod doctor;
 pub mod domain;
 pub mod folder;
 pub mod http;
-mod logs;
+pub mod logs;
 pub mod mcp;
 pub mod service;
 pub mod settings;
 pub mod store;
 
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     process::ExitCode,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -112,7 +112,6 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
     });
     // A pending read of standard input must not keep the process alive.
     runtime.shutdown_background();
-    let _ = std::io::stderr().flush();
     result
 }
 

@@ -1,19 +1,81 @@
-//! The log on stderr: no text in it acts on a terminal or forges a line, and a panic repeats no
-//! document.
+//! The log on stderr, and everything else that is written there while the program serves: no text
+//! in it acts on a terminal or forges a line, a panic repeats no document, and a reader that reads
+//! no more stops nothing.
 
 use std::{
     any::Any,
-    io::{self, Write},
+    io::{self, Write, stderr},
     panic::{self, PanicHookInfo},
+    sync::{Arc, LazyLock},
+    thread,
+    time::Duration,
 };
 
-use tracing::{error, level_filters::LevelFilter};
+use tracing::{Level, enabled, error, level_filters::LevelFilter, warn};
 use tracing_subscriber::{filter::Targets, prelude::*};
 
 use crate::{
     domain::text::{escape_invisible, sanitize},
     settings::{LogFormat, Settings},
 };
+
+mod queue;
+
+use queue::Queue;
+
+/// How long the end of the program may wait for a reader of stderr.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What waits to be written to stderr, if the system has a thread for it.
+static QUEUE: LazyLock<Option<Arc<Queue>>> = LazyLock::new(|| {
+    let queue = Arc::new(Queue::default());
+    thread::Builder::new()
+        .name("log".to_owned())
+        .spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.write_to(stderr(), log_dropped)
+        })
+        .ok()?;
+    Some(queue)
+});
+
+/// Writes what waits for stderr when it is dropped, also by a panic. Waits only shortly for a reader
+/// that does not read.
+#[derive(Debug)]
+#[must_use]
+pub struct FlushOnDrop;
+
+impl Drop for FlushOnDrop {
+    fn drop(&mut self) {
+        if let Some(queue) = &*QUEUE {
+            queue.flush(FLUSH_TIMEOUT);
+        }
+    }
+}
+
+/// Writes a line to stderr that is not an event of the log. Never blocks.
+pub fn print_line(line: &str) {
+    push(format!("{}\n", sanitize(line)).as_bytes());
+}
+
+/// Puts a line into the queue.
+fn push(line: &[u8]) {
+    match &*QUEUE {
+        Some(queue) => queue.push(line),
+        // As good as it gets: nobody is left to tell that the line cannot be written.
+        None => drop(stderr().write_all(line)),
+    }
+}
+
+fn log_dropped(count: u64) {
+    let message = "log lines dropped here: standard error was not read fast enough";
+    // Somebody who wants to see errors alone may have lost some of them.
+    if enabled!(Level::WARN) {
+        warn!("{count} {message}");
+    } else {
+        error!("{count} {message}");
+    }
+}
 
 /// Starts logging to stderr.
 ///
@@ -26,10 +88,7 @@ pub(crate) fn start(settings: &Settings) {
         .with_default(level.min(LevelFilter::WARN));
     let format = settings.log_format;
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(move || LineWriter {
-            out: io::stderr(),
-            format,
-        })
+        .with_writer(move || LineWriter { push, format })
         .with_target(false)
         .with_ansi(false);
     let registry = tracing_subscriber::registry().with(targets);
@@ -42,12 +101,12 @@ pub(crate) fn start(settings: &Settings) {
 }
 
 /// Writes events; each comes whole and ends in a line break.
-struct LineWriter<W> {
-    out: W,
+struct LineWriter<P> {
+    push: P,
     format: LogFormat,
 }
 
-impl<W: Write> Write for LineWriter<W> {
+impl<P: FnMut(&[u8])> Write for LineWriter<P> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -55,12 +114,12 @@ impl<W: Write> Write for LineWriter<W> {
             LogFormat::Text => sanitize(line).into_owned(),
             LogFormat::Json => escape_invisible(line.to_owned()),
         };
-        self.out.write_all(format!("{line}\n").as_bytes())?;
+        (self.push)(format!("{line}\n").as_bytes());
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        Ok(())
     }
 }
 
@@ -89,12 +148,13 @@ mod tests {
     use super::*;
 
     fn write(format: LogFormat, event: &str) -> String {
+        let mut lines = Vec::new();
         let mut writer = LineWriter {
-            out: Vec::new(),
+            push: |line: &[u8]| lines.extend_from_slice(line),
             format,
         };
         writer.write_all(event.as_bytes()).unwrap();
-        String::from_utf8(writer.out).unwrap()
+        String::from_utf8(lines).unwrap()
     }
 
     #[test]

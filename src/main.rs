@@ -1,15 +1,11 @@
 //! Parses arguments, runs the command, and turns its result into an exit code.
 
-use std::{
-    env,
-    io::{Write, stderr},
-    process::ExitCode,
-};
+use std::{env, process::ExitCode};
 
 use clap::FromArgMatches;
 use portfolio_mcp::{
     cli::Cli,
-    domain::text::sanitize,
+    logs::{FlushOnDrop, print_line},
     run,
     settings::{UsageError, command},
 };
@@ -20,6 +16,7 @@ use portfolio_mcp::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let _flush = FlushOnDrop;
     let parsed = command()
         .try_get_matches()
         .and_then(|matches| Cli::from_arg_matches(&matches));
@@ -51,7 +48,7 @@ fn main() -> ExitCode {
 
 fn print_error(prefix: &str, message: &str) {
     for line in message.lines() {
-        let _ = writeln!(stderr(), "{prefix}{}", sanitize(line));
+        print_line(&format!("{prefix}{line}"));
     }
 }
 

@@ -1,12 +1,6 @@
 //! `http`: many MCP clients over the network. Reads its tokens again on SIGHUP.
 
-use std::{
-    io::{Write, stderr},
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -16,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::{
     http::{self, SiteRoutes, Tokens},
+    logs::print_line,
     mcp::ContentServer,
     service::ContentService,
     settings::{HttpSettings, Settings, TokenSource, read_tokens},
@@ -61,11 +56,10 @@ pub async fn run(
         );
     }
     // Not a log line: with port 0 this is the only way to learn the address.
-    writeln!(
-        stderr(),
+    print_line(&format!(
         "listening on http://{}, MCP at /mcp and /sse",
         listener.local_addr()?
-    )?;
+    ));
     let _refresh = AbortOnDropHandle::new(tokio::spawn({
         let content = Arc::clone(&content);
         async move { content.run_refresh().await }

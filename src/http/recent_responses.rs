@@ -48,10 +48,14 @@ impl RecentResponses {
     pub(super) fn get(&self, path: &ApiPath) -> Option<RecentResponse> {
         let response = self.0.get(path)?;
         if response.until <= Instant::now() {
-            self.0.remove(path);
+            self.remove(path);
             return None;
         }
         Some(response)
+    }
+
+    pub(super) fn remove(&self, path: &ApiPath) {
+        self.0.remove(path);
     }
 
     pub(super) fn insert(

@@ -188,13 +188,13 @@ impl RestState {
     async fn cached(&self, api_path: &ApiPath) -> Cached {
         if let Some(recent) = self.recent.get(api_path) {
             let stored = self.content.look_up_response(api_path).await;
-            // Also deleting the stored one makes it invalid.
-            return match stored.state {
-                Some(state) if state == recent.state && stored.ttl.is_some() => {
-                    Cached::Valid(recent.payload)
-                }
-                state => Cached::Nothing(state),
-            };
+            match stored.state {
+                Some(state) if state != recent.state => return Cached::Nothing(Some(state)),
+                None => return Cached::Nothing(None),
+                // Deleting the stored one makes this one invalid too.
+                Some(_) if stored.ttl.is_none() => self.recent.remove(api_path),
+                Some(_) => return Cached::Valid(recent.payload),
+            }
         }
         let CachedResponse {
             response,

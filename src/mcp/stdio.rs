@@ -3,7 +3,7 @@
 //! rmcp has a transport for this too, but that one drops lines it cannot read, loses a last line
 //! without an end, and does not wait for running calls at the end of the input.
 
-use std::{collections::HashSet, io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use rmcp::{
     RoleServer,
@@ -14,35 +14,41 @@ use rmcp::{
     transport::{Transport, io::stdio_pipes},
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    sync::{Mutex, mpsc, watch},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader},
+    sync::mpsc,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::warn;
 
+mod hangup;
 mod incoming;
+mod output;
 
 use super::{MAX_MESSAGE_BYTES, server::ContentServer};
-use crate::domain::text::escape_line_breaks;
+use hangup::stdin_hangup;
 use incoming::{Incoming, Rejection, classify};
+use output::Output;
 
 /// The longest line that is read, its end included.
 const MAX_LINE_BYTES: u64 = MAX_MESSAGE_BYTES as u64 + 1;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// How many messages may wait for rmcp.
 const MAX_WAITING_MESSAGES: usize = 64;
-/// How long running calls may take after the end of the input: longer than any call's deadline.
+/// How long the client may read nothing, or calls may run, after the end of the input: longer than
+/// any call's deadline.
 const END_OF_INPUT_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long running calls may take after a stop: the process must end within 10 seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Serves the client on this process's standard streams until the input ends, or until `stop` is
-/// cancelled and the running calls are answered.
+/// cancelled and the running calls are answered. A client that does not read the answers delays
+/// the end only for a time.
 ///
 /// # Errors
 /// When the task that serves it fails.
 pub async fn serve(server: ContentServer, stop: CancellationToken) -> io::Result<()> {
     let (input, output) = stdio_pipes();
-    serve_on(server, input, output, stop).await
+    serve_streams(server, input, output, stdin_hangup, stop).await
 }
 
 /// Serves the client on any two streams.
@@ -55,58 +61,65 @@ pub async fn serve_on(
     output: impl AsyncWrite + Send + Unpin + 'static,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    // rmcp does not get `stop`, because it aborts running calls when its token is cancelled.
-    let abort = CancellationToken::new();
-    let _abort_at_the_end = abort.clone().drop_guard();
-    tokio::spawn(abort_after_stop(abort.clone(), stop.clone()));
-    let transport = StdioTransport::new(input, output, stop);
-    let service = serve_directly_with_ct(server, transport, None, abort.child_token());
-    match service.waiting().await {
-        Ok(QuitReason::JoinError(error)) | Err(error) => Err(io::Error::other(error)),
-        Ok(_) => Ok(()),
-    }
+    serve_streams(server, input, output, std::future::pending, stop).await
 }
 
-async fn abort_after_stop(abort: CancellationToken, stop: CancellationToken) {
+/// Serves the client on two streams; `hangup` resolves when the client has closed the input.
+async fn serve_streams<H: Future<Output = ()> + Send + 'static>(
+    server: ContentServer,
+    input: impl AsyncRead + Send + Unpin + 'static,
+    output: impl AsyncWrite + Send + Unpin + 'static,
+    hangup: impl Fn() -> H + Send + Sync + 'static,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let output = Arc::new(Output::new(output));
+    let input_ended = CancellationToken::new();
+    let (sender, messages) = mpsc::channel(MAX_WAITING_MESSAGES);
+    let reader = Reader {
+        output: Arc::clone(&output),
+        input_ended: input_ended.clone(),
+        hangup,
+    };
+    let transport = StdioTransport {
+        messages,
+        output: Arc::clone(&output),
+        stop: stop.clone(),
+        _reader: AbortOnDropHandle::new(tokio::spawn(reader.run(input, sender))),
+    };
+    // rmcp does not get `stop`, because it aborts running calls when its token is cancelled. It
+    // does so when this returns, too, because it cancels its token when it is dropped.
+    let service = serve_directly_with_ct(server, transport, None, CancellationToken::new());
+    let stuck_after_end = async {
+        input_ended.cancelled().await;
+        output.stuck(END_OF_INPUT_TIMEOUT).await;
+    };
     let timeout_after_stop = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP_TIMEOUT).await;
     };
-    abort.run_until_cancelled(timeout_after_stop).await;
-    abort.cancel();
+    tokio::select! {
+        ended = service.waiting() => {
+            return match ended {
+                Ok(QuitReason::JoinError(error)) | Err(error) => Err(io::Error::other(error)),
+                Ok(_) => Ok(()),
+            };
+        }
+        () = stuck_after_end => {}
+        () = timeout_after_stop => {}
+    }
+    warn!(
+        "ended before everything was answered: a call took too long, or the client did not read \
+         (requests without a response: {})",
+        output.pending()
+    );
+    Ok(())
 }
-
-/// The ids of the requests that have no response yet.
-type PendingRequests = Arc<watch::Sender<HashSet<RequestId>>>;
 
 struct StdioTransport<W> {
     messages: mpsc::Receiver<ClientJsonRpcMessage>,
-    output: Arc<Mutex<W>>,
-    pending: PendingRequests,
+    output: Arc<Output<W>>,
     stop: CancellationToken,
-}
-
-impl<W: AsyncWrite + Send + Unpin + 'static> StdioTransport<W> {
-    fn new(
-        input: impl AsyncRead + Send + Unpin + 'static,
-        output: W,
-        stop: CancellationToken,
-    ) -> Self {
-        let (output, pending) = (Arc::new(Mutex::new(output)), PendingRequests::default());
-        let (sender, messages) = mpsc::channel(MAX_WAITING_MESSAGES);
-        tokio::spawn(read_messages(
-            input,
-            Arc::clone(&output),
-            Arc::clone(&pending),
-            sender,
-        ));
-        Self {
-            messages,
-            output,
-            pending,
-            stop,
-        }
-    }
+    _reader: AbortOnDropHandle<()>,
 }
 
 impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for StdioTransport<W> {
@@ -116,16 +129,16 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for StdioTran
         &mut self,
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let (output, pending) = (Arc::clone(&self.output), Arc::clone(&self.pending));
+        let output = Arc::clone(&self.output);
         async move {
-            let written = write_line(&output, &message).await;
-            let id = match message {
-                JsonRpcMessage::Response(response) => Some(response.id),
-                JsonRpcMessage::Error(error) => error.id,
+            let id = match &message {
+                JsonRpcMessage::Response(response) => Some(response.id.clone()),
+                JsonRpcMessage::Error(error) => error.id.clone(),
                 JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
             };
+            let written = output.write(message).await;
             if let Some(id) = id {
-                remove_pending(&pending, &id);
+                output.remove_pending(&id);
             }
             written
         }
@@ -140,48 +153,109 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for StdioTran
             }
         };
         if message.is_none() {
-            let mut pending = self.pending.subscribe();
-            let all_answered = pending.wait_for(HashSet::is_empty);
-            let _ = tokio::time::timeout(END_OF_INPUT_TIMEOUT, all_answered).await;
+            self.output.all_answered().await;
         }
         message
     }
 
+    /// Each message was flushed when it was written, and one that is still being written may never
+    /// end.
     async fn close(&mut self) -> io::Result<()> {
         self.messages.close();
-        self.output.lock().await.flush().await
+        Ok(())
     }
 }
 
-/// Passes on messages until the input ends, and answers lines that are none.
-async fn read_messages<W: AsyncWrite + Send + Unpin>(
-    input: impl AsyncRead + Send + Unpin,
-    output: Arc<Mutex<W>>,
-    pending: PendingRequests,
-    messages: mpsc::Sender<ClientJsonRpcMessage>,
-) {
-    let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, input);
-    let mut line = Vec::new();
-    while let Ok(Some(incoming)) = read_line(&mut input, &mut line).await {
-        let rejection = match incoming {
-            Incoming::Blank => continue,
-            Incoming::Invalid(rejection) => rejection,
-            Incoming::Message(message) => {
-                // Before the request becomes pending: after a stop it gets no response.
-                let Ok(slot) = messages.reserve().await else {
-                    return;
-                };
-                match track_pending(&pending, &message) {
-                    Ok(()) => {
-                        slot.send(*message);
-                        continue;
+/// Reads messages no faster than the client reads the answers.
+struct Reader<W, F> {
+    output: Arc<Output<W>>,
+    /// Cancelled when the client has sent everything.
+    input_ended: CancellationToken,
+    hangup: F,
+}
+
+impl<W, F, H> Reader<W, F>
+where
+    W: AsyncWrite + Send + Unpin,
+    F: Fn() -> H,
+    H: Future<Output = ()>,
+{
+    async fn run(
+        self,
+        input: impl AsyncRead + Send + Unpin,
+        messages: mpsc::Sender<ClientJsonRpcMessage>,
+    ) {
+        self.read_messages(input, messages).await;
+        self.input_ended.cancel();
+    }
+
+    /// Passes on messages until the input ends, and answers lines that are none.
+    async fn read_messages(
+        &self,
+        input: impl AsyncRead + Send + Unpin,
+        messages: mpsc::Sender<ClientJsonRpcMessage>,
+    ) {
+        let mut input = BufReader::with_capacity(READ_BUFFER_BYTES, input);
+        let mut line = Vec::new();
+        loop {
+            self.notice_hangup(self.output.room()).await;
+            let Ok(Some(incoming)) = read_line(&mut input, &mut line).await else {
+                return;
+            };
+            let rejection = match incoming {
+                Incoming::Blank => continue,
+                Incoming::Invalid(rejection) => rejection,
+                Incoming::Message(message) => {
+                    // Before the request becomes pending: after a stop it gets no response.
+                    let Ok(slot) = messages.reserve().await else {
+                        return;
+                    };
+                    match self.track_pending(&message) {
+                        Ok(()) => {
+                            slot.send(*message);
+                            continue;
+                        }
+                        Err(id) => Rejection::duplicate_id(id),
                     }
-                    Err(id) => Rejection::duplicate_id(id),
                 }
+            };
+            let written = self.output.write(rejection.into_json());
+            if self.notice_hangup(written).await.is_err() {
+                return;
             }
-        };
-        if write_line(&output, &rejection.into_json()).await.is_err() {
-            return;
+        }
+    }
+
+    /// Waits for a client that has to read first. Nothing is read meanwhile, so the end of the
+    /// input is noticed in another way.
+    async fn notice_hangup<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let mut waiting = pin!(waiting);
+        tokio::select! {
+            biased; // mostly there is nothing to wait for
+            done = &mut waiting => return done,
+            () = (self.hangup)() => self.input_ended.cancel(),
+        }
+        waiting.await
+    }
+
+    /// Adds a request to the pending ones; removes the one that a notification cancels, because it
+    /// gets no response.
+    ///
+    /// # Errors
+    /// The id, when a request with this id is already pending.
+    fn track_pending(&self, message: &ClientJsonRpcMessage) -> Result<(), RequestId> {
+        match message {
+            JsonRpcMessage::Request(request) => self.output.add_pending(&request.id),
+            JsonRpcMessage::Notification(notification) => {
+                if let ClientNotification::CancelledNotification(cancelled) =
+                    &notification.notification
+                    && let Some(id) = &cancelled.params.request_id
+                {
+                    self.output.remove_pending(id);
+                }
+                Ok(())
+            }
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
         }
     }
 }
@@ -222,51 +296,4 @@ async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()>
             return Ok(());
         }
     }
-}
-
-/// Adds a request to the pending ones; removes the one that a notification cancels, because it gets
-/// no response.
-///
-/// # Errors
-/// The id, when a request with this id is already pending: nothing would distinguish their
-/// responses.
-fn track_pending(
-    pending: &PendingRequests,
-    message: &ClientJsonRpcMessage,
-) -> Result<(), RequestId> {
-    match message {
-        JsonRpcMessage::Request(request) => {
-            if pending.send_if_modified(|pending| pending.insert(request.id.clone())) {
-                Ok(())
-            } else {
-                Err(request.id.clone())
-            }
-        }
-        JsonRpcMessage::Notification(notification) => {
-            if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
-                && let Some(id) = &cancelled.params.request_id
-            {
-                remove_pending(pending, id);
-            }
-            Ok(())
-        }
-        JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
-    }
-}
-
-fn remove_pending(pending: &PendingRequests, id: &RequestId) {
-    pending.send_modify(|pending| {
-        pending.remove(id);
-    });
-}
-
-async fn write_line<W: AsyncWrite + Send + Unpin>(
-    output: &Mutex<W>,
-    message: &impl serde::Serialize,
-) -> io::Result<()> {
-    let mut line = escape_line_breaks(serde_json::to_string(message)?);
-    line.push('\n');
-    let mut output = output.lock().await;
-    output.write_all(line.as_bytes()).await?;
-    output.flush().await
 }

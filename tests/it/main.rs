@@ -26,6 +26,7 @@ mod house;
 mod http;
 mod lines;
 mod metrics;
+mod pipes;
 mod races;
 mod repository;
 mod rest;

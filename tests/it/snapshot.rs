@@ -206,7 +206,7 @@ async fn many_edits_of_large_documents_take_little_memory() {
 /// The resident memory of a server in bytes.
 #[cfg(target_os = "linux")]
 fn resident(server: &HttpServer) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", server.process_id())).unwrap();
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))

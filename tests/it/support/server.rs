@@ -2,9 +2,9 @@
 
 use std::{
     ffi::OsStr,
-    io::Read,
+    io::{self, BufRead, BufReader, Read},
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::Arc,
 };
 
@@ -75,9 +75,39 @@ impl HttpServer {
         }
     }
 
-    /// The process.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+    /// A server on `store` whose standard error nobody reads once it listens.
+    pub(crate) fn start_unread(store: &Store) -> (Self, BufReader<ChildStderr>) {
+        let home = Home::new();
+        let mut child = home
+            .command(PROGRAM)
+            .args(["http", "--listen", "127.0.0.1:0"])
+            .args(store.arguments())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut start = String::new();
+        let address = loop {
+            let length = stderr.read_line(&mut start).unwrap();
+            assert_ne!(length, 0, "the server ended: {start}");
+            if let Some(address) = listen_address(&start) {
+                break address;
+            }
+        };
+        let server = Self {
+            address,
+            child,
+            log: Lines::collect(io::empty()),
+            _home: home,
+        };
+        (server, stderr)
+    }
+
+    /// Begins to read the server's standard error.
+    pub(crate) fn read_stderr(&mut self, stderr: BufReader<ChildStderr>) {
+        self.log = Lines::collect(stderr);
     }
 
     /// Posts a message to `/mcp`.

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     io::{BufRead, BufReader, Read, Write},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -54,7 +54,14 @@ struct Process {
 impl StdioClient {
     /// A client of the server process that `command` starts. `home` is deleted after the process.
     /// The handshake is left to [`Self::initialize`].
-    pub(crate) fn spawn(home: TempDir, mut command: Command) -> Self {
+    pub(crate) fn spawn(home: TempDir, command: Command) -> Self {
+        let (mut client, stderr) = Self::spawn_unread(home, command);
+        client.read_stderr(stderr);
+        client
+    }
+
+    /// The same, but nobody reads the server's standard error.
+    pub(crate) fn spawn_unread(home: TempDir, mut command: Command) -> (Self, ChildStderr) {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -67,15 +74,24 @@ impl StdioClient {
             let answers = Arc::clone(&answers);
             move || answers.read(stdout)
         });
-        Self {
+        let stderr = child.stderr.take().unwrap();
+        let client = Self {
             input: tokio::sync::Mutex::new(Input::Process(child.stdin.take().unwrap())),
             answers,
             next_id: AtomicU64::new(1),
             process: Some(Process {
-                stderr: Lines::collect(child.stderr.take().unwrap()),
+                stderr: Lines::default(),
                 child: Mutex::new(child),
                 _home: home,
             }),
+        };
+        (client, stderr)
+    }
+
+    /// Begins to read the server's standard error.
+    pub(crate) fn read_stderr(&mut self, stderr: ChildStderr) {
+        if let Some(process) = &mut self.process {
+            process.stderr = Lines::collect(stderr);
         }
     }
 
