@@ -12,6 +12,7 @@ use std::{
 use portfolio_mcp::{
     clock,
     doctor::{Finding, Verdict, diagnose, smoke_test},
+    domain::{AuditQuery, Change, DocumentKey, StoredEntry, Timestamp, Update, WriteContext},
     store::Location,
 };
 use redis::cmd;
@@ -19,7 +20,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    fixtures::{create_sound, project, project_key, resource, update},
+    fixtures::{
+        change, create_sound, object, once, project, project_key, resource, stored, unique, update,
+        write_context,
+    },
     process::signal,
     program::{Home, PROGRAM},
     proxy::{Mode, Proxy},
@@ -502,11 +506,232 @@ async fn drifted_indexes_unexpected_values_and_a_wrong_log_are_reported_with_a_r
         ],
     );
     report.assert_line("problem", &["schema version", "`2`"]);
-    report.assert_line("warning", &["audit log", "in the future"]);
+    report.assert_line(
+        "warning",
+        &[
+            "audit log",
+            "the entry `{\"action\":\"save\"}` is",
+            "in the future",
+        ],
+    );
     report.assert_line("warning", &["audit counters", "harmless"]);
     report.assert_line("problem", &["eviction", "allkeys-lru", "noeviction"]);
     assert!(!report.lines.concat().contains('\u{1b}'));
     assert_eq!(server.dump(), before);
+}
+
+/// The part of a line between the only `before` in it and the next `after`.
+fn between<'a>(line: &'a str, before: &str, after: &str) -> &'a str {
+    let (_, rest) = line.split_once(before).unwrap();
+    rest.split_once(after).unwrap().0
+}
+
+/// A change that a program with a wrong clock makes.
+async fn update_at(store: &Store, key: &DocumentKey, time: Timestamp) {
+    let operation = once();
+    let current = store.repository.get_for_update(key).await.unwrap();
+    let context = WriteContext {
+        now: time,
+        ..write_context(&operation)
+    };
+    let patch = object(json!({ "title": "From the future" }));
+    let Ok(Update::Change(change, _)) = Change::update(&current, &patch, context) else {
+        panic!("no change")
+    };
+    let changes = [*change];
+    store.repository.commit(&changes, &operation).await.unwrap();
+}
+
+fn a_year_ahead() -> Timestamp {
+    Timestamp::from_millis(clock().millis() + 365 * 86_400_000)
+}
+
+/// How far the time of the next entry is ahead of the clock.
+async fn next_entry_ahead(store: &Store) -> i64 {
+    let patch = json!({ "title": unique("title") });
+    let committed = update(&*store.repository, &project_key("b"), patch).await;
+    committed.entries[0].timestamp().unwrap().millis() - clock().millis()
+}
+
+/// The numbers of all entries, in the order of the log. Their times go back, so the store is not
+/// sound.
+async fn numbers(store: &Store) -> Vec<u64> {
+    let query = AuditQuery {
+        limit: 100,
+        ..AuditQuery::default()
+    };
+    let page = store.repository.audit_entries(&query).await.unwrap();
+    page.entries.iter().filter_map(StoredEntry::seq).collect()
+}
+
+#[tokio::test]
+async fn an_entry_of_the_future_in_redis_is_named_and_its_correction_works() {
+    let store = Store::on(&Arc::new(RedisServer::start()), SITE);
+    filled(&store).await;
+    let future = a_year_ahead().millis();
+    let entries = format!("{SITE}audit:entries");
+    let texts: Vec<String> = store
+        .server()
+        .run(cmd("ZRANGE").arg(&entries).arg(0).arg(-1));
+    for text in &texts[1..] {
+        store
+            .server()
+            .run::<()>(cmd("ZADD").arg(&entries).arg(future).arg(text));
+    }
+    let operation = once();
+    let changes = [change(
+        &*store.repository,
+        &project_key("a"),
+        json!({ "title": "Late" }),
+    )
+    .await];
+    let late = store.repository.commit(&changes, &operation).await.unwrap();
+
+    let report = doctor(&store.arguments());
+    let line = report.with("warning")[0].clone();
+    let script = between(&line, "EVAL \"", "\" 1 ");
+    let key = between(&line, "\" 1 '", "'`");
+    store
+        .server()
+        .run::<()>(cmd("EVAL").arg(script).arg(1).arg(key));
+
+    report.assert_exit(0);
+    report.assert_line(
+        "warning",
+        &[
+            "audit log: entry 2 (id ",
+            " of project `a` is ",
+            "in the future, at ",
+        ],
+    );
+    assert!(next_entry_ahead(&store).await < 60_000);
+    doctor(&store.arguments()).assert_line("ok", &["audit log: 5 entries"]);
+    let replayed = store.another().commit(&changes, &operation).await.unwrap();
+    assert_eq!(replayed.entries, late.entries);
+    assert_eq!(numbers(&store).await, [5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn an_entry_of_the_future_in_sqlite_is_named_and_its_correction_works() {
+    let store = Store::sqlite();
+    filled(&store).await;
+    update_at(&store, &project_key("a"), a_year_ahead()).await;
+    update(
+        &*store.repository,
+        &project_key("b"),
+        json!({ "title": "Later" }),
+    )
+    .await;
+
+    let report = doctor(&store.arguments());
+    report.assert_exit(0);
+    report.assert_line(
+        "warning",
+        &[
+            "audit log: entry 4 (id ",
+            " of project `a` is ",
+            "in the future, at ",
+        ],
+    );
+    report.assert_line(
+        "warning",
+        &["project documents: `metadata.updatedAt` is in the future in 1 document: a"],
+    );
+    let line = report
+        .lines
+        .iter()
+        .find(|line| line.contains("UPDATE entries"))
+        .unwrap();
+    let sql = between(line, "' \"", "\"`");
+    rusqlite::Connection::open(store.file())
+        .unwrap()
+        .execute_batch(sql)
+        .unwrap();
+
+    assert!(next_entry_ahead(&store).await < 60_000);
+    assert_eq!(numbers(&store).await, [6, 5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_document_of_the_future_is_corrected_by_an_import() {
+    let store = Store::sqlite();
+    filled(&store).await;
+    let future = a_year_ahead();
+    update_at(&store, &project_key("a"), future).await;
+    let text = stored(&*store.repository, &project_key("a")).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let right = text.replace(&future.to_string(), &clock().to_string());
+    fs::write(folder.path().join("projects.json"), format!("[{right}]")).unwrap();
+
+    let imported = Home::new()
+        .command(PROGRAM)
+        .args(["import", "--force"])
+        .arg(folder.path())
+        .args(store.arguments())
+        .output()
+        .unwrap();
+
+    assert!(imported.status.success(), "{imported:?}");
+    assert_eq!(
+        stored(&*store.repository, &project_key("a")).await,
+        Some(right)
+    );
+    let report = doctor(&store.arguments());
+    assert!(
+        !report
+            .lines
+            .iter()
+            .any(|line| line.contains("`metadata.updatedAt`")),
+        "{:#?}",
+        report.lines
+    );
+}
+
+#[tokio::test]
+async fn a_score_that_is_no_time_is_named() {
+    let (redis, sqlite) = (Store::redis(), Store::sqlite());
+    for store in [&redis, &sqlite] {
+        filled(store).await;
+    }
+    let entries: Vec<String> = redis
+        .server()
+        .run(cmd("ZRANGE").arg("audit:entries").arg(0).arg(-1));
+    for (score, entry) in ["-inf", "inf"].into_iter().zip(&entries) {
+        redis
+            .server()
+            .run::<()>(cmd("ZADD").arg("audit:entries").arg(score).arg(entry));
+    }
+    rusqlite::Connection::open(sqlite.file())
+        .unwrap()
+        .execute_batch("UPDATE entries SET score = 1770000000000000 WHERE seq = 2")
+        .unwrap();
+
+    let (in_redis, in_sqlite) = (doctor(&redis.arguments()), doctor(&sqlite.arguments()));
+
+    in_redis.assert_line(
+        "warning",
+        &[
+            "entry 1 (id ",
+            "of project `a` has the score -inf",
+            "harmless",
+        ],
+    );
+    in_redis.assert_line(
+        "warning",
+        &[
+            "entry 2 (id ",
+            "of project `a` has the score inf, which is no time",
+            "EVAL",
+        ],
+    );
+    in_sqlite.assert_line(
+        "warning",
+        &[
+            "entry 2 (id ",
+            "has the score 1770000000000000",
+            "UPDATE entries",
+        ],
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{
     ReadFrom, RedisStore,
     error::{describe, read_error},
-    reply::{pairs, scored, unwrap_reply},
+    reply::{pairs, scored, unwrap_reply, upper_bound},
 };
 use crate::{
     domain::{
@@ -96,7 +96,7 @@ impl RedisStore {
 
     /// Reads the log from the newest entry on, in growing steps, until `visit` returns false.
     /// Visits each entry once, whatever is added meanwhile.
-    async fn scan(
+    pub(super) async fn scan(
         &self,
         mut until: Option<i64>,
         since: Option<i64>,
@@ -107,7 +107,7 @@ impl RedisStore {
         let mut seen: HashSet<String> = HashSet::new();
         loop {
             let mut command = cmd("ZRANGE");
-            let from = until.map_or("+inf".to_owned(), |score| score.to_string());
+            let from = until.map_or("+inf".to_owned(), upper_bound);
             let to = since.map_or("-inf".to_owned(), |score| score.to_string());
             command.arg(self.keys.entries()).arg(from).arg(to);
             command

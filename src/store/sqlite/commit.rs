@@ -24,9 +24,10 @@ pub(super) fn commit(
     if let Some(committed) = find_commit(transaction, operation)? {
         return Ok(committed);
     }
+    // A higher score is no time but a mistake, which later entries must not repeat.
     let newest_score: Option<i64> = transaction
-        .prepare_cached("SELECT max(score) FROM entries")?
-        .query_row([], |row| row.get(0))?;
+        .prepare_cached("SELECT max(score) FROM entries WHERE score <= ?")?
+        .query_row([Timestamp::LAST.millis()], |row| row.get(0))?;
     // After an imported log the numbers continue.
     let greatest: Option<i64> = transaction
         .prepare_cached("SELECT max(number) FROM entries")?

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::support::{
-    fixtures::{change, create_sound, once, project, project_key, stored, update},
+    fixtures::{change, create_sound, now, once, project, project_key, stored, update},
     stores::Store,
 };
 
@@ -167,6 +167,26 @@ async fn changing_a_manually_deleted_row_conflicts() {
 
     assert!(matches!(result, Err(StoreError::Conflict)), "{result:?}");
     assert_eq!(stored(&*store.repository, &key).await, None);
+}
+
+#[tokio::test]
+async fn a_score_that_is_no_time_breaks_neither_times_nor_the_chain_of_entries() {
+    for timeless in ["9223372036854775807", "253402300800000"] {
+        let (store, key) = (Store::sqlite(), project_key("a"));
+        create_sound(&*store.repository, &key).await;
+        update(&*store.repository, &key, json!({"title": "Scored"})).await;
+        by_hand(
+            &store,
+            &format!("UPDATE entries SET score = {timeless} WHERE seq = 2"),
+        );
+
+        let committed = update(&*store.repository, &key, json!({"title": "New"})).await;
+        by_hand(&store, "UPDATE entries SET score = 1770000000000");
+
+        let ahead = committed.entries[0].timestamp().unwrap().millis() - now().millis();
+        assert!(ahead.abs() < 86_400_000, "{timeless}: {ahead} ms");
+        store.assert_sound().await;
+    }
 }
 
 #[tokio::test]
