@@ -165,6 +165,14 @@ pub(crate) fn is_permission_denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
+/// Whether the connection was refused for its credentials or a certificate, so before any command
+/// was sent.
+pub(super) fn is_refused(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
+        || tls_error(error).is_some()
+}
+
 /// Whether the server's certificate was refused, which happens before anything is sent.
 pub(crate) fn is_untrusted_certificate(error: &RedisError) -> bool {
     matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))

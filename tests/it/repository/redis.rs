@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use portfolio_mcp::{
@@ -23,7 +24,7 @@ use crate::support::{
         project_key, resource, stored, try_ids, try_update, unique, update, write_context,
     },
     proxy::{Mode, Proxy},
-    redis::{READ_ONLY, RedisServer},
+    redis::{PASSWORD, READ_ONLY, RedisServer},
     soundness,
     stores::{SITE, Store},
     wait::wait_until_async,
@@ -1356,6 +1357,74 @@ async fn a_wrong_password_is_reported_and_is_not_an_unknown_outcome() {
             "{error:?}"
         );
     }
+}
+
+/// A user whose password in the address is right or wrong.
+fn set_password(server: &RedisServer, name: &str, password: &str) {
+    let rules = ["SETUSER", name, "resetpass", &format!(">{password}")];
+    server.run::<()>(cmd("ACL").arg(&rules));
+}
+
+/// The first success of `call`, which has to come within the promised time.
+async fn within_five_seconds(what: &str, call: impl AsyncFn() -> bool) {
+    let start = Instant::now();
+    wait_until_async(what, async || call().await.then_some(())).await;
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(5), "{what} after {elapsed:?}");
+}
+
+#[tokio::test]
+async fn reads_and_writes_go_on_within_five_seconds_of_a_corrected_password() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let url = store.server().user("site", &["~*", "+@all"]);
+    set_password(store.server(), "site", "other");
+    let site = store_for(Some(url), None);
+    let change = change(&*store.repository, &key, json!({"title": "New"})).await;
+    let (changes, operation) = ([change], once());
+    site.get(&key).await.unwrap_err();
+    site.commit(&changes, &operation).await.unwrap_err();
+
+    set_password(store.server(), "site", PASSWORD);
+
+    let read = within_five_seconds("reads go on", async || site.get(&key).await.is_ok());
+    let written = within_five_seconds("writes go on", async || {
+        site.commit(&changes, &operation).await.is_ok()
+    });
+    tokio::join!(read, written);
+    store.assert_sound().await;
+}
+
+/// The connection is made again at once, in vain, and the next call must not be told of that.
+#[tokio::test]
+async fn a_password_that_was_wrong_between_two_calls_is_not_noticed() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let server = store.server();
+    let site = store_for(Some(server.user("site", &["~*", "+@all"])), None);
+    let broken = async || {
+        let errors = server.info("stats", "total_error_replies");
+        set_password(server, "site", "other");
+        server.run::<()>(cmd("CLIENT").arg("KILL").arg("USER").arg("site"));
+        wait_until_async("the lost connection was refused", async || {
+            (server.info("stats", "total_error_replies") > errors).then_some(())
+        })
+        .await;
+        set_password(server, "site", PASSWORD);
+    };
+
+    site.get(&key).await.unwrap();
+    broken().await;
+    site.get(&key).await.unwrap();
+
+    let title =
+        async |title: &str| change(&*store.repository, &key, json!({ "title": title })).await;
+    let first = title("First").await;
+    site.commit(&[first], &once()).await.unwrap();
+    let second = title("Second").await;
+    broken().await;
+    site.commit(&[second], &once()).await.unwrap();
+    store.assert_sound().await;
 }
 
 #[tokio::test]
