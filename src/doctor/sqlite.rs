@@ -6,7 +6,6 @@ use std::{
     fs, io,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Mutex,
 };
 
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -106,11 +105,7 @@ fn file(path: &Path) -> ControlFlow<Finding, Finding> {
 }
 
 fn database(path: PathBuf, clock: fn() -> Timestamp, findings: &mut Vec<Finding>) {
-    let database = Database {
-        path,
-        writer: Mutex::new(None),
-        readers: Mutex::new(Vec::new()),
-    };
+    let database = Database::new(path);
     let checked = database.open().and_then(|mut connection| {
         findings.push(Finding::ok("schema version", SCHEMA_VERSION.to_string()));
         findings.push(writing(&database, &mut connection));

@@ -107,10 +107,12 @@ pub(super) fn resolve_commit(
     problem: Problem,
     operation: &Operation,
 ) -> Result<Commit, StoreError> {
-    let Problem::Commit(error) = &problem else {
-        return Err(database.write_error(problem));
+    let text = match &problem {
+        Problem::Commit(error) => describe(error),
+        Problem::Replaced => "the file was replaced during the commit".to_owned(),
+        Problem::Result(_) | Problem::Sqlite(_) => return Err(database.write_error(problem)),
     };
-    // The transaction may have reached the disk or not. Its idempotency record tells, read through
+    // The transaction may have reached the disk, and the file that is there now, or not. Its idempotency record tells, read through
     // a fresh connection.
     match database
         .open()
@@ -119,7 +121,7 @@ pub(super) fn resolve_commit(
         // Whose it is, the caller sees by the entries' ids.
         Ok(Some(commit)) => Ok(commit),
         Ok(None) => Err(database.write_error(problem)),
-        Err(_) => Err(StoreError::OutcomeUnknown(describe(error))),
+        Err(_) => Err(StoreError::OutcomeUnknown(text)),
     }
 }
 

@@ -8,8 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use tracing::warn;
 
+use super::files::{Change, Files};
 use crate::store::StoreError;
 
 /// How long a call waits for other writers, in this process and in others: half of its time.
@@ -60,20 +62,40 @@ CREATE INDEX operations_by_expires ON operations (expires);
 /// A connection that met an error is not used again; closing it rolls back what it had begun.
 pub(crate) struct Database {
     pub(crate) path: PathBuf,
-    pub(crate) writer: Mutex<Option<Connection>>,
-    pub(crate) readers: Mutex<Vec<Connection>>,
+    /// The files that were opened last.
+    files: Mutex<Option<Files>>,
+    pub(super) writer: Mutex<Option<Opened>>,
+    readers: Mutex<Vec<Opened>>,
+}
+
+/// A connection and the files that it uses.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    files: Files,
 }
 
 impl Database {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            files: Mutex::default(),
+            writer: Mutex::default(),
+            readers: Mutex::default(),
+        }
+    }
+
     /// Runs `read` on one state of the file, whatever is written meanwhile.
     pub(crate) fn read<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
+        self.check_files()?;
         let idle = lock(&self.readers).pop();
-        let mut connection = idle.map_or_else(|| self.open(), Ok)?;
-        let answer = read(&*connection.transaction()?)?;
-        lock(&self.readers).push(connection);
+        let mut opened = idle.map_or_else(|| self.open_files(), Ok)?;
+        let answer = read(&*opened.connection.transaction()?)?;
+        if self.is_current(&opened) {
+            lock(&self.readers).push(opened);
+        }
         Ok(answer)
     }
 
@@ -84,8 +106,10 @@ impl Database {
         start: Instant,
         work: impl FnOnce(&Connection) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
+        self.check_files()?;
         let idle = lock(&self.writer).take();
-        let mut connection = idle.map_or_else(|| self.open(), Ok)?;
+        let mut opened = idle.map_or_else(|| self.open_files(), Ok)?;
+        let connection = &mut opened.connection;
         connection.busy_timeout(BUSY_TIMEOUT.saturating_sub(start.elapsed()))?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction);
@@ -95,17 +119,83 @@ impl Database {
             Err(Problem::Result(_)) => transaction.rollback()?,
             Err(_) => return done,
         }
-        *lock(&self.writer) = Some(connection);
-        done
+        let used = opened.files;
+        *lock(&self.writer) = Some(opened);
+        // The file may have been replaced in the meantime, and what was written with it.
+        match (&done, used.change(&self.path)) {
+            (Ok(_), Ok(Change::None)) | (Err(_), _) => done,
+            (Ok(_), _) => Err(Problem::Replaced),
+        }
     }
 
+    /// A new connection to the file, which is created if there was none so far.
     pub(crate) fn open(&self) -> Result<Connection, Problem> {
+        self.check_files()?;
+        Ok(self.open_files()?.connection)
+    }
+
+    /// Fails if the file that was opened is not there any more. If another one is in its place, its
+    /// connections are closed, and that one is opened next.
+    ///
+    /// A deleted file is not created again: whoever deleted it would notice too late that the store
+    /// is empty. Its connections stay open, because with the last one its content would be gone.
+    fn check_files(&self) -> Result<(), Problem> {
+        let mut files = lock(&self.files);
+        let Some(opened) = *files else {
+            return Ok(());
+        };
+        let path = self.path.display();
+        match opened.change(&self.path) {
+            Ok(Change::None) => return Ok(()),
+            Ok(Change::Replaced) => {
+                warn!("`{path}` was replaced; from now on the new file is used");
+                *files = None;
+                drop(lock(&self.writer).take());
+                lock(&self.readers).clear();
+                return Ok(());
+            }
+            Ok(Change::Deleted) => Err(StoreError::Unavailable(format!(
+                "`{path}` was deleted or moved away while this server used it; put it back, or a backup of it; to begin with an empty store, restart the server"
+            )))?,
+            Ok(Change::ReplacedBesideOldCompanions) => Err(StoreError::Unavailable(format!(
+                "`{path}` was replaced while this server used it, but `{path}-wal` and `{path}-shm` belong to the old file and would damage the new one; move both to another folder"
+            )))?,
+            Err(error) => Err(StoreError::Unavailable(format!(
+                "`{path}` cannot be accessed: {error}; give this user access to it and its folder"
+            )))?,
+        }
+    }
+
+    fn is_current(&self, opened: &Opened) -> bool {
+        let files = *lock(&self.files);
+        files.is_some_and(|files| files.is_same(&opened.files))
+    }
+
+    fn open_files(&self) -> Result<Opened, Problem> {
         self.create_file().map_err(|error| {
             let path = self.path.display();
             StoreError::Unavailable(format!(
                 "`{path}` cannot be created: {error}; choose a folder where this user may write"
             ))
         })?;
+        let before = self.files_now()?;
+        let connection = self.connect()?;
+        let files = self.files_now()?;
+        if !files.is_same(&before) {
+            Err(Problem::Replaced)?;
+        }
+        *lock(&self.files) = Some(files);
+        Ok(Opened { connection, files })
+    }
+
+    fn files_now(&self) -> Result<Files, StoreError> {
+        Files::at(&self.path).map_err(|error| {
+            let path = self.path.display();
+            StoreError::Unavailable(format!("`{path}` cannot be accessed: {error}"))
+        })
+    }
+
+    fn connect(&self) -> Result<Connection, Problem> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -124,6 +214,10 @@ impl Database {
             transaction.commit()?;
         }
         use_write_ahead_log(&connection)?;
+        // The first read in this mode makes the files beside the database.
+        connection
+            .query_row("SELECT 1 FROM documents LIMIT 1", [], |_| Ok(()))
+            .optional()?;
         Ok(connection)
     }
 
@@ -205,6 +299,11 @@ impl Database {
         let path = self.path.display();
         let error = match problem {
             Problem::Result(result) => return result,
+            Problem::Replaced => {
+                return StoreError::Unavailable(format!(
+                    "`{path}` was replaced during the call, so nothing was written to the new file; try again"
+                ));
+            }
             Problem::Sqlite(error) | Problem::Commit(error) => error,
         };
         let text = describe(&error);
@@ -245,6 +344,8 @@ pub(crate) enum Problem {
     Sqlite(rusqlite::Error),
     /// An error of the commit itself.
     Commit(rusqlite::Error),
+    /// Everything went well, but in a file that is not at its path any more.
+    Replaced,
 }
 
 impl From<StoreError> for Problem {

@@ -1,5 +1,7 @@
 //! What only the embedded file can have: somebody who edits it by hand, and tables beside ours.
 
+use std::{fs, path::PathBuf};
+
 use portfolio_mcp::{
     domain::{Kind, ListQuery, Version},
     store::StoreError,
@@ -8,7 +10,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::support::{
-    fixtures::{change, create_sound, now, once, project, project_key, stored, update},
+    fixtures::{change, create_sound, creation, now, once, project, project_key, stored, update},
     stores::Store,
 };
 
@@ -253,4 +255,126 @@ async fn a_closed_file_is_complete_by_itself() {
     std::fs::copy(store.file(), moved.file()).unwrap();
 
     assert_eq!(moved.assert_sound().await.seq, 4);
+}
+
+/// A copy of the store, as a backup has it, and changes of the store since.
+async fn backed_up() -> (Store, PathBuf) {
+    let (store, key) = (Store::sqlite(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let copy = store.file().with_file_name("copy.db");
+    by_hand(&store, &format!("VACUUM INTO '{}'", copy.display()));
+    update(&*store.repository, &key, json!({"title": "Later"})).await;
+    (store, copy)
+}
+
+/// The files that SQLite keeps beside the store's while it is open.
+fn companions(store: &Store) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|suffix| format!("{}{suffix}", store.file().display()).into())
+}
+
+fn move_companions_away(store: &Store) {
+    for companion in companions(store) {
+        fs::rename(&companion, companion.with_extension("old")).unwrap();
+    }
+}
+
+/// The error of a read and of a write.
+async fn errors(store: &Store) -> [StoreError; 2] {
+    let change = creation(&project_key("b"), &project("b"));
+    [
+        store.repository.get(&project_key("a")).await.unwrap_err(),
+        store
+            .repository
+            .commit(&[change], &once())
+            .await
+            .unwrap_err(),
+    ]
+}
+
+#[tokio::test]
+async fn a_file_that_replaces_the_stores_is_used_from_then_on() {
+    let (store, copy) = backed_up().await;
+
+    move_companions_away(&store);
+    fs::rename(&copy, store.file()).unwrap();
+
+    let text = stored(&*store.repository, &project_key("a")).await;
+    assert_eq!(text, Some(json!(project("a")).to_string()));
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
+    let log = store.assert_sound().await;
+    assert_eq!(log.seq, 2);
+}
+
+#[tokio::test]
+async fn a_file_beside_the_log_of_the_one_it_replaced_is_left_alone() {
+    let (store, copy) = backed_up().await;
+    let bytes = fs::read(&copy).unwrap();
+
+    fs::rename(&copy, store.file()).unwrap();
+    let errors = errors(&store).await;
+
+    for error in errors {
+        assert!(
+            matches!(&error, StoreError::Unavailable(message) if message.contains("-wal` and")),
+            "{error:?}"
+        );
+    }
+    assert_eq!(fs::read(store.file()).unwrap(), bytes);
+    move_companions_away(&store);
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_reported_and_not_created_anew() {
+    let (store, copy) = backed_up().await;
+
+    fs::remove_file(store.file()).unwrap();
+    let errors = errors(&store).await;
+
+    for error in errors {
+        assert!(
+            matches!(&error, StoreError::Unavailable(message) if message.contains("was deleted")),
+            "{error:?}"
+        );
+    }
+    assert!(!store.file().exists());
+    move_companions_away(&store);
+    fs::rename(&copy, store.file()).unwrap();
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_away_and_back_is_used_as_before() {
+    let (store, _) = backed_up().await;
+    let away = store.file().with_file_name("away.db");
+
+    fs::rename(store.file(), &away).unwrap();
+    errors(&store).await;
+    fs::rename(&away, store.file()).unwrap();
+
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
+    let log = store.assert_sound().await;
+    assert_eq!(log.seq, 3);
 }
