@@ -27,6 +27,7 @@ mod commit;
 pub(crate) mod database;
 mod files;
 pub(crate) mod queries;
+mod read_only;
 
 use commit::{commit, find_commit, insert_entry, resolve_commit};
 use database::{Database, Problem};

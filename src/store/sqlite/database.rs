@@ -11,7 +11,10 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use tracing::warn;
 
-use super::files::{Change, Files};
+use super::{
+    files::{Change, Files},
+    read_only,
+};
 use crate::store::StoreError;
 
 /// How long a call waits for other writers, in this process and in others: half of its time.
@@ -91,7 +94,15 @@ impl Database {
     ) -> Result<T, Problem> {
         self.check_files()?;
         let idle = lock(&self.readers).pop();
-        let mut opened = idle.map_or_else(|| self.open_files(), Ok)?;
+        let mut opened = match idle.map_or_else(|| self.open_files(), Ok) {
+            Err(Problem::Sqlite(error)) if is_unwritable(&error) => {
+                return read_only::read(&self.path, error, |connection| {
+                    self.check_ready(connection)?;
+                    read(connection)
+                });
+            }
+            opened => opened?,
+        };
         let answer = read(&*opened.connection.transaction()?)?;
         if self.is_current(&opened) {
             lock(&self.readers).push(opened);
@@ -246,6 +257,17 @@ impl Database {
         }
     }
 
+    /// Fails unless the file has our tables.
+    fn check_ready(&self, connection: &Connection) -> Result<(), Problem> {
+        if self.is_ready(connection)? {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(StoreError::Unavailable(format!(
+            "`{path}` is empty, and its tables cannot be created: give this user write permission for it and its folder, and make room on the disk"
+        )))?
+    }
+
     /// Whether the file has our tables. A file with other tables is an error.
     fn is_ready(&self, connection: &Connection) -> Result<bool, Problem> {
         let sql = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id, pragma_user_version";
@@ -274,8 +296,8 @@ impl Database {
                 "the disk is full, so nothing was written; make room, then try again",
                 format!("`{path}`"),
             ),
-            Some(ErrorCode::ReadOnly) => (
-                "the server may not write its file",
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
+                "the server may not write its file or its folder",
                 format!("give this user write permission for `{path}` and its folder"),
             ),
             Some(ErrorCode::SystemIoFailure) => (
@@ -358,6 +380,20 @@ impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
+}
+
+/// Whether writing is what failed, so that reading may work.
+fn is_unwritable(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::PermissionDenied
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+        )
+    )
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
