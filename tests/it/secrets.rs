@@ -338,6 +338,26 @@ fn readyz_tells_no_path_and_no_message_of_a_library() {
     }
 }
 
+/// A URL or a token where a path is expected.
+#[test]
+fn an_error_does_not_repeat_what_stands_in_place_of_a_path() {
+    let home = Home::new();
+    let url = format!("redis://owner:{PASSWORD}@localhost:1");
+    let token = format!("site:write:{TOKEN}");
+    for arguments in [
+        ["import", &url].as_slice(),
+        &["http", "--token-file", &url],
+        &["http", "--token-file", &token],
+        &["stdio", "--ca-file", &url],
+        &["doctor", "--token-file", &url],
+        &["doctor", "--token-file", &token],
+    ] {
+        let (code, _) = run(home.command(PROGRAM).args(arguments), &[]);
+
+        assert_ne!(code, 0, "{arguments:?}");
+    }
+}
+
 #[test]
 fn an_import_names_fields_but_shows_no_values() {
     let addresses = Addresses::new();
