@@ -471,7 +471,7 @@ fn log_size(total: u64, newest: &[(String, i64)], memory: &Value) -> Finding {
     Finding::warning(
         "audit log",
         message,
-        "Upstash limits a record to 100 MB and then refuses writes; back up the log, then remove its oldest entries with ZREMRANGEBYRANK",
+        "Upstash limits a record to 100 MB and then refuses writes; before that, have the limit raised or move to another Redis",
     )
 }
 

@@ -170,7 +170,7 @@ fn integrity(connection: &Connection) -> Result<Finding, Problem> {
             Fault::Store,
             "integrity",
             format!("the file is damaged: {}", sample(&lines, "; ")),
-            "restore it from a backup",
+            "keep a copy of it; then restore a backup, or save what can be read with `sqlite3 FILE .recover`",
         )
     })
 }

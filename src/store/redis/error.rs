@@ -46,7 +46,7 @@ pub(crate) fn write_error(error: &RedisError) -> StoreError {
             Some(describe(error)),
         ),
         (_, Some("WRONGTYPE")) => StoreError::Failed(
-            "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; rename or delete it"
+            "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; rename the key"
                 .to_owned(),
         ),
         _ => read_error(error),

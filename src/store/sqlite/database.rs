@@ -340,7 +340,7 @@ impl Database {
             )),
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
                 StoreError::Failed(format!(
-                    "`{path}` is not a sound SQLite database: {text}; restore it from a backup, or move it away to start with an empty one"
+                    "`{path}` is not a sound SQLite database: {text}; move it away, then restore a backup or start with an empty file"
                 ))
             }
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {

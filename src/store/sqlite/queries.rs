@@ -152,7 +152,7 @@ fn edited(transaction: &Connection, kind: Kind) -> rusqlite::Result<Vec<Result<R
 /// One line about a listed document that is left out.
 fn unreadable(key: &DocumentKey, problem: &str) -> String {
     format!(
-        "left out the document at `{}`: {problem}; restore it from a backup or delete its row",
+        "left out the document at `{}`: {problem}; repair its text, or keep a copy of it and restore the document from a backup",
         truncate(&row_path(key))
     )
 }
