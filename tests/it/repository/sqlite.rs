@@ -1,6 +1,14 @@
 //! What only the embedded file can have: somebody who edits it by hand, and tables beside ours.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
 use portfolio_mcp::{
     domain::{Kind, ListQuery, Version},
@@ -10,8 +18,12 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::support::{
-    fixtures::{change, create_sound, creation, now, once, project, project_key, stored, update},
+    fixtures::{
+        change, create_sound, creation, now, once, project, project_key, stored, unique, update,
+    },
+    program::{Home, PROGRAM, repository_path},
     stores::Store,
+    wait_until,
 };
 
 /// Runs statements as another program would.
@@ -377,4 +389,78 @@ async fn a_file_that_is_moved_away_and_back_is_used_as_before() {
     .await;
     let log = store.assert_sound().await;
     assert_eq!(log.seq, 3);
+}
+
+/// The commands in the code blocks of docs/operations.md under "Back up and restore", "SQLite".
+fn documented_commands() -> Vec<String> {
+    let text = fs::read_to_string(repository_path("docs/operations.md")).unwrap();
+    let (_, section) = text.split_once("\n## Back up and restore\n").unwrap();
+    let (_, section) = section.split_once("\n### SQLite\n").unwrap();
+    let (section, _) = section.split_once("\n### ").unwrap();
+    section
+        .split("```sh\n")
+        .skip(1)
+        .map(|block| block.split_once("```").unwrap().0.to_owned())
+        .collect()
+}
+
+/// Runs documented commands in the folder of the store.
+fn run_documented(store: &Store, commands: &str) {
+    let script = commands
+        .replace("portfolio.db", "content.db")
+        .replace("portfolio-mcp doctor", &format!("'{PROGRAM}' doctor"));
+    let has_shell = Command::new("sqlite3").arg("--version").output().is_ok();
+    if script.contains("sqlite3 ") && !has_shell {
+        println!("there is no sqlite3 here, so its statement is run without it");
+        let statement = script.split('"').nth(1).unwrap();
+        let copy = store.file().with_file_name("copy.db");
+        let statement = statement.replace("copy.db", copy.to_str().unwrap());
+        return by_hand(store, &statement);
+    }
+    let output = Home::new()
+        .command("sh")
+        .args(["-ec", &script])
+        .current_dir(store.file().parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script}\n{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_backup_ends_under_steady_writes_and_can_be_restored() {
+    let (mut store, key) = (Store::sqlite(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let commands = documented_commands();
+    let [back_up, restore] = commands.as_slice() else {
+        panic!("other commands are documented: {commands:?}")
+    };
+    let (writer, writes) = (store.another(), Arc::new(AtomicU64::new(0)));
+    let done = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let (key, writes, done) = (key.clone(), Arc::clone(&writes), Arc::clone(&done));
+        async move {
+            while !done.load(Ordering::Relaxed) {
+                update(&*writer, &key, json!({ "title": unique("title") })).await;
+                writes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let more_writes = || {
+        let before = writes.load(Ordering::Relaxed);
+        wait_until("the writer writes", || {
+            (writes.load(Ordering::Relaxed) > before).then_some(())
+        });
+    };
+
+    more_writes();
+    run_documented(&store, back_up);
+    more_writes();
+    done.store(true, Ordering::Relaxed);
+    writing.await.unwrap();
+    let newest = update(&*store.repository, &key, json!({ "title": "After it" })).await;
+    run_documented(&store, restore);
+    store.reopen();
+
+    let log = store.assert_sound().await;
+    assert!((2..newest.entries[0].seq().unwrap()).contains(&log.seq));
 }
