@@ -28,6 +28,7 @@ use crate::support::{
     program::{Home, PROGRAM},
     proxy::{Mode, Proxy},
     redis::{PASSWORD, READ_ONLY, RedisServer},
+    stdio::StdioClient,
     stores::{SITE, Store},
     wait_until,
 };
@@ -974,4 +975,49 @@ async fn a_smoke_test_on_a_bad_connection_leaves_nothing_behind() {
         "{tested:#?}"
     );
     assert_eq!(store.server().dump(), before);
+}
+
+/// Two nodes of a cluster: the first has no slots, and knows that the second has all of them.
+fn cluster() -> (RedisServer, RedisServer) {
+    let arguments = ["--cluster-enabled", "yes", "--save", ""];
+    let (empty, full) = (
+        RedisServer::start_with(&arguments),
+        RedisServer::start_with(&arguments),
+    );
+    let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
+    full.run::<()>(cmd("CLUSTER").arg("ADDSLOTS").arg(&slots));
+    empty.run::<()>(cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(full.port()));
+    wait_until("the first node knows the second", || {
+        let reply = empty.try_run::<Option<String>>(cmd("GET").arg("a"));
+        reply
+            .is_err_and(|error| error.code() == Some("MOVED"))
+            .then_some(())
+    });
+    (empty, full)
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_is_named() {
+    let alone = RedisServer::start_with(&["--cluster-enabled", "yes", "--save", ""]);
+    let (empty, full) = cluster();
+
+    for (node, reply) in [(&alone, "Hash slot not served"), (&empty, "Moved")] {
+        let report = doctor(&["--store", &node.url()]);
+        report.assert_exit(3);
+        report.assert_line("problem", &["connection", "node of a Redis Cluster", reply]);
+
+        let client = StdioClient::start_with(&["--store", &node.url()]).await;
+        let read = client.call("get_project", json!({ "id": "a" })).await;
+        let patch = json!({ "id": "a", "data": { "title": "New" } });
+        let written = client.call("update_project", patch).await;
+        for answer in [read, written] {
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(message.contains("Redis Cluster"), "{answer}");
+            assert!(!message.contains("127.0.0.1"), "{answer}");
+        }
+        assert!(client.stderr().contains(reply), "{}", client.stderr());
+    }
+    let report = doctor(&["--store", &full.url()]);
+    report.assert_exit(3);
+    report.assert_line("problem", &["commit script", "node of a Redis Cluster"]);
 }

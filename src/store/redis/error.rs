@@ -80,7 +80,8 @@ pub(crate) fn read_error(error: &RedisError) -> StoreError {
     StoreError::Failed(format!("Redis replied: {text}"))
 }
 
-/// Why Redis refuses this server until an operator acts: its quota, a credential or a certificate.
+/// Why Redis refuses this server until an operator acts: its quota, a credential, a certificate, or
+/// that it is only a part of the store.
 fn access_denied(error: &RedisError) -> Option<StoreError> {
     if describe(error)
         .to_lowercase()
@@ -106,6 +107,15 @@ fn access_denied(error: &RedisError) -> Option<StoreError> {
             reason: "could not log in to Redis: it requires a password, and the store's address has none"
                 .to_owned(),
             detail: Some("write the address as `redis://USER:PASSWORD@HOST`".to_owned()),
+        });
+    }
+    if let Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT") = error.code() {
+        return Some(StoreError::AccessDenied {
+            reason: "this Redis is a node of a Redis Cluster, which is not supported".to_owned(),
+            detail: Some(format!(
+                "it replied `{}`; give the server the address of a Redis that is not in cluster mode",
+                describe(error)
+            )),
         });
     }
     tls_error(error).map(tls_failure)
@@ -197,7 +207,6 @@ fn is_transient(error: &RedisError) -> bool {
     let server = [
         ServerErrorKind::BusyLoading,
         ServerErrorKind::TryAgain,
-        ServerErrorKind::ClusterDown,
         ServerErrorKind::MasterDown,
     ];
     (error.is_io_error() && tls_error(error).is_none())
