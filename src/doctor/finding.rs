@@ -1,7 +1,6 @@
 //! What a check found, and the check of documents that both stores share.
 
-use super::times::updated_in_the_future;
-use crate::domain::{Kind, Record, Timestamp, text::truncate};
+use crate::domain::{Kind, Record, text::truncate};
 
 /// What one check found.
 #[derive(Debug, Clone)]
@@ -78,12 +77,7 @@ impl Finding {
 }
 
 /// Checks the documents of a kind; `unreadable` describes stored values that are not documents.
-pub(super) fn documents(
-    kind: Kind,
-    records: &[Record],
-    unreadable: &[String],
-    now: Timestamp,
-) -> Vec<Finding> {
+pub(super) fn documents(kind: Kind, records: &[Record], unreadable: &[String]) -> Vec<Finding> {
     let check = format!("{} documents", kind.singular());
     let count = |is: fn(&Record) -> bool| records.iter().filter(|record| is(record)).count();
     let totals = format!(
@@ -102,7 +96,6 @@ pub(super) fn documents(
         ));
     }
     findings.extend(violations(kind, records));
-    findings.extend(updated_in_the_future(kind, records, now));
     findings
 }
 

@@ -10,7 +10,7 @@ use redis::{RedisError, Value, cmd};
 use super::{
     connection::DiagnosticConnection,
     finding::{Fault, Finding, counted, documents, sample},
-    times::{UntimelyEntries, first_future_score},
+    times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
     domain::{AuditStats, DocumentKey, Kind, Record, StoredEntry, Timestamp, text::truncate},
@@ -156,7 +156,9 @@ impl ContentChecks<'_> {
                 .collect();
             let found = self.fetch(kind, ids).await?;
             self.findings
-                .extend(documents(kind, &found.records, &found.unreadable, now));
+                .extend(documents(kind, &found.records, &found.unreadable));
+            self.findings
+                .extend(updated_in_the_future(kind, &found.records, now));
 
             let mut drift = self.index_of_all(kind, &indexed, &found);
             drift.extend(

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     finding::{Fault, Finding, documents, sample},
-    times::{UntimelyEntries, first_future_score},
+    times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
     domain::{DocumentKey, Kind, StoredEntry, Timestamp, text::truncate},
@@ -188,7 +188,9 @@ fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Fi
             Err(problem) => unreadable.push(format!("`{}` ({problem})", truncate(&row_path(&key)))),
         }
     }
-    Ok(documents(kind, &records, &unreadable, now))
+    let mut findings = documents(kind, &records, &unreadable);
+    findings.extend(updated_in_the_future(kind, &records, now));
+    Ok(findings)
 }
 
 fn audit_log(connection: &Connection) -> Result<Finding, Problem> {

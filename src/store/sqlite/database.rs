@@ -12,8 +12,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use tracing::warn;
 
 use super::{
-    files::{Change, Files},
-    read_only,
+    files::{FileState, Files},
+    read_only::Reader,
 };
 use crate::store::StoreError;
 
@@ -67,12 +67,12 @@ pub(crate) struct Database {
     pub(crate) path: PathBuf,
     /// The files that were opened last.
     files: Mutex<Option<Files>>,
-    pub(super) writer: Mutex<Option<Opened>>,
-    readers: Mutex<Vec<Opened>>,
+    pub(super) writer: Mutex<Option<Session>>,
+    readers: Mutex<Vec<Session>>,
 }
 
 /// A connection and the files that it uses.
-pub(super) struct Opened {
+pub(super) struct Session {
     pub(super) connection: Connection,
     files: Files,
 }
@@ -94,20 +94,38 @@ impl Database {
     ) -> Result<T, Problem> {
         self.check_files()?;
         let idle = lock(&self.readers).pop();
-        let mut opened = match idle.map_or_else(|| self.open_files(), Ok) {
+        let mut session = match idle.map_or_else(|| self.open_files(), Ok) {
             Err(Problem::Sqlite(error)) if is_unwritable(&error) => {
-                return read_only::read(&self.path, error, |connection| {
-                    self.check_ready(connection)?;
-                    read(connection)
-                });
+                return self.read_unwritable(error, read);
             }
-            opened => opened?,
+            session => session?,
         };
-        let answer = read(&*opened.connection.transaction()?)?;
-        if self.is_current(&opened) {
-            lock(&self.readers).push(opened);
+        let answer = read(&*session.connection.transaction()?)?;
+        if self.is_current(&session) {
+            lock(&self.readers).push(session);
         }
         Ok(answer)
+    }
+
+    /// The same for a file that could not be opened for writing because of `cause`. Each read opens
+    /// it again: this lasts only until somebody makes room.
+    fn read_unwritable<T>(
+        &self,
+        cause: rusqlite::Error,
+        read: impl FnOnce(&Connection) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let Some(mut reader) = Reader::open(&self.path, BUSY_TIMEOUT) else {
+            return Err(cause.into());
+        };
+        let transaction = reader.connection.transaction()?;
+        self.check_ready(&transaction)?;
+        let answer = read(&transaction)?;
+        drop(transaction);
+        if reader.is_consistent(&self.path) {
+            Ok(answer)
+        } else {
+            Err(Problem::Replaced)
+        }
     }
 
     /// Runs `work`, for which its caller has been waiting since `start`, and commits it, or leaves
@@ -119,8 +137,8 @@ impl Database {
     ) -> Result<T, Problem> {
         self.check_files()?;
         let idle = lock(&self.writer).take();
-        let mut opened = idle.map_or_else(|| self.open_files(), Ok)?;
-        let connection = &mut opened.connection;
+        let mut session = idle.map_or_else(|| self.open_files(), Ok)?;
+        let connection = &mut session.connection;
         connection.busy_timeout(BUSY_TIMEOUT.saturating_sub(start.elapsed()))?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction);
@@ -130,11 +148,11 @@ impl Database {
             Err(Problem::Result(_)) => transaction.rollback()?,
             Err(_) => return done,
         }
-        let used = opened.files;
-        *lock(&self.writer) = Some(opened);
+        let used = session.files;
+        *lock(&self.writer) = Some(session);
         // The file may have been replaced in the meantime, and what was written with it.
-        match (&done, used.change(&self.path)) {
-            (Ok(_), Ok(Change::None)) | (Err(_), _) => done,
+        match (&done, used.state(&self.path)) {
+            (Ok(_), Ok(FileState::Same)) | (Err(_), _) => done,
             (Ok(_), _) => Err(Problem::Replaced),
         }
     }
@@ -148,27 +166,27 @@ impl Database {
     /// Fails if the file that was opened is not there any more. If another one is in its place, its
     /// connections are closed, and that one is opened next.
     ///
-    /// A deleted file is not created again: whoever deleted it would notice too late that the store
-    /// is empty. Its connections stay open, because with the last one its content would be gone.
+    /// A deleted file is not created again: the person who deleted it would notice too late that the
+    /// store is empty. Its connections stay open, because with the last one its content would be gone.
     fn check_files(&self) -> Result<(), Problem> {
         let mut files = lock(&self.files);
-        let Some(opened) = *files else {
+        let Some(known) = *files else {
             return Ok(());
         };
         let path = self.path.display();
-        match opened.change(&self.path) {
-            Ok(Change::None) => return Ok(()),
-            Ok(Change::Replaced) => {
+        match known.state(&self.path) {
+            Ok(FileState::Same) => Ok(()),
+            Ok(FileState::Replaced) => {
                 warn!("`{path}` was replaced; from now on the new file is used");
                 *files = None;
                 drop(lock(&self.writer).take());
                 lock(&self.readers).clear();
-                return Ok(());
+                Ok(())
             }
-            Ok(Change::Deleted) => Err(StoreError::Unavailable(format!(
+            Ok(FileState::Deleted) => Err(StoreError::Unavailable(format!(
                 "`{path}` was deleted or moved away while this server used it; put it back, or a backup of it; to begin with an empty store, restart the server"
             )))?,
-            Ok(Change::ReplacedBesideOldCompanions) => Err(StoreError::Unavailable(format!(
+            Ok(FileState::ReplacedBesideOldCompanions) => Err(StoreError::Unavailable(format!(
                 "`{path}` was replaced while this server used it, but `{path}-wal` and `{path}-shm` belong to the old file and would damage the new one; move both to another folder"
             )))?,
             Err(error) => Err(StoreError::Unavailable(format!(
@@ -177,12 +195,12 @@ impl Database {
         }
     }
 
-    fn is_current(&self, opened: &Opened) -> bool {
+    fn is_current(&self, session: &Session) -> bool {
         let files = *lock(&self.files);
-        files.is_some_and(|files| files.is_same(&opened.files))
+        files.is_some_and(|files| files.is_same(&session.files))
     }
 
-    fn open_files(&self) -> Result<Opened, Problem> {
+    fn open_files(&self) -> Result<Session, Problem> {
         self.create_file().map_err(|error| {
             let path = self.path.display();
             StoreError::Unavailable(format!(
@@ -196,7 +214,7 @@ impl Database {
             Err(Problem::Replaced)?;
         }
         *lock(&self.files) = Some(files);
-        Ok(Opened { connection, files })
+        Ok(Session { connection, files })
     }
 
     fn files_now(&self) -> Result<Files, StoreError> {
@@ -323,7 +341,7 @@ impl Database {
             Problem::Result(result) => return result,
             Problem::Replaced => {
                 return StoreError::Unavailable(format!(
-                    "`{path}` was replaced during the call, so nothing was written to the new file; try again"
+                    "`{path}` was replaced or changed by others during the call; try again"
                 ));
             }
             Problem::Sqlite(error) | Problem::Commit(error) => error,

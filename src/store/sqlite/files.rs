@@ -23,8 +23,8 @@ pub(super) struct FileId {
 
 /// What happened to the files since they were opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    None,
+pub(super) enum FileState {
+    Same,
     Deleted,
     Replaced,
     /// Only the database was replaced: SQLite would apply the old one's companions to it.
@@ -42,20 +42,20 @@ impl Files {
     }
 
     /// What happened to these files, which were opened at `path`.
-    pub(super) fn change(&self, path: &Path) -> io::Result<Change> {
+    pub(super) fn state(&self, path: &Path) -> io::Result<FileState> {
         let database = id(path)?;
         if self.database == database {
-            return Ok(Change::None);
+            return Ok(FileState::Same);
         }
         if database.is_none() {
-            return Ok(Change::Deleted);
+            return Ok(FileState::Deleted);
         }
         let now = Self::at(path)?;
         let mut pairs = self.companions.iter().zip(&now.companions);
         Ok(if pairs.any(|(old, new)| old.is_some() && old == new) {
-            Change::ReplacedBesideOldCompanions
+            FileState::ReplacedBesideOldCompanions
         } else {
-            Change::Replaced
+            FileState::Replaced
         })
     }
 

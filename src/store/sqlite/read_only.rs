@@ -3,64 +3,70 @@
 //!
 //! SQLite reads a file in write-ahead mode with the help of two files beside it, which it cannot
 //! make here. If they are there, it can read by itself. If they are not, nobody writes the file, and
-//! SQLite may be told that it is immutable, as <https://www.sqlite.org/wal.html#readonly> describes.
-//! Somebody may begin to write all the same, so it is checked afterwards that nobody did.
-//!
-//! Each read opens the file again: this lasts only until somebody makes room.
+//! it can be opened as immutable, as <https://www.sqlite.org/wal.html#readonly> describes. Somebody
+//! may begin to write all the same, so it is checked afterwards that nobody did.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{
-    database::{BUSY_TIMEOUT, Problem},
-    files::{Files, companions},
-};
+use super::files::{Files, companions};
 
-/// Runs `read` on one state of the file at `path`, which could not be opened for writing because of
-/// `cause`.
-pub(super) fn read<T>(
-    path: &Path,
-    cause: rusqlite::Error,
-    read: impl FnOnce(&Connection) -> Result<T, Problem>,
-) -> Result<T, Problem> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if let Ok(mut connection) = Connection::open_with_flags(path, flags)
-        && connection.busy_timeout(BUSY_TIMEOUT).is_ok()
-        && is_readable(&connection)
-    {
-        return read(&*connection.transaction()?);
+/// A connection for one read.
+pub(super) struct Reader {
+    pub(super) connection: Connection,
+    /// What has to be the same after the read; `None` if SQLite takes care of it.
+    immutable: Option<Immutable>,
+}
+
+impl Reader {
+    /// A connection to the file at `path`; `None` if it cannot be read either.
+    pub(super) fn open(path: &Path, busy_timeout: Duration) -> Option<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).ok();
+        if let Some(connection) =
+            connection.filter(|connection| is_readable(connection, busy_timeout))
+        {
+            return Some(Self {
+                connection,
+                immutable: None,
+            });
+        }
+        let immutable = Immutable::of(path)?;
+        let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+        Some(Self {
+            connection: Connection::open_with_flags(immutable_uri(path), flags).ok()?,
+            immutable: Some(immutable),
+        })
     }
-    let Some(before) = Unchanging::of(path) else {
-        return Err(cause.into());
-    };
-    let immutable = flags | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(immutable_uri(path), immutable)?;
-    let answer = read(&connection)?;
-    match Unchanging::of(path) {
-        Some(after) if after.is_same(&before) => Ok(answer),
-        _ => Err(Problem::Replaced),
+
+    /// Whether what was read is one state of the file at `path`.
+    pub(super) fn is_consistent(&self, path: &Path) -> bool {
+        match &self.immutable {
+            None => true,
+            Some(before) => Immutable::of(path).is_some_and(|after| after.is_same(before)),
+        }
     }
 }
 
-fn is_readable(connection: &Connection) -> bool {
-    connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-        .is_ok()
+fn is_readable(connection: &Connection, busy_timeout: Duration) -> bool {
+    connection.busy_timeout(busy_timeout).is_ok()
+        && connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+            .is_ok()
 }
 
 /// A database that nobody writes, as far as can be seen: SQLite writes into the log first.
-struct Unchanging {
+struct Immutable {
     files: Files,
-    length: u64,
-    modified: Option<SystemTime>,
+    metadata: fs::Metadata,
 }
 
-impl Unchanging {
+impl Immutable {
     /// `None` if there is a log with something in it, or no database.
     fn of(path: &Path) -> Option<Self> {
         let [log, _] = companions(path);
@@ -70,17 +76,16 @@ impl Unchanging {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => return None,
         }
-        let metadata = fs::metadata(path).ok()?;
         Some(Self {
             files: Files::at(path).ok()?,
-            length: metadata.len(),
-            modified: metadata.modified().ok(),
+            metadata: fs::metadata(path).ok()?,
         })
     }
 
     fn is_same(&self, other: &Self) -> bool {
         self.files.is_same(&other.files)
-            && (self.length, self.modified) == (other.length, other.modified)
+            && self.metadata.len() == other.metadata.len()
+            && self.metadata.modified().ok() == other.metadata.modified().ok()
     }
 }
 

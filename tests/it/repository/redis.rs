@@ -106,7 +106,7 @@ async fn a_remembered_entry_that_differs_from_the_stored_one_is_a_conflict() {
     let remembered = remembered(&store, &key).await;
     // As after a fail-over that lost our entry.
     let latest = "internal:latest:projects:a";
-    let other = remembered.latest_entry().unwrap().replace("2", "3");
+    let other = remembered.latest_entry().unwrap().replace('2', "3");
     store.server().run::<()>(&set(latest, other));
 
     let operation = once();
@@ -1402,7 +1402,7 @@ async fn a_password_that_was_wrong_between_two_calls_is_not_noticed() {
     create_sound(&*store.repository, &key).await;
     let server = store.server();
     let site = store_for(Some(server.user("site", &["~*", "+@all"])), None);
-    let broken = async || {
+    let refuse_once = async || {
         let errors = server.info("stats", "total_error_replies");
         set_password(server, "site", "other");
         server.run::<()>(cmd("CLIENT").arg("KILL").arg("USER").arg("site"));
@@ -1414,7 +1414,7 @@ async fn a_password_that_was_wrong_between_two_calls_is_not_noticed() {
     };
 
     site.get(&key).await.unwrap();
-    broken().await;
+    refuse_once().await;
     site.get(&key).await.unwrap();
 
     let title =
@@ -1422,7 +1422,7 @@ async fn a_password_that_was_wrong_between_two_calls_is_not_noticed() {
     let first = title("First").await;
     site.commit(&[first], &once()).await.unwrap();
     let second = title("Second").await;
-    broken().await;
+    refuse_once().await;
     site.commit(&[second], &once()).await.unwrap();
     store.assert_sound().await;
 }

@@ -434,21 +434,21 @@ async fn the_documented_backup_ends_under_steady_writes_and_can_be_restored() {
     let [back_up, restore] = commands.as_slice() else {
         panic!("other commands are documented: {commands:?}")
     };
-    let (writer, writes) = (store.another(), Arc::new(AtomicU64::new(0)));
+    let (writer, count) = (store.another(), Arc::new(AtomicU64::new(0)));
     let done = Arc::new(AtomicBool::new(false));
     let writing = tokio::spawn({
-        let (key, writes, done) = (key.clone(), Arc::clone(&writes), Arc::clone(&done));
+        let (key, count, done) = (key.clone(), Arc::clone(&count), Arc::clone(&done));
         async move {
             while !done.load(Ordering::Relaxed) {
                 update(&*writer, &key, json!({ "title": unique("title") })).await;
-                writes.fetch_add(1, Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
             }
         }
     });
     let more_writes = || {
-        let before = writes.load(Ordering::Relaxed);
+        let before = count.load(Ordering::Relaxed);
         wait_until("the writer writes", || {
-            (writes.load(Ordering::Relaxed) > before).then_some(())
+            (count.load(Ordering::Relaxed) > before).then_some(())
         });
     };
 
