@@ -67,8 +67,8 @@ pub struct CommonArgs {
     /// Example: `--store sqlite:content.db`
     #[arg(long, value_name = "URL", global = true)]
     pub store: Option<Secret>,
-    /// Put PREFIX before every Redis key. Example: `{site}:` keeps one site in one Redis Cluster
-    /// slot
+    /// Put PREFIX before every Redis key, so that several sites can share a database. Example:
+    /// `site:`
     #[arg(long, value_name = "PREFIX", global = true)]
     pub key_prefix: Option<String>,
     /// Trust the certificate authority in this PEM file for `rediss://…`, instead of the public

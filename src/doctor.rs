@@ -25,6 +25,7 @@ mod redis;
 mod redis_content;
 mod smoke;
 mod sqlite;
+mod times;
 
 pub use finding::{Fault, Finding, Verdict};
 

@@ -29,6 +29,12 @@ impl Folder {
     /// Every file that cannot be read or has another form, and every missing, duplicate or invalid
     /// id.
     pub fn read(path: &Path) -> Result<Self, FolderError> {
+        let name = path.to_string_lossy();
+        if name.contains("://") && !path.exists() {
+            return Err(FolderError(vec![
+                "expected a folder and found a URL; name the folder that contains the JSON files, and the store with --store".to_owned(),
+            ]));
+        }
         if path.is_file() {
             return Err(FolderError(vec![format!(
                 "{} is a file; expected the folder that contains it",

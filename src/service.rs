@@ -49,7 +49,7 @@ pub struct ContentService {
 #[derive(Debug)]
 pub struct Health {
     /// Whether the store answers, or why not.
-    pub store: Result<(), String>,
+    pub store: Result<(), &'static str>,
     /// The age of the snapshot, if there is one.
     pub snapshot_age: Option<Duration>,
 }
@@ -92,7 +92,7 @@ impl ContentService {
         Health {
             store: revision
                 .map(drop)
-                .map_err(|error| Error::from(error).to_string()),
+                .map_err(|error| Error::from(error).reason()),
             snapshot_age: self.snapshot_age(),
         }
     }

@@ -1,9 +1,6 @@
-//! What a check found, and the checks that both stores share.
+//! What a check found, and the check of documents that both stores share.
 
-use crate::domain::{Kind, Record, Timestamp, text::truncate};
-
-/// A larger difference between two clocks, in milliseconds, is a warning.
-const MAX_CLOCK_SKEW: i64 = 2000;
+use crate::domain::{Kind, Record, text::truncate};
 
 /// What one check found.
 #[derive(Debug, Clone)]
@@ -95,74 +92,40 @@ pub(super) fn documents(kind: Kind, records: &[Record], unreadable: &[String]) -
             Fault::Content,
             &check,
             format!("cannot be read: {}", sample(unreadable, "; ")),
-            "lists leave them out; restore them from a backup",
+            "lists leave them out; repair them, or keep a copy of what is stored and restore the documents from a backup",
         ));
     }
+    findings.extend(violations(kind, records));
+    findings
+}
+
+/// Documents that break rules, if there are any.
+fn violations(kind: Kind, records: &[Record]) -> Option<Finding> {
     let invalid: Vec<&Record> = records
         .iter()
         .filter(|record| !record.violations().is_empty())
         .collect();
-    if !invalid.is_empty() {
-        let violations: usize = invalid.iter().map(|record| record.violations().len()).sum();
-        let ids: Vec<&str> = invalid
-            .iter()
-            .map(|record| record.key().id.as_str())
-            .collect();
-        findings.push(Finding::warning(
-            &check,
-            format!(
-                "{} in {}: {}",
-                counted(violations, "violation"),
-                counted(invalid.len(), "document"),
-                sample(&ids, ", ")
-            ),
-            format!(
-                "they are served anyway; get_{} lists the violations in `meta.warnings`",
-                kind.singular()
-            ),
-        ));
+    if invalid.is_empty() {
+        return None;
     }
-    findings
-}
-
-/// Compares the store's clock with this machine's.
-pub(super) fn clock_skew(ahead_ms: i64) -> Finding {
-    let direction = if ahead_ms < 0 { "behind" } else { "ahead of" };
-    let message = format!(
-        "the store's clock is {:.1} s {direction} this machine's",
-        seconds(ahead_ms.abs())
-    );
-    if ahead_ms.abs() <= MAX_CLOCK_SKEW {
-        return Finding::ok("clock", message);
-    }
-    Finding::warning(
-        "clock",
-        message,
-        "synchronize both clocks over the network (NTP): times in documents come from this machine, those in the audit log from the store",
-    )
-}
-
-/// Compares the time of the newest audit entry with the clock that the next entry gets its time
-/// from.
-pub(super) fn newest_entry(score: i64, now: Timestamp) -> Option<Finding> {
-    let ahead_ms = score - now.millis();
-    (ahead_ms > MAX_CLOCK_SKEW).then(|| {
-        Finding::warning(
-            "audit log",
-            format!(
-                "the newest entry is {:.0} s in the future, at {}",
-                seconds(ahead_ms),
-                Timestamp::from_millis(score)
-            ),
-            "until then new entries get the same time, still in the right order; find the program whose clock was wrong",
-        )
-    })
-}
-
-fn seconds(ms: i64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "it is shown with one digit")]
-    let seconds = ms as f64 / 1000.0;
-    seconds
+    let violations: usize = invalid.iter().map(|record| record.violations().len()).sum();
+    let ids: Vec<&str> = invalid
+        .iter()
+        .map(|record| record.key().id.as_str())
+        .collect();
+    Some(Finding::warning(
+        format!("{} documents", kind.singular()),
+        format!(
+            "{} in {}: {}",
+            counted(violations, "violation"),
+            counted(invalid.len(), "document"),
+            sample(&ids, ", ")
+        ),
+        format!(
+            "they are served anyway; get_{} lists the violations in `meta.warnings`",
+            kind.singular()
+        ),
+    ))
 }
 
 /// `1 document`, `2 documents`.

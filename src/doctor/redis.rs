@@ -12,8 +12,9 @@ use uuid::Uuid;
 use super::{
     commit,
     connection::DiagnosticConnection,
-    finding::{Fault, Finding, clock_skew, sample},
+    finding::{Fault, Finding, sample},
     redis_content,
+    times::clock_skew,
 };
 use crate::{
     domain::{DocumentKey, Kind, Timestamp, text::truncate},

@@ -9,7 +9,8 @@ use redis::{RedisError, Value, cmd};
 
 use super::{
     connection::DiagnosticConnection,
-    finding::{Fault, Finding, counted, documents, newest_entry, sample},
+    finding::{Fault, Finding, counted, documents, sample},
+    times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
     domain::{AuditStats, DocumentKey, Kind, Record, StoredEntry, Timestamp, text::truncate},
@@ -24,6 +25,14 @@ use crate::{
 const MGET_COUNT: usize = 100;
 /// How many of the newest audit entries are read.
 const NEWEST_ENTRIES: i64 = 100;
+/// How many entries with a score that is no time are shown.
+const SHOWN_ENTRIES: usize = 3;
+/// Scores all entries of the future, in their order, with the milliseconds from now on. Without
+/// quotation marks that a shell would end its argument at.
+const MOVE_TO_THE_PRESENT: &str = "local now = redis.call('TIME')[1] * 1000 \
+local late = redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE') \
+for i, entry in ipairs(late) do redis.call('ZADD', KEYS[1], 'XX', now + i, entry) end \
+return #late";
 /// A search for documents that are in no index goes through every key of the database, so it ends
 /// after this time.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(6);
@@ -44,8 +53,9 @@ pub(super) async fn diagnose(
     };
     checks.schema_version().await?;
     checks.key_types().await?;
-    checks.documents().await?;
-    checks.audit_log(now).await
+    checks.documents(now).await?;
+    checks.audit_log().await?;
+    checks.entry_times(now).await
 }
 
 struct ContentChecks<'a> {
@@ -135,7 +145,7 @@ impl ContentChecks<'_> {
         Ok(())
     }
 
-    async fn documents(&mut self) -> Result<(), RedisError> {
+    async fn documents(&mut self, now: Timestamp) -> Result<(), RedisError> {
         let stored = self.search().await?;
         for kind in Kind::ALL {
             let indexed = self.index("all", kind).await?;
@@ -147,6 +157,8 @@ impl ContentChecks<'_> {
             let found = self.fetch(kind, ids).await?;
             self.findings
                 .extend(documents(kind, &found.records, &found.unreadable));
+            self.findings
+                .extend(updated_in_the_future(kind, &found.records, now));
 
             let mut drift = self.index_of_all(kind, &indexed, &found);
             drift.extend(
@@ -346,7 +358,7 @@ impl ContentChecks<'_> {
             .filter(|name| !matches!(name.as_str(), "none" | "string")))
     }
 
-    async fn audit_log(&mut self, now: Timestamp) -> Result<(), RedisError> {
+    async fn audit_log(&mut self) -> Result<(), RedisError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("ZCARD").arg(self.keys.entries());
         pipeline
@@ -374,10 +386,9 @@ impl ContentChecks<'_> {
         let newest = scored(next());
         let (counters, unlabelled) = (pairs(next()), pairs(next()));
         self.findings.push(log_size(total, &newest, &next()));
-        let Some((entry, score)) = newest.last() else {
+        let Some((entry, _)) = newest.last() else {
             return Ok(());
         };
-        self.findings.extend(newest_entry(*score, now));
 
         let check = "audit counters";
         let counter = counters.get("seq").and_then(|seq| seq.parse::<u64>().ok());
@@ -399,6 +410,46 @@ impl ContentChecks<'_> {
         });
         Ok(())
     }
+
+    /// Looks for entries that a wrong clock or another program has scored.
+    async fn entry_times(&mut self, now: Timestamp) -> Result<(), RedisError> {
+        let last = Timestamp::LAST.millis();
+        let ranges = [
+            (first_future_score(now).to_string(), last.to_string(), 1),
+            (format!("({last}"), "+inf".to_owned(), SHOWN_ENTRIES),
+            ("-inf".to_owned(), "(0".to_owned(), SHOWN_ENTRIES),
+        ];
+        let mut pipeline = redis::pipe();
+        for (from, to, count) in ranges {
+            let range = pipeline.cmd("ZRANGE").arg(self.keys.entries());
+            range.arg(from).arg(to).arg("BYSCORE");
+            range.arg("LIMIT").arg(0).arg(count).arg("WITHSCORES");
+        }
+        let mut found = self.connection.send_all(&pipeline).await?.into_iter();
+        let mut next = || {
+            let reply = found.next().and_then(Result::ok).unwrap_or_default();
+            let entries = scored(reply).into_iter();
+            entries
+                .map(|(text, score)| (StoredEntry::parse(text), score))
+                .collect::<Vec<_>>()
+        };
+        let mut untimely = UntimelyEntries {
+            future: next().pop(),
+            timeless: next(),
+        };
+        untimely.timeless.extend(next());
+        let correction = move_to_the_present(&self.keys.entries());
+        self.findings.extend(untimely.findings(now, &correction));
+        Ok(())
+    }
+}
+
+/// The command that gives all entries of the future the present time, in their order.
+fn move_to_the_present(entries: &str) -> String {
+    format!(
+        "`redis-cli -u \"$REDIS_URL\" EVAL \"{MOVE_TO_THE_PRESENT}\" 1 '{}'`",
+        truncate(entries)
+    )
 }
 
 /// `memory` is the reply to `MEMORY USAGE`, which not every server and user has; without it the
@@ -422,7 +473,7 @@ fn log_size(total: u64, newest: &[(String, i64)], memory: &Value) -> Finding {
     Finding::warning(
         "audit log",
         message,
-        "Upstash limits a record to 100 MB and then refuses writes; back up the log, then remove its oldest entries with ZREMRANGEBYRANK",
+        "Upstash limits a record to 100 MB and then refuses writes; before that, have the limit raised or move to another Redis",
     )
 }
 

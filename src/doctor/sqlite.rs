@@ -6,15 +6,17 @@ use std::{
     fs, io,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Mutex,
 };
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
-use super::finding::{Fault, Finding, documents, newest_entry, sample};
+use super::{
+    finding::{Fault, Finding, documents, sample},
+    times::{UntimelyEntries, first_future_score, updated_in_the_future},
+};
 use crate::{
-    domain::{DocumentKey, Kind, Timestamp, text::truncate},
+    domain::{DocumentKey, Kind, StoredEntry, Timestamp, text::truncate},
     store::sqlite::{
         database::{Database, Problem, SCHEMA_VERSION},
         queries::{parse, row_path},
@@ -103,20 +105,19 @@ fn file(path: &Path) -> ControlFlow<Finding, Finding> {
 }
 
 fn database(path: PathBuf, clock: fn() -> Timestamp, findings: &mut Vec<Finding>) {
-    let database = Database {
-        path,
-        writer: Mutex::new(None),
-        readers: Mutex::new(Vec::new()),
-    };
+    let database = Database::new(path);
     let checked = database.open().and_then(|mut connection| {
         findings.push(Finding::ok("schema version", SCHEMA_VERSION.to_string()));
         findings.push(writing(&database, &mut connection));
         findings.push(write_ahead_log(&connection)?);
         findings.push(integrity(&connection)?);
         for kind in Kind::ALL {
-            findings.extend(content(&connection, kind)?);
+            findings.extend(content(&connection, kind, clock())?);
         }
-        findings.extend(audit_log(&connection, clock())?);
+        findings.push(audit_log(&connection)?);
+        let untimely = untimely_entries(&connection, clock())?;
+        let correction = move_to_the_present(&database.path);
+        findings.extend(untimely.findings(clock(), &correction));
         Ok(())
     });
     if let Err(problem) = checked {
@@ -169,12 +170,12 @@ fn integrity(connection: &Connection) -> Result<Finding, Problem> {
             Fault::Store,
             "integrity",
             format!("the file is damaged: {}", sample(&lines, "; ")),
-            "restore it from a backup",
+            "keep a copy of it; then restore a backup, or save what can be read with `sqlite3 FILE .recover`",
         )
     })
 }
 
-fn content(connection: &Connection, kind: Kind) -> Result<Vec<Finding>, Problem> {
+fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Finding>, Problem> {
     let mut statement =
         connection.prepare("SELECT id, text FROM documents WHERE kind = ? ORDER BY id")?;
     let mut rows = statement.query([kind.singular()])?;
@@ -187,15 +188,43 @@ fn content(connection: &Connection, kind: Kind) -> Result<Vec<Finding>, Problem>
             Err(problem) => unreadable.push(format!("`{}` ({problem})", truncate(&row_path(&key)))),
         }
     }
-    Ok(documents(kind, &records, &unreadable))
+    let mut findings = documents(kind, &records, &unreadable);
+    findings.extend(updated_in_the_future(kind, &records, now));
+    Ok(findings)
 }
 
-fn audit_log(connection: &Connection, now: Timestamp) -> Result<Vec<Finding>, Problem> {
-    let (entries, newest): (i64, Option<i64>) =
-        connection.query_row("SELECT count(*), max(score) FROM entries", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
-    let mut findings = vec![Finding::ok("audit log", format!("{entries} entries"))];
-    findings.extend(newest.and_then(|score| newest_entry(score, now)));
-    Ok(findings)
+fn audit_log(connection: &Connection) -> Result<Finding, Problem> {
+    let entries: i64 =
+        connection.query_row("SELECT count(*) FROM entries", [], |row| row.get(0))?;
+    Ok(Finding::ok("audit log", format!("{entries} entries")))
+}
+
+/// Entries that a wrong clock or somebody's hand has scored.
+fn untimely_entries(connection: &Connection, now: Timestamp) -> Result<UntimelyEntries, Problem> {
+    const SHOWN: i64 = 3;
+    let between = |from: i64, to: i64, limit: i64| {
+        let sql = "SELECT text, score FROM entries WHERE score BETWEEN ? AND ? ORDER BY score, text LIMIT ?";
+        connection
+            .prepare(sql)?
+            .query_map(params![from, to, limit], |row| {
+                Ok((StoredEntry::parse(row.get(0)?), row.get(1)?))
+            })?
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let last = Timestamp::LAST.millis();
+    let mut timeless = between(last + 1, i64::MAX, SHOWN)?;
+    timeless.extend(between(i64::MIN, -1, SHOWN)?);
+    Ok(UntimelyEntries {
+        future: between(first_future_score(now), last, 1)?.pop(),
+        timeless,
+    })
+}
+
+/// The command that gives all entries of the future the present time; those with the same time are
+/// in the order of their numbers.
+fn move_to_the_present(path: &Path) -> String {
+    format!(
+        "`sqlite3 '{}' \"UPDATE entries SET score = unixepoch() * 1000 WHERE score > unixepoch() * 1000\"`",
+        path.display()
+    )
 }

@@ -64,6 +64,20 @@ pub fn truncate(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", sanitize(&beginning)))
 }
 
+/// The name of a file or folder for a message, unless it is what somebody gave in its place: the
+/// address of a store or a line of tokens, which may hold a secret.
+#[must_use]
+pub fn shown_path(path: &str) -> Cow<'_, str> {
+    let is_token_line = [":write:", ":read:"].iter().any(|role| path.contains(role));
+    if path.contains("://") {
+        Cow::Borrowed("(a URL)")
+    } else if is_token_line {
+        Cow::Borrowed("(a token)")
+    } else {
+        sanitize(path)
+    }
+}
+
 /// The same JSON with every hidden character written as an escape.
 ///
 /// Line ends and tabs stay: in JSON they stand only between values.

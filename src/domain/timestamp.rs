@@ -12,7 +12,7 @@ pub struct Timestamp(i64);
 
 impl Timestamp {
     /// 9999-12-31T23:59:59.999Z, the last instant that four digits for the year can say.
-    const LAST: Self = Self(253_402_300_799_999_000);
+    pub const LAST: Self = Self(253_402_300_799_999_000);
 
     /// From microseconds since 1970, as a clock gives them.
     #[must_use]

@@ -54,10 +54,7 @@ async fn check_ready(
 ) -> Response {
     let health = timeout(READY_TIMEOUT, content.health()).await;
     let health = health.unwrap_or_else(|_| Health {
-        store: Err(format!(
-            "the store did not answer within {} seconds",
-            READY_TIMEOUT.as_secs()
-        )),
+        store: Err("the store did not answer in time"),
         snapshot_age: content.snapshot_age(),
     });
     readiness(&health, content.store_name(), &stop)

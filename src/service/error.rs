@@ -97,6 +97,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why the store is of no use at the moment, for anybody: one of a few sentences, into which
+    /// nothing of the store or the configuration can get.
+    #[must_use]
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } | Self::Busy { .. } | Self::OutcomeUnknown { .. } => {
+                "the store cannot be reached"
+            }
+            Self::AccessDenied { .. } | Self::ReadOnly { .. } => "the store refuses this server",
+            Self::NotFound { .. }
+            | Self::Invalid(_)
+            | Self::Conflict { .. }
+            | Self::IdempotencyMismatch
+            | Self::Corrupt { .. }
+            | Self::Internal { .. } => "the store failed",
+        }
+    }
+
     /// Whether the store could not be asked, and nothing is wrong with the request.
     #[must_use]
     pub fn is_outage(&self) -> bool {

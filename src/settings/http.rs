@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     cli::Cli,
+    domain::text::shown_path,
     http::{Settings, Tokens},
 };
 
@@ -85,7 +86,8 @@ impl HttpSettings {
 /// Everything that is wrong with it, each problem with the file's name. No line of the file is
 /// repeated.
 pub fn read_tokens(file: &Path) -> Result<Tokens, Vec<String>> {
-    let name = file.display();
+    let name = file.to_string_lossy();
+    let name = shown_path(&name);
     let text = fs::read_to_string(file)
         .map_err(|error| vec![format!("{name} cannot be read: {error}")])?;
     Tokens::parse(&text).map_err(|problems| prefixed(&format!("{name}, "), problems))

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{CA_FILE, KEY_PREFIX, STORE, resolver::Resolver};
-use crate::store::{Authority, Location, RedisUrl};
+use crate::{
+    domain::text::shown_path,
+    store::{Authority, Location, RedisUrl},
+};
 
 /// Variables with the address of a Redis database. The first one that is set is used.
 pub(super) const URL_VARIABLES: [&str; 4] =
@@ -196,7 +199,7 @@ fn certificate_authority(resolver: &mut Resolver<'_>) -> Option<Authority> {
     let (path, _) = resolver.given(&CA_FILE);
     let path = path?;
     read_authority(Path::new(&path))
-        .map_err(|problem| resolver.reject(&CA_FILE, format!("`{path}` {problem}")))
+        .map_err(|problem| resolver.reject(&CA_FILE, format!("`{}` {problem}", shown_path(&path))))
         .ok()
 }
 

@@ -1,10 +1,10 @@
 //! Where each setting comes from, for `doctor`.
 
 use super::{
-    Environment, OPTIONS, STORE, Source, TOKENS,
+    CA_FILE, Environment, OPTIONS, STORE, Source, TOKENS,
     location::{REST_PREFIXES, StoreSource, URL_VARIABLES},
 };
-use crate::{cli::Cli, store::Location};
+use crate::{cli::Cli, domain::text::shown_path, store::Location};
 
 /// One setting as `doctor` shows it.
 #[derive(Debug)]
@@ -32,6 +32,9 @@ pub(super) fn report(
             // Reported above, without its password.
             (name, _) if name == STORE.name => continue,
             (name, Source::Variable) if name == TOKENS.name => "set, not shown".to_owned(),
+            (name, _) if [TOKENS.name, CA_FILE.name].contains(&name) && value.is_some() => {
+                shown_path(&value.unwrap_or_default()).into_owned()
+            }
             _ => value.unwrap_or_else(|| option.default.to_owned()),
         };
         settings.push(ReportedSetting {

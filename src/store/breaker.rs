@@ -196,11 +196,14 @@ impl Permit<'_> {
         }
     }
 
-    /// Calling again is of no use for `pause`: opens the breaker at once.
+    /// Calling again is of no use for `pause`: opens the breaker at once. A call from before it
+    /// opened does not make the pause longer.
     pub(super) fn open_for(mut self, reason: impl Into<Reason>, pause: Duration) {
         self.reported = true;
         let mut state = self.breaker.lock();
-        self.breaker.open(&mut state, reason.into(), pause);
+        if self.probe || matches!(*state, State::Closed { .. }) {
+            self.breaker.open(&mut state, reason.into(), pause);
+        }
     }
 }
 
@@ -313,5 +316,19 @@ mod tests {
 
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(breaker.try_acquire().unwrap_err().reason.text, "it is full");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_from_before_it_opened_do_not_make_the_pause_longer() {
+        let pause = Duration::from_secs(4);
+        let breaker = Breaker::new("tests");
+        let slow = breaker.try_acquire().unwrap();
+        breaker.try_acquire().unwrap().open_for("no login", pause);
+        tokio::time::advance(pause / 4).await;
+
+        slow.open_for("no login", pause);
+
+        tokio::time::advance(pause * 3 / 4).await;
+        breaker.try_acquire().unwrap().success();
     }
 }

@@ -367,7 +367,7 @@ impl HistoryImport for RedisStore {
 /// One line about a listed value that is left out.
 fn unreadable(key: &str, problem: &str) -> String {
     format!(
-        "left out the value at `{}`: {problem}; restore it from a backup or delete the key",
+        "left out the value at `{}`: {problem}; repair it, or rename the key and restore the document from a backup",
         truncate(key)
     )
 }

@@ -46,8 +46,9 @@ const IMPORT_TIMEOUT: Duration = Duration::from_mins(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// How often one call is retried at most.
 const MAX_RETRIES: usize = 3;
-/// How long a store that refuses the credentials is left alone.
-const ACCESS_DENIED_PAUSE: Duration = Duration::from_secs(10);
+/// How long a store that refuses the credentials is left alone. Once they are right, calls go on
+/// within 5 seconds: this and one call.
+const ACCESS_DENIED_PAUSE: Duration = Duration::from_secs(4);
 
 /// Adds timeouts, retries and circuit breakers to a store.
 pub(crate) struct Resilient<R> {

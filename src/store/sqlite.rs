@@ -25,7 +25,9 @@ use crate::domain::{
 
 mod commit;
 pub(crate) mod database;
+mod files;
 pub(crate) mod queries;
+mod read_only;
 
 use commit::{commit, find_commit, insert_entry, resolve_commit};
 use database::{Database, Problem};
@@ -49,11 +51,7 @@ impl SqliteStore {
         // SQLite gives names such as `:memory:` and `file:…` a meaning; an absolute path has none.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Self {
-            database: Arc::new(Database {
-                path,
-                writer: Mutex::new(None),
-                readers: Mutex::new(Vec::new()),
-            }),
+            database: Arc::new(Database::new(path)),
             read_turns: Arc::new(Semaphore::new(READERS)),
             write_turns: Arc::new(Semaphore::new(1)),
             logged_outage: Mutex::default(),
@@ -388,14 +386,16 @@ mod tests {
         create(&store, "before").await.unwrap();
         let full = lock(&store.database.writer).take().unwrap();
         let pages: i64 = full
+            .connection
             .query_row("PRAGMA page_count", [], |row| row.get(0))
             .unwrap();
-        full.query_row(
-            &format!("PRAGMA max_page_count = {}", pages + 2),
-            [],
-            |_| Ok(()),
-        )
-        .unwrap();
+        full.connection
+            .query_row(
+                &format!("PRAGMA max_page_count = {}", pages + 2),
+                [],
+                |_| Ok(()),
+            )
+            .unwrap();
         *lock(&store.database.writer) = Some(full);
         let large = [
             creation("small", "small"),
@@ -487,6 +487,33 @@ mod tests {
             matches!(unknown, StoreError::OutcomeUnknown(_)),
             "{unknown}"
         );
+    }
+
+    /// SQLite does not notice it: the old file is open.
+    #[tokio::test]
+    async fn a_commit_into_a_file_that_is_replaced_meanwhile_is_not_acknowledged() {
+        for (companions, expected) in [(false, "try again"), (true, "lost during the commit")] {
+            let (folder, path) = file();
+            let store = SqliteStore::new(&path);
+            create(&store, "a").await.unwrap();
+            let copy = folder.path().join("copy.db");
+            by_hand(&path, &format!("VACUUM INTO '{}'", copy.display()));
+
+            let problem = store.database.write(Instant::now(), |transaction| {
+                let commit = commit(transaction, &[creation("b", "b")], &operation("b"))?;
+                fs::rename(&copy, &path).unwrap();
+                for companion in files::companions(&path) {
+                    if !companions {
+                        fs::remove_file(companion).unwrap();
+                    }
+                }
+                Ok(commit)
+            });
+            let error = resolve_commit(&store.database, problem.err().unwrap(), &operation("b"));
+
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use std::{
 use portfolio_mcp::{
     clock,
     doctor::{Finding, Verdict, diagnose, smoke_test},
+    domain::{AuditQuery, Change, DocumentKey, StoredEntry, Timestamp, Update, WriteContext},
     store::Location,
 };
 use redis::cmd;
@@ -19,11 +20,15 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    fixtures::{create_sound, project, project_key, resource, update},
+    fixtures::{
+        change, create_sound, object, once, project, project_key, resource, stored, unique, update,
+        write_context,
+    },
     process::signal,
     program::{Home, PROGRAM},
     proxy::{Mode, Proxy},
     redis::{PASSWORD, READ_ONLY, RedisServer},
+    stdio::StdioClient,
     stores::{SITE, Store},
     wait_until,
 };
@@ -502,11 +507,232 @@ async fn drifted_indexes_unexpected_values_and_a_wrong_log_are_reported_with_a_r
         ],
     );
     report.assert_line("problem", &["schema version", "`2`"]);
-    report.assert_line("warning", &["audit log", "in the future"]);
+    report.assert_line(
+        "warning",
+        &[
+            "audit log",
+            "the entry `{\"action\":\"save\"}` is",
+            "in the future",
+        ],
+    );
     report.assert_line("warning", &["audit counters", "harmless"]);
     report.assert_line("problem", &["eviction", "allkeys-lru", "noeviction"]);
     assert!(!report.lines.concat().contains('\u{1b}'));
     assert_eq!(server.dump(), before);
+}
+
+/// The part of a line between the only `before` in it and the next `after`.
+fn between<'a>(line: &'a str, before: &str, after: &str) -> &'a str {
+    let (_, rest) = line.split_once(before).unwrap();
+    rest.split_once(after).unwrap().0
+}
+
+/// A change that a program with a wrong clock makes.
+async fn update_at(store: &Store, key: &DocumentKey, time: Timestamp) {
+    let operation = once();
+    let current = store.repository.get_for_update(key).await.unwrap();
+    let context = WriteContext {
+        now: time,
+        ..write_context(&operation)
+    };
+    let patch = object(json!({ "title": "From the future" }));
+    let Ok(Update::Change(change, _)) = Change::update(&current, &patch, context) else {
+        panic!("no change")
+    };
+    let changes = [*change];
+    store.repository.commit(&changes, &operation).await.unwrap();
+}
+
+fn a_year_ahead() -> Timestamp {
+    Timestamp::from_millis(clock().millis() + 365 * 86_400_000)
+}
+
+/// How far the time of the next entry is ahead of the clock.
+async fn next_entry_ahead(store: &Store) -> i64 {
+    let patch = json!({ "title": unique("title") });
+    let committed = update(&*store.repository, &project_key("b"), patch).await;
+    committed.entries[0].timestamp().unwrap().millis() - clock().millis()
+}
+
+/// The numbers of all entries, in the order of the log. Their times go back, so the store is not
+/// sound.
+async fn numbers(store: &Store) -> Vec<u64> {
+    let query = AuditQuery {
+        limit: 100,
+        ..AuditQuery::default()
+    };
+    let page = store.repository.audit_entries(&query).await.unwrap();
+    page.entries.iter().filter_map(StoredEntry::seq).collect()
+}
+
+#[tokio::test]
+async fn an_entry_of_the_future_in_redis_is_named_and_its_correction_works() {
+    let store = Store::on(&Arc::new(RedisServer::start()), SITE);
+    filled(&store).await;
+    let future = a_year_ahead().millis();
+    let entries = format!("{SITE}audit:entries");
+    let texts: Vec<String> = store
+        .server()
+        .run(cmd("ZRANGE").arg(&entries).arg(0).arg(-1));
+    for text in &texts[1..] {
+        store
+            .server()
+            .run::<()>(cmd("ZADD").arg(&entries).arg(future).arg(text));
+    }
+    let operation = once();
+    let changes = [change(
+        &*store.repository,
+        &project_key("a"),
+        json!({ "title": "Late" }),
+    )
+    .await];
+    let late = store.repository.commit(&changes, &operation).await.unwrap();
+
+    let report = doctor(&store.arguments());
+    let line = report.with("warning")[0].clone();
+    let script = between(&line, "EVAL \"", "\" 1 ");
+    let key = between(&line, "\" 1 '", "'`");
+    store
+        .server()
+        .run::<()>(cmd("EVAL").arg(script).arg(1).arg(key));
+
+    report.assert_exit(0);
+    report.assert_line(
+        "warning",
+        &[
+            "audit log: entry 2 (id ",
+            " of project `a` is ",
+            "in the future, at ",
+        ],
+    );
+    assert!(next_entry_ahead(&store).await < 60_000);
+    doctor(&store.arguments()).assert_line("ok", &["audit log: 5 entries"]);
+    let replayed = store.another().commit(&changes, &operation).await.unwrap();
+    assert_eq!(replayed.entries, late.entries);
+    assert_eq!(numbers(&store).await, [5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn an_entry_of_the_future_in_sqlite_is_named_and_its_correction_works() {
+    let store = Store::sqlite();
+    filled(&store).await;
+    update_at(&store, &project_key("a"), a_year_ahead()).await;
+    update(
+        &*store.repository,
+        &project_key("b"),
+        json!({ "title": "Later" }),
+    )
+    .await;
+
+    let report = doctor(&store.arguments());
+    report.assert_exit(0);
+    report.assert_line(
+        "warning",
+        &[
+            "audit log: entry 4 (id ",
+            " of project `a` is ",
+            "in the future, at ",
+        ],
+    );
+    report.assert_line(
+        "warning",
+        &["project documents: `metadata.updatedAt` is in the future in 1 document: a"],
+    );
+    let line = report
+        .lines
+        .iter()
+        .find(|line| line.contains("UPDATE entries"))
+        .unwrap();
+    let sql = between(line, "' \"", "\"`");
+    rusqlite::Connection::open(store.file())
+        .unwrap()
+        .execute_batch(sql)
+        .unwrap();
+
+    assert!(next_entry_ahead(&store).await < 60_000);
+    assert_eq!(numbers(&store).await, [6, 5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_document_of_the_future_is_corrected_by_an_import() {
+    let store = Store::sqlite();
+    filled(&store).await;
+    let future = a_year_ahead();
+    update_at(&store, &project_key("a"), future).await;
+    let text = stored(&*store.repository, &project_key("a")).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let right = text.replace(&future.to_string(), &clock().to_string());
+    fs::write(folder.path().join("projects.json"), format!("[{right}]")).unwrap();
+
+    let imported = Home::new()
+        .command(PROGRAM)
+        .args(["import", "--force"])
+        .arg(folder.path())
+        .args(store.arguments())
+        .output()
+        .unwrap();
+
+    assert!(imported.status.success(), "{imported:?}");
+    assert_eq!(
+        stored(&*store.repository, &project_key("a")).await,
+        Some(right)
+    );
+    let report = doctor(&store.arguments());
+    assert!(
+        !report
+            .lines
+            .iter()
+            .any(|line| line.contains("`metadata.updatedAt`")),
+        "{:#?}",
+        report.lines
+    );
+}
+
+#[tokio::test]
+async fn a_score_that_is_no_time_is_named() {
+    let (redis, sqlite) = (Store::redis(), Store::sqlite());
+    for store in [&redis, &sqlite] {
+        filled(store).await;
+    }
+    let entries: Vec<String> = redis
+        .server()
+        .run(cmd("ZRANGE").arg("audit:entries").arg(0).arg(-1));
+    for (score, entry) in ["-inf", "inf"].into_iter().zip(&entries) {
+        redis
+            .server()
+            .run::<()>(cmd("ZADD").arg("audit:entries").arg(score).arg(entry));
+    }
+    rusqlite::Connection::open(sqlite.file())
+        .unwrap()
+        .execute_batch("UPDATE entries SET score = 1770000000000000 WHERE seq = 2")
+        .unwrap();
+
+    let (in_redis, in_sqlite) = (doctor(&redis.arguments()), doctor(&sqlite.arguments()));
+
+    in_redis.assert_line(
+        "warning",
+        &[
+            "entry 1 (id ",
+            "of project `a` has the score -inf",
+            "harmless",
+        ],
+    );
+    in_redis.assert_line(
+        "warning",
+        &[
+            "entry 2 (id ",
+            "of project `a` has the score inf, which is no time",
+            "EVAL",
+        ],
+    );
+    in_sqlite.assert_line(
+        "warning",
+        &[
+            "entry 2 (id ",
+            "has the score 1770000000000000",
+            "UPDATE entries",
+        ],
+    );
 }
 
 #[tokio::test]
@@ -749,4 +975,49 @@ async fn a_smoke_test_on_a_bad_connection_leaves_nothing_behind() {
         "{tested:#?}"
     );
     assert_eq!(store.server().dump(), before);
+}
+
+/// Two nodes of a cluster: the first has no slots, and knows that the second has all of them.
+fn cluster() -> (RedisServer, RedisServer) {
+    let arguments = ["--cluster-enabled", "yes", "--save", ""];
+    let (empty, full) = (
+        RedisServer::start_with(&arguments),
+        RedisServer::start_with(&arguments),
+    );
+    let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
+    full.run::<()>(cmd("CLUSTER").arg("ADDSLOTS").arg(&slots));
+    empty.run::<()>(cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(full.port()));
+    wait_until("the first node knows the second", || {
+        let reply = empty.try_run::<Option<String>>(cmd("GET").arg("a"));
+        reply
+            .is_err_and(|error| error.code() == Some("MOVED"))
+            .then_some(())
+    });
+    (empty, full)
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_is_named() {
+    let alone = RedisServer::start_with(&["--cluster-enabled", "yes", "--save", ""]);
+    let (empty, full) = cluster();
+
+    for (node, reply) in [(&alone, "Hash slot not served"), (&empty, "Moved")] {
+        let report = doctor(&["--store", &node.url()]);
+        report.assert_exit(3);
+        report.assert_line("problem", &["connection", "node of a Redis Cluster", reply]);
+
+        let client = StdioClient::start_with(&["--store", &node.url()]).await;
+        let read = client.call("get_project", json!({ "id": "a" })).await;
+        let patch = json!({ "id": "a", "data": { "title": "New" } });
+        let written = client.call("update_project", patch).await;
+        for answer in [read, written] {
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(message.contains("Redis Cluster"), "{answer}");
+            assert!(!message.contains("127.0.0.1"), "{answer}");
+        }
+        assert!(client.stderr().contains(reply), "{}", client.stderr());
+    }
+    let report = doctor(&["--store", &full.url()]);
+    report.assert_exit(3);
+    report.assert_line("problem", &["commit script", "node of a Redis Cluster"]);
 }

@@ -37,4 +37,6 @@ mod support;
 mod tls;
 mod tools;
 mod transport;
+#[cfg(unix)]
+mod unwritable;
 mod words;

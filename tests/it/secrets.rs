@@ -291,6 +291,73 @@ fn a_server_over_http_logs_no_secrets_and_no_content() {
     }
 }
 
+/// The answer of `/readyz`, which needs no token, on a store that does not work.
+fn reason_on(store: &str) -> String {
+    let server = HttpServer::start_with(&["--store", store]);
+    let answer = http::send(server.address, "GET", "/readyz", &[], "");
+    assert_eq!(answer.status, 503, "{store}");
+    answer.json()["reason"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn readyz_tells_no_path_and_no_message_of_a_library() {
+    let home = Home::new();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let damaged = path("damaged.db");
+    fs::write(&damaged, vec![b'x'; 9000]).unwrap();
+    let server = RedisServer::start();
+    server.user("owner", &["~*", "+@all"]);
+    let port = server.port();
+    // It does not speak TLS.
+    let web = HttpServer::start_with(&["--store", &format!("sqlite:{}", path("web.db"))]);
+
+    for (store, reason) in [
+        (format!("sqlite:{damaged}"), "the store failed"),
+        (
+            format!("sqlite:{}", path("")),
+            "the store cannot be reached",
+        ),
+        (
+            format!("sqlite:{damaged}/x.db"),
+            "the store cannot be reached",
+        ),
+        (
+            format!("redis://owner:wr0ng@127.0.0.1:{port}"),
+            "the store refuses this server",
+        ),
+        (
+            format!("rediss://{}", web.address),
+            "the store refuses this server",
+        ),
+        (
+            "redis://127.0.0.1:1".to_owned(),
+            "the store cannot be reached",
+        ),
+    ] {
+        assert_eq!(reason_on(&store), reason, "{store}");
+    }
+}
+
+/// A URL or a token where a path is expected.
+#[test]
+fn an_error_does_not_repeat_what_stands_in_place_of_a_path() {
+    let home = Home::new();
+    let url = format!("redis://owner:{PASSWORD}@localhost:1");
+    let token = format!("site:write:{TOKEN}");
+    for arguments in [
+        ["import", &url].as_slice(),
+        &["http", "--token-file", &url],
+        &["http", "--token-file", &token],
+        &["stdio", "--ca-file", &url],
+        &["doctor", "--token-file", &url],
+        &["doctor", "--token-file", &token],
+    ] {
+        let (code, _) = run(home.command(PROGRAM).args(arguments), &[]);
+
+        assert_ne!(code, 0, "{arguments:?}");
+    }
+}
+
 #[test]
 fn an_import_names_fields_but_shows_no_values() {
     let addresses = Addresses::new();

@@ -16,6 +16,7 @@ local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than 
 local RECORD, ENTRIES, STATS, SCRATCH, HISTORY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
 local function offsets(i) return 5 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
+local LAST = 253402300799999 -- 9999-12-31T23:59:59.999Z, as Timestamp::LAST: a higher score is no time
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
 -- As JavaScript's toISOString; days to civil date after Howard Hinnant.
@@ -37,7 +38,8 @@ end
 -- The same operation again?
 local record = call('GET', RECORD)
 if record then
-  local fingerprint, ms, seq, count = string.match(record, '^(%x+)|(%d+)|(%d+)|(%d+)$')
+  -- Version 0.1.0 wrote `inf` as milliseconds after an entry with that score.
+  local fingerprint, ms, seq, count = string.match(record, '^(%x+)|([^|]*)|(%d+)|(%d+)$')
   if fingerprint ~= ARGV[1] then return 'MISMATCH' end
   return 'REPLAY ' .. ms .. ' ' .. seq .. ' ' .. count
 end
@@ -62,7 +64,12 @@ for i = 1, n do
     added[field] = added[field] + 1
   end
 end
-local newest = call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES')
+local newest, stray = call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES'), nil
+local function score_of(entry) return entry[2] and (tonumber(entry[2]) or math.huge) or 0 end
+if score_of(newest) > LAST then -- somebody's mistake, such as `inf` or microseconds, which later entries must not repeat
+  stray = newest[1]
+  newest = call('ZRANGE', ENTRIES, LAST, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+end
 fields[#fields + 1] = 'seq'
 local counted = call('HMGET', STATS, unpack(fields))
 -- A lost counter must not start again at 1: the newest entry has a say, and without a counter the newest one with a number.
@@ -72,6 +79,7 @@ local function numbered(entry)
   return number and number < 2 ^ 53 and number or nil -- beyond that, one more is the same number
 end
 local counter, found = tonumber(counted[#fields] or nil), numbered(newest[1])
+if numbered(stray) then found = math.max(found or 0, numbered(stray)) end
 local rank = -2
 while not counter and not found do
   local older = call('ZRANGE', ENTRIES, rank - 99, rank)
@@ -99,7 +107,7 @@ end
 -- The server's clock, so that writers need not agree on theirs; scores never go back.
 local now = redis.pcall('TIME')
 local ms = (type(now) == 'table' and not now.err and now[1]) and tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) or tonumber(ARGV[3])
-if newest[2] and tonumber(newest[2]) > ms then ms = math.floor(tonumber(newest[2])) end
+ms = math.max(ms, math.min(math.ceil(score_of(newest)), LAST))
 
 -- May this user do all that follows? A command that is refused half-way would leave an entry without its document.
 if redis.acl_check_cmd then

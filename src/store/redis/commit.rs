@@ -1,6 +1,9 @@
 //! The commit: one call of `commit.lua`, and what its reply means.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 
@@ -178,25 +181,66 @@ impl RedisStore {
                 ))
             })
         };
-        let score = i64::try_from(number(ms)?).unwrap_or(i64::MAX);
         let first = number(first)?;
-        let numbers = first..first + number(count)?;
+        let numbers = first..first.saturating_add(number(count)?);
+        let mut entries = match ms.parse::<i64>() {
+            Ok(score) => self.entries_at(score, &numbers).await?,
+            Err(_) => Vec::new(),
+        };
+        let wanted = usize::try_from(numbers.end - numbers.start).unwrap_or(usize::MAX);
+        if entries.len() < wanted {
+            entries = self.entries_numbered(&numbers, wanted).await?;
+        }
+        Ok(Commit {
+            entries,
+            replayed: true,
+        })
+    }
+
+    /// The entries with one score that have one of these numbers, in their order.
+    async fn entries_at(
+        &self,
+        score: i64,
+        numbers: &Range<u64>,
+    ) -> Result<Vec<StoredEntry>, StoreError> {
         let mut command = cmd("ZRANGE");
         command
             .arg(self.keys.entries())
             .arg(score)
             .arg(score)
             .arg("BYSCORE");
-        let entries = array(self.read(ReadFrom::Primary, &command).await?)
+        Ok(array(self.read(ReadFrom::Primary, &command).await?)
             .into_iter()
             .filter_map(|value| text(value).ok())
             .map(StoredEntry::parse)
             .filter(|entry| entry.seq().is_some_and(|seq| numbers.contains(&seq)))
-            .collect();
-        Ok(Commit {
-            entries,
-            replayed: true,
-        })
+            .collect())
+    }
+
+    /// The same, whatever their scores: somebody may have corrected a score in the future.
+    async fn entries_numbered(
+        &self,
+        numbers: &Range<u64>,
+        wanted: usize,
+    ) -> Result<Vec<StoredEntry>, StoreError> {
+        let mut entries = Vec::new();
+        let log = self.log();
+        let mut scan = log.scan(log::Range::default());
+        while entries.len() < wanted
+            && let Some(piece) = scan
+                .next(usize::MAX)
+                .await
+                .map_err(|error| read_error(&error))?
+        {
+            let found = piece
+                .into_iter()
+                .map(|found| StoredEntry::parse(found.text));
+            entries.extend(
+                found.filter(|entry| entry.seq().is_some_and(|seq| numbers.contains(&seq))),
+            );
+        }
+        entries.sort_unstable_by_key(StoredEntry::seq);
+        Ok(entries)
     }
 }
 

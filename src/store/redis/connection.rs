@@ -20,6 +20,7 @@ use redis::{
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::error::is_refused;
 use crate::store::RedisUrl;
 
 /// How long connecting may take: name resolution, TCP, TLS and login.
@@ -45,6 +46,14 @@ pub(crate) struct Connection {
 struct Current {
     manager: ConnectionManager,
     number: u64,
+    kept: Kept,
+}
+
+/// Whether the error that a call meets when it connects may be from an attempt before the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    No,
+    Maybe,
 }
 
 impl Connection {
@@ -60,7 +69,11 @@ impl Connection {
         Ok(Self {
             client,
             config,
-            current: Mutex::new(Current { manager, number: 0 }),
+            current: Mutex::new(Current {
+                manager,
+                number: 0,
+                kept: Kept::No,
+            }),
             unanswered: AtomicU32::new(0),
         })
     }
@@ -90,13 +103,29 @@ impl Connection {
         .await
     }
 
-    async fn call<T, F>(&self, send: impl FnOnce(ConnectionManager) -> F) -> Result<T, RedisError>
+    /// A connection that was lost is made again at once, and how that ended is kept for the next
+    /// call. So if it was refused then, it is tried once more: the password may be right by now.
+    async fn call<T, F>(&self, send: impl Fn(ConnectionManager) -> F) -> Result<T, RedisError>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
-        let (manager, number) = {
+        let (answer, kept) = self.call_once(&send).await;
+        match (answer, kept) {
+            (Err(error), Kept::Maybe) if is_refused(&error) => self.call_once(&send).await.0,
+            (answer, _) => answer,
+        }
+    }
+
+    async fn call_once<T, F>(
+        &self,
+        send: impl Fn(ConnectionManager) -> F,
+    ) -> (Result<T, RedisError>, Kept)
+    where
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        let (manager, number, kept) = {
             let current = self.lock();
-            (current.manager.clone(), current.number)
+            (current.manager.clone(), current.number, current.kept)
         };
         let late = || {
             RedisError::from(std::io::Error::new(
@@ -115,17 +144,31 @@ impl Connection {
                     debug!("replacing the connection to Redis, which fell silent");
                 }
             }
+            // The manager would give the next call the same error, or that of an attempt which it
+            // makes now, even after the password or the certificate was corrected.
+            Err(error) if is_refused(error) => {
+                self.replace(number);
+            }
             // The manager replaces a closed connection.
-            Err(error) if error.is_io_error() => {}
-            Ok(_) => self.unanswered.store(0, Ordering::Relaxed),
-            // Not the reply to a command, so the connection itself was refused, such as for a wrong
-            // password. The manager would repeat that error forever, even after the password was
-            // corrected.
+            Err(error) if error.is_io_error() => self.keep(number),
+            Ok(_) => {
+                self.unanswered.store(0, Ordering::Relaxed);
+                self.keep(number);
+            }
+            // Not the reply to a command, so the connection cannot be used.
             Err(_) => {
                 self.replace(number);
             }
         }
-        answer
+        (answer, kept)
+    }
+
+    /// From now on the manager of the connection `number` makes it again by itself.
+    fn keep(&self, number: u64) {
+        let mut current = self.lock();
+        if current.number == number {
+            current.kept = Kept::Maybe;
+        }
     }
 
     /// Replaces the connection `number`, unless another call has done so already; returns whether
@@ -145,6 +188,7 @@ impl Connection {
         *current = Current {
             manager,
             number: number + 1,
+            kept: Kept::No,
         };
         self.unanswered.store(0, Ordering::Relaxed);
         true

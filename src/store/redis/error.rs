@@ -46,7 +46,7 @@ pub(crate) fn write_error(error: &RedisError) -> StoreError {
             Some(describe(error)),
         ),
         (_, Some("WRONGTYPE")) => StoreError::Failed(
-            "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; rename or delete it"
+            "one of this program's keys (index:…, audit:…, internal:…) holds a value of another Redis type; rename the key"
                 .to_owned(),
         ),
         _ => read_error(error),
@@ -80,7 +80,8 @@ pub(crate) fn read_error(error: &RedisError) -> StoreError {
     StoreError::Failed(format!("Redis replied: {text}"))
 }
 
-/// Why Redis refuses this server until an operator acts: its quota, a credential or a certificate.
+/// Why Redis refuses this server until an operator acts: its quota, a credential, a certificate, or
+/// that it is only a part of the store.
 fn access_denied(error: &RedisError) -> Option<StoreError> {
     if describe(error)
         .to_lowercase()
@@ -106,6 +107,15 @@ fn access_denied(error: &RedisError) -> Option<StoreError> {
             reason: "could not log in to Redis: it requires a password, and the store's address has none"
                 .to_owned(),
             detail: Some("write the address as `redis://USER:PASSWORD@HOST`".to_owned()),
+        });
+    }
+    if let Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT") = error.code() {
+        return Some(StoreError::AccessDenied {
+            reason: "this Redis is a node of a Redis Cluster, which is not supported".to_owned(),
+            detail: Some(format!(
+                "it replied `{}`; give the server the address of a Redis that is not in cluster mode",
+                describe(error)
+            )),
         });
     }
     tls_error(error).map(tls_failure)
@@ -165,6 +175,14 @@ pub(crate) fn is_permission_denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
+/// Whether the connection was refused for its credentials or a certificate, so before any command
+/// was sent.
+pub(super) fn is_refused(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
+        || tls_error(error).is_some()
+}
+
 /// Whether the server's certificate was refused, which happens before anything is sent.
 pub(crate) fn is_untrusted_certificate(error: &RedisError) -> bool {
     matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
@@ -189,7 +207,6 @@ fn is_transient(error: &RedisError) -> bool {
     let server = [
         ServerErrorKind::BusyLoading,
         ServerErrorKind::TryAgain,
-        ServerErrorKind::ClusterDown,
         ServerErrorKind::MasterDown,
     ];
     (error.is_io_error() && tls_error(error).is_none())

@@ -39,7 +39,8 @@ pub(crate) fn array(value: Value) -> Vec<Value> {
     }
 }
 
-/// Members with their scores, which RESP3 gives as pairs and RESP2 one after the other.
+/// Members with their scores, rounded down, which RESP3 gives as pairs and RESP2 one after the
+/// other. An infinite score is the least or the greatest number.
 pub(crate) fn scored(value: Value) -> Vec<(String, i64)> {
     let mut flat = Vec::new();
     for item in array(value) {
@@ -64,11 +65,21 @@ pub(crate) fn scored(value: Value) -> Vec<(String, i64)> {
         };
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "scores are milliseconds since 1970, far below 2^53"
+            reason = "scores are milliseconds since 1970, far below 2^53; others saturate"
         )]
-        found.push((member, score as i64));
+        found.push((member, score.floor() as i64));
     }
     found
+}
+
+/// The bound of a range by score that includes everything that [`scored`] rounds down to `score`.
+pub(crate) fn upper_bound(score: i64) -> String {
+    const FIRST_WITHOUT_FRACTION: u64 = 1 << 53;
+    match score {
+        i64::MAX => "+inf".to_owned(),
+        score if score.unsigned_abs() < FIRST_WITHOUT_FRACTION => format!("({}", score + 1),
+        score => score.to_string(),
+    }
 }
 
 /// A hash, which RESP3 gives as a map and RESP2 as a list.

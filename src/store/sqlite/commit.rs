@@ -24,9 +24,10 @@ pub(super) fn commit(
     if let Some(committed) = find_commit(transaction, operation)? {
         return Ok(committed);
     }
+    // A higher score is no time but a mistake, which later entries must not repeat.
     let newest_score: Option<i64> = transaction
-        .prepare_cached("SELECT max(score) FROM entries")?
-        .query_row([], |row| row.get(0))?;
+        .prepare_cached("SELECT max(score) FROM entries WHERE score <= ?")?
+        .query_row([Timestamp::LAST.millis()], |row| row.get(0))?;
     // After an imported log the numbers continue.
     let greatest: Option<i64> = transaction
         .prepare_cached("SELECT max(number) FROM entries")?
@@ -106,10 +107,12 @@ pub(super) fn resolve_commit(
     problem: Problem,
     operation: &Operation,
 ) -> Result<Commit, StoreError> {
-    let Problem::Commit(error) = &problem else {
-        return Err(database.write_error(problem));
+    let text = match &problem {
+        Problem::Commit(error) => describe(error),
+        Problem::Replaced => "the file was replaced during the commit".to_owned(),
+        Problem::Result(_) | Problem::Sqlite(_) => return Err(database.write_error(problem)),
     };
-    // The transaction may have reached the disk or not. Its idempotency record tells, read through
+    // The transaction may have reached the disk, and the file that is there now, or not. Its idempotency record tells, read through
     // a fresh connection.
     match database
         .open()
@@ -118,7 +121,7 @@ pub(super) fn resolve_commit(
         // Whose it is, the caller sees by the entries' ids.
         Ok(Some(commit)) => Ok(commit),
         Ok(None) => Err(database.write_error(problem)),
-        Err(_) => Err(StoreError::OutcomeUnknown(describe(error))),
+        Err(_) => Err(StoreError::OutcomeUnknown(text)),
     }
 }
 

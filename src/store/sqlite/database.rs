@@ -8,8 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use tracing::warn;
 
+use super::{
+    files::{FileState, Files},
+    read_only::Reader,
+};
 use crate::store::StoreError;
 
 /// How long a call waits for other writers, in this process and in others: half of its time.
@@ -60,21 +65,67 @@ CREATE INDEX operations_by_expires ON operations (expires);
 /// A connection that met an error is not used again; closing it rolls back what it had begun.
 pub(crate) struct Database {
     pub(crate) path: PathBuf,
-    pub(crate) writer: Mutex<Option<Connection>>,
-    pub(crate) readers: Mutex<Vec<Connection>>,
+    /// The files that were opened last.
+    files: Mutex<Option<Files>>,
+    pub(super) writer: Mutex<Option<Session>>,
+    readers: Mutex<Vec<Session>>,
+}
+
+/// A connection and the files that it uses.
+pub(super) struct Session {
+    pub(super) connection: Connection,
+    files: Files,
 }
 
 impl Database {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            files: Mutex::default(),
+            writer: Mutex::default(),
+            readers: Mutex::default(),
+        }
+    }
+
     /// Runs `read` on one state of the file, whatever is written meanwhile.
     pub(crate) fn read<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
+        self.check_files()?;
         let idle = lock(&self.readers).pop();
-        let mut connection = idle.map_or_else(|| self.open(), Ok)?;
-        let answer = read(&*connection.transaction()?)?;
-        lock(&self.readers).push(connection);
+        let mut session = match idle.map_or_else(|| self.open_files(), Ok) {
+            Err(Problem::Sqlite(error)) if is_unwritable(&error) => {
+                return self.read_unwritable(error, read);
+            }
+            session => session?,
+        };
+        let answer = read(&*session.connection.transaction()?)?;
+        if self.is_current(&session) {
+            lock(&self.readers).push(session);
+        }
         Ok(answer)
+    }
+
+    /// The same for a file that could not be opened for writing because of `cause`. Each read opens
+    /// it again: this lasts only until somebody makes room.
+    fn read_unwritable<T>(
+        &self,
+        cause: rusqlite::Error,
+        read: impl FnOnce(&Connection) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let Some(mut reader) = Reader::open(&self.path, BUSY_TIMEOUT) else {
+            return Err(cause.into());
+        };
+        let transaction = reader.connection.transaction()?;
+        self.check_ready(&transaction)?;
+        let answer = read(&transaction)?;
+        drop(transaction);
+        if reader.is_consistent(&self.path) {
+            Ok(answer)
+        } else {
+            Err(Problem::Replaced)
+        }
     }
 
     /// Runs `work`, for which its caller has been waiting since `start`, and commits it, or leaves
@@ -84,8 +135,10 @@ impl Database {
         start: Instant,
         work: impl FnOnce(&Connection) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
+        self.check_files()?;
         let idle = lock(&self.writer).take();
-        let mut connection = idle.map_or_else(|| self.open(), Ok)?;
+        let mut session = idle.map_or_else(|| self.open_files(), Ok)?;
+        let connection = &mut session.connection;
         connection.busy_timeout(BUSY_TIMEOUT.saturating_sub(start.elapsed()))?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction);
@@ -95,17 +148,83 @@ impl Database {
             Err(Problem::Result(_)) => transaction.rollback()?,
             Err(_) => return done,
         }
-        *lock(&self.writer) = Some(connection);
-        done
+        let used = session.files;
+        *lock(&self.writer) = Some(session);
+        // The file may have been replaced in the meantime, and what was written with it.
+        match (&done, used.state(&self.path)) {
+            (Ok(_), Ok(FileState::Same)) | (Err(_), _) => done,
+            (Ok(_), _) => Err(Problem::Replaced),
+        }
     }
 
+    /// A new connection to the file, which is created if there was none so far.
     pub(crate) fn open(&self) -> Result<Connection, Problem> {
+        self.check_files()?;
+        Ok(self.open_files()?.connection)
+    }
+
+    /// Fails if the file that was opened is not there any more. If another one is in its place, its
+    /// connections are closed, and that one is opened next.
+    ///
+    /// A deleted file is not created again: the person who deleted it would notice too late that the
+    /// store is empty. Its connections stay open, because with the last one its content would be gone.
+    fn check_files(&self) -> Result<(), Problem> {
+        let mut files = lock(&self.files);
+        let Some(known) = *files else {
+            return Ok(());
+        };
+        let path = self.path.display();
+        match known.state(&self.path) {
+            Ok(FileState::Same) => Ok(()),
+            Ok(FileState::Replaced) => {
+                warn!("`{path}` was replaced; from now on the new file is used");
+                *files = None;
+                drop(lock(&self.writer).take());
+                lock(&self.readers).clear();
+                Ok(())
+            }
+            Ok(FileState::Deleted) => Err(StoreError::Unavailable(format!(
+                "`{path}` was deleted or moved away while this server used it; put it back, or a backup of it; to begin with an empty store, restart the server"
+            )))?,
+            Ok(FileState::ReplacedBesideOldCompanions) => Err(StoreError::Unavailable(format!(
+                "`{path}` was replaced while this server used it, but `{path}-wal` and `{path}-shm` belong to the old file and would damage the new one; move both to another folder"
+            )))?,
+            Err(error) => Err(StoreError::Unavailable(format!(
+                "`{path}` cannot be accessed: {error}; give this user access to it and its folder"
+            )))?,
+        }
+    }
+
+    fn is_current(&self, session: &Session) -> bool {
+        let files = *lock(&self.files);
+        files.is_some_and(|files| files.is_same(&session.files))
+    }
+
+    fn open_files(&self) -> Result<Session, Problem> {
         self.create_file().map_err(|error| {
             let path = self.path.display();
             StoreError::Unavailable(format!(
                 "`{path}` cannot be created: {error}; choose a folder where this user may write"
             ))
         })?;
+        let before = self.files_now()?;
+        let connection = self.connect()?;
+        let files = self.files_now()?;
+        if !files.is_same(&before) {
+            Err(Problem::Replaced)?;
+        }
+        *lock(&self.files) = Some(files);
+        Ok(Session { connection, files })
+    }
+
+    fn files_now(&self) -> Result<Files, StoreError> {
+        Files::at(&self.path).map_err(|error| {
+            let path = self.path.display();
+            StoreError::Unavailable(format!("`{path}` cannot be accessed: {error}"))
+        })
+    }
+
+    fn connect(&self) -> Result<Connection, Problem> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -124,6 +243,10 @@ impl Database {
             transaction.commit()?;
         }
         use_write_ahead_log(&connection)?;
+        // The first read in this mode makes the files beside the database.
+        connection
+            .query_row("SELECT 1 FROM documents LIMIT 1", [], |_| Ok(()))
+            .optional()?;
         Ok(connection)
     }
 
@@ -150,6 +273,17 @@ impl Database {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             result => result.map(drop),
         }
+    }
+
+    /// Fails unless the file has our tables.
+    fn check_ready(&self, connection: &Connection) -> Result<(), Problem> {
+        if self.is_ready(connection)? {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(StoreError::Unavailable(format!(
+            "`{path}` is empty, and its tables cannot be created: give this user write permission for it and its folder, and make room on the disk"
+        )))?
     }
 
     /// Whether the file has our tables. A file with other tables is an error.
@@ -180,8 +314,8 @@ impl Database {
                 "the disk is full, so nothing was written; make room, then try again",
                 format!("`{path}`"),
             ),
-            Some(ErrorCode::ReadOnly) => (
-                "the server may not write its file",
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
+                "the server may not write its file or its folder",
                 format!("give this user write permission for `{path}` and its folder"),
             ),
             Some(ErrorCode::SystemIoFailure) => (
@@ -205,6 +339,11 @@ impl Database {
         let path = self.path.display();
         let error = match problem {
             Problem::Result(result) => return result,
+            Problem::Replaced => {
+                return StoreError::Unavailable(format!(
+                    "`{path}` was replaced or changed by others during the call; try again"
+                ));
+            }
             Problem::Sqlite(error) | Problem::Commit(error) => error,
         };
         let text = describe(&error);
@@ -219,7 +358,7 @@ impl Database {
             )),
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
                 StoreError::Failed(format!(
-                    "`{path}` is not a sound SQLite database: {text}; restore it from a backup, or move it away to start with an empty one"
+                    "`{path}` is not a sound SQLite database: {text}; move it away, then restore a backup or start with an empty file"
                 ))
             }
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
@@ -245,6 +384,8 @@ pub(crate) enum Problem {
     Sqlite(rusqlite::Error),
     /// An error of the commit itself.
     Commit(rusqlite::Error),
+    /// Everything went well, but in a file that is not at its path any more.
+    Replaced,
 }
 
 impl From<StoreError> for Problem {
@@ -257,6 +398,20 @@ impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
+}
+
+/// Whether writing is what failed, so that reading may work.
+fn is_unwritable(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::PermissionDenied
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+        )
+    )
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -42,16 +42,23 @@ pub(super) fn stored(
         .optional()
 }
 
-/// The entry of the newest commit to a document. Scores never go back, so that the index of scores
-/// finds it.
+/// The entry of the newest commit to a document. Scores that are times never go back, so that the
+/// index of scores finds it; entries with other scores are compared by their number.
 pub(super) fn latest_entry(
     connection: &Connection,
     key: &DocumentKey,
 ) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT text FROM entries WHERE entity_id = ? AND kind = ? AND seq IS NOT NULL ORDER BY score DESC, seq DESC LIMIT 1";
+    let sql = "SELECT text FROM (
+        SELECT seq, text FROM (SELECT seq, text FROM entries WHERE entity_id = ?1 AND kind = ?2 AND score <= ?3 AND seq IS NOT NULL ORDER BY score DESC, seq DESC LIMIT 1)
+        UNION ALL
+        SELECT seq, text FROM entries WHERE entity_id = ?1 AND kind = ?2 AND score > ?3 AND seq IS NOT NULL
+        ) ORDER BY seq DESC LIMIT 1";
     connection
         .prepare_cached(sql)?
-        .query_row([&key.id, key.kind.singular()], |row| row.get(0))
+        .query_row(
+            params![key.id, key.kind.singular(), Timestamp::LAST.millis()],
+            |row| row.get(0),
+        )
         .optional()
 }
 
@@ -144,7 +151,7 @@ fn edited(transaction: &Connection, kind: Kind) -> rusqlite::Result<Vec<Result<R
 /// One line about a listed document that is left out.
 fn unreadable(key: &DocumentKey, problem: &str) -> String {
     format!(
-        "left out the document at `{}`: {problem}; restore it from a backup or delete its row",
+        "left out the document at `{}`: {problem}; repair its text, or keep a copy of it and restore the document from a backup",
         truncate(&row_path(key))
     )
 }

@@ -1,7 +1,11 @@
 //! What only Redis has: keys of other types, users with limited permissions, and other programs
 //! that use the same keys.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use portfolio_mcp::{
     clock,
@@ -20,7 +24,7 @@ use crate::support::{
         project_key, resource, stored, try_ids, try_update, unique, update, write_context,
     },
     proxy::{Mode, Proxy},
-    redis::{READ_ONLY, RedisServer},
+    redis::{PASSWORD, READ_ONLY, RedisServer},
     soundness,
     stores::{SITE, Store},
     wait::wait_until_async,
@@ -99,17 +103,11 @@ async fn a_remembered_document_equals_the_stored_one() {
 async fn a_remembered_entry_that_differs_from_the_stored_one_is_a_conflict() {
     let (store, key) = (Store::redis(), project_key("a"));
     create_sound(&*store.repository, &key).await;
-    // Scored in microseconds by another program: all that follows is of a year that the entries'
-    // format does not have.
-    store.server().run::<()>(
-        cmd("ZADD")
-            .arg("audit:entries")
-            .arg("1770000000000000")
-            .arg(r#"{"id":"foreign"}"#),
-    );
     let remembered = remembered(&store, &key).await;
-    let stored = store.another().get_for_update(&key).await.unwrap();
-    assert_ne!(remembered.latest_entry(), stored.latest_entry());
+    // As after a fail-over that lost our entry.
+    let latest = "internal:latest:projects:a";
+    let other = remembered.latest_entry().unwrap().replace('2', "3");
+    store.server().run::<()>(&set(latest, other));
 
     let operation = once();
     let Ok(Update::Change(change, _)) = Change::update(
@@ -806,6 +804,118 @@ async fn times_never_go_back_before_an_entry_of_the_future() {
     store.assert_sound().await;
 }
 
+/// What is no time in milliseconds: an infinite number, microseconds, and more than the year 9999.
+const TIMELESS: [&str; 5] = [
+    "inf",
+    "1e300",
+    "1e19",
+    "1770000000000000",
+    "253402300800000",
+];
+
+fn score(score: &str, entry: &str) -> Cmd {
+    let mut score_entry = cmd("ZADD");
+    score_entry.arg("audit:entries").arg(score).arg(entry);
+    score_entry
+}
+
+#[tokio::test]
+async fn a_score_that_is_no_time_breaks_neither_times_nor_replays() {
+    for timeless in TIMELESS {
+        let (store, key) = (Store::redis(), project_key("a"));
+        create_sound(&*store.repository, &key).await;
+        let foreign = format!(r#"{{"action":"save","score":"{timeless}"}}"#);
+        store.server().run::<()>(&score(timeless, &foreign));
+        let operation = once();
+        let change = change(&*store.repository, &key, json!({"title": "New"})).await;
+
+        let changes = [change];
+        let committed = store.repository.commit(&changes, &operation).await.unwrap();
+        let replayed = store.another().commit(&changes, &operation).await.unwrap();
+        let found = store.another().find_commit(&operation).await.unwrap();
+
+        let time = committed.entries[0].timestamp().unwrap();
+        let ahead = time.millis() - clock().millis();
+        assert!(ahead.abs() < 60_000, "{timeless}: {time}");
+        assert!(replayed.replayed, "{timeless}");
+        assert_eq!(replayed.entries, committed.entries, "{timeless}");
+        assert_eq!(found.unwrap().entries, committed.entries, "{timeless}");
+        store.assert_sound().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_counter_continues_after_entries_whose_scores_are_no_times() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let first = update(&*store.repository, &key, json!({"title": "2"})).await;
+    update(&*store.repository, &key, json!({"title": "3"})).await;
+    store
+        .server()
+        .run::<()>(&score("inf", first.entries[0].text()));
+    store.server().run::<()>(cmd("DEL").arg("audit:stats"));
+
+    let committed = update(&*store.repository, &key, json!({"title": "4"})).await;
+
+    assert_eq!(committed.entries[0].seq(), Some(4));
+}
+
+/// Version 0.1.0 recorded an infinite time after an entry with such a score.
+#[tokio::test]
+async fn an_idempotency_record_with_an_infinite_time_is_replayed() {
+    let (store, operation) = (Store::redis(), once());
+    let change = creation(&project_key("a"), &project("a"));
+    let changes = [change];
+    let committed = store.repository.commit(&changes, &operation).await.unwrap();
+    let record = format!("internal:operation:{}", operation.key());
+    let infinite = format!("{}|inf|1|1", operation.fingerprint());
+    store.server().run::<()>(&set(&record, infinite));
+
+    let replayed = store.another().commit(&changes, &operation).await.unwrap();
+
+    assert!(replayed.replayed);
+    assert_eq!(replayed.entries, committed.entries);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn entries_whose_scores_are_no_whole_times_are_read_once() {
+    let store = Store::redis();
+    let mut texts = BTreeSet::new();
+    for number in 0..300 {
+        let scores = [
+            "inf",
+            "1e300",
+            "1770000000000000",
+            "1700000000000.5",
+            "-1.5",
+            "-inf",
+        ];
+        let text = format!(r#"{{"number":{number}}}"#);
+        store
+            .server()
+            .run::<()>(&score(scores[number % scores.len()], &text));
+        texts.insert(text);
+    }
+
+    let mut found = Vec::new();
+    let mut query = AuditQuery {
+        limit: 110,
+        ..AuditQuery::default()
+    };
+    loop {
+        let page = store.repository.audit_entries(&query).await.unwrap();
+        found.extend(page.entries.iter().map(|entry| entry.text().to_owned()));
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+
+    assert_eq!(found.len(), texts.len());
+    assert_eq!(BTreeSet::from_iter(found), texts);
+}
+
 #[tokio::test]
 async fn counters_that_disagree_with_the_log_are_corrected() {
     let entry = |number: i64| {
@@ -1247,6 +1357,74 @@ async fn a_wrong_password_is_reported_and_is_not_an_unknown_outcome() {
             "{error:?}"
         );
     }
+}
+
+/// A user whose password in the address is right or wrong.
+fn set_password(server: &RedisServer, name: &str, password: &str) {
+    let rules = ["SETUSER", name, "resetpass", &format!(">{password}")];
+    server.run::<()>(cmd("ACL").arg(&rules));
+}
+
+/// The first success of `call`, which has to come within the promised time.
+async fn within_five_seconds(what: &str, call: impl AsyncFn() -> bool) {
+    let start = Instant::now();
+    wait_until_async(what, async || call().await.then_some(())).await;
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(5), "{what} after {elapsed:?}");
+}
+
+#[tokio::test]
+async fn reads_and_writes_go_on_within_five_seconds_of_a_corrected_password() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let url = store.server().user("site", &["~*", "+@all"]);
+    set_password(store.server(), "site", "other");
+    let site = store_for(Some(url), None);
+    let change = change(&*store.repository, &key, json!({"title": "New"})).await;
+    let (changes, operation) = ([change], once());
+    site.get(&key).await.unwrap_err();
+    site.commit(&changes, &operation).await.unwrap_err();
+
+    set_password(store.server(), "site", PASSWORD);
+
+    let read = within_five_seconds("reads go on", async || site.get(&key).await.is_ok());
+    let written = within_five_seconds("writes go on", async || {
+        site.commit(&changes, &operation).await.is_ok()
+    });
+    tokio::join!(read, written);
+    store.assert_sound().await;
+}
+
+/// The connection is made again at once, in vain, and the next call must not be told of that.
+#[tokio::test]
+async fn a_password_that_was_wrong_between_two_calls_is_not_noticed() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let server = store.server();
+    let site = store_for(Some(server.user("site", &["~*", "+@all"])), None);
+    let refuse_once = async || {
+        let errors = server.info("stats", "total_error_replies");
+        set_password(server, "site", "other");
+        server.run::<()>(cmd("CLIENT").arg("KILL").arg("USER").arg("site"));
+        wait_until_async("the lost connection was refused", async || {
+            (server.info("stats", "total_error_replies") > errors).then_some(())
+        })
+        .await;
+        set_password(server, "site", PASSWORD);
+    };
+
+    site.get(&key).await.unwrap();
+    refuse_once().await;
+    site.get(&key).await.unwrap();
+
+    let title =
+        async |title: &str| change(&*store.repository, &key, json!({ "title": title })).await;
+    let first = title("First").await;
+    site.commit(&[first], &once()).await.unwrap();
+    let second = title("Second").await;
+    refuse_once().await;
+    site.commit(&[second], &once()).await.unwrap();
+    store.assert_sound().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,15 @@
 //! What only the embedded file can have: somebody who edits it by hand, and tables beside ours.
 
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
 use portfolio_mcp::{
     domain::{Kind, ListQuery, Version},
     store::StoreError,
@@ -8,8 +18,12 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::support::{
-    fixtures::{change, create_sound, once, project, project_key, stored, update},
+    fixtures::{
+        change, create_sound, creation, now, once, project, project_key, stored, unique, update,
+    },
+    program::{Home, PROGRAM, repository_path},
     stores::Store,
+    wait_until,
 };
 
 /// Runs statements as another program would.
@@ -170,6 +184,26 @@ async fn changing_a_manually_deleted_row_conflicts() {
 }
 
 #[tokio::test]
+async fn a_score_that_is_no_time_breaks_neither_times_nor_the_chain_of_entries() {
+    for timeless in ["9223372036854775807", "253402300800000"] {
+        let (store, key) = (Store::sqlite(), project_key("a"));
+        create_sound(&*store.repository, &key).await;
+        update(&*store.repository, &key, json!({"title": "Scored"})).await;
+        by_hand(
+            &store,
+            &format!("UPDATE entries SET score = {timeless} WHERE seq = 2"),
+        );
+
+        let committed = update(&*store.repository, &key, json!({"title": "New"})).await;
+        by_hand(&store, "UPDATE entries SET score = 1770000000000");
+
+        let ahead = committed.entries[0].timestamp().unwrap().millis() - now().millis();
+        assert!(ahead.abs() < 86_400_000, "{timeless}: {ahead} ms");
+        store.assert_sound().await;
+    }
+}
+
+#[tokio::test]
 async fn tables_of_other_programs_in_the_file_are_never_touched() {
     let store = Store::sqlite();
     create_sound(&*store.repository, &project_key("a")).await;
@@ -233,4 +267,200 @@ async fn a_closed_file_is_complete_by_itself() {
     std::fs::copy(store.file(), moved.file()).unwrap();
 
     assert_eq!(moved.assert_sound().await.seq, 4);
+}
+
+/// A copy of the store, as a backup has it, and changes of the store since.
+async fn backed_up() -> (Store, PathBuf) {
+    let (store, key) = (Store::sqlite(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let copy = store.file().with_file_name("copy.db");
+    by_hand(&store, &format!("VACUUM INTO '{}'", copy.display()));
+    update(&*store.repository, &key, json!({"title": "Later"})).await;
+    (store, copy)
+}
+
+/// The files that SQLite keeps beside the store's while it is open.
+fn companions(store: &Store) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|suffix| format!("{}{suffix}", store.file().display()).into())
+}
+
+fn move_companions_away(store: &Store) {
+    for companion in companions(store) {
+        fs::rename(&companion, companion.with_extension("old")).unwrap();
+    }
+}
+
+/// The error of a read and of a write.
+async fn errors(store: &Store) -> [StoreError; 2] {
+    let change = creation(&project_key("b"), &project("b"));
+    [
+        store.repository.get(&project_key("a")).await.unwrap_err(),
+        store
+            .repository
+            .commit(&[change], &once())
+            .await
+            .unwrap_err(),
+    ]
+}
+
+#[tokio::test]
+async fn a_file_that_replaces_the_stores_is_used_from_then_on() {
+    let (store, copy) = backed_up().await;
+
+    move_companions_away(&store);
+    fs::rename(&copy, store.file()).unwrap();
+
+    let text = stored(&*store.repository, &project_key("a")).await;
+    assert_eq!(text, Some(json!(project("a")).to_string()));
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
+    let log = store.assert_sound().await;
+    assert_eq!(log.seq, 2);
+}
+
+#[tokio::test]
+async fn a_file_beside_the_log_of_the_one_it_replaced_is_left_alone() {
+    let (store, copy) = backed_up().await;
+    let bytes = fs::read(&copy).unwrap();
+
+    fs::rename(&copy, store.file()).unwrap();
+    let errors = errors(&store).await;
+
+    for error in errors {
+        assert!(
+            matches!(&error, StoreError::Unavailable(message) if message.contains("-wal` and")),
+            "{error:?}"
+        );
+    }
+    assert_eq!(fs::read(store.file()).unwrap(), bytes);
+    move_companions_away(&store);
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_reported_and_not_created_anew() {
+    let (store, copy) = backed_up().await;
+
+    fs::remove_file(store.file()).unwrap();
+    let errors = errors(&store).await;
+
+    for error in errors {
+        assert!(
+            matches!(&error, StoreError::Unavailable(message) if message.contains("was deleted")),
+            "{error:?}"
+        );
+    }
+    assert!(!store.file().exists());
+    move_companions_away(&store);
+    fs::rename(&copy, store.file()).unwrap();
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_away_and_back_is_used_as_before() {
+    let (store, _) = backed_up().await;
+    let away = store.file().with_file_name("away.db");
+
+    fs::rename(store.file(), &away).unwrap();
+    errors(&store).await;
+    fs::rename(&away, store.file()).unwrap();
+
+    update(
+        &*store.repository,
+        &project_key("a"),
+        json!({"title": "New"}),
+    )
+    .await;
+    let log = store.assert_sound().await;
+    assert_eq!(log.seq, 3);
+}
+
+/// The commands in the code blocks of docs/operations.md under "Back up and restore", "SQLite".
+fn documented_commands() -> Vec<String> {
+    let text = fs::read_to_string(repository_path("docs/operations.md")).unwrap();
+    let (_, section) = text.split_once("\n## Back up and restore\n").unwrap();
+    let (_, section) = section.split_once("\n### SQLite\n").unwrap();
+    let (section, _) = section.split_once("\n### ").unwrap();
+    section
+        .split("```sh\n")
+        .skip(1)
+        .map(|block| block.split_once("```").unwrap().0.to_owned())
+        .collect()
+}
+
+/// Runs documented commands in the folder of the store.
+fn run_documented(store: &Store, commands: &str) {
+    let script = commands
+        .replace("portfolio.db", "content.db")
+        .replace("portfolio-mcp doctor", &format!("'{PROGRAM}' doctor"));
+    let has_shell = Command::new("sqlite3").arg("--version").output().is_ok();
+    if script.contains("sqlite3 ") && !has_shell {
+        println!("there is no sqlite3 here, so its statement is run without it");
+        let statement = script.split('"').nth(1).unwrap();
+        let copy = store.file().with_file_name("copy.db");
+        let statement = statement.replace("copy.db", copy.to_str().unwrap());
+        return by_hand(store, &statement);
+    }
+    let output = Home::new()
+        .command("sh")
+        .args(["-ec", &script])
+        .current_dir(store.file().parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script}\n{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_backup_ends_under_steady_writes_and_can_be_restored() {
+    let (mut store, key) = (Store::sqlite(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    let commands = documented_commands();
+    let [back_up, restore] = commands.as_slice() else {
+        panic!("other commands are documented: {commands:?}")
+    };
+    let (writer, count) = (store.another(), Arc::new(AtomicU64::new(0)));
+    let done = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let (key, count, done) = (key.clone(), Arc::clone(&count), Arc::clone(&done));
+        async move {
+            while !done.load(Ordering::Relaxed) {
+                update(&*writer, &key, json!({ "title": unique("title") })).await;
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let more_writes = || {
+        let before = count.load(Ordering::Relaxed);
+        wait_until("the writer writes", || {
+            (count.load(Ordering::Relaxed) > before).then_some(())
+        });
+    };
+
+    more_writes();
+    run_documented(&store, back_up);
+    more_writes();
+    done.store(true, Ordering::Relaxed);
+    writing.await.unwrap();
+    let newest = update(&*store.repository, &key, json!({ "title": "After it" })).await;
+    run_documented(&store, restore);
+    store.reopen();
+
+    let log = store.assert_sound().await;
+    assert!((2..newest.entries[0].seq().unwrap()).contains(&log.seq));
 }

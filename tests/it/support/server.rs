@@ -224,11 +224,19 @@ impl StdioClient {
     pub(crate) async fn start_with_file_limit(store: &Store, blocks: u64) -> Self {
         let home = Home::new();
         let mut command = home.command("sh");
-        let script = format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
+        let script = format!(r#"trap "" XFSZ; ulimit -S -f {blocks}; exec "$0" "$@""#);
         command
             .args(["-c", &script, PROGRAM, "stdio"])
             .args(store.arguments());
         Self::start_command(home, command).await
+    }
+
+    /// A client of the program that the words of `command` start.
+    pub(crate) async fn start_program(command: &[String], arguments: &[String]) -> Self {
+        let home = Home::new();
+        let mut program = home.command(&command[0]);
+        program.args(&command[1..]).arg("stdio").args(arguments);
+        Self::start_command(home, program).await
     }
 
     /// A client of a server in this process, whose actor is `owner`. The handshake is left to the

@@ -266,8 +266,12 @@ impl StdioClient {
             .unwrap_or_default()
     }
 
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process().child.lock().unwrap().id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
-        signal(self.process().child.lock().unwrap().id(), name);
+        signal(self.process_id(), name);
     }
 
     /// Kills the server at once.
