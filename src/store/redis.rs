@@ -62,6 +62,7 @@ pub(crate) struct RedisStore {
     commit: Script,
     cache: Arc<RecordCache>,
     recounts: Recounts,
+    log_readers: Arc<AtomicUsize>,
     last_write: Mutex<Option<Instant>>,
     /// Commits that were sent and not answered yet.
     committing: AtomicUsize,
@@ -107,6 +108,7 @@ impl RedisStore {
             commit: script::commit(),
             cache: Arc::default(),
             recounts: Recounts::default(),
+            log_readers: Arc::default(),
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),
         })

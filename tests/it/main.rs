@@ -23,6 +23,7 @@ mod faults;
 mod hostile;
 mod house;
 mod http;
+mod log;
 mod metrics;
 mod races;
 mod repository;

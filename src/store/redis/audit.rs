@@ -27,6 +27,7 @@ impl RedisStore {
     ) -> Result<AuditPage, StoreError> {
         let stop_at = Instant::now() + SCAN_TIMEOUT;
         let log = self.log();
+        let _reading = log.reading();
         let mut scan = log.scan(Range {
             since: query.since.map(Timestamp::millis_ceil),
             until: query.until.map(Timestamp::millis_ceil),
@@ -91,6 +92,7 @@ impl RedisStore {
         Log {
             connection: Arc::clone(self.read_connection(ReadFrom::Bulk)),
             key: self.keys.entries(),
+            readers: Arc::clone(&self.log_readers),
         }
     }
 }

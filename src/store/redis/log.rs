@@ -1,9 +1,15 @@
 //! Reading the log from the newest entry on, in pieces that a slow network delivers in time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{RedisError, cmd};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{connection::Connection, reply::scored};
 use crate::domain::{
@@ -16,19 +22,32 @@ use crate::domain::{
 const FIRST_ENTRIES: usize = 2;
 const MAX_GROWTH: usize = 10;
 const MAX_ENTRIES: usize = 4000;
-/// How much text a piece should have. It grows while pieces arrive fast, so that a fast network is
-/// used well, and shrinks on a slow one, where others wait for the same connection.
+/// How long a piece should take, so that others need not wait long for the same connection; how
+/// much text that is follows from the pieces before.
+const PIECE_MILLIS: usize = 400;
 const FIRST_TARGET_BYTES: usize = 128 * 1024;
 const MIN_TARGET_BYTES: usize = 32 * 1024;
 const MAX_TARGET_BYTES: usize = 1024 * 1024;
-const FAST: Duration = Duration::from_millis(250);
-const SLOW: Duration = Duration::from_secs(1);
+
+/// How often it is checked whether other calls are reading.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The log in Redis, and the connection to read it over.
 #[derive(Clone)]
 pub(super) struct Log {
     pub(super) connection: Arc<Connection>,
     pub(super) key: String,
+    /// How many calls are reading it.
+    pub(super) readers: Arc<AtomicUsize>,
+}
+
+/// A call is reading the log until this is dropped.
+pub(super) struct Reading(Arc<AtomicUsize>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Which part of the log to read, newest entry first.
@@ -60,6 +79,20 @@ pub(super) struct Scan<'a> {
 }
 
 impl Log {
+    /// Notes that a call is reading.
+    pub(super) fn reading(&self) -> Reading {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+        Reading(Arc::clone(&self.readers))
+    }
+
+    /// Waits until no call is reading, or for a while.
+    pub(super) async fn let_others_go_first(&self, longest: Duration) {
+        let until = Instant::now() + longest;
+        while self.readers.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     pub(super) fn scan(&self, mut range: Range) -> Scan<'_> {
         // A position after the range's begin is passed already.
         let until = range.until;
@@ -222,10 +255,10 @@ impl PieceSize {
         self.entries += found.len();
         let average_of = |bytes: usize, entries: usize| bytes.checked_div(entries).unwrap_or(0);
         self.average = average_of(self.bytes, self.entries).max(average_of(bytes, found.len()));
-        if time < FAST {
-            self.target = (self.target * 2).min(MAX_TARGET_BYTES);
-        } else if time > SLOW {
-            self.target = (self.target / 2).max(MIN_TARGET_BYTES);
-        }
+        let millis = usize::try_from(time.as_millis())
+            .unwrap_or(usize::MAX)
+            .max(1);
+        let in_time = bytes.saturating_mul(PIECE_MILLIS) / millis;
+        self.target = in_time.clamp(MIN_TARGET_BYTES, MAX_TARGET_BYTES);
     }
 }

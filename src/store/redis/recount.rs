@@ -26,10 +26,12 @@ use super::{
 };
 use crate::domain::{AuditStats, StoredEntry, audit::Category, sha256_hex};
 
-/// How long a call waits for the count; a log of a few thousand entries takes less.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after its begin calls wait for the count; a log of a few thousand entries takes less.
+const WAIT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Entries that are written while others are counted are counted too, this many times.
 const MAX_ROUNDS: usize = 5;
+/// How long a piece waits at most while calls read the log.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How often reading a piece is tried.
 const MAX_ATTEMPTS: usize = 3;
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -199,6 +201,8 @@ impl Place {
     ) -> Result<(), RedisError> {
         let (mut scan, mut attempts) = (self.log.scan(range), 0);
         loop {
+            self.log.let_others_go_first(MAX_PAUSE).await;
+            let begun = Instant::now();
             let piece = match scan.next(usize::MAX).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => return Ok(()),
@@ -210,9 +214,12 @@ impl Place {
                 Err(error) => return Err(error),
             };
             attempts = 0;
+            let pause = begun.elapsed();
             for entry in piece {
                 visit(entry.place.score, StoredEntry::parse(entry.text));
             }
+            // Half of the network is for others.
+            tokio::time::sleep(pause.min(MAX_PAUSE)).await;
         }
     }
 
