@@ -174,9 +174,10 @@ impl ContentService {
         query: &AuditQuery,
         deadline: Deadline,
     ) -> Result<SemaphorePermit<'_>, Error> {
-        let permits = match query.is_filtered() {
-            true => &self.log_searches,
-            false => &self.log_pages,
+        let permits = if query.is_filtered() {
+            &self.log_searches
+        } else {
+            &self.log_pages
         };
         let deadline = deadline.capped(LOG_PERMIT_TIMEOUT);
         let permit = deadline.run(permits.acquire()).await;

@@ -9,6 +9,7 @@ use super::{
     ReadFrom, RedisStore,
     error::read_error,
     log::{Log, Range},
+    recount::Counter,
     reply::{pairs, unwrap_reply},
 };
 use crate::{
@@ -41,7 +42,7 @@ impl RedisStore {
                 return Ok(page.finish());
             };
             for entry in piece {
-                let looked = page.look_at(entry.place, StoredEntry::parse(entry.text));
+                let looked = page.look_at(entry.slot, StoredEntry::parse(entry.text));
                 if looked.is_break() {
                     return Ok(page.finish());
                 }
@@ -82,7 +83,12 @@ impl RedisStore {
         let unlabelled = values.next().map(pairs).unwrap_or_default();
         let stats = AuditStats::from_counters(total, &counters, &unlabelled);
         if stats.recounting {
-            return Ok(self.recount(stats).await);
+            let counter = Counter {
+                log: self.log(),
+                write: self.write.clone(),
+                keys: self.keys.clone(),
+            };
+            return Ok(self.recounts.join(counter, stats).await);
         }
         Ok(stats)
     }
@@ -92,7 +98,7 @@ impl RedisStore {
         Log {
             connection: Arc::clone(self.read_connection(ReadFrom::Bulk)),
             key: self.keys.entries(),
-            readers: Arc::clone(&self.log_readers),
+            use_of: Arc::clone(&self.log_use),
         }
     }
 }

@@ -824,7 +824,7 @@ async fn entries_added_during_a_read_are_not_returned_twice() {
 /// The log as it is stored, newest first, with the scores.
 fn raw_log(store: &Store) -> Vec<(i64, String)> {
     if store.is_redis() {
-        let found: Vec<(String, f64)> = store.server().run(
+        let found: Vec<(String, i64)> = store.server().run(
             redis::cmd("ZRANGE")
                 .arg(store.key("audit:entries"))
                 .arg("+inf")
@@ -835,7 +835,7 @@ fn raw_log(store: &Store) -> Vec<(i64, String)> {
         );
         return found
             .into_iter()
-            .map(|(text, score)| (score as i64, text))
+            .map(|(text, score)| (score, text))
             .collect();
     }
     let file = rusqlite::Connection::open(store.file()).unwrap();
