@@ -31,8 +31,9 @@ pub use update::{Mode, UpdateRequest, Updated};
 /// Queues for writers. Two documents may share a queue; then one waits a little for the other.
 const WRITE_QUEUES: usize = 256;
 
-/// How many calls read the log at once.
-const MAX_LOG_READERS: usize = 2;
+/// How many calls search the log at once, and how many read a page without a filter.
+const MAX_LOG_SEARCHES: usize = 2;
+const MAX_LOG_PAGES: usize = 4;
 
 /// The use cases.
 pub struct ContentService {
@@ -42,7 +43,8 @@ pub struct ContentService {
     snapshot: Option<Arc<SnapshotCache>>,
     clock: fn() -> Timestamp,
     write_queues: Vec<Mutex<()>>,
-    log_permits: Semaphore,
+    log_searches: Semaphore,
+    log_pages: Semaphore,
 }
 
 /// What works at the moment.
@@ -74,7 +76,8 @@ impl ContentService {
             snapshot,
             clock,
             write_queues,
-            log_permits: Semaphore::new(MAX_LOG_READERS),
+            log_searches: Semaphore::new(MAX_LOG_SEARCHES),
+            log_pages: Semaphore::new(MAX_LOG_PAGES),
         }
     }
 

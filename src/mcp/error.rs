@@ -117,10 +117,7 @@ impl ToolError {
             Error::Busy { key } => {
                 unavailable(&format!("other writes to {key} took too long"), WAIT)
             }
-            Error::LogBusy => unavailable(
-                "other calls are searching the audit log, so this one was not started",
-                WAIT,
-            ),
+            Error::LogBusy => unavailable("too many other calls are reading the audit log", WAIT),
             Error::OutcomeUnknown { .. } => {
                 let message = outcome_unknown("the store did not confirm the write", tool, options);
                 failure("OUTCOME_UNKNOWN", message)

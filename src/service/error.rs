@@ -72,7 +72,7 @@ pub enum Error {
         key: DocumentKey,
     },
     /// Other calls were reading the log all the time that this one could wait.
-    #[error("other calls are searching the audit log")]
+    #[error("other calls are reading the audit log")]
     LogBusy,
     /// The connection was lost during the commit; it may have been applied.
     #[error("the connection to the store was lost during the write")]

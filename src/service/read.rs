@@ -180,7 +180,7 @@ impl ContentService {
     ) -> Result<Fetched<AuditPage>, Error> {
         self.note_use();
         let deadline = deadline.capped(READ_TIMEOUT);
-        let _permit = self.log_permit(deadline).await?;
+        let _permit = self.log_permit(query, deadline).await?;
         match in_time(deadline.run(self.store.audit_entries(query)).await) {
             Ok(page) => Ok(Fetched::from_store(page)),
             Err(error) => {
@@ -197,7 +197,7 @@ impl ContentService {
     ) -> Result<Fetched<(AuditStats, Vec<StoredEntry>)>, Error> {
         self.note_use();
         let deadline = deadline.capped(READ_TIMEOUT);
-        let _permit = self.log_permit(deadline).await?;
+        let _permit = self.log_permit(newest, deadline).await?;
         let both =
             async { tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(newest)) };
         match in_time(deadline.run(both).await) {
@@ -207,16 +207,20 @@ impl ContentService {
     }
 
     /// Permission to read the log. A call may read much of it, so few do at once, and the others
-    /// wait for a while.
-    async fn log_permit(&self, deadline: Deadline) -> Result<SemaphorePermit<'_>, Error> {
-        let waiting = deadline
-            .capped(LOG_PERMIT_TIMEOUT)
-            .run(self.log_permits.acquire());
-        waiting
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .ok_or(Error::LogBusy)
+    /// wait for a while. A page without a filter need not wait behind searches.
+    async fn log_permit(
+        &self,
+        query: &AuditQuery,
+        deadline: Deadline,
+    ) -> Result<SemaphorePermit<'_>, Error> {
+        let permits = if query.is_filtered() {
+            &self.log_searches
+        } else {
+            &self.log_pages
+        };
+        let deadline = deadline.capped(LOG_PERMIT_TIMEOUT);
+        let permit = deadline.run(permits.acquire()).await;
+        permit.ok().and_then(Result::ok).ok_or(Error::LogBusy)
     }
 
     /// The snapshot's answer during an outage, or the error.

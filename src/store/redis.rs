@@ -41,6 +41,7 @@ mod script;
 use connection::{Connection, connect};
 use error::{read_error, write_error};
 use keys::Keys;
+use log::LogUse;
 use record_cache::RecordCache;
 use recount::Recounts;
 use reply::{kind_of, text, unwrap_reply};
@@ -61,6 +62,7 @@ pub(crate) struct RedisStore {
     commit: Script,
     cache: Arc<RecordCache>,
     recounts: Recounts,
+    log_use: Arc<LogUse>,
     last_write: Mutex<Option<Instant>>,
     /// Commits that were sent and not answered yet.
     committing: AtomicUsize,
@@ -106,6 +108,7 @@ impl RedisStore {
             commit: script::commit(),
             cache: Arc::default(),
             recounts: Recounts::default(),
+            log_use: Arc::default(),
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),
         })

@@ -25,6 +25,7 @@ mod hostile;
 mod house;
 mod http;
 mod lines;
+mod log;
 mod metrics;
 mod pipes;
 mod races;

@@ -885,7 +885,7 @@ async fn a_call_beyond_the_limit_is_rejected() {
     const MAX_CALLS: usize = 256;
     let client = StdioClient::in_process(Arc::new(Faulty::Hangs), None);
     let calls: Vec<String> = (0..=MAX_CALLS)
-        .map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "get_audit_stats" } }).to_string())
+        .map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "get_project", "arguments": { "id": "a" } } }).to_string())
         .collect();
 
     let first = tool_output(&client.exchange(&calls.join("\n")).await["result"]);

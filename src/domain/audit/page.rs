@@ -19,7 +19,7 @@ const MAX_LOOKAHEAD_BYTES: usize = 128 * 1024;
 
 /// Where an entry is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Slot {
     /// Milliseconds since 1970.
     pub score: i64,
     /// How many entries of the same millisecond come before it, or 0 if that was not counted.
@@ -51,7 +51,7 @@ struct Amount {
 /// The last entry that was looked at.
 #[derive(Debug)]
 struct Last {
-    place: Place,
+    slot: Slot,
     /// `None` if it is the last one on the page.
     entry: Option<StoredEntry>,
 }
@@ -86,7 +86,7 @@ impl<'a> PageBuilder<'a> {
     }
 
     /// Looks at the next entry of the query's time range; breaks when the page ends before it.
-    pub fn look_at(&mut self, place: Place, entry: StoredEntry) -> ControlFlow<()> {
+    pub fn look_at(&mut self, slot: Slot, entry: StoredEntry) -> ControlFlow<()> {
         let stored = entry.text().len();
         let matches = self.query.matches(&entry);
         let row = if matches {
@@ -118,7 +118,7 @@ impl<'a> PageBuilder<'a> {
             Some(entry)
         };
         self.last = Some(Last {
-            place,
+            slot,
             entry: passed,
         });
         ControlFlow::Continue(())
@@ -161,9 +161,10 @@ impl<'a> PageBuilder<'a> {
     /// The page, when there is no time to look further.
     #[must_use]
     pub fn stop(mut self) -> AuditPage {
-        let end = match self.is_full() {
-            true => End::Full,
-            false => End::ScannedEnough,
+        let end = if self.is_full() {
+            End::Full
+        } else {
+            End::ScannedEnough
         };
         self.end.get_or_insert(end);
         self.finish()
@@ -192,14 +193,14 @@ impl<'a> PageBuilder<'a> {
         let last = self.last.as_ref()?;
         let entry = last.entry.as_ref().or(self.entries.last())?;
         Some(AuditPosition {
-            score: last.place.score,
+            score: last.slot.score,
             digest: entry.digest(),
-            nth: last.place.nth,
+            nth: last.slot.nth,
         })
     }
 
     fn time(&self) -> Option<Timestamp> {
         let last = self.last.as_ref()?;
-        Some(Timestamp::from_millis(last.place.score))
+        Some(Timestamp::from_millis(last.slot.score))
     }
 }

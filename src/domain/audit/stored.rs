@@ -206,7 +206,7 @@ pub struct AuditPosition {
     pub score: i64,
     /// Tells entries of the same millisecond apart.
     pub digest: String,
-    /// How many entries of the same millisecond come before it at least, if a store counted them: so
-    /// many need not be read again to find it.
+    /// At least this many entries of the same millisecond come before it, so they need not be read
+    /// again to find it; 0 where that was not counted.
     pub nth: usize,
 }

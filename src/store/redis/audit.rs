@@ -9,6 +9,7 @@ use super::{
     ReadFrom, RedisStore,
     error::read_error,
     log::{Log, Range},
+    recount::Counter,
     reply::{pairs, unwrap_reply},
 };
 use crate::{
@@ -27,6 +28,7 @@ impl RedisStore {
     ) -> Result<AuditPage, StoreError> {
         let stop_at = Instant::now() + SCAN_TIMEOUT;
         let log = self.log();
+        let _reading = log.reading();
         let mut scan = log.scan(Range {
             since: query.since.map(Timestamp::millis_ceil),
             until: query.until.map(Timestamp::millis_ceil),
@@ -40,7 +42,7 @@ impl RedisStore {
                 return Ok(page.finish());
             };
             for entry in piece {
-                let looked = page.look_at(entry.place, StoredEntry::parse(entry.text));
+                let looked = page.look_at(entry.slot, StoredEntry::parse(entry.text));
                 if looked.is_break() {
                     return Ok(page.finish());
                 }
@@ -81,7 +83,12 @@ impl RedisStore {
         let unlabelled = values.next().map(pairs).unwrap_or_default();
         let stats = AuditStats::from_counters(total, &counters, &unlabelled);
         if stats.recounting {
-            return Ok(self.recount(stats).await);
+            let counter = Counter {
+                log: self.log(),
+                write: self.write.clone(),
+                keys: self.keys.clone(),
+            };
+            return Ok(self.recounts.join(counter, stats).await);
         }
         Ok(stats)
     }
@@ -91,6 +98,7 @@ impl RedisStore {
         Log {
             connection: Arc::clone(self.read_connection(ReadFrom::Bulk)),
             key: self.keys.entries(),
+            use_of: Arc::clone(&self.log_use),
         }
     }
 }

@@ -1,34 +1,62 @@
 //! Reading the log from the newest entry on, in pieces that a slow network delivers in time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{RedisError, cmd};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{connection::Connection, reply::scored};
 use crate::domain::{
-    audit::{AuditPosition, Place},
+    audit::{AuditPosition, Slot},
     sha256_hex,
 };
 
-/// The first piece has this many entries, because nobody knows how large they are. Each later one
-/// has at most [`MAX_GROWTH`] times as many as the one before.
+/// The first piece has this many entries while nobody knows how large they are, and at most the
+/// second number later. Each further one has at most [`MAX_GROWTH`] times as many as the one before.
 const FIRST_ENTRIES: usize = 2;
+const MAX_FIRST_ENTRIES: usize = 30;
 const MAX_GROWTH: usize = 10;
 const MAX_ENTRIES: usize = 4000;
-/// How much text a piece should have. It grows while pieces arrive fast, so that a fast network is
-/// used well, and shrinks on a slow one, where others wait for the same connection.
+/// How long a piece should take, so that others need not wait long for the same connection; how
+/// much text that is follows from the pieces before.
+const PIECE_MILLIS: usize = 400;
 const FIRST_TARGET_BYTES: usize = 128 * 1024;
 const MIN_TARGET_BYTES: usize = 32 * 1024;
 const MAX_TARGET_BYTES: usize = 1024 * 1024;
-const FAST: Duration = Duration::from_millis(250);
-const SLOW: Duration = Duration::from_secs(1);
+
+/// How often it is checked whether other calls are reading.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The log in Redis, and the connection to read it over.
 #[derive(Clone)]
 pub(super) struct Log {
     pub(super) connection: Arc<Connection>,
     pub(super) key: String,
+    pub(super) use_of: Arc<LogUse>,
+}
+
+/// What the readers of one log know of each other.
+#[derive(Default)]
+pub(super) struct LogUse {
+    /// How many calls are reading.
+    readers: AtomicUsize,
+    /// The average size of the entries that were read last; 0 if that is not known.
+    average_bytes: AtomicUsize,
+}
+
+/// A call is reading the log until this is dropped.
+pub(super) struct Reading(Arc<LogUse>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Which part of the log to read, newest entry first.
@@ -44,7 +72,7 @@ pub(super) struct Range {
 
 /// An entry, and where it is.
 pub(super) struct Found {
-    pub(super) place: Place,
+    pub(super) slot: Slot,
     pub(super) text: String,
 }
 
@@ -60,6 +88,20 @@ pub(super) struct Scan<'a> {
 }
 
 impl Log {
+    /// Notes that a call is reading.
+    pub(super) fn reading(&self) -> Reading {
+        self.use_of.readers.fetch_add(1, Ordering::Relaxed);
+        Reading(Arc::clone(&self.use_of))
+    }
+
+    /// Waits until no call is reading, or for a while.
+    pub(super) async fn let_others_go_first(&self, longest: Duration) {
+        let until = Instant::now() + longest;
+        while self.use_of.readers.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     pub(super) fn scan(&self, mut range: Range) -> Scan<'_> {
         // A position after the range's begin is passed already.
         let until = range.until;
@@ -71,7 +113,7 @@ impl Log {
             range,
             restarted: false,
             ended: false,
-            size: PieceSize::default(),
+            size: PieceSize::new(self.use_of.average_bytes.load(Ordering::Relaxed)),
         }
     }
 }
@@ -101,8 +143,19 @@ impl Scan<'_> {
         command.arg("BYSCORE").arg("REV").arg("LIMIT").arg(offset);
         command.arg(count).arg("WITHSCORES");
         let begun = Instant::now();
+        // If the reply never comes, because it is too large, the next one is to be small.
+        let average = self.log.use_of.average_bytes.swap(0, Ordering::Relaxed);
         let found = scored(self.log.connection.send(&command).await?);
         self.size.note(&found, begun.elapsed());
+        let average = if found.is_empty() {
+            average
+        } else {
+            self.size.average
+        };
+        self.log
+            .use_of
+            .average_bytes
+            .store(average, Ordering::Relaxed);
         self.ended = found.len() < count;
         Ok(Some(self.not_read(placed(
             offset,
@@ -121,7 +174,7 @@ impl Scan<'_> {
         if let Some(after) = &mut self.range.after {
             let same = found
                 .iter()
-                .take_while(|entry| entry.place.score == after.score)
+                .take_while(|entry| entry.slot.score == after.score)
                 .count();
             let known = found
                 .iter()
@@ -145,9 +198,9 @@ impl Scan<'_> {
             let mut digest = sha256_hex(last.text.as_bytes());
             digest.truncate(16);
             self.range.after = Some(AuditPosition {
-                score: last.place.score,
+                score: last.slot.score,
                 digest,
-                nth: last.place.nth,
+                nth: last.slot.nth,
             });
             self.restarted = false;
         }
@@ -157,7 +210,7 @@ impl Scan<'_> {
 
 /// The places of entries that were read from `offset` on.
 fn placed(offset: usize, after: Option<&AuditPosition>, found: Vec<(String, i64)>) -> Vec<Found> {
-    let mut next = after.map(|after| Place {
+    let mut next = after.map(|after| Slot {
         score: after.score,
         nth: offset,
     });
@@ -167,25 +220,26 @@ fn placed(offset: usize, after: Option<&AuditPosition>, found: Vec<(String, i64)
             let nth = next
                 .filter(|next| next.score == score)
                 .map_or(0, |next| next.nth);
-            next = Some(Place {
+            next = Some(Slot {
                 score,
                 nth: nth + 1,
             });
             Found {
-                place: Place { score, nth },
+                slot: Slot { score, nth },
                 text,
             }
         })
         .collect()
 }
 
-/// How Redis is told to begin below a score.
+/// A range below a score, as Redis reads it.
 fn exclusive(score: i64) -> String {
     format!("({score}")
 }
 
 /// How many entries the next piece should have.
 struct PieceSize {
+    first: usize,
     last: usize,
     bytes: usize,
     entries: usize,
@@ -194,9 +248,12 @@ struct PieceSize {
     target: usize,
 }
 
-impl Default for PieceSize {
-    fn default() -> Self {
+impl PieceSize {
+    /// For entries of about `average` bytes; 0 if that is not known.
+    fn new(average: usize) -> Self {
+        let fitting = FIRST_TARGET_BYTES.checked_div(average).unwrap_or(0);
         Self {
+            first: fitting.clamp(FIRST_ENTRIES, MAX_FIRST_ENTRIES),
             last: 0,
             bytes: 0,
             entries: 0,
@@ -204,13 +261,11 @@ impl Default for PieceSize {
             target: FIRST_TARGET_BYTES,
         }
     }
-}
 
-impl PieceSize {
     fn next(&mut self, wanted: usize) -> usize {
         let most = match self.target.checked_div(self.average) {
             Some(fitting) => fitting.min(self.last * MAX_GROWTH).clamp(1, MAX_ENTRIES),
-            None => FIRST_ENTRIES,
+            None => self.first,
         };
         self.last = wanted.clamp(1, most);
         self.last
@@ -222,10 +277,10 @@ impl PieceSize {
         self.entries += found.len();
         let average_of = |bytes: usize, entries: usize| bytes.checked_div(entries).unwrap_or(0);
         self.average = average_of(self.bytes, self.entries).max(average_of(bytes, found.len()));
-        if time < FAST {
-            self.target = (self.target * 2).min(MAX_TARGET_BYTES);
-        } else if time > SLOW {
-            self.target = (self.target / 2).max(MIN_TARGET_BYTES);
-        }
+        let millis = usize::try_from(time.as_millis())
+            .unwrap_or(usize::MAX)
+            .max(1);
+        let in_time = bytes.saturating_mul(PIECE_MILLIS) / millis;
+        self.target = in_time.clamp(MIN_TARGET_BYTES, MAX_TARGET_BYTES);
     }
 }

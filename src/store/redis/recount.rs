@@ -18,7 +18,6 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    RedisStore,
     connection::Connection,
     error::describe,
     keys::Keys,
@@ -26,10 +25,12 @@ use super::{
 };
 use crate::domain::{AuditStats, StoredEntry, audit::Category, sha256_hex};
 
-/// How long a call waits for the count; a log of a few thousand entries takes less.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after its begin calls wait for the count; a log of a few thousand entries takes less.
+const WAIT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Entries that are written while others are counted are counted too, this many times.
 const MAX_ROUNDS: usize = 5;
+/// How long a piece waits at most while calls read the log.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How often reading a piece is tried.
 const MAX_ATTEMPTS: usize = 3;
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -68,17 +69,17 @@ struct Counted {
     digests: HashSet<String>,
 }
 
-/// Where to count, and where to write the result.
-struct Place {
-    log: Log,
-    write: Option<Arc<Connection>>,
-    keys: Keys,
+/// Counts a log, and corrects its counters if there is a connection for writes.
+pub(super) struct Counter {
+    pub(super) log: Log,
+    pub(super) write: Option<Arc<Connection>>,
+    pub(super) keys: Keys,
 }
 
-impl RedisStore {
-    /// The counters as they should be, or `stored` if counting takes longer than a call may wait.
-    pub(super) async fn recount(&self, stored: AuditStats) -> AuditStats {
-        let mut running = self.running_recount();
+impl Recounts {
+    /// The counters as `counting` finds them, or `stored` if that takes longer than a call may wait.
+    pub(super) async fn join(&self, counting: Counter, stored: AuditStats) -> AuditStats {
+        let mut running = self.running(counting);
         let until = running.begun + WAIT_TIMEOUT;
         let done = timeout_at(until, running.result.wait_for(Option::is_some)).await;
         match done.ok().and_then(Result::ok).and_then(|done| done.clone()) {
@@ -88,27 +89,18 @@ impl RedisStore {
     }
 
     /// The count that is under way, or a new one.
-    fn running_recount(&self) -> Running {
-        let mut running = self
-            .recounts
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn running(&self, counting: Counter) -> Running {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = running.as_ref().filter(|running| {
             running.result.has_changed().is_ok() && running.result.borrow().is_none()
         }) {
             return running.clone();
         }
         let (sender, result) = watch::channel(None);
-        let place = Place {
-            log: self.log(),
-            write: self.write.clone(),
-            keys: self.keys.clone(),
-        };
-        let counted = Arc::clone(&self.recounts.counted);
+        let counted = Arc::clone(&self.counted);
         tokio::spawn(async move {
             let mut counted = counted.lock().await;
-            match place.count(counted.take()).await {
+            match counting.count(counted.take()).await {
                 Ok(done) => {
                     let stats = done.stats.clone();
                     *counted = Some(done);
@@ -122,7 +114,7 @@ impl RedisStore {
     }
 }
 
-impl Place {
+impl Counter {
     /// Counts what was not counted before, and corrects the counters if this server may write.
     async fn count(&self, known: Option<Counted>) -> Result<Counted, RedisError> {
         let known = match known {
@@ -199,6 +191,8 @@ impl Place {
     ) -> Result<(), RedisError> {
         let (mut scan, mut attempts) = (self.log.scan(range), 0);
         loop {
+            self.log.let_others_go_first(MAX_PAUSE).await;
+            let begun = Instant::now();
             let piece = match scan.next(usize::MAX).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => return Ok(()),
@@ -210,9 +204,12 @@ impl Place {
                 Err(error) => return Err(error),
             };
             attempts = 0;
+            let pause = begun.elapsed();
             for entry in piece {
-                visit(entry.place.score, StoredEntry::parse(entry.text));
+                visit(entry.slot.score, StoredEntry::parse(entry.text));
             }
+            // Half of the network is for others.
+            tokio::time::sleep(pause.min(MAX_PAUSE)).await;
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record,
         StoredEntry, Timestamp,
-        audit::{AuditPosition, Category, MAX_SCANNED_ENTRIES, PageBuilder, Place},
+        audit::{AuditPosition, Category, MAX_SCANNED_ENTRIES, PageBuilder, Slot},
         list::IndexEntry,
         text::truncate,
     },
@@ -181,12 +181,12 @@ pub(super) fn audit_entries(
     let mut statement = transaction.prepare_cached(&select.sql)?;
     let mut rows = statement.query(params_from_iter(select.values))?;
     while let Some(row) = rows.next()? {
-        let place = Place {
+        let slot = Slot {
             score: row.get(0)?,
             nth: 0,
         };
         let entry = StoredEntry::parse(row.get(1)?);
-        if page.look_at(place, entry).is_break() {
+        if page.look_at(slot, entry).is_break() {
             break;
         }
     }

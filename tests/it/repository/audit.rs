@@ -820,3 +820,225 @@ async fn entries_added_during_a_read_are_not_returned_twice() {
     };
     tokio::join!(writing, reading);
 }
+
+/// The log as it is stored, newest first, with the scores.
+fn raw_log(store: &Store) -> Vec<(i64, String)> {
+    if store.is_redis() {
+        let found: Vec<(String, i64)> = store.server().run(
+            redis::cmd("ZRANGE")
+                .arg(store.key("audit:entries"))
+                .arg("+inf")
+                .arg("-inf")
+                .arg("BYSCORE")
+                .arg("REV")
+                .arg("WITHSCORES"),
+        );
+        return found
+            .into_iter()
+            .map(|(text, score)| (score, text))
+            .collect();
+    }
+    let file = rusqlite::Connection::open(store.file()).unwrap();
+    let mut all = file
+        .prepare("SELECT score, text FROM entries ORDER BY score DESC, text DESC")
+        .unwrap();
+    all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
+
+/// A log of entries like those of older programs: some without a time, some of the future, some of
+/// one millisecond, some large.
+fn random_entry(random: &mut fastrand::Rng, number: usize) -> StoredEntry {
+    let size = match random.u8(..10) {
+        0 => random.usize(20_000..60_000),
+        1..4 => random.usize(500..3000),
+        _ => random.usize(..100),
+    };
+    let mut entry = json!({ "n": number, "text": "t".repeat(size) });
+    match random.u8(..10) {
+        0 => {}
+        1 => entry["timestamp"] = json!("2999-01-01T00:00:00Z"),
+        2..5 => entry["timestamp"] = json!(1_600_000_000_000_i64),
+        _ => entry["timestamp"] = json!(1_600_000_000_000_i64 + random.i64(..40)),
+    }
+    for (member, values) in [
+        ("action", ["save", "update", "delete"]),
+        ("source", ["cms", "api", "mcp"]),
+        ("entityType", ["projects", "project", "resources"]),
+        ("entityId", ["a", "b", "rare"]),
+    ] {
+        let at = random.usize(..5);
+        if let Some(value) = values.get(at) {
+            entry[member] = json!(value);
+        }
+    }
+    StoredEntry::parse(entry.to_string())
+}
+
+fn random_query(random: &mut fastrand::Rng) -> AuditQuery {
+    let one_of = |random: &mut fastrand::Rng, values: [&str; 3]| {
+        values
+            .get(random.usize(..9))
+            .map(|value| (*value).to_owned())
+    };
+    let time = |random: &mut fastrand::Rng| {
+        (random.u8(..3) == 0)
+            .then(|| Timestamp::from_millis(1_600_000_000_000 + random.i64(-5..45)))
+    };
+    AuditQuery {
+        kind: Kind::ALL.get(random.usize(..8)).copied(),
+        entity_id: one_of(random, ["a", "b", "rare"]),
+        action: one_of(random, ["save", "update", "delete"]),
+        source: one_of(random, ["cms", "api", "mcp"]),
+        since: time(random),
+        until: time(random),
+        limit: [1, 7, 30, 60][random.usize(..4)],
+        max_bytes: [usize::MAX, 500, 5000, 100_000][random.usize(..4)],
+        ..AuditQuery::default()
+    }
+}
+
+/// The texts on all pages, each of which keeps the query's limits.
+async fn texts_on_pages(repository: &dyn Repository, mut query: AuditQuery) -> Vec<String> {
+    let mut texts = Vec::new();
+    for _ in 0..10_000 {
+        let page = repository.audit_entries(&query).await.unwrap();
+        let bytes: usize = page.entries.iter().map(|entry| entry.text().len()).sum();
+        assert!(page.entries.len() <= query.limit);
+        assert!(bytes <= query.max_bytes || page.entries.len() == 1);
+        assert_eq!(page.searched_since, None, "the log is short");
+        texts.extend(page.entries.iter().map(|entry| entry.text().to_owned()));
+        query.after = page.next;
+        if query.after.is_none() {
+            return texts;
+        }
+    }
+    panic!("the pages have no end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_any_query_have_each_match_once_while_others_write() {
+    on_each_store(async |store| {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let log: Vec<StoredEntry> = (0..200)
+            .map(|number| random_entry(&mut random, number))
+            .collect();
+        store.history.import_entries(&log, clock()).await.unwrap();
+        let key = project_key("a");
+        create_sound_after(&*store.repository, &key).await;
+        let before = raw_log(store);
+        let (writer, importer) = (store.another(), store.open().history);
+        let done = std::sync::atomic::AtomicBool::new(false);
+
+        let writing = async {
+            // A writer without an end would be faster than a reader of small pages.
+            let mut number = 1000;
+            while number < 1200 && !done.load(std::sync::atomic::Ordering::Relaxed) {
+                update(&*writer, &key, json!({ "title": unique("title") })).await;
+                let mut random = fastrand::Rng::with_seed(number as u64);
+                let entry = random_entry(&mut random, number);
+                importer.import_entries(&[entry], clock()).await.unwrap();
+                number += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        let reading = async {
+            for _ in 0..20 {
+                let query = random_query(&mut random);
+                let in_time = |score: i64| {
+                    query.since.is_none_or(|since| score >= since.millis())
+                        && query.until.is_none_or(|until| score < until.millis())
+                };
+                let expected: Vec<&String> = before
+                    .iter()
+                    .filter(|(score, text)| {
+                        in_time(*score) && query.matches(&StoredEntry::parse(text.clone()))
+                    })
+                    .map(|(_, text)| text)
+                    .collect();
+
+                let found = texts_on_pages(&*store.repository, query.clone()).await;
+
+                let distinct: std::collections::HashSet<&String> = found.iter().collect();
+                assert_eq!(distinct.len(), found.len(), "{query:?}");
+                let known: std::collections::HashSet<&String> =
+                    before.iter().map(|(_, text)| text).collect();
+                let old: Vec<&String> = found.iter().filter(|text| known.contains(text)).collect();
+                assert!(
+                    old == expected,
+                    "{} instead of {} entries for {query:?}",
+                    old.len(),
+                    expected.len()
+                );
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        };
+        tokio::join!(writing, reading);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_search_looks_through_ten_thousand_entries_and_says_how_far_it_came() {
+    let entry = |number: i64| {
+        let id = if number == 3 { "rare" } else { "other" };
+        StoredEntry::parse(format!(
+            r#"{{"n":{number},"timestamp":{},"entityId":"{id}"}}"#,
+            1_600_000_000_000 + number
+        ))
+    };
+    let log: Vec<StoredEntry> = (0..10_050).map(entry).collect();
+    on_each_store(async |store| {
+        store.history.import_entries(&log, clock()).await.unwrap();
+        let mut query = AuditQuery {
+            entity_id: Some("rare".to_owned()),
+            limit: 5,
+            ..AuditQuery::default()
+        };
+
+        let first = store.repository.audit_entries(&query).await.unwrap();
+        query.after = first.next.clone();
+        let second = store.repository.audit_entries(&query).await.unwrap();
+
+        assert_eq!(first.entries, []);
+        let last = Timestamp::from_millis(1_600_000_000_050);
+        assert_eq!(first.searched_since, Some(last));
+        let position = first.next.unwrap();
+        assert_eq!(position.score, last.millis());
+        assert_eq!(position.digest, log[50].digest());
+        assert_eq!(second.entries, [log[3].clone()]);
+        assert_eq!((second.next, second.searched_since), (None, None));
+    })
+    .await;
+}
+
+/// A site's log is searched for the newest change of a document much more often than for all.
+#[tokio::test]
+async fn a_full_page_is_not_held_up_by_the_search_for_one_more_match() {
+    let entry = |number: i64| {
+        let id = if number == 1999 { "rare" } else { "other" };
+        StoredEntry::parse(format!(
+            r#"{{"n":{number},"timestamp":{number},"entityId":"{id}"}}"#
+        ))
+    };
+    let log: Vec<StoredEntry> = (1000..2000).map(entry).collect();
+    on_each_store(async |store| {
+        store.history.import_entries(&log, clock()).await.unwrap();
+        let query = AuditQuery {
+            entity_id: Some("rare".to_owned()),
+            limit: 1,
+            ..AuditQuery::default()
+        };
+
+        let page = store.repository.audit_entries(&query).await.unwrap();
+
+        assert_eq!(page.entries.len(), 1);
+        assert_eq!(page.next.unwrap().score, 1499);
+        assert_eq!(page.searched_since, None);
+    })
+    .await;
+}

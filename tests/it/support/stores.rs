@@ -120,6 +120,18 @@ impl Store {
         }
     }
 
+    pub(crate) fn is_redis(&self) -> bool {
+        matches!(self.backend, Backend::Redis { .. })
+    }
+
+    /// A key of a Redis store, with the deployment's prefix.
+    pub(crate) fn key(&self, name: &str) -> String {
+        match &self.backend {
+            Backend::Redis { prefix, .. } => format!("{prefix}{name}"),
+            Backend::Sqlite { .. } => panic!("{self} has no keys"),
+        }
+    }
+
     /// The file of an embedded store.
     pub(crate) fn file(&self) -> PathBuf {
         match self.backend.location() {
