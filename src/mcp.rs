@@ -121,10 +121,12 @@ impl ServerHandler for ContentServer {
 
     async fn initialize(
         &self,
-        request: InitializeRequestParams,
+        mut request: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
         let config = self.negotiate_initialize(&request)?;
+        // What was agreed counts from here on, not what the client asked for.
+        request.protocol_version = config.protocol_version.clone();
         context.peer.set_peer_info(request);
         Ok(self.with_instructions_for(config, &context))
     }
