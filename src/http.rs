@@ -17,6 +17,7 @@ mod auth;
 mod body;
 mod connection;
 mod guard;
+mod half_close;
 mod health;
 mod limits;
 mod payload;

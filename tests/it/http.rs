@@ -1,12 +1,13 @@
 //! The HTTP edge in this process, with a test handler: sessions, bodies, tokens, limits, shutdown.
 
 use std::{
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
 };
 
 use axum::http::request::Parts;
@@ -380,6 +381,61 @@ fn a_body_of_the_wrong_type_or_size_is_rejected() {
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
     let json_only = server.mcp(&[("Accept", "application/json")], &ping);
     assert_eq!(json_only.status, 406);
+}
+
+/// Writes `bytes`, closes the sending side, and reads all that comes.
+fn send_and_half_close(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut connection = Connection::open(address);
+    connection.write(bytes);
+    connection.stream().shutdown(Shutdown::Write).unwrap();
+    String::from_utf8(connection.read_to_end()).unwrap()
+}
+
+#[test]
+fn a_client_that_closes_its_sending_side_gets_its_answer() {
+    let server = Server::start();
+    let mut session = server.open_session();
+    let headers = with_json_headers(&[]);
+    let post = |path: &str, body: &str| {
+        http::request("localhost", "POST", path, &headers, body.as_bytes())
+    };
+    let whoami = whoami_call().to_string();
+
+    let quick = send_and_half_close(server.address, &post("/mcp", &whoami));
+    let accepted = send_and_half_close(server.address, &post(session.endpoint(), &whoami));
+    let get = http::request("localhost", "GET", "/healthz", &[], b"");
+    let got = send_and_half_close(server.address, &get);
+    let cut = post("/mcp", &whoami);
+    let incomplete = send_and_half_close(server.address, &cut[..cut.len() - 1]);
+
+    assert!(
+        quick.starts_with("HTTP/1.1 200") && quick.contains("127.0.0.1"),
+        "{quick}"
+    );
+    assert!(accepted.starts_with("HTTP/1.1 202"), "{accepted}");
+    assert_eq!(who(&session.next_message().unwrap())["transport"], "sse");
+    assert!(got.starts_with("HTTP/1.1 200"), "{got}");
+    assert!(!incomplete.starts_with("HTTP/1.1 2"), "{incomplete}");
+}
+
+#[test]
+fn a_client_that_closes_its_sending_side_during_a_call_gets_its_answer() {
+    let server = Server::start();
+    let headers = with_json_headers(&[]);
+    let wait = tool_call(1, "wait", &json!({})).to_string();
+    let request = http::request("localhost", "POST", "/mcp", &headers, wait.as_bytes());
+
+    let answer = thread::scope(|scope| {
+        let client = scope.spawn(|| send_and_half_close(server.address, &request));
+        server.wait_for_calls(1);
+        server.handler.gate.add_permits(1);
+        client.join().unwrap()
+    });
+
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("waited"),
+        "{answer}"
+    );
 }
 
 #[test]
