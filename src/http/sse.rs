@@ -134,10 +134,7 @@ async fn accept_message<S>(
 
     let (mut parts, body) = request.into_parts();
     let body = body::read(body, sessions.limits.body_timeout).await?;
-    let mut message: ClientJsonRpcMessage = match serde_json::from_slice(&body) {
-        Ok(message) if !body::is_array(&body) => message,
-        _ => return Err(body::not_a_message(&body)),
-    };
+    let mut message = body::parse(&body)?;
     parts.extensions.insert(TransportKind::Sse);
     message.insert_extension(parts);
 

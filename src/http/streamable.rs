@@ -28,6 +28,8 @@ use super::{body, limits::Limits, rejection::Rejection};
 use crate::caller::{ClaimedClient, TransportKind};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The longest text with which rmcp refuses a request.
+const MAX_REFUSAL_BYTES: usize = 4096;
 
 /// Streams end with `stop`; open requests are dropped with `abort`.
 pub(super) fn routes<S: ServerHandler + Clone>(
@@ -79,6 +81,7 @@ async fn serve_request<S: ServerHandler>(
 
     let (mut parts, body) = request.into_parts();
     let body = body::read(body, endpoint.limits.body_timeout).await?;
+    body::check_nesting(&body)?;
     let envelope = match serde_json::from_slice::<Envelope<'_>>(&body) {
         Ok(envelope) if !body::is_array(&body) => envelope,
         _ => return Err(body::not_a_message(&body)),
@@ -92,9 +95,8 @@ async fn serve_request<S: ServerHandler>(
     {
         parts.extensions.insert(claimed);
     }
-    let response = endpoint
-        .forward(Request::from_parts(parts, Body::from(body.clone())))
-        .await;
+    let request = Request::from_parts(parts, Body::from(body.clone()));
+    let response = endpoint.forward(request).await;
 
     // The content type was right, so this is how rmcp answers a body that is not a message.
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
@@ -103,7 +105,7 @@ async fn serve_request<S: ServerHandler>(
     if envelope.method == "initialize" {
         return with_session_id(response, &body).await;
     }
-    Ok(response)
+    with_request_id(response, &body).await
 }
 
 impl<S: ServerHandler> Endpoint<S> {
@@ -125,6 +127,21 @@ impl<S: ServerHandler> Endpoint<S> {
         }
         response
     }
+}
+
+/// rmcp refuses some requests in plain text.
+async fn with_request_id(response: Response, request: &[u8]) -> Result<Response, Rejection> {
+    let status = response.status();
+    if status.is_success() || body::is_json(response.headers()) {
+        return Ok(response);
+    }
+    let text = to_bytes(response.into_body(), MAX_REFUSAL_BYTES).await;
+    let text = text.unwrap_or_default();
+    Err(body::refusal(
+        status,
+        request,
+        String::from_utf8_lossy(&text),
+    ))
 }
 
 #[derive(Deserialize)]

@@ -3,27 +3,27 @@
 //! rmcp has a transport for this too, but that one drops lines it cannot read, loses a last line
 //! without an end, and does not wait for running calls at the end of the input.
 
-use std::{collections::HashSet, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use rmcp::{
     RoleServer,
-    model::{
-        ClientJsonRpcMessage, ClientNotification, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
-    },
+    model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
     service::{QuitReason, serve_directly_with_ct},
     transport::{Transport, io::stdio_pipes},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, mpsc},
 };
 use tokio_util::sync::CancellationToken;
 
-mod incoming;
-
-use super::{MAX_MESSAGE_BYTES, server::ContentServer};
+use super::{
+    MAX_MESSAGE_BYTES,
+    incoming::{Incoming, Rejection, classify},
+    pending::PendingRequests,
+    server::ContentServer,
+};
 use crate::domain::text::escape_line_breaks;
-use incoming::{Incoming, Rejection, classify};
 
 /// The longest line that is read, its end included.
 const MAX_LINE_BYTES: u64 = MAX_MESSAGE_BYTES as u64 + 1;
@@ -76,9 +76,6 @@ async fn abort_after_stop(abort: CancellationToken, stop: CancellationToken) {
     abort.cancel();
 }
 
-/// The ids of the requests that have no response yet.
-type PendingRequests = Arc<watch::Sender<HashSet<RequestId>>>;
-
 struct StdioTransport<W> {
     messages: mpsc::Receiver<ClientJsonRpcMessage>,
     output: Arc<Mutex<W>>,
@@ -97,7 +94,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> StdioTransport<W> {
         tokio::spawn(read_messages(
             input,
             Arc::clone(&output),
-            Arc::clone(&pending),
+            pending.clone(),
             sender,
         ));
         Self {
@@ -116,17 +113,10 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for StdioTran
         &mut self,
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let (output, pending) = (Arc::clone(&self.output), Arc::clone(&self.pending));
+        let (output, pending) = (Arc::clone(&self.output), self.pending.clone());
         async move {
             let written = write_line(&output, &message).await;
-            let id = match message {
-                JsonRpcMessage::Response(response) => Some(response.id),
-                JsonRpcMessage::Error(error) => error.id,
-                JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
-            };
-            if let Some(id) = id {
-                remove_pending(&pending, &id);
-            }
+            pending.remove_answered(&message);
             written
         }
     }
@@ -140,8 +130,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for StdioTran
             }
         };
         if message.is_none() {
-            let mut pending = self.pending.subscribe();
-            let all_answered = pending.wait_for(HashSet::is_empty);
+            let all_answered = self.pending.wait_until_empty();
             let _ = tokio::time::timeout(END_OF_INPUT_TIMEOUT, all_answered).await;
         }
         message
@@ -171,7 +160,7 @@ async fn read_messages<W: AsyncWrite + Send + Unpin>(
                 let Ok(slot) = messages.reserve().await else {
                     return;
                 };
-                match track_pending(&pending, &message) {
+                match pending.track(&message) {
                     Ok(()) => {
                         slot.send(*message);
                         continue;
@@ -222,42 +211,6 @@ async fn skip_line(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()>
             return Ok(());
         }
     }
-}
-
-/// Adds a request to the pending ones; removes the one that a notification cancels, because it gets
-/// no response.
-///
-/// # Errors
-/// The id, when a request with this id is already pending: nothing would distinguish their
-/// responses.
-fn track_pending(
-    pending: &PendingRequests,
-    message: &ClientJsonRpcMessage,
-) -> Result<(), RequestId> {
-    match message {
-        JsonRpcMessage::Request(request) => {
-            if pending.send_if_modified(|pending| pending.insert(request.id.clone())) {
-                Ok(())
-            } else {
-                Err(request.id.clone())
-            }
-        }
-        JsonRpcMessage::Notification(notification) => {
-            if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
-                && let Some(id) = &cancelled.params.request_id
-            {
-                remove_pending(pending, id);
-            }
-            Ok(())
-        }
-        JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
-    }
-}
-
-fn remove_pending(pending: &PendingRequests, id: &RequestId) {
-    pending.send_modify(|pending| {
-        pending.remove(id);
-    });
 }
 
 async fn write_line<W: AsyncWrite + Send + Unpin>(

@@ -338,24 +338,41 @@ fn a_body_that_is_not_a_message_gets_a_json_rpc_error() {
     let session = server.open_session();
 
     for path in ["/mcp", session.endpoint()] {
-        for (body, code) in [
-            ("", -32700),
-            ("{", -32700),
-            ("hello", -32700),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#, -32700),
-            ("{}", -32600),
-            ("5", -32600),
-            (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, -32600),
-            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, -32600),
-            (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, -32600),
-            (r#" ["2.0",1,{}]"#, -32600),
+        for (body, code, id) in [
+            ("", -32700, Value::Null),
+            ("\u{feff}", -32700, Value::Null),
+            ("{", -32700, Value::Null),
+            ("hello", -32700, Value::Null),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#,
+                -32700,
+                Value::Null,
+            ),
+            ("{}", -32600, Value::Null),
+            ("5", -32600, Value::Null),
+            (
+                r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+                -32600,
+                json!(1),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":"a","method":7}"#,
+                -32600,
+                json!("a"),
+            ),
+            (
+                r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+                -32600,
+                Value::Null,
+            ),
+            (r#" ["2.0",1,{}]"#, -32600, Value::Null),
         ] {
             let response = server.send(("POST", path), &[], body);
 
             assert_eq!(response.status, 400, "{path} {body}");
             let answer = response.json();
             assert_eq!(answer["error"]["code"], code, "{path} {body}");
-            assert_eq!(answer["id"], Value::Null, "{path} {body}");
+            assert_eq!(answer["id"], id, "{path} {body}");
         }
         let not_utf_8 = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"x\":\"\xff\"}";
         let response = server.send(("POST", path), &[], not_utf_8);
@@ -377,10 +394,43 @@ fn a_body_of_the_wrong_type_or_size_is_rejected() {
         assert_eq!(untyped.status, 415, "{path}");
         let huge = server.send(("POST", path), &[], vec![b'x'; 10_000_000]);
         assert_eq!(huge.status, 413, "{path}");
+        let long = messages::request(7, "ping", &json!({ "x": "y".repeat(2_000_000) }));
+        let long = server.send(("POST", path), &[], long.to_string());
+        assert_eq!(long.status, 413, "{path}");
+        assert_eq!(long.json()["id"], 7, "{path}");
     }
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
     let json_only = server.mcp(&[("Accept", "application/json")], &ping);
     assert_eq!(json_only.status, 406);
+    assert_eq!(json_only.json()["id"], 1);
+}
+
+#[test]
+fn a_message_nested_too_deeply_is_rejected_with_its_id() {
+    let server = Server::start();
+    let session = server.open_session();
+    let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let message = format!(r#"{{"jsonrpc":"2.0","id":"deep","method":"x","params":{nested}}}"#);
+
+    for path in ["/mcp", session.endpoint()] {
+        let answer = server.send(("POST", path), &[], &message).json();
+
+        assert_eq!(answer["id"], "deep", "{path}");
+    }
+}
+
+#[test]
+fn a_message_may_begin_with_a_byte_order_mark() {
+    let server = Server::start();
+    let mut session = server.open_session();
+    let body = format!("\u{feff}{}", whoami_call());
+
+    let over_http = server.send(("POST", "/mcp"), &[], &body).json();
+    let accepted = session.post(&body);
+
+    assert_eq!(who(&over_http)["transport"], "http");
+    assert_eq!(accepted.status, 202);
+    assert_eq!(who(&session.next_message().unwrap())["transport"], "sse");
 }
 
 /// Writes `bytes`, closes the sending side, and reads all that comes.
@@ -405,8 +455,8 @@ fn a_client_that_closes_its_sending_side_gets_its_answer() {
     let accepted = send_and_half_close(server.address, &post(session.endpoint(), &whoami));
     let get = http::request("localhost", "GET", "/healthz", &[], b"");
     let got = send_and_half_close(server.address, &get);
-    let cut = post("/mcp", &whoami);
-    let incomplete = send_and_half_close(server.address, &cut[..cut.len() - 1]);
+    let whole = post("/mcp", &whoami);
+    let incomplete = send_and_half_close(server.address, &whole[..whole.len() - 1]);
 
     assert!(
         quick.starts_with("HTTP/1.1 200") && quick.contains("127.0.0.1"),
