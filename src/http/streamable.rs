@@ -21,29 +21,32 @@ use rmcp::{
     },
 };
 use serde::{Deserialize, de::IgnoredAny};
-use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::{body, limits::Limits, rejection::Rejection};
+use super::{
+    body,
+    limits::Limits,
+    rejection::Rejection,
+    stages::{STOPPED, Stages},
+};
 use crate::caller::{ClaimedClient, TransportKind};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The longest text with which rmcp refuses a request.
 const MAX_REFUSAL_BYTES: usize = 4096;
 
-/// Streams end with `stop`; open requests are dropped with `abort`.
+/// See [`Stages`] for when streams and requests end.
 pub(super) fn routes<S: ServerHandler + Clone>(
     server: S,
     limits: Limits,
-    stop: CancellationToken,
-    abort: CancellationToken,
+    stages: Stages,
 ) -> Router {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
         .with_max_request_body_bytes(body::MAX_BODY_BYTES)
         .disable_allowed_hosts() // our guard checks every route
-        .with_cancellation_token(abort);
+        .with_cancellation_token(stages.abort.clone());
     let service = StreamableHttpService::new(
         move || Ok(server.clone()),
         Arc::new(NeverSessionManager::default()),
@@ -54,14 +57,14 @@ pub(super) fn routes<S: ServerHandler + Clone>(
         .with_state(Arc::new(Endpoint {
             service,
             limits,
-            stop,
+            stages,
         }))
 }
 
 struct Endpoint<S> {
     service: StreamableHttpService<S, NeverSessionManager>,
     limits: Limits,
-    stop: CancellationToken,
+    stages: Stages,
 }
 
 /// Only the members that are needed here; parsing skips the rest.
@@ -96,7 +99,13 @@ async fn serve_request<S: ServerHandler>(
         parts.extensions.insert(claimed);
     }
     let request = Request::from_parts(parts, Body::from(body.clone()));
-    let response = endpoint.forward(request).await;
+    let response = tokio::select! {
+        response = endpoint.forward(request) => response,
+        () = endpoint.stages.overdue.cancelled() => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(body::refusal(status, &body, STOPPED));
+        }
+    };
 
     // The content type was right, so this is how rmcp answers a body that is not a message.
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
@@ -121,7 +130,7 @@ impl<S: ServerHandler> Endpoint<S> {
                 Body::from_stream(
                     stream
                         .into_data_stream()
-                        .take_until(self.stop.clone().cancelled_owned()),
+                        .take_until(self.stages.stop.clone().cancelled_owned()),
                 )
             });
         }

@@ -50,6 +50,11 @@ impl PendingRequests {
         self.0.send_if_modified(|pending| pending.remove(id));
     }
 
+    /// Removes all requests and gives their ids.
+    pub(crate) fn take(&self) -> HashSet<RequestId> {
+        self.0.send_replace(HashSet::new())
+    }
+
     /// Waits until no request is pending.
     pub(crate) async fn wait_until_empty(&self) {
         let _ = self.0.subscribe().wait_for(HashSet::is_empty).await;
@@ -57,7 +62,7 @@ impl PendingRequests {
 }
 
 /// The id of the request that `message` answers.
-fn answered_id(message: &ServerJsonRpcMessage) -> Option<&RequestId> {
+pub(crate) fn answered_id(message: &ServerJsonRpcMessage) -> Option<&RequestId> {
     match message {
         JsonRpcMessage::Response(response) => Some(&response.id),
         JsonRpcMessage::Error(error) => error.id.as_ref(),
@@ -66,7 +71,7 @@ fn answered_id(message: &ServerJsonRpcMessage) -> Option<&RequestId> {
 }
 
 /// The id of the request that `message` cancels.
-fn cancelled_id(message: &ClientJsonRpcMessage) -> Option<&RequestId> {
+pub(crate) fn cancelled_id(message: &ClientJsonRpcMessage) -> Option<&RequestId> {
     match message {
         JsonRpcMessage::Notification(notification) => match &notification.notification {
             ClientNotification::CancelledNotification(cancelled) => {

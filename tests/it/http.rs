@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use axum::http::request::Parts;
@@ -220,6 +221,10 @@ fn whoami_call() -> Value {
     tool_call(2, "whoami", &json!({}))
 }
 
+fn whoami_call_with_id(id: u64) -> String {
+    tool_call(id, "whoami", &json!({})).to_string()
+}
+
 fn modern(mut message: Value) -> Value {
     message["params"]["_meta"] = modern_meta("modern", "1");
     message
@@ -406,6 +411,39 @@ fn a_body_of_the_wrong_type_or_size_is_rejected() {
 }
 
 #[test]
+fn one_id_for_many_calls_of_a_session_is_answered_once_and_refused_otherwise() {
+    const CALLS: usize = 20;
+    let server = Server::start();
+    let mut session = server.open_session();
+    let wait = tool_call(7, "wait", &json!({})).to_string();
+
+    let responses: Vec<Response> = (0..CALLS).map(|_| session.post(&wait)).collect();
+    server.handler.gate.add_permits(CALLS);
+
+    let mut statuses: Vec<u16> = Vec::new();
+    for response in responses {
+        statuses.push(response.status);
+        if response.status != 202 {
+            let answer = response.json();
+            assert_eq!(answer["id"], 7, "{answer}");
+            assert_eq!(answer["error"]["code"], -32600, "{answer}");
+        }
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 1);
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 400).count(),
+        CALLS - 1
+    );
+    let answer = session.next_message().unwrap();
+    assert_eq!(answer["id"], 7, "{answer}");
+    // The id may be used again, and nothing else was answered.
+    wait_until("the id is free", || {
+        (session.post(whoami_call_with_id(7)).status == 202).then_some(())
+    });
+    assert_eq!(who(&session.next_message().unwrap())["transport"], "sse");
+}
+
+#[test]
 fn a_message_nested_too_deeply_is_rejected_with_its_id() {
     let server = Server::start();
     let session = server.open_session();
@@ -431,6 +469,43 @@ fn a_message_may_begin_with_a_byte_order_mark() {
     assert_eq!(who(&over_http)["transport"], "http");
     assert_eq!(accepted.status, 202);
     assert_eq!(who(&session.next_message().unwrap())["transport"], "sse");
+}
+
+/// rmcp gives up running calls five seconds after the end of a session's messages.
+#[test]
+fn a_stop_waits_for_calls_that_take_long() {
+    const LONG: Duration = Duration::from_secs(6);
+    let server = Server::start();
+    let mut session = server.open_session();
+    for id in 0..4 {
+        let wait = tool_call(id, "wait", &json!({})).to_string();
+        assert_eq!(session.post(wait).status, 202);
+    }
+    let mut calling = Connection::open(server.address);
+    let wait = tool_call(9, "wait", &json!({})).to_string();
+    let headers = with_json_headers(&[]);
+    calling.write(&http::request(
+        "localhost",
+        "POST",
+        "/mcp",
+        &headers,
+        wait.as_bytes(),
+    ));
+    server.wait_for_calls(5);
+
+    let stopped = Instant::now();
+    server.stop.cancel();
+    wait_until("the calls have taken long", || {
+        (stopped.elapsed() > LONG).then_some(())
+    });
+    server.handler.gate.add_permits(5);
+
+    for _ in 0..4 {
+        assert_eq!(text(&session.next_message().unwrap()), "waited");
+    }
+    assert_eq!(session.next_message(), None);
+    assert_eq!(text(&calling.read_response().json()), "waited");
+    server.wait_for_end();
 }
 
 /// Writes `bytes`, closes the sending side, and reads all that comes.
