@@ -17,6 +17,7 @@ mod auth;
 mod body;
 mod connection;
 mod guard;
+mod half_close;
 mod health;
 mod limits;
 mod payload;
@@ -27,6 +28,7 @@ mod response_cache;
 mod rest;
 mod settings;
 mod sse;
+mod stages;
 mod streamable;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,7 @@ pub use settings::Settings;
 pub use token::Tokens;
 
 use limits::Limits;
+use stages::Stages;
 
 /// The routes that are not MCP: the website API, health and metrics.
 #[derive(Clone)]
@@ -61,8 +64,8 @@ impl SiteRoutes {
     }
 }
 
-/// Serves `/mcp`, `/sse`, `/messages` and the `site` routes until `stop`: then streams end at once,
-/// and requests that have begun are answered.
+/// Serves `/mcp`, `/sse`, `/messages` and the `site` routes until `stop`: then idle streams end at
+/// once, and requests that have begun are answered.
 ///
 /// A clone of `server` answers each request to `/mcp` and each session of `/sse`, so it should hold
 /// handles only. In the extensions of a request's parts it finds a [`TransportKind`], the peer's
@@ -91,13 +94,11 @@ async fn serve_with_limits<S: ServerHandler + Clone>(
     settings: Settings,
     stop: CancellationToken,
 ) {
-    // Cancelled at the very end. rmcp does not get `stop`, because it would answer open requests
-    // with an error.
-    let abort = CancellationToken::new();
-    let _abort = abort.clone().drop_guard();
+    let stages = Stages::new(stop.clone(), limits.grace_period);
+    let _abort = stages.abort.clone().drop_guard();
 
     let rates = Arc::new(rate::Rates::new(settings.rate_limit));
-    tokio::spawn(Arc::clone(&rates).evict_idle(abort.clone()));
+    tokio::spawn(Arc::clone(&rates).evict_idle(stages.abort.clone()));
     let auth = Arc::new(auth::Auth {
         tokens: settings.tokens,
         public_api: settings.public_api,
@@ -109,13 +110,8 @@ async fn serve_with_limits<S: ServerHandler + Clone>(
     });
 
     let app = Router::new()
-        .merge(streamable::routes(
-            server.clone(),
-            limits,
-            stop.clone(),
-            abort.clone(),
-        ))
-        .merge(sse::routes(server, limits, stop.clone(), abort))
+        .merge(streamable::routes(server.clone(), limits, stages.clone()))
+        .merge(sse::routes(server, limits, stages))
         .merge(site)
         // In this order: host and origin first, then the token and the rate. One layer, because
         // every layer copies what is below it for each request.

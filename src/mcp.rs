@@ -23,11 +23,13 @@ mod call;
 pub mod cursor;
 mod documents;
 mod error;
+pub(crate) mod incoming;
 mod meta;
 mod metrics;
 mod origin;
 mod output;
 mod params;
+pub(crate) mod pending;
 mod projects;
 mod resources;
 mod router;
@@ -121,10 +123,12 @@ impl ServerHandler for ContentServer {
 
     async fn initialize(
         &self,
-        request: InitializeRequestParams,
+        mut request: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
         let config = self.negotiate_initialize(&request)?;
+        // What was agreed counts from here on, not what the client asked for.
+        request.protocol_version = config.protocol_version.clone();
         context.peer.set_peer_info(request);
         Ok(self.with_instructions_for(config, &context))
     }

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_lost_write_shows_in_every_later_history() {
-        let (lost, kept, last) = (
+        let (lost, kept, next) = (
             entry(1, "0123456789abcdef01"),
             entry(1, "0123456789abcdee01"),
             entry(2, "aaaaaaaabbbbbbbbcc"),
@@ -86,10 +86,10 @@ mod tests {
                 })
         };
 
-        let history = after([&kept, &last]);
+        let history = after([&kept, &next]);
 
-        assert_ne!(history, after([&lost, &last]));
-        assert_eq!(history, after([&kept, &last]));
+        assert_ne!(history, after([&lost, &next]));
+        assert_eq!(history, after([&kept, &next]));
         assert!(
             history
                 .as_str()

@@ -7,20 +7,16 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use futures::StreamExt as _;
-use serde::de::IgnoredAny;
-use serde_json::json;
+use rmcp::model::{ClientJsonRpcMessage, ErrorCode};
 use tokio::time::timeout;
 
 use super::rejection::Rejection;
-use crate::domain::check_depth;
 pub(super) use crate::mcp::MAX_MESSAGE_BYTES as MAX_BODY_BYTES;
+use crate::mcp::incoming::{self, Incoming, classify};
 
 /// How much of an oversized body is read and discarded, because most clients look for the response
 /// only after they sent everything.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
-
-const PARSE_ERROR: i32 = -32700;
-const INVALID_REQUEST: i32 = -32600;
 
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     headers
@@ -30,7 +26,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// Reads the whole body. It is safe to parse: neither too long nor nested too deeply.
+/// Reads the whole body, which is not too long, without a byte order mark.
 pub(super) async fn read(body: Body, limit: Duration) -> Result<Bytes, Rejection> {
     let Ok(read) = timeout(limit, read_whole(body)).await else {
         let text =
@@ -39,19 +35,13 @@ pub(super) async fn read(body: Body, limit: Duration) -> Result<Bytes, Rejection
             .with_header(header::CONNECTION, HeaderValue::from_static("close")));
     };
     let body = read?;
-    match check_depth(&body) {
-        Ok(()) => Ok(body),
-        Err(too_deep) => Err(json_rpc_error(
-            INVALID_REQUEST,
-            &format!("the message was not read: {too_deep}"),
-        )),
-    }
+    Ok(body.slice_ref(incoming::trim(&body)))
 }
 
 async fn read_whole(body: Body) -> Result<Bytes, Rejection> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > MAX_DISCARDED_BYTES {
-        return Err(too_large());
+        return Err(too_large(&[]));
     }
     let mut whole = Vec::new();
     let mut length = 0;
@@ -71,53 +61,64 @@ async fn read_whole(body: Body) -> Result<Bytes, Rejection> {
         }
     }
     if length > MAX_BODY_BYTES {
-        Err(too_large())
+        Err(too_large(&whole))
     } else {
         Ok(whole.into())
     }
 }
 
-fn too_large() -> Rejection {
-    Rejection::new(
+/// The rejection of a body of which only the beginning was read.
+fn too_large(beginning: &[u8]) -> Rejection {
+    json_rpc(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("the request body is larger than {MAX_BODY_BYTES} bytes; send smaller messages"),
+        incoming::Rejection::too_long(beginning, MAX_BODY_BYTES),
     )
+}
+
+/// The message in a body that was read.
+pub(super) fn parse(body: &[u8]) -> Result<ClientJsonRpcMessage, Rejection> {
+    match classify(body) {
+        Incoming::Message(message) => Ok(*message),
+        Incoming::Blank => Err(bad_request(incoming::Rejection::empty())),
+        Incoming::Invalid(rejection) => Err(bad_request(rejection)),
+    }
+}
+
+/// Rejects a body that is nested too deeply to be parsed.
+pub(super) fn check_nesting(body: &[u8]) -> Result<(), Rejection> {
+    incoming::check_nesting(body).map_err(bad_request)
 }
 
 /// The rejection of a body that is not a JSON-RPC message; its text names the problem.
 pub(super) fn not_a_message(body: &[u8]) -> Rejection {
-    match check_json(body) {
-        Err(error) => json_rpc_error(PARSE_ERROR, &format!("the body is not JSON: {error}")),
-        Ok(()) if is_array(body) => json_rpc_error(
-            INVALID_REQUEST,
-            "batches are not supported; send one message per request",
-        ),
-        Ok(()) => json_rpc_error(
-            INVALID_REQUEST,
-            "the body is JSON, but not a JSON-RPC 2.0 request, notification or response",
-        ),
+    match parse(body) {
+        Err(rejection) => rejection,
+        Ok(_) => refusal(StatusCode::BAD_REQUEST, body, "the message is not valid"),
     }
 }
 
 /// Whether JSON text holds an array, which in JSON-RPC is a batch.
 pub(super) fn is_array(body: &[u8]) -> bool {
-    body.trim_ascii_start().first() == Some(&b'[')
+    body.first() == Some(&b'[')
 }
 
-fn check_json(body: &[u8]) -> Result<(), String> {
-    let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
-    serde_json::from_str::<IgnoredAny>(text)
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+/// The rejection of the request in `body`, under its id.
+pub(super) fn refusal(status: StatusCode, body: &[u8], problem: impl Into<String>) -> Rejection {
+    let code = if status.is_server_error() {
+        ErrorCode::INTERNAL_ERROR
+    } else {
+        ErrorCode::INVALID_REQUEST
+    };
+    let id = incoming::parse_id(body);
+    json_rpc(status, incoming::Rejection::new(id, code, problem.into()))
 }
 
-fn json_rpc_error(code: i32, message: &str) -> Rejection {
-    let error = json!({
-        "jsonrpc": "2.0",
-        "id": null,
-        "error": { "code": code, "message": message },
-    });
-    Rejection::new(StatusCode::BAD_REQUEST, error.to_string()).with_header(
+pub(super) fn bad_request(rejection: incoming::Rejection) -> Rejection {
+    json_rpc(StatusCode::BAD_REQUEST, rejection)
+}
+
+fn json_rpc(status: StatusCode, rejection: incoming::Rejection) -> Rejection {
+    Rejection::new(status, rejection.into_json().to_string()).with_header(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     )

@@ -23,7 +23,10 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::limits::Limits;
+use super::{
+    half_close::{Input, RequestBody, Socket},
+    limits::Limits,
+};
 
 /// Buffer of one connection; the head of a request must fit into it.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -70,12 +73,22 @@ pub(super) async fn serve(
             continue;
         };
         full = false;
-        let app = app.clone();
+        let (app, input) = (app.clone(), Arc::new(Input::default()));
+        let io = TokioIo::new(Socket {
+            stream: prepare_socket(socket, limits.write_timeout),
+            input: Arc::clone(&input),
+        });
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(address);
-            app.call(request)
+            let answering = input.begin_answer();
+            let input = Arc::clone(&input);
+            let response = app.call(request.map(|body| RequestBody { body, input }));
+            async move {
+                response
+                    .await
+                    .map(|response| answering.extend_over(response))
+            }
         });
-        let io = TokioIo::new(prepare_socket(socket, limits.write_timeout));
         let connection = graceful.watch(builder.serve_connection(io, service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -91,10 +91,10 @@ struct RestState {
 }
 
 /// What the caches hold for a path.
-enum Cached {
-    Valid(Arc<Payload>),
+enum Lookup {
+    Found(Arc<Payload>),
     /// No valid response, but the store's state, unless the store did not answer.
-    Nothing(Option<StoreState>),
+    Missing(Option<StoreState>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,12 +162,12 @@ impl RestState {
         // otherwise requests for made-up ids would fill the cache.
         let state = match api_path {
             ApiPath::One(key) if !is_slug(&key.id) => None,
-            ApiPath::One(_) | ApiPath::All(_) => match self.cached(api_path).await {
-                Cached::Valid(payload) => {
+            ApiPath::One(_) | ApiPath::All(_) => match self.look_up(api_path).await {
+                Lookup::Found(payload) => {
                     record_answer(api_path, "cache");
                     return Ok(payload);
                 }
-                Cached::Nothing(state) => state,
+                Lookup::Missing(state) => state,
             },
         };
         let read = self.read(api_path, deadline).await.map(Arc::new);
@@ -185,15 +185,15 @@ impl RestState {
     }
 
     /// A valid response from this process or from the store; else the store's state, if it is known.
-    async fn cached(&self, api_path: &ApiPath) -> Cached {
+    async fn look_up(&self, api_path: &ApiPath) -> Lookup {
         if let Some(recent) = self.recent.get(api_path) {
             let stored = self.content.look_up_response(api_path).await;
             match stored.state {
-                Some(state) if state != recent.state => return Cached::Nothing(Some(state)),
-                None => return Cached::Nothing(None),
+                Some(state) if state != recent.state => return Lookup::Missing(Some(state)),
+                None => return Lookup::Missing(None),
                 // Deleting the stored one makes this one invalid too.
                 Some(_) if stored.ttl.is_none() => self.recent.remove(api_path),
-                Some(_) => return Cached::Valid(recent.payload),
+                Some(_) => return Lookup::Found(recent.payload),
             }
         }
         let CachedResponse {
@@ -202,7 +202,7 @@ impl RestState {
             state,
         } = self.content.cached_response(api_path).await;
         let (Some(response), Some(state)) = (response, &state) else {
-            return Cached::Nothing(state);
+            return Lookup::Missing(state);
         };
         match response_cache::decode(&response, state) {
             Some(payload) => {
@@ -210,9 +210,9 @@ impl RestState {
                 if let Some(ttl) = ttl {
                     self.recent.insert(api_path, state, &payload, ttl);
                 }
-                Cached::Valid(payload)
+                Lookup::Found(payload)
             }
-            None => Cached::Nothing(Some(state.clone())),
+            None => Lookup::Missing(Some(state.clone())),
         }
     }
 

@@ -15,55 +15,60 @@ use std::{
 
 use axum::{
     Extension, Router,
+    body::{Body, Bytes, HttpBody as _},
     extract::{Query, Request, State, rejection::QueryRejection},
-    http::{HeaderName, StatusCode},
-    response::{
-        IntoResponse, Sse,
-        sse::{Event, KeepAlive},
-    },
+    http::{HeaderName, StatusCode, header},
+    response::IntoResponse,
     routing::{get, post},
 };
 use futures::{Stream, StreamExt as _, stream};
 use rmcp::{
     RoleServer, ServerHandler,
-    model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
+    model::{ClientJsonRpcMessage, ErrorCode, ServerJsonRpcMessage},
     service::serve_directly_with_ct,
     transport::Transport,
 };
 use serde::Deserialize;
 use tokio::{
-    sync::mpsc::{self, error::SendTimeoutError},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::{body, limits::Limits, rejection::Rejection};
+mod outbox;
+
+use super::{
+    body,
+    limits::Limits,
+    rejection::Rejection,
+    stages::{STOPPED, Stages},
+};
 use crate::{
     caller::{Caller, TransportKind},
-    domain::text::escape_line_breaks,
+    mcp::{incoming, pending::PendingRequests},
 };
+use outbox::{Outbox, Stalled, Totals, event};
 
-/// How many messages may wait in each direction of a session.
-const QUEUE_CAPACITY: usize = 64;
-/// Clients give up on a silent stream, the most impatient ones after 30 seconds.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How many bytes of messages a session accepts before it has answered some of them.
+const MAX_ACCEPTED_BYTES: usize = 2 * body::MAX_BODY_BYTES;
+/// A message counts as this many bytes at least, which limits their number.
+const MIN_MESSAGE_BYTES: usize = 32 * 1024;
+const MAX_ACCEPTED_MESSAGES: usize = MAX_ACCEPTED_BYTES / MIN_MESSAGE_BYTES;
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// Sessions end with `stop`, after answering the messages they accepted, and with `abort`, at once.
+/// After a stop, sessions end when they have answered the messages they accepted.
 pub(super) fn routes<S: ServerHandler + Clone>(
     server: S,
     limits: Limits,
-    stop: CancellationToken,
-    abort: CancellationToken,
+    stages: Stages,
 ) -> Router {
     let sessions = Arc::new(Sessions {
         server,
         limits,
-        stop,
-        abort,
-        by_id: Mutex::default(),
+        stages,
+        registry: Arc::default(),
     });
     Router::new()
         // POST is 405, which tells clients that this is not Streamable HTTP.
@@ -74,19 +79,28 @@ pub(super) fn routes<S: ServerHandler + Clone>(
         .with_state(sessions)
 }
 
-type Inbox = mpsc::Sender<ClientJsonRpcMessage>;
-
+/// What a POST needs of a session.
+#[derive(Clone)]
 struct Session {
-    inbox: Inbox,
+    inbox: mpsc::Sender<ClientJsonRpcMessage>,
+    room: Arc<Semaphore>,
+    pending: PendingRequests,
+    outbox: Outbox,
     owner: Option<Caller>,
 }
 
 struct Sessions<S> {
     server: S,
     limits: Limits,
-    stop: CancellationToken,
-    abort: CancellationToken,
+    stages: Stages,
+    registry: Arc<Registry>,
+}
+
+/// The open sessions.
+#[derive(Default)]
+struct Registry {
     by_id: Mutex<HashMap<Uuid, Session>>,
+    totals: Arc<Totals>,
 }
 
 async fn open_stream<S: ServerHandler + Clone>(
@@ -95,19 +109,14 @@ async fn open_stream<S: ServerHandler + Clone>(
 ) -> Result<impl IntoResponse, Rejection> {
     let (id, messages) = sessions.start(caller.map(|Extension(caller)| caller))?;
     // Without scheme and host, which a proxy may have changed.
-    let endpoint = Event::default()
-        .event("endpoint")
-        .data(format!("/messages?sessionId={id}"));
-    let events = stream::iter([Ok(endpoint)]).chain(messages.map(|message| event(&message)));
-    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE_INTERVAL);
-    Ok((unbuffered, Sse::new(events).keep_alive(keep_alive)))
-}
-
-fn event(message: &ServerJsonRpcMessage) -> Result<Event, serde_json::Error> {
-    Ok(Event::default()
-        .event("message")
-        .data(escape_line_breaks(serde_json::to_string(message)?)))
+    let endpoint = event("endpoint", &format!("/messages?sessionId={id}"));
+    let events = stream::iter([endpoint]).chain(messages);
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(events.map(Ok::<_, Infallible>))))
 }
 
 #[derive(Deserialize)]
@@ -128,26 +137,28 @@ async fn accept_message<S>(
             "the content type must be `application/json`",
         ));
     }
-    let inbox = sessions
-        .inbox(&id, request.extensions().get())
+    let session = sessions
+        .registry
+        .find(&id, request.extensions().get())
         .ok_or_else(unknown_session)?;
 
     let (mut parts, body) = request.into_parts();
+    // Before the body is read, so that what waits takes no memory.
+    let room = session
+        .reserve_room(body.size_hint().upper(), sessions.limits.send_timeout)
+        .await?;
     let body = body::read(body, sessions.limits.body_timeout).await?;
-    let mut message: ClientJsonRpcMessage = match serde_json::from_slice(&body) {
-        Ok(message) if !body::is_array(&body) => message,
-        _ => return Err(body::not_a_message(&body)),
-    };
+    let mut message = body::parse(&body)?;
+    // Before the request becomes pending: a session that ends does not answer it.
+    let slot = session.inbox.reserve().await;
+    let slot = slot.map_err(|_| body::refusal(StatusCode::NOT_FOUND, &body, NO_SESSION))?;
+    let duplicate = session.pending.track(&message);
+    duplicate.map_err(|id| body::bad_request(incoming::Rejection::duplicate_id(id)))?;
     parts.extensions.insert(TransportKind::Sse);
+    parts.extensions.insert(Arc::new(room)); // until the message is handled
     message.insert_extension(parts);
-
-    match timeout(sessions.limits.send_timeout, inbox.send(message)).await {
-        Ok(Ok(())) => Ok((StatusCode::ACCEPTED, "Accepted")),
-        Ok(Err(_)) => Err(unknown_session()),
-        Err(_) => Err(unavailable(
-            "the session has too many unanswered messages; read its event stream, then retry",
-        )),
-    }
+    slot.send(message);
+    Ok((StatusCode::ACCEPTED, "Accepted"))
 }
 
 fn session_id(query: Result<Query<SessionQuery>, QueryRejection>) -> Result<Uuid, Rejection> {
@@ -163,72 +174,97 @@ fn session_id(query: Result<Query<SessionQuery>, QueryRejection>) -> Result<Uuid
         })
 }
 
+const NO_SESSION: &str = "there is no session with this id; open a new one with GET /sse";
+
 fn unknown_session() -> Rejection {
-    Rejection::new(
-        StatusCode::NOT_FOUND,
-        "there is no session with this id; open a new one with GET /sse",
-    )
+    Rejection::new(StatusCode::NOT_FOUND, NO_SESSION)
 }
 
 fn unavailable(text: impl Into<Cow<'static, str>>) -> Rejection {
     Rejection::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(RETRY_AFTER_SECONDS)
 }
 
+impl Session {
+    /// Room for a message of this many bytes, if the client announced them. The room is free again
+    /// when the result is dropped.
+    async fn reserve_room(
+        &self,
+        bytes: Option<u64>,
+        patience: Duration,
+    ) -> Result<OwnedSemaphorePermit, Rejection> {
+        let bytes = bytes
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(body::MAX_BODY_BYTES)
+            .clamp(MIN_MESSAGE_BYTES, body::MAX_BODY_BYTES);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let acquire = Arc::clone(&self.room).acquire_many_owned(permits);
+        match timeout(patience, acquire).await {
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(_)) => Err(unknown_session()),
+            Err(_) => Err(unavailable(
+                "the session has too many unanswered messages; read its event stream, then retry",
+            )),
+        }
+    }
+}
+
 impl<S: ServerHandler + Clone> Sessions<S> {
     /// Starts a session and returns its id and the messages for its client.
     fn start(
-        self: &Arc<Self>,
+        &self,
         owner: Option<Caller>,
-    ) -> Result<(Uuid, impl Stream<Item = ServerJsonRpcMessage> + use<S>), Rejection> {
+    ) -> Result<(Uuid, impl Stream<Item = Bytes> + use<S>), Rejection> {
         let id = Uuid::new_v4();
-        let (inbox, incoming) = mpsc::channel(QUEUE_CAPACITY);
-        let (outgoing, outbox) = mpsc::channel(QUEUE_CAPACITY);
-        self.insert(id, Session { inbox, owner })?;
-
-        let closed = self.abort.child_token();
+        let closed = self.stages.abort.child_token();
+        let (inbox, incoming) = mpsc::channel(MAX_ACCEPTED_MESSAGES);
+        let totals = Arc::clone(&self.registry.totals);
+        let session = Session {
+            inbox,
+            room: Arc::new(Semaphore::new(MAX_ACCEPTED_BYTES)),
+            pending: PendingRequests::default(),
+            outbox: Outbox::new(totals, closed.clone()),
+            owner,
+        };
         let transport = SseTransport {
             incoming,
-            outgoing,
-            send_timeout: self.limits.send_timeout,
-            closed: closed.clone(),
-            stop: self.stop.clone(),
+            outbox: session.outbox.clone(),
+            pending: session.pending.clone(),
+            registry: Arc::clone(&self.registry),
+            limits: self.limits,
+            stages: self.stages.clone(),
         };
-        self.spawn(id, transport);
-
-        let close_on_drop = closed.clone().drop_guard();
-        let messages = stream::unfold((outbox, close_on_drop), async |(mut outbox, guard)| {
-            let message = outbox.recv().await?;
-            Some((message, (outbox, guard)))
-        });
-        Ok((id, messages.take_until(closed.cancelled_owned())))
+        let messages = session.outbox.clone().into_events();
+        self.registry
+            .insert(id, session, self.limits.max_sse_sessions)?;
+        self.spawn(id, transport, &closed);
+        Ok((id, messages))
     }
 
     /// Runs the handler on `transport` until the session ends.
-    fn spawn(self: &Arc<Self>, id: Uuid, transport: SseTransport) {
+    fn spawn(&self, id: Uuid, transport: SseTransport, closed: &CancellationToken) {
         // A separate token: rmcp cancels the token it gets when it ends, and its last response may
         // still be on the way then.
-        let token = transport.closed.child_token();
+        let token = closed.child_token();
         // Without the handshake, because a client that reconnects gets a new session and does not
         // initialize it.
         let running = serve_directly_with_ct(self.server.clone(), transport, None, token);
-        let sessions = Arc::clone(self);
+        let registry = Arc::clone(&self.registry);
         tokio::spawn(async move {
             // Not logged: the error would repeat a panic's message, which may quote a document.
             if running.waiting().await.is_err() {
                 warn!("SSE session failed; the client must reconnect");
             }
-            sessions.remove(&id);
+            registry.remove(&id);
         });
     }
 }
 
-impl<S> Sessions<S> {
-    fn insert(&self, id: Uuid, session: Session) -> Result<(), Rejection> {
+impl Registry {
+    fn insert(&self, id: Uuid, session: Session, max_sessions: usize) -> Result<(), Rejection> {
         let mut sessions = self.lock();
-        if sessions.len() >= self.limits.max_sse_sessions {
+        if sessions.len() >= max_sessions {
             return Err(unavailable(format!(
-                "all {} event streams of this server are in use; close one or retry later",
-                self.limits.max_sse_sessions
+                "all {max_sessions} event streams of this server are in use; close one or retry later"
             )));
         }
         sessions.insert(id, session);
@@ -239,18 +275,37 @@ impl<S> Sessions<S> {
 
     fn remove(&self, id: &Uuid) {
         let mut sessions = self.lock();
-        sessions.remove(id);
+        if let Some(session) = sessions.remove(id) {
+            session.room.close();
+        }
         metrics::gauge!("portfolio_sse_sessions").decrement(1.0);
         debug!("SSE session closed; {} open", sessions.len());
     }
 
-    /// The queue for messages to a session. Only the session's owner gets it.
-    fn inbox(&self, id: &Uuid, caller: Option<&Caller>) -> Option<Inbox> {
+    /// A session, but only for its owner.
+    fn find(&self, id: &Uuid, caller: Option<&Caller>) -> Option<Session> {
         let sessions = self.lock();
         let session = sessions
             .get(id)
             .filter(|session| session.owner.as_ref() == caller)?;
-        (!session.inbox.is_closed()).then(|| session.inbox.clone())
+        (!session.inbox.is_closed()).then(|| session.clone())
+    }
+
+    /// Disconnects the clients that have read nothing for the longest time, until no more than
+    /// `max_bytes` wait for all of them.
+    fn disconnect_slowest(&self, max_bytes: usize) {
+        while self.totals.waiting_bytes() > max_bytes {
+            let sessions = self.lock();
+            let slowest = sessions
+                .values()
+                .filter_map(|session| Some((session.outbox.waiting_since()?, &session.outbox)))
+                .min_by_key(|(since, _)| *since);
+            let Some((_, outbox)) = slowest else {
+                return;
+            };
+            warn!("more than {max_bytes} bytes wait for SSE clients; closing the slowest session");
+            outbox.disconnect();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Session>> {
@@ -261,11 +316,55 @@ impl<S> Sessions<S> {
 /// The server's end of a session.
 struct SseTransport {
     incoming: mpsc::Receiver<ClientJsonRpcMessage>,
-    outgoing: mpsc::Sender<ServerJsonRpcMessage>,
-    send_timeout: Duration,
-    /// Cancelled when the client disconnected or does not read.
-    closed: CancellationToken,
-    stop: CancellationToken,
+    outbox: Outbox,
+    pending: PendingRequests,
+    registry: Arc<Registry>,
+    limits: Limits,
+    stages: Stages,
+}
+
+impl SseTransport {
+    /// The next message for the handler. After a stop, the last ones, and `None` when all are
+    /// answered.
+    async fn next_message(&mut self) -> Option<ClientJsonRpcMessage> {
+        let patience = self.limits.send_timeout;
+        let room = self.outbox.wait_for_room(patience);
+        let room = match self.stages.stop.run_until_cancelled(room).await {
+            Some(room) => room,
+            None => self.outbox.wait_for_reader(patience).await,
+        };
+        if let Err(Stalled) = room {
+            debug!("an SSE client is not reading its stream; closing its session");
+            self.outbox.disconnect();
+            return None;
+        }
+        let message = tokio::select! {
+            message = self.incoming.recv() => message,
+            () = self.stages.stop.cancelled() => {
+                self.incoming.close();
+                self.incoming.recv().await // what was accepted before the stop, then the end
+            }
+        };
+        match &message {
+            Some(message) => self.outbox.begin(message),
+            // rmcp would give up calls that run for 5 more seconds.
+            None => self.pending.wait_until_empty().await,
+        }
+        message
+    }
+
+    /// Answers all pending requests with an error.
+    fn answer_overdue(&self) {
+        for id in self.pending.take() {
+            let error = incoming::Rejection::new(
+                Some(id.clone()),
+                ErrorCode::INTERNAL_ERROR,
+                STOPPED.to_owned(),
+            );
+            self.outbox.push_json(&error.into_json(), Some(&id));
+        }
+        self.outbox.end();
+    }
 }
 
 impl Transport<RoleServer> for SseTransport {
@@ -276,36 +375,20 @@ impl Transport<RoleServer> for SseTransport {
         &mut self,
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = Result<(), Infallible>> + Send + 'static {
-        let (outgoing, closed) = (self.outgoing.clone(), self.closed.clone());
-        let send_timeout = self.send_timeout;
-        async move {
-            let sent = closed
-                .run_until_cancelled(outgoing.send_timeout(message, send_timeout))
-                .await;
-            if let Some(Err(SendTimeoutError::Timeout(_))) = sent {
-                close_stalled(&closed);
-            }
-            Ok(())
-        }
+        self.outbox.push(&message);
+        self.pending.remove_answered(&message);
+        self.registry
+            .disconnect_slowest(self.limits.max_waiting_bytes);
+        std::future::ready(Ok(()))
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
-        // The handler gets no more messages while the client does not read its responses: each
-        // response is a task that waits.
-        match timeout(self.send_timeout, self.outgoing.reserve()).await {
-            Ok(Ok(_room)) => {}
-            Ok(Err(_)) => return None,
-            Err(_) => {
-                close_stalled(&self.closed);
-                return None;
-            }
+        let overdue = self.stages.overdue.clone();
+        if let Some(message) = overdue.run_until_cancelled(self.next_message()).await {
+            return message;
         }
-        tokio::select! {
-            message = self.incoming.recv() => return message,
-            () = self.stop.cancelled() => self.incoming.close(),
-        }
-        // The messages that were accepted before the stop, then `None`.
-        self.incoming.recv().await
+        self.answer_overdue();
+        None
     }
 
     async fn close(&mut self) -> Result<(), Infallible> {
@@ -314,7 +397,8 @@ impl Transport<RoleServer> for SseTransport {
     }
 }
 
-fn close_stalled(closed: &CancellationToken) {
-    debug!("an SSE client is not reading its stream; closing its session");
-    closed.cancel();
+impl Drop for SseTransport {
+    fn drop(&mut self) {
+        self.outbox.end();
+    }
 }

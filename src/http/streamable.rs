@@ -21,27 +21,32 @@ use rmcp::{
     },
 };
 use serde::{Deserialize, de::IgnoredAny};
-use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::{body, limits::Limits, rejection::Rejection};
+use super::{
+    body,
+    limits::Limits,
+    rejection::Rejection,
+    stages::{STOPPED, Stages},
+};
 use crate::caller::{ClaimedClient, TransportKind};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The longest text with which rmcp refuses a request.
+const MAX_REFUSAL_BYTES: usize = 4096;
 
-/// Streams end with `stop`; open requests are dropped with `abort`.
+/// See [`Stages`] for when streams and requests end.
 pub(super) fn routes<S: ServerHandler + Clone>(
     server: S,
     limits: Limits,
-    stop: CancellationToken,
-    abort: CancellationToken,
+    stages: Stages,
 ) -> Router {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
         .with_max_request_body_bytes(body::MAX_BODY_BYTES)
         .disable_allowed_hosts() // our guard checks every route
-        .with_cancellation_token(abort);
+        .with_cancellation_token(stages.abort.clone());
     let service = StreamableHttpService::new(
         move || Ok(server.clone()),
         Arc::new(NeverSessionManager::default()),
@@ -52,14 +57,14 @@ pub(super) fn routes<S: ServerHandler + Clone>(
         .with_state(Arc::new(Endpoint {
             service,
             limits,
-            stop,
+            stages,
         }))
 }
 
 struct Endpoint<S> {
     service: StreamableHttpService<S, NeverSessionManager>,
     limits: Limits,
-    stop: CancellationToken,
+    stages: Stages,
 }
 
 /// Only the members that are needed here; parsing skips the rest.
@@ -79,6 +84,7 @@ async fn serve_request<S: ServerHandler>(
 
     let (mut parts, body) = request.into_parts();
     let body = body::read(body, endpoint.limits.body_timeout).await?;
+    body::check_nesting(&body)?;
     let envelope = match serde_json::from_slice::<Envelope<'_>>(&body) {
         Ok(envelope) if !body::is_array(&body) => envelope,
         _ => return Err(body::not_a_message(&body)),
@@ -92,9 +98,14 @@ async fn serve_request<S: ServerHandler>(
     {
         parts.extensions.insert(claimed);
     }
-    let response = endpoint
-        .forward(Request::from_parts(parts, Body::from(body.clone())))
-        .await;
+    let request = Request::from_parts(parts, Body::from(body.clone()));
+    let response = tokio::select! {
+        response = endpoint.forward(request) => response,
+        () = endpoint.stages.overdue.cancelled() => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(body::refusal(status, &body, STOPPED));
+        }
+    };
 
     // The content type was right, so this is how rmcp answers a body that is not a message.
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
@@ -103,7 +114,7 @@ async fn serve_request<S: ServerHandler>(
     if envelope.method == "initialize" {
         return with_session_id(response, &body).await;
     }
-    Ok(response)
+    with_request_id(response, &body).await
 }
 
 impl<S: ServerHandler> Endpoint<S> {
@@ -119,12 +130,27 @@ impl<S: ServerHandler> Endpoint<S> {
                 Body::from_stream(
                     stream
                         .into_data_stream()
-                        .take_until(self.stop.clone().cancelled_owned()),
+                        .take_until(self.stages.stop.clone().cancelled_owned()),
                 )
             });
         }
         response
     }
+}
+
+/// rmcp refuses some requests in plain text.
+async fn with_request_id(response: Response, request: &[u8]) -> Result<Response, Rejection> {
+    let status = response.status();
+    if status.is_success() || body::is_json(response.headers()) {
+        return Ok(response);
+    }
+    let text = to_bytes(response.into_body(), MAX_REFUSAL_BYTES).await;
+    let text = text.unwrap_or_default();
+    Err(body::refusal(
+        status,
+        request,
+        String::from_utf8_lossy(&text),
+    ))
 }
 
 #[derive(Deserialize)]

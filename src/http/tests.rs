@@ -2,11 +2,13 @@
 //! other tests of the edge are in `tests/it/http.rs`.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -211,6 +213,78 @@ fn a_client_that_stops_reading_is_disconnected_on_every_route() {
     for mut connection in [stuck, session.into_events().into_connection()] {
         assert!(connection.read_to_end().len() < BYTES);
     }
+}
+
+/// It may take as long as it likes, as long as it reads.
+#[test]
+fn a_slow_reader_gets_every_answer() {
+    const CALLS: u64 = 60;
+    let server = Server::start(Limits::default());
+    let mut session = server.open_session();
+    let (address, endpoint) = (server.address, session.endpoint().to_owned());
+
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for id in 0..CALLS {
+                let fill = tool_call(id, "fill", &json!({ "bytes": 200_000 })).to_string();
+                let accepted = http::post_json(address, &endpoint, &[], fill);
+                assert_eq!(accepted.status, 202);
+            }
+        });
+        let ids: BTreeSet<u64> = (0..CALLS)
+            .map(|_| session.next_message().unwrap()["id"].as_u64().unwrap())
+            .collect();
+        assert_eq!(ids, (0..CALLS).collect());
+    });
+}
+
+#[test]
+fn the_slowest_sessions_are_closed_when_too_much_waits_for_all() {
+    let server = Server::start(Limits {
+        max_waiting_bytes: 3_000_000,
+        ..Limits::default()
+    });
+    // Its answer is larger than what the system buffers, so it waits.
+    let fill = tool_call(1, "fill", &json!({ "bytes": 2_900_000 })).to_string();
+    let deaf = server.open_session();
+    assert_eq!(deaf.post(&fill).status, 202);
+    let mut reader = server.open_session();
+
+    wait_until("the deaf session ends", || {
+        assert_eq!(reader.post(&fill).status, 202);
+        assert_eq!(reader.next_message().unwrap()["id"], 1);
+        (deaf.post(&fill).status == 404).then_some(())
+    });
+
+    assert_eq!(reader.post(&fill).status, 202);
+    assert_eq!(reader.next_message().unwrap()["id"], 1);
+}
+
+#[test]
+fn a_call_that_outlasts_the_stop_gets_an_error() {
+    let server = Server::start(Limits {
+        grace_period: Duration::from_secs(2),
+        ..Limits::default()
+    });
+    let wait = tool_call(7, "wait", &json!({})).to_string();
+    let mut session = server.open_session();
+    assert_eq!(session.post(&wait).status, 202);
+    let calling = server.post_unread(&wait);
+    wait_until("the calls reach the handler", || {
+        (server.handler.waiting.load(Ordering::SeqCst) == 2).then_some(())
+    });
+
+    server.stop.cancel();
+
+    let over_sse = session.next_message().unwrap();
+    assert_eq!(session.next_message(), None);
+    let over_http = calling.read_response().json();
+    for answer in [over_sse, over_http] {
+        assert_eq!(answer["id"], 7, "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("may have been applied"), "{message}");
+    }
+    server.wait_for_end();
 }
 
 #[test]

@@ -7,9 +7,7 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use rmcp::{
     RoleServer,
-    model::{
-        ClientJsonRpcMessage, ClientNotification, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
-    },
+    model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
     service::{QuitReason, serve_directly_with_ct},
     transport::{Transport, io::stdio_pipes},
 };
@@ -21,12 +19,15 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::warn;
 
 mod hangup;
-mod incoming;
 mod output;
 
-use super::{MAX_MESSAGE_BYTES, server::ContentServer};
+use super::{
+    MAX_MESSAGE_BYTES,
+    incoming::{Incoming, Rejection, classify},
+    pending::answered_id,
+    server::ContentServer,
+};
 use hangup::stdin_hangup;
-use incoming::{Incoming, Rejection, classify};
 use output::Output;
 
 /// The longest line that is read, its end included.
@@ -110,7 +111,7 @@ async fn serve_streams<H: Future<Output = ()> + Send + 'static>(
     warn!(
         "ended before everything was answered: a call took too long, or the client did not read \
          (requests without a response: {})",
-        output.pending()
+        output.pending.count()
     );
     Ok(())
 }
@@ -131,14 +132,10 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for StdioTran
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let output = Arc::clone(&self.output);
         async move {
-            let id = match &message {
-                JsonRpcMessage::Response(response) => Some(response.id.clone()),
-                JsonRpcMessage::Error(error) => error.id.clone(),
-                JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
-            };
+            let id = answered_id(&message).cloned();
             let written = output.write(message).await;
             if let Some(id) = id {
-                output.remove_pending(&id);
+                output.pending.remove(&id);
             }
             written
         }
@@ -153,7 +150,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for StdioTran
             }
         };
         if message.is_none() {
-            self.output.all_answered().await;
+            self.output.pending.wait_until_empty().await;
         }
         message
     }
@@ -210,7 +207,7 @@ where
                     let Ok(slot) = messages.reserve().await else {
                         return;
                     };
-                    match self.track_pending(&message) {
+                    match self.output.pending.track(&message) {
                         Ok(()) => {
                             slot.send(*message);
                             continue;
@@ -236,27 +233,6 @@ where
             () = (self.hangup)() => self.input_ended.cancel(),
         }
         waiting.await
-    }
-
-    /// Adds a request to the pending ones; removes the one that a notification cancels, because it
-    /// gets no response.
-    ///
-    /// # Errors
-    /// The id, when a request with this id is already pending.
-    fn track_pending(&self, message: &ClientJsonRpcMessage) -> Result<(), RequestId> {
-        match message {
-            JsonRpcMessage::Request(request) => self.output.add_pending(&request.id),
-            JsonRpcMessage::Notification(notification) => {
-                if let ClientNotification::CancelledNotification(cancelled) =
-                    &notification.notification
-                    && let Some(id) = &cancelled.params.request_id
-                {
-                    self.output.remove_pending(id);
-                }
-                Ok(())
-            }
-            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => Ok(()),
-        }
     }
 }
 

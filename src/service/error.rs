@@ -102,9 +102,11 @@ impl Error {
     #[must_use]
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Unavailable { .. } | Self::Busy { .. } | Self::OutcomeUnknown { .. } => {
-                "the store cannot be reached"
-            }
+            Self::Unavailable { .. }
+            | Self::Loading
+            | Self::Busy { .. }
+            | Self::LogBusy
+            | Self::OutcomeUnknown { .. } => "the store cannot be reached",
             Self::AccessDenied { .. } | Self::ReadOnly { .. } => "the store refuses this server",
             Self::NotFound { .. }
             | Self::Invalid(_)

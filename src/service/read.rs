@@ -202,7 +202,7 @@ impl ContentService {
             async { tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(newest)) };
         match in_time(deadline.run(both).await) {
             Ok((stats, page)) => Ok(Fetched::from_store((stats, page.entries))),
-            Err(error) => self.answer_from_snapshot(error, |snapshot| snapshot.audit_stats()),
+            Err(error) => self.answer_from_snapshot(error, Snapshot::audit_stats),
         }
     }
 

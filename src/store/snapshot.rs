@@ -16,7 +16,7 @@ use std::{
 
 use futures::future::{join_all, try_join_all};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{Revision, SnapshotSource, StoreError, load::load};
 use crate::domain::{
@@ -247,14 +247,15 @@ impl SnapshotCache {
         let Some(last) = self.last() else {
             return Ok(());
         };
-        let read = Snapshot {
-            content,
-            ..last.clone()
-        };
         // Others may have written while it was read.
-        match self.follow(&read, last.content.revision()).await? {
-            Some(snapshot) => drop(self.keep(snapshot)),
-            None => debug!("what was read again is older than the snapshot"),
+        let confirmed = Instant::now();
+        let revision = self.store.revision().await?;
+        let read = Snapshot { content, ..last };
+        if let Some(snapshot) = self.follow(&read, &revision).await? {
+            self.keep(Snapshot {
+                confirmed,
+                ..snapshot
+            });
         }
         Ok(())
     }
@@ -373,11 +374,12 @@ impl SnapshotCache {
         if *logged == problem {
             return;
         }
-        match &problem {
-            Some(problem) => warn!(
+        if let Some(problem) = &problem {
+            warn!(
                 "the audit log cannot be read: {problem}; lists and documents are not affected; run `doctor` for details"
-            ),
-            None => info!("the audit log can be read again"),
+            );
+        } else {
+            info!("the audit log can be read again");
         }
         *logged = problem;
     }
@@ -486,9 +488,9 @@ mod tests {
     }
 
     impl Counting {
-        fn other<T: Default>(&self) -> Result<T, StoreError> {
+        fn other<T: Default>(&self) -> T {
             self.other_calls.fetch_add(1, Ordering::Relaxed);
-            Ok(T::default())
+            T::default()
         }
     }
 
@@ -498,26 +500,26 @@ mod tests {
             "counting"
         }
         async fn get(&self, _: &DocumentKey) -> Result<Option<Record>, StoreError> {
-            self.other()
+            Ok(self.other())
         }
         async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {
-            self.other::<()>()?;
+            self.other::<()>();
             Ok(Current::read(key.clone(), None, None::<&str>))
         }
         async fn list(&self, _: Kind, _: &ListQuery) -> Result<ListPage, StoreError> {
-            self.other()
+            Ok(self.other())
         }
         async fn commit(&self, _: &[Change], _: &Operation) -> Result<Commit, StoreError> {
             Err(StoreError::Conflict)
         }
         async fn find_commit(&self, _: &Operation) -> Result<Option<Commit>, StoreError> {
-            self.other()
+            Ok(self.other())
         }
         async fn audit_entries(&self, _: &AuditQuery) -> Result<AuditPage, StoreError> {
-            self.other()
+            Ok(self.other())
         }
         async fn audit_stats(&self) -> Result<AuditStats, StoreError> {
-            self.other()
+            Ok(self.other())
         }
         async fn revision(&self) -> Result<Revision, StoreError> {
             self.revisions.fetch_add(1, Ordering::Relaxed);
@@ -528,10 +530,10 @@ mod tests {
     #[async_trait]
     impl SnapshotSource for Counting {
         async fn ids(&self, _: Kind) -> Result<Vec<String>, StoreError> {
-            self.other()
+            Ok(self.other())
         }
         async fn get_many(&self, _: &[DocumentKey]) -> Result<Documents, StoreError> {
-            self.other()
+            Ok(self.other())
         }
     }
 

@@ -406,6 +406,73 @@ async fn disconnected_clients_leak_nothing() {
     store.assert_sound().await;
 }
 
+/// A session whose client sends many calls and reads neither its stream nor the responses to its
+/// posts.
+fn open_deaf_session(address: SocketAddr, calls: u64) -> (SseSession, Connection) {
+    let session = SseSession::open(address);
+    let mut poster = Connection::open(address);
+    let headers = with_json_headers(&[]);
+    for id in 0..calls {
+        let call = match id % 2 {
+            0 => tool_call(id, "get_project", &json!({ "id": "large" })),
+            _ => tool_call(id, "list_projects", &json!({ "detail": "full" })),
+        };
+        let body = call.to_string();
+        poster.write(&http::request(
+            "localhost",
+            "POST",
+            session.endpoint(),
+            &headers,
+            body.as_bytes(),
+        ));
+    }
+    (session, poster)
+}
+
+#[test]
+fn sessions_that_never_read_take_little_memory() {
+    const SESSIONS: usize = 40;
+    const CALLS: u64 = 300;
+    const MAX_KILOBYTES: usize = 150 * 1024;
+    const STEADY: Duration = Duration::from_secs(3);
+    let (home, store) = (Home::new(), Store::sqlite());
+    let mut large = project("large");
+    large.insert("notes".to_owned(), json!("x \"y\" ".repeat(200 * 1024 / 6)));
+    let file = home.path().join("projects.json");
+    fs::write(file, json!([large]).to_string()).unwrap();
+    store.import(home.path());
+    let server = HttpServer::start(&store, &[]);
+    server.call("get_project", &json!({ "id": "large" }));
+    let Some(before) = usage(server.process_id()) else {
+        return;
+    };
+
+    let deaf: Vec<_> = (0..SESSIONS)
+        .map(|_| open_deaf_session(server.address, CALLS))
+        .collect();
+    let (mut most, mut since) = (0, Instant::now());
+    wait_until("the memory grows no more", || {
+        let kilobytes = usage(server.process_id()).unwrap().kilobytes;
+        if kilobytes > most {
+            (most, since) = (kilobytes, Instant::now());
+        }
+        (since.elapsed() > STEADY).then_some(())
+    });
+
+    let growth = most - before.kilobytes;
+    println!("{SESSIONS} sessions that never read take {growth} KiB");
+    assert!(growth < MAX_KILOBYTES, "{growth} KiB");
+    // Other clients are served meanwhile, and nothing stays afterwards.
+    let mut other = SseSession::open(server.address);
+    let get = json!({ "name": "get_project", "arguments": { "id": "large" } });
+    assert_eq!(
+        tool_output(&other.request("tools/call", &get)["result"])["success"],
+        true
+    );
+    drop((deaf, other));
+    assert_eq!(server.stop(), "");
+}
+
 #[tokio::test]
 async fn clients_killed_during_a_call_leave_no_process_behind() {
     const ROUNDS: usize = 10;

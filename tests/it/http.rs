@@ -1,12 +1,14 @@
 //! The HTTP edge in this process, with a test handler: sessions, bodies, tokens, limits, shutdown.
 
 use std::{
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use axum::http::request::Parts;
@@ -219,6 +221,10 @@ fn whoami_call() -> Value {
     tool_call(2, "whoami", &json!({}))
 }
 
+fn whoami_call_with_id(id: u64) -> String {
+    tool_call(id, "whoami", &json!({})).to_string()
+}
+
 fn modern(mut message: Value) -> Value {
     message["params"]["_meta"] = modern_meta("modern", "1");
     message
@@ -337,24 +343,41 @@ fn a_body_that_is_not_a_message_gets_a_json_rpc_error() {
     let session = server.open_session();
 
     for path in ["/mcp", session.endpoint()] {
-        for (body, code) in [
-            ("", -32700),
-            ("{", -32700),
-            ("hello", -32700),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#, -32700),
-            ("{}", -32600),
-            ("5", -32600),
-            (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, -32600),
-            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, -32600),
-            (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, -32600),
-            (r#" ["2.0",1,{}]"#, -32600),
+        for (body, code, id) in [
+            ("", -32700, Value::Null),
+            ("\u{feff}", -32700, Value::Null),
+            ("{", -32700, Value::Null),
+            ("hello", -32700, Value::Null),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#,
+                -32700,
+                Value::Null,
+            ),
+            ("{}", -32600, Value::Null),
+            ("5", -32600, Value::Null),
+            (
+                r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+                -32600,
+                json!(1),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":"a","method":7}"#,
+                -32600,
+                json!("a"),
+            ),
+            (
+                r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+                -32600,
+                Value::Null,
+            ),
+            (r#" ["2.0",1,{}]"#, -32600, Value::Null),
         ] {
             let response = server.send(("POST", path), &[], body);
 
             assert_eq!(response.status, 400, "{path} {body}");
             let answer = response.json();
             assert_eq!(answer["error"]["code"], code, "{path} {body}");
-            assert_eq!(answer["id"], Value::Null, "{path} {body}");
+            assert_eq!(answer["id"], id, "{path} {body}");
         }
         let not_utf_8 = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"x\":\"\xff\"}";
         let response = server.send(("POST", path), &[], not_utf_8);
@@ -376,10 +399,168 @@ fn a_body_of_the_wrong_type_or_size_is_rejected() {
         assert_eq!(untyped.status, 415, "{path}");
         let huge = server.send(("POST", path), &[], vec![b'x'; 10_000_000]);
         assert_eq!(huge.status, 413, "{path}");
+        let long = messages::request(7, "ping", &json!({ "x": "y".repeat(2_000_000) }));
+        let long = server.send(("POST", path), &[], long.to_string());
+        assert_eq!(long.status, 413, "{path}");
+        assert_eq!(long.json()["id"], 7, "{path}");
     }
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
     let json_only = server.mcp(&[("Accept", "application/json")], &ping);
     assert_eq!(json_only.status, 406);
+    assert_eq!(json_only.json()["id"], 1);
+}
+
+#[test]
+fn one_id_for_many_calls_of_a_session_is_answered_once_and_refused_otherwise() {
+    const CALLS: usize = 20;
+    let server = Server::start();
+    let mut session = server.open_session();
+    let wait = tool_call(7, "wait", &json!({})).to_string();
+
+    let responses: Vec<Response> = (0..CALLS).map(|_| session.post(&wait)).collect();
+    server.handler.gate.add_permits(CALLS);
+
+    let mut statuses: Vec<u16> = Vec::new();
+    for response in responses {
+        statuses.push(response.status);
+        if response.status != 202 {
+            let answer = response.json();
+            assert_eq!(answer["id"], 7, "{answer}");
+            assert_eq!(answer["error"]["code"], -32600, "{answer}");
+        }
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 1);
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 400).count(),
+        CALLS - 1
+    );
+    let answer = session.next_message().unwrap();
+    assert_eq!(answer["id"], 7, "{answer}");
+    // The id may be used again, and nothing else was answered.
+    wait_until("the id is free", || {
+        (session.post(whoami_call_with_id(7)).status == 202).then_some(())
+    });
+    assert_eq!(who(&session.next_message().unwrap())["transport"], "sse");
+}
+
+#[test]
+fn a_message_nested_too_deeply_is_rejected_with_its_id() {
+    let server = Server::start();
+    let session = server.open_session();
+    let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let message = format!(r#"{{"jsonrpc":"2.0","id":"deep","method":"x","params":{nested}}}"#);
+
+    for path in ["/mcp", session.endpoint()] {
+        let answer = server.send(("POST", path), &[], &message).json();
+
+        assert_eq!(answer["id"], "deep", "{path}");
+    }
+}
+
+#[test]
+fn a_message_may_begin_with_a_byte_order_mark() {
+    let server = Server::start();
+    let mut session = server.open_session();
+    let body = format!("\u{feff}{}", whoami_call());
+
+    let over_http = server.send(("POST", "/mcp"), &[], &body).json();
+    let accepted = session.post(&body);
+
+    assert_eq!(who(&over_http)["transport"], "http");
+    assert_eq!(accepted.status, 202);
+    assert_eq!(who(&session.next_message().unwrap())["transport"], "sse");
+}
+
+/// rmcp gives up running calls five seconds after the end of a session's messages.
+#[test]
+fn a_stop_waits_for_calls_that_take_long() {
+    const LONG: Duration = Duration::from_secs(6);
+    let server = Server::start();
+    let mut session = server.open_session();
+    for id in 0..4 {
+        let wait = tool_call(id, "wait", &json!({})).to_string();
+        assert_eq!(session.post(wait).status, 202);
+    }
+    let mut calling = Connection::open(server.address);
+    let wait = tool_call(9, "wait", &json!({})).to_string();
+    let headers = with_json_headers(&[]);
+    calling.write(&http::request(
+        "localhost",
+        "POST",
+        "/mcp",
+        &headers,
+        wait.as_bytes(),
+    ));
+    server.wait_for_calls(5);
+
+    let stopped = Instant::now();
+    server.stop.cancel();
+    wait_until("the calls have taken long", || {
+        (stopped.elapsed() > LONG).then_some(())
+    });
+    server.handler.gate.add_permits(5);
+
+    for _ in 0..4 {
+        assert_eq!(text(&session.next_message().unwrap()), "waited");
+    }
+    assert_eq!(session.next_message(), None);
+    assert_eq!(text(&calling.read_response().json()), "waited");
+    server.wait_for_end();
+}
+
+/// Writes `bytes`, closes the sending side, and reads all that comes.
+fn send_and_half_close(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut connection = Connection::open(address);
+    connection.write(bytes);
+    connection.stream().shutdown(Shutdown::Write).unwrap();
+    String::from_utf8(connection.read_to_end()).unwrap()
+}
+
+#[test]
+fn a_client_that_closes_its_sending_side_gets_its_answer() {
+    let server = Server::start();
+    let mut session = server.open_session();
+    let headers = with_json_headers(&[]);
+    let post = |path: &str, body: &str| {
+        http::request("localhost", "POST", path, &headers, body.as_bytes())
+    };
+    let whoami = whoami_call().to_string();
+
+    let quick = send_and_half_close(server.address, &post("/mcp", &whoami));
+    let accepted = send_and_half_close(server.address, &post(session.endpoint(), &whoami));
+    let get = http::request("localhost", "GET", "/healthz", &[], b"");
+    let got = send_and_half_close(server.address, &get);
+    let whole = post("/mcp", &whoami);
+    let incomplete = send_and_half_close(server.address, &whole[..whole.len() - 1]);
+
+    assert!(
+        quick.starts_with("HTTP/1.1 200") && quick.contains("127.0.0.1"),
+        "{quick}"
+    );
+    assert!(accepted.starts_with("HTTP/1.1 202"), "{accepted}");
+    assert_eq!(who(&session.next_message().unwrap())["transport"], "sse");
+    assert!(got.starts_with("HTTP/1.1 200"), "{got}");
+    assert!(!incomplete.starts_with("HTTP/1.1 2"), "{incomplete}");
+}
+
+#[test]
+fn a_client_that_closes_its_sending_side_during_a_call_gets_its_answer() {
+    let server = Server::start();
+    let headers = with_json_headers(&[]);
+    let wait = tool_call(1, "wait", &json!({})).to_string();
+    let request = http::request("localhost", "POST", "/mcp", &headers, wait.as_bytes());
+
+    let answer = thread::scope(|scope| {
+        let client = scope.spawn(|| send_and_half_close(server.address, &request));
+        server.wait_for_calls(1);
+        server.handler.gate.add_permits(1);
+        client.join().unwrap()
+    });
+
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("waited"),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use crate::support::{
     fixtures::{create_sound, project_key},
     messages::tool_output,
-    proxy::{Line, Proxy},
+    proxy::{Proxy, SlowNetwork},
     redis::RedisServer,
     server::HttpServer,
     stdio::StdioClient,
@@ -28,7 +28,7 @@ use crate::support::{
 /// CONTRACT.md, section 2.
 const MAX_ANSWER_BYTES: usize = 32_000;
 /// A line over which the log of these tests takes longer than any call may.
-const SLOW_LINE: Line = Line {
+const SLOW_LINE: SlowNetwork = SlowNetwork {
     bytes_per_second: 2_000_000,
     round_trip: Duration::from_millis(20),
 };
@@ -113,7 +113,7 @@ fn client_behind(proxy: &Proxy) -> StdioClient {
 async fn a_search_of_a_long_log_finds_every_match_over_a_slow_line() {
     let count = 25_000;
     let store = long_log(count);
-    let proxy = Proxy::start_line(store.server().port(), SLOW_LINE).await;
+    let proxy = Proxy::start_slow(store.server().port(), SLOW_LINE).await;
     let client = StdioClient::start_with(&["--store".to_owned(), proxy.url()]).await;
 
     let begun = Instant::now();
@@ -134,7 +134,7 @@ async fn a_search_of_a_long_log_finds_every_match_over_a_slow_line() {
 async fn searches_of_one_client_do_not_make_answers_of_others_stale() {
     let store = long_log(25_000);
     create_sound(&*store.repository, &project_key("a")).await;
-    let proxy = Proxy::start_line(store.server().port(), SLOW_LINE).await;
+    let proxy = Proxy::start_slow(store.server().port(), SLOW_LINE).await;
     let folder = tempfile::tempdir().unwrap();
     let tokens = folder.path().join("tokens");
     let [reader, writer] = [
@@ -198,7 +198,7 @@ async fn searches_of_one_client_do_not_make_answers_of_others_stale() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_search_without_room_among_others_says_so() {
     let store = long_log(25_000);
-    let proxy = Proxy::start_line(store.server().port(), SLOW_LINE).await;
+    let proxy = Proxy::start_slow(store.server().port(), SLOW_LINE).await;
     let client = client_behind(&proxy);
 
     let calls = (0..10).map(|_| client.call("get_audit_log", json!({ "entityId": "rare" })));
@@ -318,7 +318,7 @@ async fn pages_within_one_millisecond_do_not_read_it_from_its_beginning() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counters_that_disagree_with_a_long_log_are_counted_in_the_background() {
     let store = long_log(12_000);
-    let proxy = Proxy::start_line(store.server().port(), SLOW_LINE).await;
+    let proxy = Proxy::start_slow(store.server().port(), SLOW_LINE).await;
     let client = StdioClient::start_with(&["--store".to_owned(), proxy.url()]).await;
 
     let begun = Instant::now();

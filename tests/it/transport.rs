@@ -288,6 +288,31 @@ fn every_protocol_revision_works_without_a_session() {
     );
 }
 
+/// Since 2026-07-28 there is no `initialize`, so an older revision is agreed on, and in that one
+/// `ping` is a method.
+#[tokio::test]
+async fn the_agreed_protocol_revision_counts_not_the_requested_one() {
+    let store = filled_store();
+    let server = HttpServer::start(&store, &[]);
+
+    for requested in [MODERN, "2099-01-01"] {
+        let hello = client_hello(requested, "it", "1");
+        let mut sse = SseSession::open(server.address);
+        let stdio = StdioClient::spawn_on(&store);
+
+        let over_sse = sse.request("initialize", &hello);
+        let over_stdio = stdio.request("initialize", hello).await.unwrap().unwrap();
+
+        assert_eq!(over_sse["result"]["protocolVersion"], "2025-11-25");
+        assert_eq!(over_stdio["protocolVersion"], "2025-11-25");
+        assert_eq!(sse.request("ping", &json!({}))["result"], json!({}));
+        assert_eq!(
+            stdio.request("ping", json!({})).await.unwrap(),
+            Ok(json!({}))
+        );
+    }
+}
+
 #[test]
 fn open_streams_end_with_the_server() {
     let store = filled_store();

@@ -9,7 +9,8 @@ use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 
 use super::{
     ReadFrom, RedisStore,
-    error::{describe, is_reply, is_untrusted_certificate, write_error},
+    error::{describe, is_reply, is_untrusted_certificate, read_error, write_error},
+    log,
     reply::{array, text},
     script,
 };
@@ -224,8 +225,8 @@ impl RedisStore {
         wanted: usize,
     ) -> Result<Vec<StoredEntry>, StoreError> {
         let mut entries = Vec::new();
-        let log = self.log();
-        let mut scan = log.scan(log::Range::default());
+        let entire = self.log();
+        let mut scan = entire.scan(log::Range::default());
         while entries.len() < wanted
             && let Some(piece) = scan
                 .next(usize::MAX)

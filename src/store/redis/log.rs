@@ -11,7 +11,10 @@ use std::{
 use redis::{RedisError, cmd};
 use tokio::time::{Instant, sleep};
 
-use super::{connection::Connection, reply::scored};
+use super::{
+    connection::Connection,
+    reply::{scored, upper_bound},
+};
 use crate::domain::{
     audit::{AuditPosition, Slot},
     sha256_hex,
@@ -130,7 +133,7 @@ impl Scan<'_> {
         let count = self.size.next(wanted);
         // What was read last is read again: what others add before it moves it on.
         let (from, offset, count) = match (&self.range.after, self.range.until) {
-            (Some(after), _) => (exclusive(after.score + 1), after.nth, count + 1),
+            (Some(after), _) => (upper_bound(after.score), after.nth, count + 1),
             (None, Some(until)) => (exclusive(until), 0, count),
             (None, None) => ("+inf".to_owned(), 0, count),
         };

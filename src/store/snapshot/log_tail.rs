@@ -3,7 +3,7 @@
 use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, StoredEntry,
-        audit::{PageBuilder, Place},
+        audit::{PageBuilder, Slot},
     },
     store::{SnapshotSource, StoreError},
 };
@@ -132,7 +132,7 @@ impl LogTail {
                 continue;
             }
             if page
-                .look_at(Place { score, nth: 0 }, entry.clone())
+                .look_at(Slot { score, nth: 0 }, entry.clone())
                 .is_break()
             {
                 return Some(page.finish());
@@ -143,10 +143,10 @@ impl LogTail {
         let reaches_back = query
             .since
             .is_some_and(|since| oldest.is_some_and(|oldest| oldest < since.millis_ceil()));
-        match complete || reaches_back {
-            true => Some(page.finish()),
-            false => looked_at_any.then(|| page.stop()),
+        if complete || reaches_back {
+            return Some(page.finish());
         }
+        looked_at_any.then(|| page.stop())
     }
 
     /// The counters, with the newest entries.

@@ -60,7 +60,7 @@ pub(crate) enum Mode {
 
 /// A line across the internet, shared by all connections.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Line {
+pub(crate) struct SlowNetwork {
     /// In each direction.
     pub(crate) bytes_per_second: u32,
     /// From a request to the first byte of its reply, beside what the line takes for the bytes.
@@ -98,7 +98,7 @@ struct State {
     mode: Mutex<Mode>,
     cuts: AtomicUsize,
     changed_scripts: AtomicUsize,
-    line: Option<Line>,
+    line: Option<SlowNetwork>,
     /// When each direction of the line has passed what it was given: requests, replies.
     free_at: [Mutex<Instant>; 2],
     commands: AtomicU64,
@@ -106,7 +106,7 @@ struct State {
 }
 
 impl State {
-    fn new(target: u16, line: Option<Line>) -> Self {
+    fn new(target: u16, line: Option<SlowNetwork>) -> Self {
         Self {
             target: AtomicU16::new(target),
             mode: Mutex::new(Mode::Pass),
@@ -120,7 +120,7 @@ impl State {
     }
 
     /// When the line has passed `count` more bytes in a direction.
-    fn passed(&self, line: Line, direction: usize, count: usize) -> Instant {
+    fn passed(&self, line: SlowNetwork, direction: usize, count: usize) -> Instant {
         let mut free_at = self.free_at[direction].lock().unwrap();
         let time = Duration::from_secs(count as u64) / line.bytes_per_second;
         *free_at = (*free_at).max(Instant::now()) + time;
@@ -159,7 +159,7 @@ impl Proxy {
 
     /// A proxy to the port `target` of this machine, over a slow line. Its mode stays
     /// [`Mode::Pass`].
-    pub(crate) async fn start_line(target: u16, line: Line) -> Self {
+    pub(crate) async fn start_slow(target: u16, line: SlowNetwork) -> Self {
         Self::start_with(State::new(target, Some(line))).await
     }
 
@@ -279,8 +279,8 @@ async fn pass(
     let commit_sent = AtomicBool::new(false);
     if let Some(line) = state.line {
         return tokio::select! {
-            () = over_line(from_client, to_server, &state, line, 0) => {}
-            () = over_line(from_server, to_client, &state, line, 1) => {}
+            () = slowly(from_client, to_server, &state, line, 0) => {}
+            () = slowly(from_server, to_client, &state, line, 1) => {}
             _ = cuts_seen.changed() => {}
         };
     }
@@ -292,11 +292,11 @@ async fn pass(
 }
 
 /// Passes one direction at the pace of the line; what is under way does not hold up what follows.
-async fn over_line(
+async fn slowly(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     state: &State,
-    line: Line,
+    line: SlowNetwork,
     direction: usize,
 ) {
     const PIECE_BYTES: usize = 4096;

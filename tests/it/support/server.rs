@@ -219,6 +219,14 @@ impl StdioClient {
         Self::start_command(home, command).await
     }
 
+    /// A client of the program on `store`, before the handshake.
+    pub(crate) fn spawn_on(store: &Store) -> Self {
+        let home = Home::new();
+        let mut command = home.command(PROGRAM);
+        command.arg("stdio").args(store.arguments());
+        Self::spawn(home.into(), command)
+    }
+
     /// A client of the program on `store` that cannot make a file longer than `blocks` blocks of
     /// 512 bytes (in some shells, 1024).
     pub(crate) async fn start_with_file_limit(store: &Store, blocks: u64) -> Self {

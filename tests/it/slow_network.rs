@@ -12,7 +12,7 @@ use crate::support::{
     fixtures::{create, document, with},
     http,
     messages::tool_output,
-    proxy::{Line, Proxy},
+    proxy::{Proxy, SlowNetwork},
     redis::RedisServer,
     server::HttpServer,
     stores::Store,
@@ -174,11 +174,11 @@ async fn answered_over_every_line(log: LogOf) {
     }
     log.store_in(store.server());
     join_all(LINES.map(async |bytes_per_second| {
-        let line = Line {
+        let line = SlowNetwork {
             bytes_per_second,
             round_trip: ROUND_TRIP,
         };
-        let proxy = Proxy::start_line(store.server().port(), line).await;
+        let proxy = Proxy::start_slow(store.server().port(), line).await;
         let url = proxy.url();
         let what = format!("{log:?} at {bytes_per_second} B/s");
         let server = spawn_blocking(move || {
@@ -219,11 +219,11 @@ async fn large_documents_arrive_over_a_slow_line() {
         )
         .await;
     }
-    let line = Line {
+    let line = SlowNetwork {
         bytes_per_second: 250_000,
         round_trip: ROUND_TRIP,
     };
-    let proxy = Proxy::start_line(store.server().port(), line).await;
+    let proxy = Proxy::start_slow(store.server().port(), line).await;
     let server = HttpServer::start_with(&["--store", &proxy.url(), "--rate-limit", "0"]);
 
     let list = wait_until("the documents were read", || {

@@ -1,4 +1,5 @@
-//! What a line of input is: a message, nothing, or a mistake with its response.
+//! What a line of input or the body of a request is: a message, nothing, or a mistake with its
+//! response.
 
 use rmcp::{
     ErrorData,
@@ -12,38 +13,45 @@ use crate::domain::check_depth;
 /// How far into a line that is too long its id is searched.
 const ID_SEARCH_BYTES: usize = 1024;
 
-/// A classified line.
+/// A classified line or body.
 #[derive(Debug)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     Blank,
     Message(Box<ClientJsonRpcMessage>),
     Invalid(Rejection),
 }
 
-/// The response to a line that cannot be served.
+/// The response to what cannot be served.
 #[derive(Debug)]
-pub(super) struct Rejection {
+pub(crate) struct Rejection {
     id: Option<RequestId>,
-    error: ErrorData,
+    error: Box<ErrorData>,
 }
 
 impl Rejection {
-    fn invalid_request(id: Option<RequestId>, problem: String) -> Self {
+    /// The response to the request with this id, if it is known.
+    pub(crate) fn new(id: Option<RequestId>, code: ErrorCode, problem: String) -> Self {
         Self {
             id,
-            error: ErrorData::new(ErrorCode::INVALID_REQUEST, problem, None),
+            error: Box::new(ErrorData::new(code, problem, None)),
         }
+    }
+
+    pub(crate) fn invalid_request(id: Option<RequestId>, problem: String) -> Self {
+        Self::new(id, ErrorCode::INVALID_REQUEST, problem)
     }
 
     fn parse_error(problem: String) -> Self {
-        Self {
-            id: None,
-            error: ErrorData::new(ErrorCode::PARSE_ERROR, problem, None),
-        }
+        Self::new(None, ErrorCode::PARSE_ERROR, problem)
     }
 
-    /// The response to a line of more than `max_bytes` bytes, of which this is the beginning.
-    pub(super) fn too_long(beginning: &[u8], max_bytes: usize) -> Self {
+    /// The response to a body that is empty.
+    pub(crate) fn empty() -> Self {
+        Self::parse_error("the body is empty; send a JSON-RPC message".to_owned())
+    }
+
+    /// The response to a message of more than `max_bytes` bytes, of which this is the beginning.
+    pub(crate) fn too_long(beginning: &[u8], max_bytes: usize) -> Self {
         Self::invalid_request(
             find_id(beginning),
             format!(
@@ -53,7 +61,7 @@ impl Rejection {
     }
 
     /// The response to a request whose id another running request has.
-    pub(super) fn duplicate_id(id: RequestId) -> Self {
+    pub(crate) fn duplicate_id(id: RequestId) -> Self {
         Self::invalid_request(
             Some(id),
             "another request with this id is still running; use a new id".to_owned(),
@@ -62,7 +70,7 @@ impl Rejection {
 
     /// The response as JSON-RPC. `ServerJsonRpcMessage` would leave out an unknown id, which has to
     /// be `null`.
-    pub(super) fn into_json(self) -> Value {
+    pub(crate) fn into_json(self) -> Value {
         json!({ "jsonrpc": "2.0", "id": self.id, "error": self.error })
     }
 }
@@ -73,19 +81,24 @@ struct Envelope {
     id: Option<RequestId>,
 }
 
-/// Classifies a whole line.
-pub(super) fn classify(line: &[u8]) -> Incoming {
-    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-    let json = line.trim_ascii();
+/// The text without a byte order mark before it and without the white space around it.
+pub(crate) fn trim(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(text)
+        .trim_ascii()
+}
+
+/// Classifies a whole line or body.
+pub(crate) fn classify(text: &[u8]) -> Incoming {
+    let json = trim(text);
     if json.is_empty() {
         return Incoming::Blank;
     }
-    if let Err(too_deep) = check_depth(json) {
-        // Parsing the id alone is not recursive.
-        return Incoming::Invalid(Rejection::invalid_request(
-            parse_envelope(json).and_then(|envelope| envelope.id),
-            format!("the message was not read: {too_deep}"),
-        ));
+    if let Err(rejection) = check_nesting(json) {
+        return Incoming::Invalid(rejection);
+    }
+    if json.starts_with(b"[") {
+        return Incoming::Invalid(reject_array(json));
     }
     match serde_json::from_slice(json) {
         Ok(message) => Incoming::Message(Box::new(message)),
@@ -93,16 +106,44 @@ pub(super) fn classify(line: &[u8]) -> Incoming {
     }
 }
 
+/// Checks that a message is not nested too deeply to be parsed.
+///
+/// # Errors
+/// The response to a message that is.
+pub(crate) fn check_nesting(json: &[u8]) -> Result<(), Rejection> {
+    check_depth(json).map_err(|too_deep| {
+        // Parsing the id alone is not recursive.
+        Rejection::invalid_request(
+            parse_id(json),
+            format!("the message was not read: {too_deep}"),
+        )
+    })
+}
+
+/// The id of a request, even of one that is not valid otherwise.
+pub(crate) fn parse_id(json: &[u8]) -> Option<RequestId> {
+    parse_envelope(json)?.id
+}
+
+/// The response to an array: serde would read some as the members of a message.
+fn reject_array(json: &[u8]) -> Rejection {
+    if parse::<IgnoredAny>(json).is_some() {
+        let problem = "batches are not supported; send one message at a time".to_owned();
+        return Rejection::invalid_request(None, problem);
+    }
+    Rejection::parse_error("the message is not valid JSON".to_owned())
+}
+
 /// The response to what is not a message, because of `error`.
 fn reject(json: &[u8], error: &serde_json::Error) -> Rejection {
     if let Some(envelope) = parse_envelope(json) {
-        let problem = format!("the line is JSON, but not a valid JSON-RPC 2.0 message: {error}");
+        let problem = format!("the message is JSON, but not valid JSON-RPC 2.0: {error}");
         Rejection::invalid_request(envelope.id, problem)
     } else if parse::<IgnoredAny>(json).is_some() {
-        let problem = "the line is JSON, but not a JSON-RPC 2.0 message".to_owned();
+        let problem = "the message is JSON, but not JSON-RPC 2.0".to_owned();
         Rejection::invalid_request(None, problem)
     } else {
-        Rejection::parse_error(format!("the line is not valid JSON: {error}"))
+        Rejection::parse_error(format!("the message is not valid JSON: {error}"))
     }
 }
 
