@@ -25,9 +25,9 @@ const ENTRIES: usize = 1000;
 
 /// The traffic of what `run` does, and of what the server does afterwards because of it.
 fn traffic_of(proxy: &Proxy, run: impl FnOnce()) -> Traffic {
-    let before = settled(proxy);
+    let before = quiet_traffic(proxy);
     run();
-    let after = settled(proxy);
+    let after = quiet_traffic(proxy);
     Traffic {
         commands: after.commands - before.commands,
         bytes: after.bytes - before.bytes,
@@ -36,7 +36,7 @@ fn traffic_of(proxy: &Proxy, run: impl FnOnce()) -> Traffic {
 
 /// The traffic so far, when none was added for longer than the server delays anything that follows a
 /// call.
-fn settled(proxy: &Proxy) -> Traffic {
+fn quiet_traffic(proxy: &Proxy) -> Traffic {
     let mut traffic = proxy.traffic();
     let mut still = 0;
     while still < 35 {
@@ -110,7 +110,7 @@ async fn everything_costs_what_the_documentation_says() {
     let proxy = Proxy::start(store.server().port()).await;
     let mut costs = Costs::default();
     let server = HttpServer::start_with(&["--store", &proxy.url(), "--rate-limit", "0"]);
-    costs.check("start", settled(&proxy));
+    costs.check("start", quiet_traffic(&proxy));
     let call = |tool: &str, arguments: serde_json::Value| {
         let answer = tool_output(&server.call(tool, &arguments));
         assert_eq!(answer["success"], true, "{answer}");

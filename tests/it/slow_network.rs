@@ -92,7 +92,7 @@ impl LogOf {
         let start = 1_600_000_000_000;
         let mut lines = redis::pipe();
         for number in 1..=self.entries {
-            let time = Timestamp::from_millis(start + number as i64);
+            let time = Timestamp::from_millis(start + i64::try_from(number).unwrap());
             lines
                 .cmd("ZADD")
                 .arg("audit:entries")
