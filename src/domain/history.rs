@@ -12,6 +12,9 @@ use super::audit::StoredEntry;
 /// exact integers of Lua's numbers.
 const FACTOR: u64 = 1_000_003;
 
+/// Numbers of writes are exact in Lua and in JavaScript below this.
+const MAX_SEQ: u64 = 1 << 53;
+
 /// Identifies a history; empty before the first write.
 ///
 /// The text is `MILLIS|SEQ|OPERATION|MIX` of the newest entry. The commit script writes the same.
@@ -48,8 +51,9 @@ impl History {
     #[must_use]
     pub fn seq(&self) -> u64 {
         let seq = self.0.split('|').nth(1);
-        seq.and_then(|seq| seq.parse::<u32>().ok())
-            .map_or(0, u64::from)
+        seq.and_then(|seq| seq.parse().ok())
+            .filter(|seq| *seq < MAX_SEQ)
+            .unwrap_or_default()
     }
 
     /// The last of the four parts; 0 for any other text.

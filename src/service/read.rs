@@ -26,6 +26,9 @@ const SIMILAR_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long REST responses are cached at most, since another program may change documents without a
 /// trace.
 pub const RESPONSE_TTL: Duration = Duration::from_mins(1);
+/// And at least: while the documents are read again, which may take longer than a visitor waits, not
+/// every visitor is to wait.
+const MIN_RESPONSE_TTL: Duration = Duration::from_secs(5);
 /// How many similar ids are suggested, and from which similarity on (1 is equal).
 const MAX_SIMILAR: usize = 3;
 const MIN_SIMILARITY: f64 = 0.75;
@@ -121,7 +124,7 @@ impl ContentService {
         };
         let published = |(page, fresh_for): (ListPage, Duration)| Published {
             documents: page.records,
-            fresh_for: fresh_for.min(RESPONSE_TTL),
+            fresh_for: fresh_for.clamp(MIN_RESPONSE_TTL, RESPONSE_TTL),
         };
         match in_time(deadline.capped(READ_TIMEOUT).run(page).await) {
             Ok(page) => Ok(Fetched::from_store(published(page))),

@@ -88,7 +88,7 @@ impl Breaker {
         }
     }
 
-    /// Which calls it guards: `reads`, `writes` or `log`.
+    /// Which calls it guards: `reads` or `writes`.
     pub(super) fn name(&self) -> &'static str {
         self.name
     }

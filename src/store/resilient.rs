@@ -15,12 +15,12 @@ use std::{
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use tokio::time::{Instant, timeout_at};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Commit, Documents, HistoryImport, Repository, ResponseCache, Revision, SnapshotSource,
     StoreError,
-    breaker::{Breaker, Reason, Rejected},
+    breaker::{Breaker, Permit, Reason, Rejected},
     budget::Budget,
     location::CONNECTION_HINT,
 };
@@ -55,9 +55,6 @@ pub(crate) struct Resilient<R> {
     store: R,
     reads: Breaker,
     writes: Breaker,
-    /// Searching the log may take long without a fault of the store, so it opens no breaker for
-    /// other calls.
-    log: Breaker,
     budget: Budget,
     /// The problems that were logged and are not over, with the breaker that met each.
     logged: Mutex<BTreeMap<String, &'static str>>,
@@ -69,17 +66,20 @@ struct Policy<'a> {
     /// For metrics.
     operation: &'static str,
     breaker: &'a Breaker,
-    success: OnSuccess,
+    outcome: Outcome,
     timeout: Duration,
 }
 
-/// What a successful call says about the calls that its breaker guards.
+/// What the outcome of a call says about the calls that its breaker guards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OnSuccess {
-    /// They work: the breaker closes.
-    CloseBreaker,
-    /// Nothing: a store that is full answers reads made for a write.
-    Ignore,
+enum Outcome {
+    /// Whether they work.
+    Counts,
+    /// Only that they do not: a store that is full answers reads made for a write.
+    FailureCounts,
+    /// Nothing: reading much may take too long without a fault of the store. Such a call is rejected
+    /// like the others, but neither opens a breaker for them nor probes the store for them.
+    Ignored,
 }
 
 /// Why a call has no answer.
@@ -96,7 +96,6 @@ impl<R> Resilient<R> {
             store,
             reads: Breaker::new("reads"),
             writes: Breaker::new("writes"),
-            log: Breaker::new("log"),
             budget: Budget::default(),
             logged: Mutex::default(),
         }
@@ -107,21 +106,17 @@ impl<R> Resilient<R> {
         Policy {
             operation,
             breaker: &self.reads,
-            success: OnSuccess::CloseBreaker,
+            outcome: Outcome::Counts,
             timeout: READ_TIMEOUT,
         }
     }
 
-    /// The policy of reading the log or all documents, which may take long without a fault of the
-    /// store.
-    fn read_much(&self, operation: &'static str) -> Result<Policy<'_>, StoreError> {
-        match self.reads.rejection() {
-            Some(rejected) => Err(Failure::Rejected(rejected).of_read()),
-            None => Ok(Policy {
-                breaker: &self.log,
-                timeout: LOG_TIMEOUT,
-                ..self.read(operation)
-            }),
+    /// The policy of reading a piece of the log or of all documents.
+    fn read_much(&self, operation: &'static str) -> Policy<'_> {
+        Policy {
+            outcome: Outcome::Ignored,
+            timeout: LOG_TIMEOUT,
+            ..self.read(operation)
         }
     }
 
@@ -129,7 +124,7 @@ impl<R> Resilient<R> {
     fn read_for_write(&self, operation: &'static str) -> Policy<'_> {
         Policy {
             breaker: &self.writes,
-            success: OnSuccess::Ignore,
+            outcome: Outcome::FailureCounts,
             ..self.read(operation)
         }
     }
@@ -140,7 +135,7 @@ impl<R> Resilient<R> {
         Policy {
             operation: "commit",
             breaker: &self.writes,
-            success: OnSuccess::CloseBreaker,
+            outcome: Outcome::Counts,
             timeout: COMMIT_TIMEOUT,
         }
     }
@@ -186,13 +181,35 @@ impl<R> Resilient<R> {
         timed_out: fn() -> StoreError,
     ) -> Result<T, Failure> {
         let breaker = policy.breaker;
-        let permit = breaker.try_acquire().map_err(Failure::Rejected)?;
+        let permit = match policy.outcome {
+            Outcome::Ignored => match breaker.rejection() {
+                Some(rejected) => return Err(Failure::Rejected(rejected)),
+                None => None,
+            },
+            Outcome::Counts | Outcome::FailureCounts => {
+                Some(breaker.try_acquire().map_err(Failure::Rejected)?)
+            }
+        };
         let begun = Instant::now();
         let result = timeout_at(deadline, call)
             .await
             .unwrap_or_else(|_| Err(timed_out()));
         record_duration(policy.operation, begun);
-        match &result {
+        match permit {
+            Some(permit) => self.report(policy, permit, &result),
+            None => {
+                if let Err(StoreError::Unavailable(reason)) = &result {
+                    debug!("reading much from the store failed: {reason}");
+                }
+            }
+        }
+        result.map_err(Failure::Store)
+    }
+
+    /// Reports the outcome of a call to its breaker, and logs what begins or ends with it.
+    fn report<T>(&self, policy: Policy<'_>, permit: Permit<'_>, result: &Result<T, StoreError>) {
+        let breaker = policy.breaker;
+        match result {
             Err(StoreError::Unavailable(reason) | StoreError::OutcomeUnknown(reason)) => {
                 self.log_problem(breaker, reason);
                 permit.failure(reason.as_str());
@@ -223,13 +240,12 @@ impl<R> Resilient<R> {
                 | StoreError::Corrupt { .. }
                 | StoreError::Failed(_),
             ) => {
-                if policy.success == OnSuccess::CloseBreaker {
+                if policy.outcome == Outcome::Counts {
                     permit.success();
                     self.log_recovery(breaker);
                 }
             }
         }
-        result.map_err(Failure::Store)
     }
 
     /// Best effort: one short attempt, skipped while the breaker is open. The result does not
@@ -351,7 +367,7 @@ impl<R: Repository> Repository for Resilient<R> {
     }
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
-        self.retry(self.read_much("audit_entries")?, || {
+        self.retry(self.read_much("audit_entries"), || {
             self.store.audit_entries(query)
         })
         .await
@@ -392,13 +408,13 @@ impl<R: HistoryImport> HistoryImport for Resilient<R> {
 #[async_trait]
 impl<R: SnapshotSource> SnapshotSource for Resilient<R> {
     async fn ids(&self, kind: Kind) -> Result<Vec<String>, StoreError> {
-        self.retry(self.read_much("all")?, || self.store.ids(kind))
+        self.retry(self.read_much("all"), || self.store.ids(kind))
             .await
             .map_err(Failure::of_read)
     }
 
     async fn get_many(&self, keys: &[DocumentKey]) -> Result<Documents, StoreError> {
-        self.retry(self.read_much("all")?, || self.store.get_many(keys))
+        self.retry(self.read_much("all"), || self.store.get_many(keys))
             .await
             .map_err(Failure::of_read)
     }

@@ -16,7 +16,6 @@ use std::{
 
 use futures::future::{join_all, try_join_all};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
 
 use super::{Revision, SnapshotSource, StoreError, load::load};
 use crate::domain::{
@@ -27,13 +26,15 @@ use crate::domain::{
 mod content;
 mod log_tail;
 mod own_writes;
+mod problem;
 
 use content::{Content, KindContent};
 use log_tail::LogTail;
 use own_writes::{OwnWrite, OwnWrites};
+use problem::Problem;
 
-/// More writes than these are not followed one by one: all documents are read again.
-const MAX_FOLLOWED_WRITES: u64 = 100;
+/// More writes of others than these are not followed one by one: all documents are read again.
+const MAX_FOLLOWED_WRITES: usize = 100;
 /// Nor are entries that are larger together.
 const MAX_FOLLOWED_BYTES: usize = 1024 * 1024;
 /// How many more entries than expected are read, because others go on writing.
@@ -66,8 +67,8 @@ pub struct SnapshotCache {
     used: AtomicBool,
     /// Whether a refresh after a write of ours is due.
     own_write_pending: AtomicBool,
-    /// Why the log cannot be read, as it was logged.
-    log_problem: Mutex<Option<String>>,
+    content_problem: Problem,
+    log_problem: Problem,
 }
 
 /// What the store held when it was last asked. Cheap to clone.
@@ -91,7 +92,14 @@ impl SnapshotCache {
             rereading: tokio::sync::Mutex::default(),
             used: AtomicBool::new(false),
             own_write_pending: AtomicBool::new(false),
-            log_problem: Mutex::default(),
+            content_problem: Problem::new(
+                "all documents",
+                "lists and the website show the last ones that were read, if any",
+            ),
+            log_problem: Problem::new(
+                "the end of the audit log",
+                "an outage would show no log; lists and documents are not affected",
+            ),
         }
     }
 
@@ -261,6 +269,12 @@ impl SnapshotCache {
     }
 
     async fn read_content(&self, revision: Revision) -> Result<Content, StoreError> {
+        let content = self.read_all(revision).await;
+        self.content_problem.note(&content);
+        content
+    }
+
+    async fn read_all(&self, revision: Revision) -> Result<Content, StoreError> {
         let read_at = Instant::now();
         let kinds = join_all(Kind::ALL.map(async |kind| {
             let mut content = KindContent::default();
@@ -287,11 +301,7 @@ impl SnapshotCache {
         if before == revision {
             return Ok(Some(last.clone()));
         }
-        let Some(added) = revision
-            .entries
-            .checked_sub(before.entries)
-            .filter(|added| (1..=MAX_FOLLOWED_WRITES).contains(added))
-        else {
+        let Some(added @ 1..) = revision.entries.checked_sub(before.entries) else {
             return Ok(None);
         };
         let own = self
@@ -306,6 +316,9 @@ impl SnapshotCache {
             return Ok(last.followed_by(revision, changed, entries));
         }
         let added = usize::try_from(added).unwrap_or(usize::MAX);
+        if added > MAX_FOLLOWED_WRITES {
+            return Ok(None);
+        }
         let query = AuditQuery {
             limit: added + EXTRA_ENTRIES,
             max_bytes: MAX_FOLLOWED_BYTES,
@@ -343,45 +356,18 @@ impl SnapshotCache {
                 return Ok(());
             };
             let revision = last.content.revision();
-            if revision != content.revision()
-                && !log.catch_up(&*self.store, revision.entries).await?
+            // If too much was written meanwhile, the next round tries again.
+            if revision == content.revision()
+                || log.catch_up(&*self.store, revision.entries).await?
             {
-                return Ok(()); // too much was written meanwhile; the next round tries again
+                self.keep(Snapshot {
+                    log: Some(Arc::new(log)),
+                    ..last
+                });
             }
-            self.keep(Snapshot {
-                log: Some(Arc::new(log)),
-                ..last
-            });
             Ok(())
         };
-        self.report_log_problem(read.await.err());
-    }
-
-    /// Logs a problem of the log once until it is over. The store logs its outages itself.
-    fn report_log_problem(&self, error: Option<StoreError>) {
-        let problem = error
-            .filter(|error| {
-                !matches!(
-                    error,
-                    StoreError::Unavailable(_) | StoreError::AccessDenied { .. }
-                )
-            })
-            .map(|error| error.to_string());
-        let mut logged = self
-            .log_problem
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if *logged == problem {
-            return;
-        }
-        if let Some(problem) = &problem {
-            warn!(
-                "the audit log cannot be read: {problem}; lists and documents are not affected; run `doctor` for details"
-            );
-        } else {
-            info!("the audit log can be read again");
-        }
-        *logged = problem;
+        self.log_problem.note(&read.await);
     }
 }
 
@@ -441,7 +427,7 @@ impl Snapshot {
         let log = self
             .log
             .as_ref()
-            .map(|log| Arc::new(log.followed_by(entries)));
+            .map(|log| Arc::new(log.followed_by(self.content.revision().entries, entries)));
         Some(Self {
             content: Arc::new(content),
             log,

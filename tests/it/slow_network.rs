@@ -267,7 +267,8 @@ async fn a_log_of_the_wrong_type_does_not_stop_lists() {
     assert_eq!(website.status, 200, "{website:?}");
     wait_until("the log names the cause", || {
         let log = server.log();
-        (log.contains("the audit log cannot be read") && log.contains("WRONGTYPE")).then_some(())
+        (log.contains("could not read the end of the audit log") && log.contains("WRONGTYPE"))
+            .then_some(())
     });
 }
 

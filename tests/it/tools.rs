@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use portfolio_mcp::{
+    clock,
     domain::{
         AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
         Operation, Record, StoredEntry, Timestamp,
     },
+    mcp::ContentServer,
+    service::ContentService,
     store::{Commit, HistoryImport, Repository, Revision, StoreError},
 };
 use serde_json::{Value, json};
@@ -883,31 +886,52 @@ async fn a_second_request_with_an_id_in_use_is_rejected() {
 #[tokio::test(start_paused = true)]
 async fn a_call_beyond_the_limit_is_rejected() {
     const MAX_CALLS: usize = 256;
+    let store: Arc<Faulty> = Arc::new(Faulty::Hangs);
+    let content = Arc::new(ContentService::new(store, clock));
+    let server = ContentServer::new(content, None, None);
+    let (busy, other) = (StdioClient::of(server.clone()), StdioClient::of(server));
+    let call = |id: usize| {
+        let params = json!({ "name": "get_project", "arguments": { "id": "a" } });
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
+    };
+    let calls: Vec<String> = (0..MAX_CALLS).map(call).collect();
+    let message = |answer: &Value| tool_output(&answer["result"])["error"]["message"].to_string();
+
+    let (first, rejected) = tokio::join!(
+        busy.exchange(&calls.join("\n")),
+        other.exchange(&call(MAX_CALLS))
+    );
+
+    let rejected = message(&rejected);
+    assert!(rejected.contains("was not started"), "{rejected}");
+    let mut answers = vec![first];
+    while answers.len() < MAX_CALLS {
+        answers.push(busy.next_unexpected().await);
+    }
+    let refused = answers.iter().map(message);
+    let refused = refused.filter(|message| !message.contains("the store cannot be reached"));
+    assert_eq!(refused.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+/// A client is not read further while as many of its calls run as run at once.
+#[tokio::test(start_paused = true)]
+async fn a_call_beyond_the_limit_of_one_client_waits() {
+    const MAX_CALLS: usize = 256;
     let client = StdioClient::in_process(Arc::new(Faulty::Hangs), None);
     let calls: Vec<String> = (0..=MAX_CALLS)
         .map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "get_project", "arguments": { "id": "a" } } }).to_string())
         .collect();
 
-    let first = tool_output(&client.exchange(&calls.join("\n")).await["result"]);
-    let mut others = Vec::new();
-    while others.len() < MAX_CALLS {
-        others.push(tool_output(&client.next_unexpected().await["result"]));
+    let mut answers = vec![client.exchange(&calls.join("\n")).await];
+    while answers.len() <= MAX_CALLS {
+        answers.push(client.next_unexpected().await);
     }
 
-    assert_eq!(first["error"]["code"], "STORE_UNAVAILABLE");
-    assert!(
-        first["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("was not started"),
-        "{first}"
-    );
-    assert!(others.iter().all(|other| {
-        other["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("the store cannot be reached")
-    }));
+    for answer in answers {
+        let output = tool_output(&answer["result"]);
+        let message = output["error"]["message"].as_str().unwrap();
+        assert!(message.contains("the store cannot be reached"), "{output}");
+    }
 }
 
 #[tokio::test]

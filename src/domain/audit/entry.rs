@@ -173,6 +173,15 @@ pub fn entry_text(seq: u64, timestamp: Timestamp, rest: &str) -> String {
     format!(r#"{{"seq":{seq:>16},"timestamp":"{timestamp}",{rest}"#)
 }
 
+/// The number of an entry whose text begins as [`entry_text`] writes it.
+#[must_use]
+pub(super) fn entry_seq(text: &str) -> Option<u64> {
+    let (seq, _) = text
+        .strip_prefix(r#"{"seq":"#)?
+        .split_once(r#","timestamp":""#)?;
+    seq.trim_start().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,5 +196,6 @@ mod tests {
             .replace("%16.0f", &format!("{:>16}", 42))
             .replace("%s", &timestamp.to_string());
         assert_eq!(text, format!("{prefix}rest"));
+        assert_eq!(entry_seq(&text), Some(42));
     }
 }

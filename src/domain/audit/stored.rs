@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
+use super::entry::entry_seq;
 use crate::domain::{
     diff::FieldChange,
     kind::{DocumentKey, Kind},
@@ -65,6 +66,12 @@ impl StoredEntry {
     /// The number among all writes, which older programs did not give.
     #[must_use]
     pub fn seq(&self) -> Option<u64> {
+        // Entries of this program begin with it; to parse the rest takes longer than a write should.
+        if self.json.get().is_none()
+            && let Some(seq) = entry_seq(&self.text)
+        {
+            return Some(seq);
+        }
         self.json().get("seq").and_then(Value::as_u64)
     }
 

@@ -21,6 +21,7 @@ const RECENT_ENTRIES: usize = 10;
 pub(super) struct LogTail {
     /// Newest first; at least one, if the log has any.
     entries: Vec<StoredEntry>,
+    /// Of the log as it was before some of the entries, or after some more.
     stats: AuditStats,
 }
 
@@ -48,8 +49,8 @@ impl LogTail {
         Ok(log)
     }
 
-    /// Adds what was written since it was read, up to `total` entries or more; returns whether that
-    /// could be found out.
+    /// Adds what was written since it was read, when the log had `total` entries or more; returns
+    /// whether that could be found out.
     pub(super) async fn catch_up(
         &mut self,
         store: &dyn SnapshotSource,
@@ -68,22 +69,23 @@ impl LogTail {
         let Some(known) = known else {
             return Ok(false);
         };
-        for entry in page.into_iter().take(known).rev() {
-            if self.stats.total < total {
-                self.stats.count(&entry);
-            }
-            self.entries.insert(0, entry);
-        }
+        self.entries.splice(0..0, page.into_iter().take(known));
         self.truncate();
+        if self.stats.total < total {
+            self.stats = store.audit_stats().await?;
+        }
         Ok(true)
     }
 
-    /// This and newer entries, newest first. Some of them may be in it already.
-    pub(super) fn followed_by(&self, newer: Vec<StoredEntry>) -> Self {
+    /// This and newer entries, newest first, which came when the log had `total` entries. Because it
+    /// was read after that, it may have some of them, and its counters may count some.
+    pub(super) fn followed_by(&self, total: u64, newer: Vec<StoredEntry>) -> Self {
         let mut log = self.clone();
-        for entry in newer.into_iter().rev() {
-            if !log.entries.contains(&entry) {
+        for (entry, number) in newer.into_iter().rev().zip(total + 1..) {
+            if number > log.stats.total {
                 log.stats.count(&entry);
+            }
+            if !log.entries.contains(&entry) {
                 log.entries.insert(0, entry);
             }
         }

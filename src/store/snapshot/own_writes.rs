@@ -17,21 +17,29 @@ pub(super) struct OwnWrite {
     pub(super) record: Record,
 }
 
-/// The writes of this process, by their numbers.
+/// The writes of this process.
 #[derive(Debug, Default)]
-pub(super) struct OwnWrites(Mutex<BTreeMap<u64, OwnWrite>>);
+pub(super) struct OwnWrites(Mutex<Numbered>);
+
+#[derive(Debug, Default)]
+struct Numbered {
+    writes: BTreeMap<u64, OwnWrite>,
+    bytes: usize,
+}
 
 impl OwnWrites {
     pub(super) fn note(&self, write: OwnWrite) {
         let Some(seq) = write.entry.seq() else {
             return;
         };
-        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        numbered.bytes += write.bytes();
         // After a fail-over, another write may have had the number.
-        writes.insert(seq, write);
-        let bytes: usize = writes.values().map(OwnWrite::bytes).sum();
-        if bytes > MAX_BYTES {
-            writes.clear();
+        if let Some(lost) = numbered.writes.insert(seq, write) {
+            numbered.bytes -= lost.bytes();
+        }
+        if numbered.bytes > MAX_BYTES {
+            *numbered = Numbered::default();
         }
     }
 
@@ -42,19 +50,24 @@ impl OwnWrites {
         after: &History,
         added: u64,
     ) -> Option<Vec<OwnWrite>> {
-        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // What the snapshot includes is not needed again.
-        *writes = writes.split_off(&(before.seq() + 1));
+        numbered.drop_first(before.seq() + 1);
         let end = before.seq() + added;
         let reached = (before.seq() + 1..=end).try_fold(before.clone(), |history, seq| {
-            history.followed_by(&writes.get(&seq)?.entry)
+            history.followed_by(&numbered.writes.get(&seq)?.entry)
         })?;
-        if reached != *after {
-            return None;
-        }
-        let later = writes.split_off(&(end + 1));
-        let found = std::mem::replace(&mut *writes, later);
-        Some(found.into_values().collect())
+        (reached == *after).then(|| numbered.drop_first(end + 1).into_values().collect())
+    }
+}
+
+impl Numbered {
+    /// Removes and returns the writes before the number `first`.
+    fn drop_first(&mut self, first: u64) -> BTreeMap<u64, OwnWrite> {
+        let others = self.writes.split_off(&first);
+        let removed = std::mem::replace(&mut self.writes, others);
+        self.bytes -= removed.values().map(OwnWrite::bytes).sum::<usize>();
+        removed
     }
 }
 

@@ -251,7 +251,11 @@ impl StdioClient {
     /// test.
     pub(crate) fn in_process(store: impl Into<store::Store>, read_only: Option<&str>) -> Self {
         let content = Arc::new(ContentService::new(store, clock));
-        let server = ContentServer::new(content, Some("owner"), read_only);
+        Self::of(ContentServer::new(content, Some("owner"), read_only))
+    }
+
+    /// A client of a server in this process, which others may use too.
+    pub(crate) fn of(server: ContentServer) -> Self {
         let (client_end, server_end) = tokio::io::duplex(1 << 20);
         let (input, output) = tokio::io::split(server_end);
         let stop = CancellationToken::new();
