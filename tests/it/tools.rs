@@ -1,6 +1,6 @@
 //! Each tool through the protocol: a valid call, every error, and what applies to every call.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use portfolio_mcp::{
@@ -895,12 +895,15 @@ async fn a_call_beyond_the_limit_is_rejected() {
         json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params }).to_string()
     };
     let calls: Vec<String> = (0..MAX_CALLS).map(call).collect();
+    let (calls, one_more) = (calls.join("\n"), call(MAX_CALLS));
     let message = |answer: &Value| tool_output(&answer["result"])["error"]["message"].to_string();
 
-    let (first, rejected) = tokio::join!(
-        busy.exchange(&calls.join("\n")),
-        other.exchange(&call(MAX_CALLS))
-    );
+    let rejected = async {
+        // The clock stands still while anything can go on, so by then all calls are under way.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        other.exchange(&one_more).await
+    };
+    let (first, rejected) = tokio::join!(busy.exchange(&calls), rejected);
 
     let rejected = message(&rejected);
     assert!(rejected.contains("was not started"), "{rejected}");

@@ -104,14 +104,17 @@ impl Connection {
     }
 
     /// A connection that was lost is made again at once, and how that ended is kept for the next
-    /// call. So if it was refused then, it is tried once more: the password may be right by now.
+    /// call. So if it was refused then, it is tried once more: the server may be back, or the password
+    /// right, by now.
     async fn call<T, F>(&self, send: impl Fn(ConnectionManager) -> F) -> Result<T, RedisError>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
         let (answer, kept) = self.call_once(&send).await;
         match (answer, kept) {
-            (Err(error), Kept::Maybe) if is_refused(&error) => self.call_once(&send).await.0,
+            (Err(error), Kept::Maybe) if is_refused(&error) || error.is_connection_refusal() => {
+                self.call_once(&send).await.0
+            }
             (answer, _) => answer,
         }
     }
