@@ -111,15 +111,15 @@ pub trait ResponseCache: Send + Sync {
     /// The same without the response, which may be large.
     async fn look_up(&self, path: &ApiPath) -> Result<CachedResponse, StoreError>;
 
-    /// Keeps a response that was computed at `state`, for `ttl`; does nothing if the store has another
-    /// state by now.
+    /// Keeps a response that was computed at `state`, for `ttl`, unless the store has another state by
+    /// now; returns whether it did.
     async fn put(
         &self,
         path: &ApiPath,
         state: &StoreState,
         response: &str,
         ttl: Duration,
-    ) -> Result<(), StoreError>;
+    ) -> Result<bool, StoreError>;
 }
 
 /// All documents of a kind, as far as they can be read.

@@ -9,6 +9,6 @@ pub use entry::{
     Action, AuditEntry, ENTRY_PREFIX_FORMAT, ENTRY_PREFIX_LEN, EntryMetadata, Origin, Source,
     entry_text,
 };
-pub use page::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, PageBuilder, Slot};
+pub use page::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, PageBuilder};
 pub use query::{AuditPage, AuditQuery, AuditStats};
-pub use stored::{AuditPosition, Category, StoredEntry};
+pub use stored::{AuditPosition, Category, Slot, StoredEntry};

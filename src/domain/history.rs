@@ -11,6 +11,7 @@ use super::audit::StoredEntry;
 /// The factor of the mixing: odd, so that different values stay different; and small enough for the
 /// exact integers of Lua's numbers.
 const FACTOR: u64 = 1_000_003;
+const MODULUS: u64 = 1 << 32;
 
 /// Numbers of writes are exact in Lua and in JavaScript below this.
 const MAX_SEQ: u64 = 1 << 53;
@@ -38,12 +39,18 @@ impl History {
     /// The history after one more entry; `None` if this program did not write the entry.
     #[must_use]
     pub fn followed_by(&self, entry: &StoredEntry) -> Option<Self> {
+        let (millis, seq) = (entry.timestamp()?.millis(), entry.seq()?);
         let operation = entry.operation()?;
         let part = |range| u64::from_str_radix(operation.get(range)?, 16).ok();
-        let (first, second) = (part(0..8)?, part(8..16)?);
-        let mix = |before: u64, value| (before * FACTOR + value) % (1 << 32);
-        let mixed = mix(mix(self.mixed(), first), second);
-        let (millis, seq) = (entry.timestamp()?.millis(), entry.seq()?);
+        // The time too: the same operation may be repeated after a fail-over that lost it.
+        let values = [
+            u64::try_from(millis).ok()? % MODULUS,
+            part(0..8)?,
+            part(8..16)?,
+        ];
+        let mixed = values.iter().fold(self.mixed(), |mixed, value| {
+            (mixed * FACTOR + value) % MODULUS
+        });
         Some(Self(format!("{millis}|{seq}|{operation}|{mixed}")))
     }
 

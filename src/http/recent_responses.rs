@@ -24,6 +24,13 @@ pub(super) struct RecentResponse {
     until: Instant,
 }
 
+impl RecentResponse {
+    /// How long it may be shown.
+    pub(super) fn time_left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
 #[derive(Clone)]
 struct ByLength;
 

@@ -80,14 +80,14 @@ pub(super) fn routes(content: Arc<ContentService>, audience: Audience) -> Router
     routes.with_state(Arc::new(RestState {
         content,
         audience,
-        recent: RecentResponses::default(),
+        recent: Arc::default(),
     }))
 }
 
 struct RestState {
     content: Arc<ContentService>,
     audience: Audience,
-    recent: RecentResponses,
+    recent: Arc<RecentResponses>,
 }
 
 /// What the caches hold for a path.
@@ -187,13 +187,15 @@ impl RestState {
     /// A valid response from this process or from the store; else the store's state, if it is known.
     async fn look_up(&self, api_path: &ApiPath) -> Lookup {
         if let Some(recent) = self.recent.get(api_path) {
+            let time_left = recent.time_left();
             let stored = self.content.look_up_response(api_path).await;
+            // If somebody deleted the stored one, another one may have taken its place, for longer.
+            let is_same = stored.ttl.is_some_and(|ttl| ttl <= time_left);
             match stored.state {
                 Some(state) if state != recent.state => return Lookup::Missing(Some(state)),
                 None => return Lookup::Missing(None),
-                // Deleting the stored one makes this one invalid too.
-                Some(_) if stored.ttl.is_none() => self.recent.remove(api_path),
-                Some(_) => return Lookup::Found(recent.payload),
+                Some(_) if is_same => return Lookup::Found(recent.payload),
+                Some(_) => self.recent.remove(api_path),
             }
         }
         let CachedResponse {
@@ -224,11 +226,18 @@ impl RestState {
         if payload.data.len() > MAX_CACHED_BYTES || ttl.is_zero() {
             return;
         }
-        self.recent.insert(api_path, &state, payload, ttl);
-        let timestamp = self.content.now().to_string();
-        let stored = response_cache::encode(payload, &state, timestamp);
-        self.content
-            .cache_response(api_path.clone(), state, stored, ttl);
+        let (content, recent) = (Arc::clone(&self.content), Arc::clone(&self.recent));
+        let (api_path, payload) = (api_path.clone(), Arc::clone(payload));
+        tokio::spawn(async move {
+            let stored = response_cache::encode(&payload, &state, content.now().to_string());
+            // Otherwise it may hold a later write, which may be lost.
+            if content
+                .cache_response(&api_path, &state, &stored, ttl)
+                .await
+            {
+                recent.insert(&api_path, &state, &payload, ttl);
+            }
+        });
     }
 
     async fn read(&self, api_path: &ApiPath, deadline: Deadline) -> Result<Payload, RestError> {

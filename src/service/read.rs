@@ -26,9 +26,9 @@ const SIMILAR_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long REST responses are cached at most, since another program may change documents without a
 /// trace.
 pub const RESPONSE_TTL: Duration = Duration::from_mins(1);
-/// And at least: while the documents are read again, which may take longer than a visitor waits, not
-/// every visitor is to wait.
-const MIN_RESPONSE_TTL: Duration = Duration::from_secs(5);
+/// And while the documents are read again for longer than a visitor waits, so that not every visitor
+/// waits.
+const EXPIRED_RESPONSE_TTL: Duration = Duration::from_secs(5);
 /// How many similar ids are suggested, and from which similarity on (1 is equal).
 const MAX_SIMILAR: usize = 3;
 const MIN_SIMILARITY: f64 = 0.75;
@@ -124,7 +124,10 @@ impl ContentService {
         };
         let published = |(page, fresh_for): (ListPage, Duration)| Published {
             documents: page.records,
-            fresh_for: fresh_for.clamp(MIN_RESPONSE_TTL, RESPONSE_TTL),
+            fresh_for: match fresh_for {
+                Duration::ZERO => EXPIRED_RESPONSE_TTL,
+                fresh_for => fresh_for.min(RESPONSE_TTL),
+            },
         };
         match in_time(deadline.capped(READ_TIMEOUT).run(page).await) {
             Ok(page) => Ok(Fetched::from_store(published(page))),
@@ -157,22 +160,23 @@ impl ContentService {
         found(responses.look_up(path).await)
     }
 
-    /// Caches a REST response that was read in the state `state` or later, in the background.
-    pub fn cache_response(
+    /// Caches a REST response that was read in the state `state` or later; returns whether the store
+    /// still has that state and keeps it.
+    pub async fn cache_response(
         &self,
-        path: ApiPath,
-        state: StoreState,
-        response: String,
+        path: &ApiPath,
+        state: &StoreState,
+        response: &str,
         ttl: Duration,
-    ) {
-        let Some(responses) = self.responses.clone() else {
-            return;
+    ) -> bool {
+        let Some(responses) = &self.responses else {
+            return false;
         };
-        tokio::spawn(async move {
-            if let Err(error) = responses.put(&path, &state, &response, ttl).await {
-                debug!("could not cache a response: {error}");
-            }
-        });
+        let kept = responses.put(path, state, response, ttl).await;
+        kept.unwrap_or_else(|error| {
+            debug!("could not cache a response: {error}");
+            false
+        })
     }
 
     /// A page of the audit log.

@@ -8,8 +8,10 @@ use rustls::{
 };
 use url::Url;
 
-/// Hint for connection failures. With the wrong scheme both sides wait for each other without an
+/// Hint for replies that do not come. With the wrong scheme both sides wait for each other without an
 /// error.
+pub(super) const TIMEOUT_HINT: &str = "the network to it may be slow or broken, or Redis is not running, or the address is wrong (`rediss://` if the port uses TLS, `redis://` if not)";
+/// Hint for connection failures.
 pub(super) const CONNECTION_HINT: &str = "check that Redis is running and that the address is right (`rediss://` if the port uses TLS, `redis://` if not)";
 
 /// Hint for URLs that an unescaped password may have broken.

@@ -22,7 +22,7 @@ use super::{
     StoreError,
     breaker::{Breaker, Permit, Reason, Rejected},
     budget::Budget,
-    location::CONNECTION_HINT,
+    location::TIMEOUT_HINT,
 };
 use crate::domain::{
     ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey, Kind,
@@ -438,7 +438,7 @@ impl<R: ResponseCache> ResponseCache for Resilient<R> {
         state: &StoreState,
         response: &str,
         ttl: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.best_effort(
             "cache",
             &self.writes,
@@ -520,7 +520,7 @@ impl Times {
 }
 
 fn read_timed_out() -> StoreError {
-    StoreError::Unavailable(format!("it did not answer in time; {CONNECTION_HINT}"))
+    StoreError::Unavailable(format!("it did not answer in time; {TIMEOUT_HINT}"))
 }
 
 fn commit_timed_out() -> StoreError {

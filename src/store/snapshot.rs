@@ -7,6 +7,7 @@
 //! from time to time.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Revision, SnapshotSource, StoreError, load::load};
@@ -37,6 +38,8 @@ use problem::Problem;
 const MAX_FOLLOWED_WRITES: usize = 100;
 /// Nor are entries that are larger together.
 const MAX_FOLLOWED_BYTES: usize = 1024 * 1024;
+/// While others write, the store is asked this many times for what they wrote.
+const MAX_STEPS: usize = 3;
 /// How many more entries than expected are read, because others go on writing.
 const EXTRA_ENTRIES: usize = 4;
 /// How long a reader waits for documents that have to be read again. If they take longer, they are
@@ -75,7 +78,7 @@ pub struct SnapshotCache {
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     content: Arc<Content>,
-    /// Absent until it was read.
+    /// Absent until it was read, and behind the documents after writes that could not be followed.
     log: Option<Arc<LogTail>>,
     /// When the store last confirmed it.
     confirmed: Instant,
@@ -169,11 +172,10 @@ impl SnapshotCache {
     /// A snapshot of what the store holds now, but for edits without a trace in the log. Where those
     /// may be missing for too long, this starts to read all documents again, for the next call.
     pub async fn current(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
-        let asked = Instant::now();
         let snapshot = self.confirmed().await?;
         if snapshot.content.is_expired() {
             let cache = Arc::clone(self);
-            tokio::spawn(async move { cache.reread_since(asked).await });
+            tokio::spawn(async move { cache.reread().await });
         }
         Ok(snapshot)
     }
@@ -181,15 +183,14 @@ impl SnapshotCache {
     /// A snapshot of what the store holds now, edits without a trace in the log included, but for
     /// those of the last minute (see [`Snapshot::fresh_for`]).
     pub async fn unexpired(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
-        let asked = Instant::now();
         let snapshot = self.confirmed().await?;
         if !snapshot.content.is_expired() {
             return Ok(snapshot);
         }
         let cache = Arc::clone(self);
-        let reread = tokio::spawn(async move { cache.reread_since(asked).await });
+        let reread = tokio::spawn(async move { cache.reread().await });
         match timeout(EXPIRED_TIMEOUT, reread).await {
-            Ok(Ok(Ok(()))) => self.confirmed().await,
+            Ok(Ok(Ok(Some(reread)))) => Ok(reread),
             // Too slow or broken: what the log tells is still shown.
             _ => Ok(snapshot),
         }
@@ -213,21 +214,37 @@ impl SnapshotCache {
             return Ok(snapshot.clone()); // the task before this one asked the store for us too
         }
         let confirmed = Instant::now();
-        // Read before everything else: what is written meanwhile shows the next time.
         let revision = self.store.revision().await?;
-        let followed = match &last {
-            Some(snapshot) => self.follow(snapshot, &revision).await?,
+        let followed = match last.clone() {
+            Some(snapshot) => self.advance(snapshot, revision.clone()).await?,
             None => None,
         };
-        let next = match followed {
-            Some(next) => next,
-            None => Snapshot {
-                content: Arc::new(self.read_content(revision).await?),
-                log: None,
-                confirmed,
-            },
+        let next = if let Some(next) = followed {
+            next
+        } else {
+            let log = last.and_then(|last| last.log);
+            self.load(revision, log, confirmed).await?
         };
         Ok(self.keep(Snapshot { confirmed, ..next }))
+    }
+
+    /// Reads all documents, when the store had `revision`. What is written meanwhile is followed, so
+    /// that a write that is lost afterwards cannot hide in them.
+    async fn load(
+        &self,
+        revision: Revision,
+        log: Option<Arc<LogTail>>,
+        confirmed: Instant,
+    ) -> Result<Snapshot, StoreError> {
+        let content = Arc::new(self.read_content(revision).await?);
+        let loaded = Snapshot {
+            content,
+            log,
+            confirmed,
+        };
+        let now = self.store.revision().await?;
+        // If others write faster than can be followed, the next call finds that out.
+        Ok(self.advance(loaded.clone(), now).await?.unwrap_or(loaded))
     }
 
     /// Replaces the snapshot. Only who holds `refreshing` may call it.
@@ -240,32 +257,27 @@ impl SnapshotCache {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads all documents again, unless another task has begun to since `asked`. The snapshot goes
-    /// on answering meanwhile.
-    async fn reread_since(&self, asked: Instant) -> Result<(), StoreError> {
+    /// Reads all documents again, unless another task has just done so. The snapshot goes on
+    /// answering meanwhile.
+    async fn reread(&self) -> Result<Option<Snapshot>, StoreError> {
         let _turn = self.rereading.lock().await;
-        if self
-            .last()
-            .is_some_and(|snapshot| snapshot.content.read_at() >= asked)
-        {
-            return Ok(());
-        }
-        let content = Arc::new(self.read_content(self.store.revision().await?).await?);
-        let _turn = self.refreshing.lock().await;
-        let Some(last) = self.last() else {
-            return Ok(());
+        let Some(expired) = self.last().filter(|last| last.content.is_expired()) else {
+            return Ok(self.last());
         };
-        // Others may have written while it was read.
+        // They are at least as new as that.
+        let revision = expired.content.revision().clone();
+        let content = Arc::new(self.read_content(revision).await?);
+        let _turn = self.refreshing.lock().await;
         let confirmed = Instant::now();
-        let revision = self.store.revision().await?;
-        let read = Snapshot { content, ..last };
-        if let Some(snapshot) = self.follow(&read, &revision).await? {
-            self.keep(Snapshot {
-                confirmed,
-                ..snapshot
-            });
-        }
-        Ok(())
+        let now = self.store.revision().await?;
+        let log = self.last().and_then(|last| last.log);
+        let read = Snapshot {
+            content,
+            log,
+            confirmed,
+        };
+        let next = self.advance(read, now).await?;
+        Ok(next.map(|next| self.keep(Snapshot { confirmed, ..next })))
     }
 
     async fn read_content(&self, revision: Revision) -> Result<Content, StoreError> {
@@ -290,35 +302,59 @@ impl SnapshotCache {
         Ok(Content::new(revision, kinds?, read_at))
     }
 
-    /// `last` and what was written since; `None` if that cannot be known, or the history is another
-    /// one.
+    /// `from` and what was written since, up to `revision` or later; `None` if that cannot be known,
+    /// or the history is another one.
+    async fn advance(
+        &self,
+        mut from: Snapshot,
+        mut revision: Revision,
+    ) -> Result<Option<Snapshot>, StoreError> {
+        for _ in 0..MAX_STEPS {
+            if *from.content.revision() == revision {
+                break;
+            }
+            if let Some(next) = self.follow_own(&from, &revision) {
+                return Ok(Some(next));
+            }
+            let Some(next) = self.follow(&from, &revision).await? else {
+                return Ok(None);
+            };
+            // What was read may be newer than the revision, and be lost afterwards.
+            (from, revision) = (next, self.store.revision().await?);
+        }
+        Ok(Some(from))
+    }
+
+    /// `last` and what this process wrote since, if nobody else wrote.
+    fn follow_own(&self, last: &Snapshot, revision: &Revision) -> Option<Snapshot> {
+        let before = last.content.revision();
+        let added = revision.entries.checked_sub(before.entries)?;
+        let writes = self
+            .own_writes
+            .between(&before.history, &revision.history, added)?;
+        let entries = writes.iter().rev().map(|write| write.entry.clone());
+        let entries = entries.collect();
+        let changed = writes
+            .into_iter()
+            .map(|write| (write.record.key().clone(), Some(write.record)));
+        last.followed_by(revision, changed, entries)
+    }
+
+    /// `last` and what was written since, from the log.
     async fn follow(
         &self,
         last: &Snapshot,
         revision: &Revision,
     ) -> Result<Option<Snapshot>, StoreError> {
         let before = last.content.revision();
-        if before == revision {
-            return Ok(Some(last.clone()));
-        }
-        let Some(added @ 1..) = revision.entries.checked_sub(before.entries) else {
+        let Some(added) = revision
+            .entries
+            .checked_sub(before.entries)
+            .and_then(|added| usize::try_from(added).ok())
+            .filter(|added| (1..=MAX_FOLLOWED_WRITES).contains(added))
+        else {
             return Ok(None);
         };
-        let own = self
-            .own_writes
-            .between(&before.history, &revision.history, added);
-        if let Some(writes) = own {
-            let entries = writes.iter().rev().map(|write| write.entry.clone());
-            let entries = entries.collect();
-            let changed = writes
-                .into_iter()
-                .map(|write| (write.record.key().clone(), Some(write.record)));
-            return Ok(last.followed_by(revision, changed, entries));
-        }
-        let added = usize::try_from(added).unwrap_or(usize::MAX);
-        if added > MAX_FOLLOWED_WRITES {
-            return Ok(None);
-        }
         let query = AuditQuery {
             limit: added + EXTRA_ENTRIES,
             max_bytes: MAX_FOLLOWED_BYTES,
@@ -328,46 +364,57 @@ impl SnapshotCache {
         let Some(entries) = continuation(&before.history, &revision.history, added, &page) else {
             return Ok(None);
         };
-        let mut changed: Vec<DocumentKey> = entries.iter().filter_map(StoredEntry::key).collect();
-        changed.sort_unstable();
-        changed.dedup();
-        let records = try_join_all(changed.iter().map(async |key| self.store.get(key).await)).await;
-        let records = match records {
-            // It belongs to the documents that cannot be read, which reading all of them explains.
-            Err(StoreError::Corrupt { .. }) => return Ok(None),
-            records => records?,
+        let changed: Option<BTreeSet<DocumentKey>> = entries.iter().map(StoredEntry::key).collect();
+        let Some(changed) = changed else {
+            return Ok(None); // a kind of document that this version does not know
         };
-        let changed = changed.into_iter().zip(records);
+        let changed: Vec<DocumentKey> = changed.into_iter().collect();
+        let found = self.store.get_many(&changed).await?;
+        if !found.unreadable.is_empty() {
+            return Ok(None); // reading all documents explains what cannot be read
+        }
+        let mut records: BTreeMap<DocumentKey, Record> = found
+            .records
+            .into_iter()
+            .map(|record| (record.key().clone(), record))
+            .collect();
+        let changed = changed.into_iter().map(|key| {
+            let record = records.remove(&key);
+            (key, record)
+        });
         Ok(last.followed_by(revision, changed, entries))
     }
 
     /// Reads the end of the log, which only an outage needs, unless it is there.
     async fn read_log(&self) {
-        let Some(Snapshot {
-            content, log: None, ..
-        }) = self.last()
-        else {
-            return;
-        };
         let read = async {
-            let mut log = LogTail::read(&*self.store).await?;
-            let _turn = self.refreshing.lock().await;
-            let Some(last) = self.last() else {
+            let Some(last) = self.last().filter(|last| last.current_log().is_none()) else {
                 return Ok(());
             };
-            let revision = last.content.revision();
-            // If too much was written meanwhile, the next round tries again.
-            if revision == content.revision()
-                || log.catch_up(&*self.store, revision.entries).await?
+            // Mostly only a few entries are missing.
+            if let Some(log) = last.log
+                && self.keep_log(LogTail::clone(&log)).await?
             {
-                self.keep(Snapshot {
-                    log: Some(Arc::new(log)),
-                    ..last
-                });
+                return Ok(());
             }
-            Ok(())
+            self.keep_log(LogTail::read(&*self.store).await?).await?;
+            Ok(()) // if too much was written meanwhile, the next round tries again
         };
         self.log_problem.note(&read.await);
+    }
+
+    /// Keeps the end of the log, if it can be brought up to date.
+    async fn keep_log(&self, mut log: LogTail) -> Result<bool, StoreError> {
+        log.count(&*self.store).await?;
+        let _turn = self.refreshing.lock().await;
+        let done = log.catch_up(&*self.store).await?;
+        if let Some(last) = self.last().filter(|_| done) {
+            self.keep(Snapshot {
+                log: Some(Arc::new(log)),
+                ..last
+            });
+        }
+        Ok(done)
     }
 }
 
@@ -406,13 +453,20 @@ impl Snapshot {
     /// A page of the log; `None` if this is beyond what the snapshot holds.
     #[must_use]
     pub fn audit_entries(&self, query: &AuditQuery) -> Option<AuditPage> {
-        self.log.as_ref()?.page(query)
+        self.current_log()?.page(query)
     }
 
     /// The log in numbers, with its newest entries; `None` if they were not read yet.
     #[must_use]
     pub fn audit_stats(&self) -> Option<(AuditStats, Vec<StoredEntry>)> {
-        Some(self.log.as_ref()?.stats())
+        Some(self.current_log()?.stats())
+    }
+
+    /// The end of the log, if nothing is missing in it.
+    fn current_log(&self) -> Option<&LogTail> {
+        self.log
+            .as_deref()
+            .filter(|log| log.includes(self.content.revision().entries))
     }
 
     /// This state with the documents that were changed since, and the entries of that, newest first;

@@ -25,27 +25,13 @@ const ENTRIES: usize = 1000;
 
 /// The traffic of what `run` does, and of what the server does afterwards because of it.
 fn traffic_of(proxy: &Proxy, run: impl FnOnce()) -> Traffic {
-    let before = quiet_traffic(proxy);
+    let before = proxy.traffic_at_rest();
     run();
-    let after = quiet_traffic(proxy);
+    let after = proxy.traffic_at_rest();
     Traffic {
         commands: after.commands - before.commands,
         bytes: after.bytes - before.bytes,
     }
-}
-
-/// The traffic so far, when none was added for longer than the server delays anything that follows a
-/// call.
-fn quiet_traffic(proxy: &Proxy) -> Traffic {
-    let mut traffic = proxy.traffic();
-    let mut still = 0;
-    while still < 35 {
-        thread::sleep(Duration::from_millis(100));
-        let now = proxy.traffic();
-        still = if now == traffic { still + 1 } else { 0 };
-        traffic = now;
-    }
-    traffic
 }
 
 /// A row of the table in the documentation: at most so many commands and bytes.
@@ -110,7 +96,7 @@ async fn everything_costs_what_the_documentation_says() {
     let proxy = Proxy::start(store.server().port()).await;
     let mut costs = Costs::default();
     let server = HttpServer::start_with(&["--store", &proxy.url(), "--rate-limit", "0"]);
-    costs.check("start", quiet_traffic(&proxy));
+    costs.check("start", proxy.traffic_at_rest());
     let call = |tool: &str, arguments: serde_json::Value| {
         let answer = tool_output(&server.call(tool, &arguments));
         assert_eq!(answer["success"], true, "{answer}");

@@ -1,6 +1,8 @@
 //! A fail-over, or a restore, that loses acknowledged writes: afterwards no server shows what the
 //! surviving history does not hold.
 
+use std::time::Duration;
+
 use portfolio_mcp::domain::{DocumentKey, Kind};
 use redis::cmd;
 use serde_json::{Value, json};
@@ -9,7 +11,7 @@ use crate::support::{
     fixtures::{create, document, update, with},
     http,
     messages::tool_output,
-    proxy::Proxy,
+    proxy::{Proxy, SlowNetwork},
     redis::RedisServer,
     server::HttpServer,
     stores::Store,
@@ -144,6 +146,69 @@ async fn writes_that_a_fail_over_lost_are_not_shown_by_any_server() {
         }
     }
     active.assert_sound().await;
+}
+
+/// A write lands while a server reads all documents, and is lost afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_during_the_first_load_is_not_shown_after_it_was_lost() {
+    let store = Store::redis();
+    let text = json!({ "challenge": "x".repeat(200_000), "metadata": { "status": "published" } });
+    for number in 0..DOCUMENTS {
+        let document = with(&document(Kind::Project, &key(number).id), text.clone());
+        create(&*store.repository, &key(number), document).await;
+    }
+    let network = SlowNetwork {
+        bytes_per_second: 300_000,
+        round_trip: Duration::from_millis(10),
+    };
+    let proxy = Proxy::start_slow(store.server().port(), network).await;
+    let server = HttpServer::start_with(&["--store", &proxy.url(), "--rate-limit", "0"]);
+    wait_until("the documents are being read", || {
+        (proxy.traffic().bytes > 100_000).then_some(())
+    });
+
+    let before = Saved::of(store.server());
+    let last = key(DOCUMENTS - 1);
+    update(&*store.another(), &last, json!({ "title": "lost" })).await;
+    wait_until("the documents were read", || {
+        let answer = server.call("list_projects", &json!({}));
+        (answer["isError"] != true).then_some(())
+    });
+    before.restore(store.server());
+
+    assert_eq!(listed(&server), stored(&store).await);
+    assert_eq!(published(&server), stored(&store).await);
+}
+
+/// A client repeats a write that a fail-over lost, with its idempotency key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_write_that_is_repeated_is_another_write() {
+    let store = Store::redis();
+    for number in 0..2 {
+        let published = json!({ "metadata": { "status": "published" } });
+        let document = with(&document(Kind::Project, &key(number).id), published);
+        create(&*store.repository, &key(number), document).await;
+    }
+    let (reader, writer) = (
+        HttpServer::start(&store, &[]),
+        HttpServer::start(&store, &[]),
+    );
+    let repeated = json!({ "id": "p0", "data": { "title": "again" }, "idempotencyKey": "k1" });
+    let before = Saved::of(store.server());
+    assert_ne!(writer.call("update_project", &repeated)["isError"], true);
+    listed(&reader);
+
+    before.restore(store.server());
+    assert_ne!(writer.call("update_project", &repeated)["isError"], true);
+    update(&*store.another(), &key(1), json!({ "title": "next" })).await;
+
+    let list = tool_output(&reader.call("list_projects", &json!({})));
+    for row in list["data"].as_array().unwrap() {
+        let id = json!({ "id": row["id"] });
+        let stored = tool_output(&reader.call("get_project", &id));
+        assert_eq!(row["version"], stored["meta"]["version"], "{row}");
+    }
+    store.assert_sound().await;
 }
 
 /// An older state is put back into the same server, as from a backup.

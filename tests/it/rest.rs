@@ -474,7 +474,8 @@ async fn a_reader_overtaken_by_a_commit_caches_nothing() {
             json!({ "title": format!("after {seq}") }),
         )
         .await;
-        cache.put(&api_path, &state, "old", ttl).await.unwrap();
+        let kept = cache.put(&api_path, &state, "old", ttl).await.unwrap();
+        assert!(!kept, "what a write has overtaken");
 
         let now = cache.get(&api_path).await.unwrap();
         let next = now.state.unwrap();
@@ -489,7 +490,7 @@ async fn a_reader_overtaken_by_a_commit_caches_nothing() {
             .await
             .unwrap();
         assert_eq!(cache.get(&api_path).await.unwrap().response, None);
-        cache.put(&api_path, &next, "new", ttl).await.unwrap();
+        assert!(cache.put(&api_path, &next, "new", ttl).await.unwrap());
         assert_eq!(
             cache.get(&api_path).await.unwrap().response.as_deref(),
             Some("new")
@@ -548,6 +549,43 @@ async fn a_read_only_user_reads_the_cache_and_does_not_write_it() {
     let cached = reader.get(&api_path).await.unwrap();
     assert_eq!(cached.response.as_deref(), Some("theirs"));
     assert_eq!(cached.state, Some(state));
+}
+
+/// As docs/operations.md says, for a person who edits a document by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_cached_response_shows_an_edit_by_hand_on_every_server() {
+    let store = Store::redis();
+    let published = json!({ "title": "old", "metadata": { "status": "published" } });
+    create(
+        &*store.repository,
+        &project_key("a"),
+        with(&project("a"), published.clone()),
+    )
+    .await;
+    let servers = [serve(&store), serve(&store)];
+    let title = |server: &HttpServer| get_json(server, "/api/projects/a")["data"]["title"].clone();
+    for server in &servers {
+        wait_until("the server has the response in its memory", || {
+            title(server);
+            let before = store.server().calls("get");
+            title(server);
+            (store.server().calls("get") == before + 1).then_some(())
+        });
+    }
+
+    let edited = with(&with(&project("a"), published), json!({ "title": "new" }));
+    let text = serde_json::to_string(&edited).unwrap();
+    store
+        .server()
+        .run::<redis::Value>(cmd("SET").arg("data:projects:a").arg(text));
+    store
+        .server()
+        .run::<redis::Value>(cmd("DEL").arg("cache:api:projects:a"));
+
+    for server in &servers {
+        assert_eq!(title(server), "new");
+    }
+    store.assert_sound_but(&[project_key("a")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

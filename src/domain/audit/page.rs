@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{
     query::{AuditPage, AuditQuery},
-    stored::{AuditPosition, StoredEntry},
+    stored::{AuditPosition, Slot, StoredEntry},
 };
 use crate::domain::timestamp::Timestamp;
 
@@ -17,15 +17,6 @@ pub const MAX_SCANNED_BYTES: usize = 16 * 1024 * 1024;
 const MAX_LOOKAHEAD_ENTRIES: usize = 500;
 const MAX_LOOKAHEAD_BYTES: usize = 128 * 1024;
 
-/// Where an entry is in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
-    /// Milliseconds since 1970.
-    pub score: i64,
-    /// How many entries of the same millisecond come before it, or 0 if that was not counted.
-    pub nth: usize,
-}
-
 /// A page that is being filled with entries in the order of the log.
 ///
 /// What is on the page, and where the next one begins, depends only on the entries and not on the
@@ -34,6 +25,7 @@ pub struct Slot {
 pub struct PageBuilder<'a> {
     query: &'a AuditQuery,
     entries: Vec<StoredEntry>,
+    slots: Vec<Slot>,
     bytes: usize,
     scanned: Amount,
     lookahead: Amount,
@@ -77,6 +69,7 @@ impl<'a> PageBuilder<'a> {
         Self {
             query,
             entries: Vec::new(),
+            slots: Vec::new(),
             bytes: 0,
             scanned: Amount::default(),
             lookahead: Amount::default(),
@@ -113,6 +106,7 @@ impl<'a> PageBuilder<'a> {
         let passed = if matches {
             self.bytes += row;
             self.entries.push(entry);
+            self.slots.push(slot);
             None
         } else {
             Some(entry)
@@ -153,6 +147,7 @@ impl<'a> PageBuilder<'a> {
         };
         AuditPage {
             entries: self.entries,
+            slots: self.slots,
             next,
             searched_since,
         }

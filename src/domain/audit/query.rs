@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::stored::{AuditPosition, Category, StoredEntry, folded};
+use super::stored::{AuditPosition, Category, Slot, StoredEntry, folded};
 use crate::domain::{
     kind::{DocumentKey, Kind},
     timestamp::Timestamp,
@@ -95,6 +95,8 @@ impl AuditQuery {
 /// A page of the log, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct AuditPage {
+    /// Where each of the entries is.
+    pub slots: Vec<Slot>,
     /// The entries.
     pub entries: Vec<StoredEntry>,
     /// Where the next page begins, when more follow: the position of the last entry that was looked

@@ -203,6 +203,15 @@ impl Category {
     }
 }
 
+/// Where an entry is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Milliseconds since 1970.
+    pub score: i64,
+    /// How many entries of the same millisecond come before it, or 0 if that was not counted.
+    pub nth: usize,
+}
+
 /// A position in the log: an entry's score and the beginning of its text's SHA-256.
 ///
 /// Entries are never moved or deleted, so pages that begin after a position never repeat or skip

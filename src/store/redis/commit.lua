@@ -95,19 +95,20 @@ for j, field in ipairs(fields) do
   hset[#hset + 1] = digits(field == 'seq' and added.seq or (tonumber(counted[j] or '0') or 0) + added[field])
 end
 
--- What identifies the history: this operation mixed into what identified it before. See domain/history.rs.
-local before = redis.pcall('GET', HISTORY)
-local mixed = tonumber(type(before) == 'string' and string.match(before, '^[^|]*|[^|]*|[^|]*|(%d+)$') or nil) or 0
-local function mix(hex) mixed = (mixed * 1000003 + tonumber(hex, 16)) % 4294967296 end
-for _ = 1, n do
-  mix(string.sub(ARGV[1], 1, 8))
-  mix(string.sub(ARGV[1], 9, 16))
-end
-
 -- The server's clock, so that writers need not agree on theirs; scores never go back.
 local now = redis.pcall('TIME')
 local ms = (type(now) == 'table' and not now.err and now[1]) and tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) or tonumber(ARGV[3])
 ms = math.max(ms, math.min(math.ceil(score_of(newest)), LAST))
+
+-- What identifies the history: each entry mixed into what identified it before. See domain/history.rs.
+local before = redis.pcall('GET', HISTORY)
+local mixed = tonumber(type(before) == 'string' and string.match(before, '^[^|]*|[^|]*|[^|]*|(%d+)$') or nil) or 0
+local function mix(x) mixed = (mixed * 1000003 + x) % 4294967296 end
+for _ = 1, n do
+  mix(ms % 4294967296)
+  mix(tonumber(string.sub(ARGV[1], 1, 8), 16))
+  mix(tonumber(string.sub(ARGV[1], 9, 16), 16))
+end
 
 -- May this user do all that follows? A command that is refused half-way would leave an entry without its document.
 if redis.acl_check_cmd then

@@ -7,7 +7,10 @@ use rustls::CertificateError;
 
 use crate::{
     domain::text::sanitize,
-    store::{StoreError, location::CONNECTION_HINT},
+    store::{
+        StoreError,
+        location::{CONNECTION_HINT, TIMEOUT_HINT},
+    },
 };
 
 /// When to try a write again that the server does not accept at the moment.
@@ -70,6 +73,9 @@ pub(crate) fn read_error(error: &RedisError) -> StoreError {
     // Upstash sends this without a code of its own.
     if text.to_lowercase().contains("max concurrent connections") || error.code() == Some("BUSY") {
         return StoreError::Unavailable(text);
+    }
+    if error.is_timeout() {
+        return StoreError::Unavailable(format!("{text}; {TIMEOUT_HINT}"));
     }
     if is_transient(error)
         || error.is_unrecoverable_error()

@@ -19,7 +19,7 @@ use crate::{
 /// script.
 const PUT: &str = "if (redis.call('HGET', KEYS[2], 'seq') or '0') == ARGV[1] \
                    and (redis.call('GET', KEYS[3]) or '') == ARGV[4] then \
-                   redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end";
+                   redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) return 1 end return 0";
 
 #[async_trait]
 impl ResponseCache for RedisStore {
@@ -48,9 +48,9 @@ impl ResponseCache for RedisStore {
         state: &StoreState,
         response: &str,
         ttl: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let Some(connection) = &self.write else {
-            return Ok(());
+            return Ok(false);
         };
         let mut command = cmd("EVAL");
         command
@@ -66,7 +66,7 @@ impl ResponseCache for RedisStore {
         connection
             .send(&command)
             .await
-            .map(drop)
+            .map(|reply| reply == Value::Int(1))
             .map_err(|error| write_error(&error))
     }
 }

@@ -97,10 +97,6 @@ impl Content {
         &self.revision
     }
 
-    pub(super) fn read_at(&self) -> Instant {
-        self.read_at
-    }
-
     /// How long until the documents have to be read again.
     pub(super) fn fresh_for(&self) -> Duration {
         self.reread_interval.saturating_sub(self.read_at.elapsed())
