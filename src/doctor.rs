@@ -23,6 +23,7 @@ mod connection;
 mod finding;
 mod redis;
 mod redis_content;
+mod redis_documents;
 mod smoke;
 mod sqlite;
 mod times;

@@ -13,7 +13,7 @@ use crate::domain::{
 
 mod breaker;
 mod budget;
-mod load;
+pub(crate) mod load;
 pub(crate) mod location;
 mod open;
 pub(crate) mod redis;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use redis::{
-    AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection,
+    cmd,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub(super) struct DiagnosticConnection {
+    client: Client,
     connection: MultiplexedConnection,
     /// What findings call it.
     pub(super) name: &'static str,
@@ -42,7 +44,28 @@ impl DiagnosticConnection {
             .get_multiplexed_async_connection_with_config(&config)
             .await
             .map_err(|error| read_error(&error))?;
-        Ok(Self { connection, name })
+        Ok(Self {
+            client,
+            connection,
+            name,
+        })
+    }
+
+    /// How long each reply may take from now on.
+    pub(super) fn set_response_timeout(&mut self, timeout: Duration) {
+        self.connection.set_response_timeout(timeout);
+    }
+
+    /// Connects anew, because late replies that nobody waits for would hold up the next ones.
+    pub(super) async fn reopen(&mut self, response_timeout: Duration) -> Result<(), RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(response_timeout));
+        self.connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        Ok(())
     }
 
     pub(super) async fn send(&mut self, command: &Cmd) -> Result<Value, RedisError> {

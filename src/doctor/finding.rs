@@ -76,12 +76,23 @@ impl Finding {
     }
 }
 
-/// Checks the documents of a kind; `unreadable` describes stored values that are not documents.
-pub(super) fn documents(kind: Kind, records: &[Record], unreadable: &[String]) -> Vec<Finding> {
+/// Checks the documents of a kind; `unreadable` describes stored values that are not documents, and
+/// `skipped` is how many were not read.
+pub(super) fn documents(
+    kind: Kind,
+    records: &[Record],
+    unreadable: &[String],
+    skipped: usize,
+) -> Vec<Finding> {
     let check = format!("{} documents", kind.singular());
     let count = |is: fn(&Record) -> bool| records.iter().filter(|record| is(record)).count();
+    let of_all = if skipped > 0 {
+        format!(" of {} read", records.len() + skipped)
+    } else {
+        String::new()
+    };
     let totals = format!(
-        "{}, {} published, {} featured",
+        "{}{of_all}, {} published, {} featured",
         records.len(),
         count(Record::is_published),
         count(Record::is_featured)

@@ -17,6 +17,7 @@ use super::{
     times::clock_skew,
 };
 use crate::{
+    deadline::Deadline,
     domain::{DocumentKey, Kind, Timestamp, text::truncate},
     store::{
         RedisUrl,
@@ -28,6 +29,9 @@ use crate::{
     },
 };
 
+/// How long after the start of the checks documents are still read: the checks after that take a few
+/// seconds, and all must end in time.
+const READING_TIMEOUT: Duration = Duration::from_secs(18);
 /// How many round trips are measured.
 const ROUND_TRIPS: usize = 5;
 /// A slower round trip makes every call slow.
@@ -56,6 +60,7 @@ pub(super) async fn diagnose(
     clock: fn() -> Timestamp,
     findings: &mut Vec<Finding>,
 ) {
+    let deadline = Deadline::after(READING_TIMEOUT);
     let names = if write.is_some() && read.is_some() {
         ["writing credential", "reading credential"]
     } else {
@@ -87,6 +92,7 @@ pub(super) async fn diagnose(
             prefix: key_prefix.to_owned(),
         },
         clock,
+        deadline,
         read_only: write.is_none(),
         findings,
     };
@@ -98,6 +104,8 @@ pub(super) async fn diagnose(
 struct Diagnostics<'a> {
     keys: Keys,
     clock: fn() -> Timestamp,
+    /// Until when documents are read.
+    deadline: Deadline,
     read_only: bool,
     findings: &'a mut Vec<Finding>,
 }
@@ -141,7 +149,7 @@ impl Diagnostics<'_> {
             _ => {}
         }
         let now = self.clock(connection).await?;
-        redis_content::diagnose(&self.keys, connection, now, self.findings).await?;
+        redis_content::diagnose(&self.keys, connection, now, self.deadline, self.findings).await?;
         self.eviction(connection).await
     }
 
@@ -392,7 +400,8 @@ fn read_commands(keys: &Keys) -> Vec<Cmd> {
         commands.push(cmd("SMEMBERS").arg(keys.index("all", kind)).clone());
         commands.push(cmd("SCARD").arg(keys.index("all", kind)).clone());
     }
-    commands.push(cmd("ZRANGE").arg(keys.entries()).arg(0).arg(0).clone());
+    // An empty range: an entry may be large.
+    commands.push(cmd("ZRANGE").arg(keys.entries()).arg(1).arg(0).clone());
     commands.push(cmd("ZCARD").arg(keys.entries()).clone());
     commands.push(cmd("HGET").arg(keys.stats()).arg("seq").clone());
     commands.push(cmd("HGETALL").arg(keys.stats()).clone());

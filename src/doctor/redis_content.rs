@@ -10,21 +10,24 @@ use redis::{RedisError, Value, cmd};
 use super::{
     connection::DiagnosticConnection,
     finding::{Fault, Finding, counted, documents, sample},
+    redis_documents::{DocumentReader, PIECE_TIMEOUT, not_arrived},
     times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
+    deadline::Deadline,
     domain::{AuditStats, DocumentKey, Kind, Record, StoredEntry, Timestamp, text::truncate},
     store::redis::{
         error::is_permission_denied,
         keys::Keys,
+        log::PieceSize,
         reply::{array, pairs, scored, text},
     },
 };
 
-/// How many documents are fetched at a time.
-const MGET_COUNT: usize = 100;
-/// How many of the newest audit entries are read.
-const NEWEST_ENTRIES: i64 = 100;
+/// How many of the newest audit entries are read at most.
+const NEWEST_ENTRIES: usize = 100;
+/// After this many bytes of them no more are read.
+const NEWEST_BYTES: usize = 128 * 1024;
 /// How many entries with a score that is no time are shown.
 const SHOWN_ENTRIES: usize = 3;
 /// Scores all entries of the future, in their order, with the milliseconds from now on. Without
@@ -39,16 +42,19 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(6);
 /// Upstash limits a record to 100 MB, and the audit log is one record.
 const MAX_LOG_BYTES: u64 = 80_000_000;
 
-/// Checks the content; `now` is the store's time.
+/// Checks the content; `now` is the store's time. Reads documents until `deadline`.
 pub(super) async fn diagnose(
     keys: &Keys,
     connection: &mut DiagnosticConnection,
     now: Timestamp,
+    deadline: Deadline,
     findings: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
+    connection.set_response_timeout(PIECE_TIMEOUT);
     let mut checks = ContentChecks {
         keys,
         connection,
+        reader: DocumentReader::until(deadline),
         findings,
     };
     checks.schema_version().await?;
@@ -61,6 +67,7 @@ pub(super) async fn diagnose(
 struct ContentChecks<'a> {
     keys: &'a Keys,
     connection: &'a mut DiagnosticConnection,
+    reader: DocumentReader,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -72,6 +79,8 @@ struct StoredDocuments {
     unreadable: Vec<String>,
     /// Ids without a document.
     absent: BTreeSet<String>,
+    /// Ids of documents that were not read.
+    skipped: BTreeSet<String>,
 }
 
 impl ContentChecks<'_> {
@@ -155,28 +164,34 @@ impl ContentChecks<'_> {
                 .cloned()
                 .collect();
             let found = self.fetch(kind, ids).await?;
+            let skipped = found.skipped.len();
             self.findings
-                .extend(documents(kind, &found.records, &found.unreadable));
+                .extend(documents(kind, &found.records, &found.unreadable, skipped));
             self.findings
                 .extend(updated_in_the_future(kind, &found.records, now));
 
             let mut drift = self.index_of_all(kind, &indexed, &found);
             drift.extend(
-                self.secondary_index("published", kind, &found.records, Record::is_published)
+                self.secondary_index("published", kind, &found, Record::is_published)
                     .await?,
             );
             drift.extend(
-                self.secondary_index("featured", kind, &found.records, Record::is_featured)
+                self.secondary_index("featured", kind, &found, Record::is_featured)
                     .await?,
             );
             if drift.is_empty() {
                 drift.push(Finding::ok(
                     "index",
-                    format!("the indexes of {} match the documents", kind.plural()),
+                    format!(
+                        "the indexes of {} match the documents{}",
+                        kind.plural(),
+                        if skipped > 0 { " that were read" } else { "" }
+                    ),
                 ));
             }
             self.findings.append(&mut drift);
         }
+        self.findings.extend(self.reader.findings());
         Ok(())
     }
 
@@ -225,14 +240,17 @@ impl ContentChecks<'_> {
         &mut self,
         index: &str,
         kind: Kind,
-        records: &[Record],
+        found: &StoredDocuments,
         belongs: fn(&Record) -> bool,
     ) -> Result<Vec<Finding>, RedisError> {
         let name = self.keys.index(index, kind);
         let members = self.index(index, kind).await?;
-        let expected = ids_of(records, belongs);
+        let expected = ids_of(&found.records, belongs);
         let missing: Vec<&String> = expected.difference(&members).collect();
-        let extra: Vec<&String> = members.difference(&expected).collect();
+        let extra: Vec<&String> = members
+            .difference(&expected)
+            .filter(|id| !found.skipped.contains(*id))
+            .collect();
         let warning = |message, command, ids: &[&String]| {
             let remedy = format!(
                 "harmless for this program, but the website may use the index; update each document once, or run {}",
@@ -321,33 +339,49 @@ impl ContentChecks<'_> {
             .into_iter()
             .map(|id| DocumentKey::new(kind, id))
             .collect();
-        for chunk in keys.chunks(MGET_COUNT) {
-            let names: Vec<String> = chunk.iter().map(|key| self.keys.document(key)).collect();
-            let values = match self.connection.send(cmd("MGET").arg(&names)).await {
-                Ok(values) => array(values),
-                Err(error) if is_permission_denied(&error) => return Ok(found),
-                Err(error) => return Err(error),
+        let names: Vec<String> = keys.iter().map(|key| self.keys.document(key)).collect();
+        let mut next = 0;
+        while let Some(rest) = names.get(next..).filter(|rest| !rest.is_empty()) {
+            let values = match self.reader.next(self.connection, rest).await {
+                Ok(Some(values)) if !values.is_empty() => values,
+                Err(error) if !is_permission_denied(&error) => return Err(error),
+                // An earlier check reported missing permissions.
+                _ => break,
             };
-            for ((key, name), value) in chunk.iter().zip(names).zip(values) {
-                let stored = match value {
-                    Value::Nil => self
-                        .type_of(&name)
-                        .await?
-                        .map(|other| Err(format!("it is a Redis {other}"))),
-                    value => Some(text(value).and_then(|text| Record::parse(key.clone(), text))),
-                };
-                match stored {
-                    Some(Ok(record)) => found.records.push(record),
-                    Some(Err(problem)) => found
-                        .unreadable
-                        .push(format!("`{}` ({problem})", truncate(&name))),
-                    None => {
-                        found.absent.insert(key.id.clone());
-                    }
-                }
+            for ((key, name), value) in keys.iter().zip(&names).skip(next).zip(values) {
+                self.sort(&mut found, key, name, value).await?;
+                next += 1;
             }
         }
+        found.skipped = keys.into_iter().skip(next).map(|key| key.id).collect();
         Ok(found)
+    }
+
+    /// Adds what is stored under `name`, the name of `key`, to where it belongs.
+    async fn sort(
+        &mut self,
+        found: &mut StoredDocuments,
+        key: &DocumentKey,
+        name: &str,
+        value: Value,
+    ) -> Result<(), RedisError> {
+        let stored = match value {
+            Value::Nil => self
+                .type_of(name)
+                .await?
+                .map(|other| Err(format!("it is a Redis {other}"))),
+            value => Some(text(value).and_then(|text| Record::parse(key.clone(), text))),
+        };
+        match stored {
+            Some(Ok(record)) => found.records.push(record),
+            Some(Err(problem)) => found
+                .unreadable
+                .push(format!("`{}` ({problem})", truncate(name))),
+            None => {
+                found.absent.insert(key.id.clone());
+            }
+        }
+        Ok(())
     }
 
     /// The type of a key for which `MGET` returned nothing; `None` if there is no such key.
@@ -359,14 +393,10 @@ impl ContentChecks<'_> {
     }
 
     async fn audit_log(&mut self) -> Result<(), RedisError> {
+        // Read before the counters, which a write in between moves on.
+        let newest = self.newest_entries().await?;
         let mut pipeline = redis::pipe();
         pipeline.cmd("ZCARD").arg(self.keys.entries());
-        pipeline
-            .cmd("ZRANGE")
-            .arg(self.keys.entries())
-            .arg(-NEWEST_ENTRIES)
-            .arg(-1)
-            .arg("WITHSCORES");
         pipeline.cmd("HGETALL").arg(self.keys.stats());
         pipeline
             .cmd("HGETALL")
@@ -383,10 +413,9 @@ impl ContentChecks<'_> {
             Value::Int(total) => u64::try_from(total).unwrap_or_default(),
             _ => 0,
         };
-        let newest = scored(next());
         let (counters, unlabelled) = (pairs(next()), pairs(next()));
         self.findings.push(log_size(total, &newest, &next()));
-        let Some((entry, _)) = newest.last() else {
+        let Some((entry, _)) = newest.first() else {
             return Ok(());
         };
 
@@ -409,6 +438,45 @@ impl ContentChecks<'_> {
             Finding::ok(check, "match the log")
         });
         Ok(())
+    }
+
+    /// The newest entries, newest first, in pieces as the server reads them: some of them, because
+    /// they may be large and the network slow.
+    async fn newest_entries(&mut self) -> Result<Vec<(String, i64)>, RedisError> {
+        let (mut size, mut bytes, mut found) = (PieceSize::new(0), 0, Vec::new());
+        while found.len() < NEWEST_ENTRIES && bytes < NEWEST_BYTES {
+            // The first piece is one entry, whose size is not known.
+            let wanted = if found.is_empty() {
+                1
+            } else {
+                NEWEST_ENTRIES - found.len()
+            };
+            let count = size.next(wanted);
+            let mut range = cmd("ZRANGE");
+            range.arg(self.keys.entries()).arg(found.len());
+            range.arg(found.len() + count - 1).arg("REV");
+            let begun = Instant::now();
+            let piece = match self.connection.send(range.arg("WITHSCORES")).await {
+                Ok(reply) => scored(reply),
+                Err(error) if error.is_timeout() => {
+                    self.connection.reopen(PIECE_TIMEOUT).await?;
+                    self.findings
+                        .push(not_arrived("audit log", "one of the newest entries"));
+                    break;
+                }
+                Err(error) if error.is_io_error() => return Err(error),
+                // An earlier check reported missing permissions and keys of another type.
+                Err(_) => break,
+            };
+            size.note(&piece, begun.elapsed());
+            bytes += piece.iter().map(|(entry, _)| entry.len()).sum::<usize>();
+            let ended = piece.len() < count;
+            found.extend(piece);
+            if ended {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Looks for entries that a wrong clock or another program has scored.

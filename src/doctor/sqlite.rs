@@ -188,7 +188,7 @@ fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Fi
             Err(problem) => unreadable.push(format!("`{}` ({problem})", truncate(&row_path(&key)))),
         }
     }
-    let mut findings = documents(kind, &records, &unreadable);
+    let mut findings = documents(kind, &records, &unreadable, 0);
     findings.extend(updated_in_the_future(kind, &records, now));
     Ok(findings)
 }

@@ -43,7 +43,8 @@ pub(super) async fn load<S: SnapshotSource + ?Sized>(
             Err(StoreError::Unavailable(_)) if size.shrink() => continue,
             found => found?,
         };
-        size.arrived(piece.len(), &found, begun.elapsed());
+        let bytes = found.records.iter().map(|record| record.text().len()).sum();
+        size.arrived(piece.len(), bytes, begun.elapsed());
         take(found);
         rest = others;
     }
@@ -51,7 +52,7 @@ pub(super) async fn load<S: SnapshotSource + ?Sized>(
 }
 
 /// How much to ask for at once.
-struct PieceSize {
+pub(crate) struct PieceSize {
     bytes: usize,
     read_keys: usize,
     read_bytes: usize,
@@ -68,7 +69,8 @@ impl Default for PieceSize {
 }
 
 impl PieceSize {
-    fn keys(&self) -> usize {
+    /// How many documents.
+    pub(crate) fn keys(&self) -> usize {
         if self.read_keys == 0 {
             return FIRST_KEYS.min(self.bytes / MIN_PIECE_BYTES);
         }
@@ -76,13 +78,10 @@ impl PieceSize {
         (self.bytes / average).clamp(1, MAX_KEYS)
     }
 
-    fn arrived(&mut self, keys: usize, found: &Documents, time: Duration) {
+    /// Notes how many documents and bytes a piece had, and how long it took.
+    pub(crate) fn arrived(&mut self, keys: usize, bytes: usize, time: Duration) {
         self.read_keys += keys;
-        self.read_bytes += found
-            .records
-            .iter()
-            .map(|record| record.text().len())
-            .sum::<usize>();
+        self.read_bytes += bytes;
         if time < FAST_PIECE {
             self.bytes = (self.bytes * 2).min(MAX_PIECE_BYTES);
         } else if time > SLOW_PIECE {
@@ -91,7 +90,7 @@ impl PieceSize {
     }
 
     /// Makes the next piece much smaller; returns whether that is possible.
-    fn shrink(&mut self) -> bool {
+    pub(crate) fn shrink(&mut self) -> bool {
         let possible = self.bytes > MIN_PIECE_BYTES;
         self.bytes = (self.bytes / 4).max(MIN_PIECE_BYTES);
         possible

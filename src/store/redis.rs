@@ -31,7 +31,7 @@ pub(crate) mod connection;
 pub(crate) mod error;
 pub(crate) mod keys;
 mod load;
-mod log;
+pub(crate) mod log;
 mod record_cache;
 mod recount;
 pub(crate) mod reply;

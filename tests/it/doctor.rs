@@ -17,8 +17,10 @@ use portfolio_mcp::{
 };
 use redis::cmd;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+use crate::slow_network::{LARGE_ENTRIES, SLOWEST, store_of_large_documents};
 use crate::support::{
     fixtures::{
         change, create_sound, object, once, project, project_key, resource, stored, unique, update,
@@ -26,7 +28,7 @@ use crate::support::{
     },
     process::signal,
     program::{Home, PROGRAM},
-    proxy::{Mode, Proxy},
+    proxy::{Mode, Proxy, SlowNetwork},
     redis::{PASSWORD, READ_ONLY, RedisServer},
     stdio::StdioClient,
     stores::{SITE, Store},
@@ -390,6 +392,104 @@ async fn an_older_server_is_tested_and_left_unchanged() {
         "{lacking:#?}"
     );
     assert_eq!(store.server().dump(), before);
+}
+
+/// Runs `doctor` behind a slow network.
+async fn doctor_over(network: SlowNetwork, store: &Store) -> Report {
+    let proxy = Proxy::start_slow(store.server().port(), network).await;
+    let url = proxy.url();
+    spawn_blocking(move || doctor(&["--store", &url]))
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_a_list_cannot_wait_for_are_the_only_finding_on_a_slow_network() {
+    let store = store_of_large_documents(13).await;
+    LARGE_ENTRIES.store_in(store.server());
+
+    let report = doctor_over(SLOWEST, &store).await;
+
+    report.assert_exit(0);
+    report.assert_line(
+        "warning",
+        &[
+            "reading all documents: 13 documents, 2.7 MB",
+            "MB/s",
+            "after a start lists fail",
+            "run the server closer to the store",
+        ],
+    );
+    assert_eq!(report.with("warning").len(), 1, "{:#?}", report.lines);
+    report.assert_line("ok", &["project documents: 13, 13 published"]);
+    report.assert_line("ok", &["audit log: 1013 entries"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_documents_than_arrive_in_time_are_not_all_checked() {
+    let store = store_of_large_documents(60).await;
+
+    let report = doctor_over(SLOWEST, &store).await;
+
+    report.assert_exit(0);
+    report.assert_line(
+        "warning",
+        &[
+            "reading all documents: stopped after",
+            "of 60 documents",
+            "all would take about",
+        ],
+    );
+    assert_eq!(report.with("warning").len(), 1, "{:#?}", report.lines);
+    report.assert_line("ok", &["project documents", " of 60 read"]);
+    report.assert_line("ok", &["index", "match the documents that were read"]);
+    store.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_the_server_cannot_wait_for_is_a_problem() {
+    let store = store_of_large_documents(2).await;
+    let network = SlowNetwork {
+        bytes_per_second: 60_000,
+        ..SLOWEST
+    };
+
+    let report = doctor_over(network, &store).await;
+
+    report.assert_exit(3);
+    report.assert_line(
+        "problem",
+        &[
+            "reading all documents: `data:projects:p",
+            "and the server waits 2 s for a reply",
+            "lists fail",
+        ],
+    );
+    assert_eq!(report.with("problem").len(), 1, "{:#?}", report.lines);
+    store.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_does_not_arrive_is_named_instead_of_the_connection() {
+    let store = store_of_large_documents(2).await;
+    let network = SlowNetwork {
+        bytes_per_second: 30_000,
+        ..SLOWEST
+    };
+
+    let report = doctor_over(network, &store).await;
+
+    report.assert_exit(3);
+    report.assert_line(
+        "problem",
+        &[
+            "reading all documents: `data:projects:p0` did not arrive within 5 s",
+            "the network is very slow",
+        ],
+    );
+    report.assert_line("problem", &["audit log: one of the newest entries"]);
+    assert_eq!(report.with("problem").len(), 2, "{:#?}", report.lines);
+    store.assert_sound().await;
 }
 
 fn problems(findings: &[Finding]) -> Vec<&Finding> {

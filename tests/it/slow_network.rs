@@ -23,10 +23,15 @@ use crate::support::{
 const LINES: [u32; 3] = [250_000, 1_000_000, 6_000_000];
 const ROUND_TRIP: Duration = Duration::from_millis(40);
 const PROJECTS: usize = 13;
+/// The slowest of them.
+pub(crate) const SLOWEST: SlowNetwork = SlowNetwork {
+    bytes_per_second: LINES[0],
+    round_trip: ROUND_TRIP,
+};
 
 /// A log.
 #[derive(Debug, Clone, Copy)]
-struct LogOf {
+pub(crate) struct LogOf {
     entries: usize,
     /// Of each entry.
     bytes: usize,
@@ -39,6 +44,13 @@ enum Program {
     /// Its entries have no number, and it does not count them.
     Older,
 }
+
+/// A log of large entries.
+pub(crate) const LARGE_ENTRIES: LogOf = LogOf {
+    entries: 1000,
+    bytes: 21_000,
+    program: Program::Ours,
+};
 
 const LOGS: [LogOf; 5] = [
     LogOf {
@@ -88,7 +100,7 @@ impl LogOf {
         }
     }
 
-    fn store_in(self, server: &RedisServer) {
+    pub(crate) fn store_in(self, server: &RedisServer) {
         let start = 1_600_000_000_000;
         let mut lines = redis::pipe();
         for number in 1..=self.entries {
@@ -204,26 +216,25 @@ async fn assert_falls_silent(proxy: &Proxy) {
     }
 }
 
+/// A store of published projects of 200 KiB.
+pub(crate) async fn store_of_large_documents(count: usize) -> Store {
+    let store = Store::redis();
+    for number in 0..count {
+        let key = DocumentKey::new(Kind::Project, format!("p{number}"));
+        let text =
+            json!({ "challenge": "x".repeat(200 * 1024), "metadata": { "status": "published" } });
+        let document = with(&document(key.kind, &key.id), text);
+        create(&*store.repository, &key, document).await;
+    }
+    store
+}
+
 /// A site of large documents: the first list takes longer than a call may wait, and all later ones
 /// are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_documents_arrive_over_a_slow_line() {
-    let store = Store::redis();
-    for number in 0..PROJECTS {
-        let key = DocumentKey::new(Kind::Project, format!("p{number}"));
-        let text = json!({ "challenge": "x".repeat(200 * 1024) });
-        create(
-            &*store.repository,
-            &key,
-            with(&document(key.kind, &key.id), text),
-        )
-        .await;
-    }
-    let line = SlowNetwork {
-        bytes_per_second: 250_000,
-        round_trip: ROUND_TRIP,
-    };
-    let proxy = Proxy::start_slow(store.server().port(), line).await;
+    let store = store_of_large_documents(PROJECTS).await;
+    let proxy = Proxy::start_slow(store.server().port(), SLOWEST).await;
     let server = HttpServer::start_with(&["--store", &proxy.url(), "--rate-limit", "0"]);
 
     let list = wait_until("the documents were read", || {

@@ -241,7 +241,7 @@ fn exclusive(score: i64) -> String {
 }
 
 /// How many entries the next piece should have.
-struct PieceSize {
+pub(crate) struct PieceSize {
     first: usize,
     last: usize,
     bytes: usize,
@@ -253,7 +253,7 @@ struct PieceSize {
 
 impl PieceSize {
     /// For entries of about `average` bytes; 0 if that is not known.
-    fn new(average: usize) -> Self {
+    pub(crate) fn new(average: usize) -> Self {
         let fitting = FIRST_TARGET_BYTES.checked_div(average).unwrap_or(0);
         Self {
             first: fitting.clamp(FIRST_ENTRIES, MAX_FIRST_ENTRIES),
@@ -265,7 +265,7 @@ impl PieceSize {
         }
     }
 
-    fn next(&mut self, wanted: usize) -> usize {
+    pub(crate) fn next(&mut self, wanted: usize) -> usize {
         let most = match self.target.checked_div(self.average) {
             Some(fitting) => fitting.min(self.last * MAX_GROWTH).clamp(1, MAX_ENTRIES),
             None => self.first,
@@ -274,7 +274,7 @@ impl PieceSize {
         self.last
     }
 
-    fn note(&mut self, found: &[(String, i64)], time: Duration) {
+    pub(crate) fn note(&mut self, found: &[(String, i64)], time: Duration) {
         let bytes: usize = found.iter().map(|(text, _)| text.len()).sum();
         self.bytes += bytes;
         self.entries += found.len();
