@@ -69,10 +69,10 @@ impl DocumentReader {
             match connection.send(cmd("MGET").arg(piece)).await {
                 Err(error) if error.is_timeout() => {
                     connection.reopen(PIECE_TIMEOUT).await?;
-                    if !self.size.shrink() {
-                        self.lost = piece.first().cloned();
+                    if let [key] = piece {
+                        self.lost = Some(key.clone());
                     }
-                    while self.size.shrink() {} // there is time for one more attempt
+                    self.size.failed(1); // there is time for one more attempt
                 }
                 reply => {
                     let values = array(reply?);

@@ -13,6 +13,8 @@ const FIRST_PIECE_BYTES: usize = 32 * 1024;
 const MIN_PIECE_BYTES: usize = 16 * 1024;
 const MAX_PIECE_BYTES: usize = 1024 * 1024;
 const MAX_KEYS: usize = 1000;
+/// How many times more documents the next piece has at most: they may be larger than those before.
+const MAX_GROWTH: usize = 4;
 /// A piece that took less time than this is followed by one of twice the size.
 const FAST_PIECE: Duration = Duration::from_millis(150);
 /// A piece that took more time than this is followed by one of half the size: other replies must get
@@ -39,8 +41,11 @@ pub(super) async fn load<S: SnapshotSource + ?Sized>(
         let (piece, others) = rest.split_at(size.keys().min(rest.len()));
         let begun = Instant::now();
         let found = match store.get_many(piece).await {
-            // It may have been too much for a network that became slow.
-            Err(StoreError::Unavailable(_)) if size.shrink() => continue,
+            // It may have been too much: the network became slow, or these documents are larger.
+            Err(StoreError::Unavailable(_)) if piece.len() > 1 => {
+                size.failed(piece.len());
+                continue;
+            }
             found => found?,
         };
         let bytes = found.records.iter().map(|record| record.text().len()).sum();
@@ -54,6 +59,8 @@ pub(super) async fn load<S: SnapshotSource + ?Sized>(
 /// How much to ask for at once.
 pub(crate) struct PieceSize {
     bytes: usize,
+    /// Set while it is not known whether the documents that follow are as small as the others.
+    max_keys: usize,
     read_keys: usize,
     read_bytes: usize,
 }
@@ -62,6 +69,7 @@ impl Default for PieceSize {
     fn default() -> Self {
         Self {
             bytes: FIRST_PIECE_BYTES,
+            max_keys: FIRST_KEYS,
             read_keys: 0,
             read_bytes: 0,
         }
@@ -71,17 +79,15 @@ impl Default for PieceSize {
 impl PieceSize {
     /// How many documents.
     pub(crate) fn keys(&self) -> usize {
-        if self.read_keys == 0 {
-            return FIRST_KEYS.min(self.bytes / MIN_PIECE_BYTES);
-        }
-        let average = (self.read_bytes / self.read_keys).max(1);
-        (self.bytes / average).clamp(1, MAX_KEYS)
+        let average = self.read_bytes.checked_div(self.read_keys).unwrap_or(0);
+        (self.bytes / average.max(1)).clamp(1, self.max_keys)
     }
 
     /// Notes how many documents and bytes a piece had, and how long it took.
     pub(crate) fn arrived(&mut self, keys: usize, bytes: usize, time: Duration) {
         self.read_keys += keys;
         self.read_bytes += bytes;
+        self.max_keys = (self.max_keys * MAX_GROWTH).min(MAX_KEYS);
         if time < FAST_PIECE {
             self.bytes = (self.bytes * 2).min(MAX_PIECE_BYTES);
         } else if time > SLOW_PIECE {
@@ -89,10 +95,9 @@ impl PieceSize {
         }
     }
 
-    /// Makes the next piece much smaller; returns whether that is possible.
-    pub(crate) fn shrink(&mut self) -> bool {
-        let possible = self.bytes > MIN_PIECE_BYTES;
-        self.bytes = (self.bytes / 4).max(MIN_PIECE_BYTES);
-        possible
+    /// Makes the next piece much smaller, because one of `keys` documents did not arrive in time.
+    pub(crate) fn failed(&mut self, keys: usize) {
+        self.bytes = (self.bytes / MAX_GROWTH).max(MIN_PIECE_BYTES);
+        self.max_keys = (keys / MAX_GROWTH).max(1);
     }
 }

@@ -414,9 +414,15 @@ impl<R: SnapshotSource> SnapshotSource for Resilient<R> {
     }
 
     async fn get_many(&self, keys: &[DocumentKey]) -> Result<Documents, StoreError> {
-        self.retry(self.read_much("all"), || self.store.get_many(keys))
-            .await
-            .map_err(Failure::of_read)
+        let (policy, call) = (self.read_much("all"), || self.store.get_many(keys));
+        let found = if keys.len() > 1 {
+            // If it is too much at once, the caller asks for less.
+            let deadline = Instant::now() + policy.timeout;
+            self.attempt(policy, deadline, call(), read_timed_out).await
+        } else {
+            self.retry(policy, call).await
+        };
+        found.map_err(Failure::of_read)
     }
 }
 

@@ -278,7 +278,7 @@ fn unreachable_silent_and_rejecting_stores_are_each_reported_once() {
 
     for (report, message) in [
         (&unreachable, "check that Redis is running"),
-        (&silent, "check that Redis is running"),
+        (&silent, "Redis is not running"),
         (&rejecting, "wrong user name or password"),
     ] {
         report.assert_exit(3);

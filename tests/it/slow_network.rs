@@ -300,3 +300,34 @@ async fn an_index_of_the_wrong_type_stops_its_own_lists_only() {
     assert_eq!(resources["meta"]["total"], 1, "{resources}");
     assert_eq!(projects["isError"], true, "{projects}");
 }
+
+/// The large ones come last, when much is asked for at once because the others were small.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_documents_after_many_small_ones_arrive_over_a_slow_network() {
+    const SMALL: usize = 100;
+    const LARGE: usize = 12;
+    let store = Store::redis();
+    for number in 0..SMALL + LARGE {
+        let size = if number < SMALL { 10 } else { 200 * 1024 };
+        let text = json!({ "id": format!("p{number:03}"), "challenge": "x".repeat(size) });
+        let server = store.server();
+        let key = format!("data:projects:p{number:03}");
+        server.run::<redis::Value>(cmd("SET").arg(key).arg(text.to_string()));
+        let mut index = cmd("SADD");
+        index.arg("index:all:projects");
+        server.run::<redis::Value>(index.arg(format!("p{number:03}")));
+    }
+    let network = SlowNetwork {
+        bytes_per_second: 500_000,
+        round_trip: ROUND_TRIP,
+    };
+    let proxy = Proxy::start_slow(store.server().port(), network).await;
+    let server = HttpServer::start_with(&["--store", &proxy.url(), "--rate-limit", "0"]);
+
+    let list = wait_until("the documents were read", || {
+        let answer = server.call("list_projects", &json!({}));
+        (answer["isError"] != true).then(|| tool_output(&answer))
+    });
+
+    assert_eq!(list["meta"]["total"], SMALL + LARGE, "{list}");
+}
