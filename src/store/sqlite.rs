@@ -384,7 +384,7 @@ mod tests {
         let (_folder, path) = file();
         let store = SqliteStore::new(&path);
         create(&store, "before").await.unwrap();
-        let full = lock(&store.database.writer).take().unwrap();
+        let full = lock(&store.database.idle).writer.take().unwrap();
         let pages: i64 = full
             .connection
             .query_row("PRAGMA page_count", [], |row| row.get(0))
@@ -396,7 +396,7 @@ mod tests {
                 |_| Ok(()),
             )
             .unwrap();
-        *lock(&store.database.writer) = Some(full);
+        lock(&store.database.idle).writer = Some(full);
         let large = [
             creation("small", "small"),
             creation("large", &"x".repeat(100_000)),
@@ -455,6 +455,36 @@ mod tests {
         assert_eq!(ids(&store).await, ["a"]);
         other.execute_batch("COMMIT").unwrap();
         create(&store, "b").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_during_a_write_is_used_from_then_on() {
+        let (folder, path) = file();
+        let store = SqliteStore::new(&path);
+        create(&store, "a").await.unwrap();
+        let copy = folder.path().join("copy.db");
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch(&format!("VACUUM INTO '{}'", copy.display()))
+            .unwrap();
+        let replace = || {
+            for suffix in ["", "-wal", "-shm"] {
+                let name = format!("{}{suffix}", path.display());
+                fs::rename(&name, format!("{name}.old")).unwrap();
+            }
+            fs::rename(&copy, &path).unwrap();
+            // A read is the first to see it.
+            store.database.read(|_| Ok(())).map_err(|_| ()).unwrap();
+        };
+
+        let problem = store.database.write(Instant::now(), |transaction| {
+            replace();
+            commit(transaction, &[creation("lost", "lost")], &operation("lost"))
+        });
+
+        assert!(matches!(problem, Err(Problem::Replaced)));
+        create(&store, "b").await.unwrap();
+        assert_eq!(ids(&store).await, ["a", "b"]);
     }
 
     #[tokio::test]

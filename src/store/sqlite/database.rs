@@ -1,7 +1,7 @@
 //! The SQLite file: opening it, its tables, and what its errors mean.
 
 use std::{
-    fs, io,
+    fs, io, mem,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -65,10 +65,16 @@ CREATE INDEX operations_by_expires ON operations (expires);
 /// A connection that met an error is not used again; closing it rolls back what it had begun.
 pub(crate) struct Database {
     pub(crate) path: PathBuf,
-    /// The files that were opened last.
-    files: Mutex<Option<Files>>,
-    pub(super) writer: Mutex<Option<Session>>,
-    readers: Mutex<Vec<Session>>,
+    pub(super) idle: Mutex<Idle>,
+}
+
+/// The idle connections, all of them to the files that were opened last: what is written over
+/// another one is lost.
+#[derive(Default)]
+pub(super) struct Idle {
+    files: Option<Files>,
+    pub(super) writer: Option<Session>,
+    readers: Vec<Session>,
 }
 
 /// A connection and the files that it uses.
@@ -77,13 +83,44 @@ pub(super) struct Session {
     files: Files,
 }
 
+impl Idle {
+    /// Notes which files are used from now on, and closes the connections to others.
+    fn use_files(&mut self, files: Option<Files>) {
+        self.files = files;
+        let (writer, readers) = (self.writer.take(), mem::take(&mut self.readers));
+        if let Some(session) = writer {
+            self.put_writer(session);
+        }
+        for session in readers {
+            self.put_reader(session);
+        }
+    }
+
+    /// Closes the connection if its file was replaced while it was in use.
+    fn put_reader(&mut self, session: Session) {
+        if self.is_current(&session) {
+            self.readers.push(session);
+        }
+    }
+
+    /// The same for the connection of a write.
+    fn put_writer(&mut self, session: Session) {
+        if self.is_current(&session) {
+            self.writer = Some(session);
+        }
+    }
+
+    fn is_current(&self, session: &Session) -> bool {
+        self.files
+            .is_some_and(|files| files.is_same(&session.files))
+    }
+}
+
 impl Database {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            files: Mutex::default(),
-            writer: Mutex::default(),
-            readers: Mutex::default(),
+            idle: Mutex::default(),
         }
     }
 
@@ -93,7 +130,7 @@ impl Database {
         read: impl FnOnce(&Connection) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
         self.check_files()?;
-        let idle = lock(&self.readers).pop();
+        let idle = lock(&self.idle).readers.pop();
         let mut session = match idle.map_or_else(|| self.open_files(), Ok) {
             Err(Problem::Sqlite(error)) if is_unwritable(&error) => {
                 return self.read_unwritable(error, read);
@@ -101,9 +138,7 @@ impl Database {
             session => session?,
         };
         let answer = read(&*session.connection.transaction()?)?;
-        if self.is_current(&session) {
-            lock(&self.readers).push(session);
-        }
+        lock(&self.idle).put_reader(session);
         Ok(answer)
     }
 
@@ -136,7 +171,7 @@ impl Database {
         work: impl FnOnce(&Connection) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
         self.check_files()?;
-        let idle = lock(&self.writer).take();
+        let idle = lock(&self.idle).writer.take();
         let mut session = idle.map_or_else(|| self.open_files(), Ok)?;
         let connection = &mut session.connection;
         connection.busy_timeout(BUSY_TIMEOUT.saturating_sub(start.elapsed()))?;
@@ -149,7 +184,7 @@ impl Database {
             Err(_) => return done,
         }
         let used = session.files;
-        *lock(&self.writer) = Some(session);
+        lock(&self.idle).put_writer(session);
         // The file may have been replaced in the meantime, and what was written with it.
         match (&done, used.state(&self.path)) {
             (Ok(_), Ok(FileState::Same)) | (Err(_), _) => done,
@@ -169,8 +204,8 @@ impl Database {
     /// A deleted file is not created again: the person who deleted it would notice too late that the
     /// store is empty. Its connections stay open, because with the last one its content would be gone.
     fn check_files(&self) -> Result<(), Problem> {
-        let mut files = lock(&self.files);
-        let Some(known) = *files else {
+        let mut idle = lock(&self.idle);
+        let Some(known) = idle.files else {
             return Ok(());
         };
         let path = self.path.display();
@@ -178,9 +213,7 @@ impl Database {
             Ok(FileState::Same) => Ok(()),
             Ok(FileState::Replaced) => {
                 warn!("`{path}` was replaced; from now on the new file is used");
-                *files = None;
-                drop(lock(&self.writer).take());
-                lock(&self.readers).clear();
+                idle.use_files(None);
                 Ok(())
             }
             Ok(FileState::Deleted) => Err(StoreError::Unavailable(format!(
@@ -193,11 +226,6 @@ impl Database {
                 "`{path}` cannot be accessed: {error}; give this user access to it and its folder"
             )))?,
         }
-    }
-
-    fn is_current(&self, session: &Session) -> bool {
-        let files = *lock(&self.files);
-        files.is_some_and(|files| files.is_same(&session.files))
     }
 
     fn open_files(&self) -> Result<Session, Problem> {
@@ -213,7 +241,7 @@ impl Database {
         if !files.is_same(&before) {
             Err(Problem::Replaced)?;
         }
-        *lock(&self.files) = Some(files);
+        lock(&self.idle).use_files(Some(files));
         Ok(Session { connection, files })
     }
 
