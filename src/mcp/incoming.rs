@@ -163,15 +163,48 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
 
 /// The id of a message of which only the beginning was read, if the beginning has it.
 fn find_id(line: &[u8]) -> Option<RequestId> {
-    const NAME: &[u8] = b"\"id\":";
-    let beginning = line.get(..ID_SEARCH_BYTES).unwrap_or(line);
-    let start = beginning
-        .windows(NAME.len())
-        .position(|bytes| bytes == NAME)?;
-    serde_json::Deserializer::from_slice(beginning.get(start + NAME.len()..)?)
-        .into_iter()
-        .next()?
-        .ok()
+    let value = find_id_value(trim(line.get(..ID_SEARCH_BYTES).unwrap_or(line)))?;
+    let mut values = serde_json::Deserializer::from_slice(value).into_iter();
+    let id = values.next()?.ok()?;
+    // At the end of the beginning, a number may lack digits.
+    (values.byte_offset() < value.len()).then_some(id)
+}
+
+/// The text from the value of the member `id` on. Arguments have members of that name too, so only
+/// those of the outermost object count.
+fn find_id_value(json: &[u8]) -> Option<&[u8]> {
+    let mut rest = json.strip_prefix(b"{")?;
+    let mut depth = 1;
+    while depth > 0 {
+        let (&byte, after) = rest.split_first()?;
+        rest = after;
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            b'"' => {
+                let (string, after) = split_string(rest)?;
+                rest = after;
+                if let (1, b"id") = (depth, string)
+                    && let Some(value) = rest.trim_ascii_start().strip_prefix(b":")
+                {
+                    return Some(value);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The string that has begun, and the text after its end.
+fn split_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut after_backslash = false;
+    let end = text.iter().position(|&byte| {
+        let ends = byte == b'"' && !after_backslash;
+        after_backslash = byte == b'\\' && !after_backslash;
+        ends
+    })?;
+    Some((text.get(..end)?, text.get(end + 1..)?))
 }
 
 #[cfg(test)]
@@ -253,7 +286,16 @@ mod tests {
         for (beginning, id) in [
             (r#"{"jsonrpc":"2.0","id":6,"method":"#, json!(6)),
             (r#"{"jsonrpc":"2.0","id": "long","method":"#, json!("long")),
+            (r#" { "id" : 7 , "method":"#, json!(7)),
+            (r#"{"params":[{"id":"p1"},["}"]],"id":5,"#, json!(5)),
+            (r#"{"params":{"text":"\\\"id\":1,\\"},"id":5,"#, json!(5)),
             (r#"{"jsonrpc":"2.0","method":"#, Value::Null),
+            (r#"{"params":{"arguments":{"id":"p1","data":"#, Value::Null),
+            (r#"{"params":{"text":"\"id\":1,"#, Value::Null),
+            (r#"{"method":"id","params":"#, Value::Null),
+            (r#"[{"id":1,"method":"#, Value::Null),
+            (r#"{}{"id":1,"method":"#, Value::Null),
+            (r#"{"id":12"#, Value::Null),
         ] {
             let response = Rejection::too_long(beginning.as_bytes(), 10).into_json();
 
