@@ -111,10 +111,11 @@ async fn serve_request<S: ServerHandler>(
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         return Err(body::not_a_message(&body));
     }
+    let response = with_request_id(response, &body).await?;
     if envelope.method == "initialize" {
         return with_session_id(response, &body).await;
     }
-    with_request_id(response, &body).await
+    Ok(response)
 }
 
 impl<S: ServerHandler> Endpoint<S> {

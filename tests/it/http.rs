@@ -291,6 +291,34 @@ fn a_failed_initialize_gets_no_session_id() {
 }
 
 #[test]
+fn a_refused_request_gets_a_json_error_with_its_id() {
+    let server = Server::start();
+
+    for headers in [
+        [("MCP-Protocol-Version", "1999-01-01")],
+        [("Accept", "text/html")],
+    ] {
+        for message in [
+            initialize("2025-06-18"),
+            messages::request(1, "ping", &json!({})),
+        ] {
+            let response = server.mcp(&headers, &message);
+
+            assert!(
+                (400..500).contains(&response.status),
+                "{headers:?} {message}"
+            );
+            let answer = response.json();
+            assert_eq!(answer["id"], 1, "{headers:?} {message}: {answer}");
+            assert_eq!(
+                answer["error"]["code"], -32600,
+                "{headers:?} {message}: {answer}"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_protocol_revision_gets_json_responses() {
     let server = Server::start();
 
