@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{
         Change, Operation, StoredEntry, Timestamp,
-        audit::{ENTRY_PREFIX_FORMAT, entry_text},
+        audit::{ENTRY_PREFIX_FORMAT, MAX_SCANNED_ENTRIES, entry_text},
         text::truncate,
     },
     store::{Commit, StoreError},
@@ -219,20 +219,26 @@ impl RedisStore {
     }
 
     /// The same, whatever their scores: somebody may have corrected a score in the future.
+    ///
+    /// Ends after as many entries as a search of the log. That an entry has a smaller number does not
+    /// mean that all after it do: imported entries have the numbers of another log, and one whose
+    /// score is no time is the newest until it is corrected.
     async fn entries_numbered(
         &self,
         numbers: &Range<u64>,
         wanted: usize,
     ) -> Result<Vec<StoredEntry>, StoreError> {
-        let mut entries = Vec::new();
+        let (mut entries, mut unscanned) = (Vec::new(), MAX_SCANNED_ENTRIES);
         let entire = self.log();
         let mut scan = entire.scan(log::Range::default());
         while entries.len() < wanted
+            && unscanned > 0
             && let Some(piece) = scan
-                .next(usize::MAX)
+                .next(unscanned)
                 .await
                 .map_err(|error| read_error(&error))?
         {
+            unscanned = unscanned.saturating_sub(piece.len());
             let found = piece
                 .into_iter()
                 .map(|found| StoredEntry::parse(found.text));

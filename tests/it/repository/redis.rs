@@ -878,6 +878,35 @@ async fn an_idempotency_record_with_an_infinite_time_is_replayed() {
     store.assert_sound().await;
 }
 
+/// The record stays the proof that the operation was done, although its entry is too far away.
+#[tokio::test]
+async fn a_replay_looks_through_a_part_of_a_long_log() {
+    let (store, operation) = (Store::redis(), once());
+    let changes = [creation(&project_key("a"), &project("a"))];
+    store.repository.commit(&changes, &operation).await.unwrap();
+    let record = format!("internal:operation:{}", operation.key());
+    let infinite = format!("{}|inf|1|1", operation.fingerprint());
+    store.server().run::<()>(&set(&record, infinite));
+    let later = clock().millis() + 60_000;
+    for first in (0..20_000).step_by(1000) {
+        let mut add = cmd("ZADD");
+        add.arg("audit:entries");
+        for number in first..first + 1000 {
+            add.arg(later + number)
+                .arg(format!(r#"{{"action":"save","n":{number}}}"#));
+        }
+        store.server().run::<()>(&add);
+    }
+    let before = store.server().info("stats", "total_net_output_bytes");
+
+    let replayed = store.another().commit(&changes, &operation).await.unwrap();
+
+    let read = store.server().info("stats", "total_net_output_bytes") - before;
+    assert!(replayed.replayed);
+    assert!(replayed.entries.is_empty());
+    assert!(read < 15_000 * 60, "{read} bytes");
+}
+
 #[tokio::test]
 async fn entries_whose_scores_are_no_whole_times_are_read_once() {
     let store = Store::redis();
