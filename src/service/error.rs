@@ -116,19 +116,6 @@ impl Error {
             | Self::Internal { .. } => "the store failed",
         }
     }
-
-    /// Whether the store could not be asked, and nothing is wrong with the request.
-    #[must_use]
-    pub fn is_outage(&self) -> bool {
-        matches!(
-            self,
-            Self::Unavailable { .. }
-                | Self::AccessDenied { .. }
-                | Self::Busy { .. }
-                | Self::LogBusy
-                | Self::Loading
-        )
-    }
 }
 
 /// Converts, and logs what the client must not see. A distant store logs its outages itself, once
