@@ -64,8 +64,8 @@ pub struct SnapshotCache {
     own_writes: OwnWrites,
     /// Single flight: one task asks the store, the others wait for its result.
     refreshing: tokio::sync::Mutex<()>,
-    /// The same for reading all documents again.
-    rereading: tokio::sync::Mutex<()>,
+    /// The same for reading all documents again; when that was last tried.
+    rereading: tokio::sync::Mutex<Option<Instant>>,
     /// Whether a call arrived since the last comparison.
     used: AtomicBool,
     /// Whether a refresh after a write of ours is due.
@@ -82,6 +82,9 @@ pub struct Snapshot {
     log: Option<Arc<LogTail>>,
     /// When the store last confirmed it.
     confirmed: Instant,
+    /// Whether its documents are known to be of its revision. Otherwise others were writing, and some
+    /// may be newer, so it must not be taken for the state of that revision.
+    settled: bool,
 }
 
 impl SnapshotCache {
@@ -216,7 +219,8 @@ impl SnapshotCache {
         let confirmed = Instant::now();
         let revision = self.store.revision().await?;
         let followed = match last.clone() {
-            Some(snapshot) => self.advance(snapshot, revision.clone()).await?,
+            Some(last) if !last.settled && *last.content.revision() == revision => None,
+            Some(last) => self.advance(last, revision.clone()).await?,
             None => None,
         };
         let next = if let Some(next) = followed {
@@ -236,15 +240,18 @@ impl SnapshotCache {
         log: Option<Arc<LogTail>>,
         confirmed: Instant,
     ) -> Result<Snapshot, StoreError> {
-        let content = Arc::new(self.read_content(revision).await?);
         let loaded = Snapshot {
-            content,
+            content: Arc::new(self.read_content(revision).await?),
             log,
             confirmed,
+            settled: false,
         };
-        let now = self.store.revision().await?;
-        // If others write faster than can be followed, the next call finds that out.
-        Ok(self.advance(loaded.clone(), now).await?.unwrap_or(loaded))
+        let followed = async {
+            let now = self.store.revision().await?;
+            self.advance(loaded.clone(), now).await
+        };
+        // What was read is not thrown away if the store fails now, or others write very fast.
+        Ok(followed.await.ok().flatten().unwrap_or(loaded))
     }
 
     /// Replaces the snapshot. Only who holds `refreshing` may call it.
@@ -260,29 +267,45 @@ impl SnapshotCache {
     /// Reads all documents again, unless another task has just done so. The snapshot goes on
     /// answering meanwhile.
     async fn reread(&self) -> Result<Option<Snapshot>, StoreError> {
-        let _turn = self.rereading.lock().await;
-        let Some(expired) = self.last().filter(|last| last.content.is_expired()) else {
+        let mut tried = self.rereading.lock().await;
+        let Some(expired) = self.expired() else {
             return Ok(self.last());
         };
+        if tried.is_some_and(|tried| tried.elapsed() < FAILED_REFRESH_INTERVAL) {
+            return Ok(self.last());
+        }
+        let result = self.replace(expired).await;
+        *tried = Some(Instant::now());
+        result
+    }
+
+    /// The snapshot, if its documents have to be read again.
+    fn expired(&self) -> Option<Snapshot> {
+        self.last().filter(|last| last.content.is_expired())
+    }
+
+    async fn replace(&self, expired: Snapshot) -> Result<Option<Snapshot>, StoreError> {
         // They are at least as new as that.
         let revision = expired.content.revision().clone();
         let content = Arc::new(self.read_content(revision).await?);
         let _turn = self.refreshing.lock().await;
+        let Some(last) = self.expired() else {
+            return Ok(self.last()); // another task had to load everything meanwhile
+        };
         let confirmed = Instant::now();
         let now = self.store.revision().await?;
-        let log = self.last().and_then(|last| last.log);
-        let read = Snapshot {
-            content,
-            log,
-            confirmed,
-        };
+        let read = Snapshot { content, ..last };
         let next = self.advance(read, now).await?;
         Ok(next.map(|next| self.keep(Snapshot { confirmed, ..next })))
     }
 
     async fn read_content(&self, revision: Revision) -> Result<Content, StoreError> {
         let content = self.read_all(revision).await;
-        self.content_problem.note(&content);
+        let problem = match &content {
+            Ok(content) => content.problem(),
+            Err(error) => Err(error.clone()),
+        };
+        self.content_problem.note(&problem);
         content
     }
 
@@ -311,7 +334,8 @@ impl SnapshotCache {
     ) -> Result<Option<Snapshot>, StoreError> {
         for _ in 0..MAX_STEPS {
             if *from.content.revision() == revision {
-                break;
+                let settled = true;
+                return Ok(Some(Snapshot { settled, ..from }));
             }
             if let Some(next) = self.follow_own(&from, &revision) {
                 return Ok(Some(next));
@@ -322,7 +346,8 @@ impl SnapshotCache {
             // What was read may be newer than the revision, and be lost afterwards.
             (from, revision) = (next, self.store.revision().await?);
         }
-        Ok(Some(from))
+        let settled = *from.content.revision() == revision;
+        Ok(Some(Snapshot { settled, ..from }))
     }
 
     /// `last` and what this process wrote since, if nobody else wrote.
@@ -388,7 +413,9 @@ impl SnapshotCache {
     /// Reads the end of the log, which only an outage needs, unless it is there.
     async fn read_log(&self) {
         let read = async {
-            let Some(last) = self.last().filter(|last| last.current_log().is_none()) else {
+            let is_counted = |log: &LogTail| log.is_counted();
+            let lacks_log = |last: &Snapshot| !last.current_log().is_some_and(is_counted);
+            let Some(last) = self.last().filter(lacks_log) else {
                 return Ok(());
             };
             // Mostly only a few entries are missing.
@@ -407,14 +434,22 @@ impl SnapshotCache {
     async fn keep_log(&self, mut log: LogTail) -> Result<bool, StoreError> {
         log.count(&*self.store).await?;
         let _turn = self.refreshing.lock().await;
-        let done = log.catch_up(&*self.store).await?;
-        if let Some(last) = self.last().filter(|_| done) {
+        let Some(revision) = log.catch_up(&*self.store).await? else {
+            return Ok(false);
+        };
+        if let Some(last) = self.last() {
+            // Otherwise the next list brings the documents up to the log.
+            let next = if last.settled {
+                self.advance(last.clone(), revision).await?
+            } else {
+                None
+            };
             self.keep(Snapshot {
                 log: Some(Arc::new(log)),
-                ..last
+                ..next.unwrap_or(last)
             });
         }
-        Ok(done)
+        Ok(true)
     }
 }
 
@@ -466,7 +501,7 @@ impl Snapshot {
     fn current_log(&self) -> Option<&LogTail> {
         self.log
             .as_deref()
-            .filter(|log| log.includes(self.content.revision().entries))
+            .filter(|log| log.is_of(self.content.revision()))
     }
 
     /// This state with the documents that were changed since, and the entries of that, newest first;
@@ -481,11 +516,11 @@ impl Snapshot {
         let log = self
             .log
             .as_ref()
-            .map(|log| Arc::new(log.followed_by(self.content.revision().entries, entries)));
+            .map(|log| Arc::new(log.followed_by(self.content.revision(), revision, entries)));
         Some(Self {
             content: Arc::new(content),
             log,
-            confirmed: self.confirmed,
+            ..self.clone()
         })
     }
 }

@@ -106,6 +106,14 @@ impl Content {
         self.fresh_for().is_zero()
     }
 
+    /// Why a kind could not be read, if one could not.
+    pub(super) fn problem(&self) -> Result<(), StoreError> {
+        match self.failed.first() {
+            Some((_, problem)) => Err(StoreError::Failed(problem.clone())),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn get(&self, key: &DocumentKey) -> Option<Record> {
         let document = self.documents.get(key)?;
         Record::parse(key.clone(), document.text.clone()).ok()

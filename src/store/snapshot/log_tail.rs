@@ -7,7 +7,7 @@ use crate::{
         AuditPage, AuditQuery, AuditStats, StoredEntry,
         audit::{PageBuilder, Slot},
     },
-    store::{SnapshotSource, StoreError},
+    store::{Revision, SnapshotSource, StoreError},
 };
 
 /// How many of the newest audit entries a snapshot holds at most, and how many bytes of them.
@@ -27,42 +27,29 @@ const RECENT_ENTRIES: usize = 10;
 pub(super) struct LogTail {
     /// Newest first; at least one, if the log has any.
     entries: Vec<(Slot, Arc<StoredEntry>)>,
-    /// How many entries the log had when the first one was the newest.
-    total: Total,
-    /// Counted when the log had as many entries as that, or more.
+    /// When the first one was the newest.
+    revision: Revision,
+    /// Counted when the log had as many entries as then, or more.
     stats: AuditStats,
 }
 
-/// A number of entries.
-#[derive(Debug, Clone, Copy)]
-enum Total {
-    Exactly(u64),
-    /// Others wrote while it was read.
-    AtLeast(u64),
-}
-
-impl Default for Total {
-    fn default() -> Self {
-        Self::AtLeast(0)
-    }
-}
-
 impl LogTail {
-    /// Reads the newest entries.
+    /// Reads the newest entries; none if others write all the time.
     pub(super) async fn read(store: &dyn SnapshotSource) -> Result<Self, StoreError> {
-        let mut log = Self {
-            total: Total::AtLeast(store.revision().await?.entries),
-            ..Self::default()
+        let mut log = Self::default();
+        let Some((revision, page)) = newest(store, |_| Some(PAGE_ENTRIES)).await? else {
+            return Ok(log);
         };
+        log.revision = revision;
         let mut query = page_of(PAGE_ENTRIES);
-        while log.entries.len() < MAX_ENTRIES && query.max_bytes > 0 {
-            let page = store.audit_entries(&query).await?;
+        let mut next = Some(page);
+        while let Some(page) = next.take() {
             let bytes: usize = page.entries.iter().map(|entry| entry.text().len()).sum();
             query.max_bytes = query.max_bytes.saturating_sub(bytes);
             query.after.clone_from(&page.next);
             log.entries.extend(placed(page));
-            if query.after.is_none() {
-                break;
+            if query.after.is_some() && query.max_bytes > 0 && log.entries.len() < MAX_ENTRIES {
+                next = Some(store.audit_entries(&query).await?);
             }
         }
         log.truncate();
@@ -75,79 +62,76 @@ impl LogTail {
         Ok(())
     }
 
-    /// Adds what was written since it was read and counted; returns whether that could be found out.
-    /// Entries may also have been added among the older ones.
+    /// Whether the counters are right.
+    pub(super) fn is_counted(&self) -> bool {
+        !self.stats.recounting
+    }
+
+    /// Adds what was written since it was read, and returns the revision that it has then; `None` if
+    /// that cannot be found out. Entries may also have been added among the older ones, or be lost.
     pub(super) async fn catch_up(
         &mut self,
         store: &dyn SnapshotSource,
-    ) -> Result<bool, StoreError> {
-        for _ in 0..MAX_ATTEMPTS {
-            let revision = store.revision().await?;
-            let (Total::Exactly(total) | Total::AtLeast(total)) = self.total;
-            let Some(expected) = revision
-                .entries
-                .checked_sub(total)
-                .and_then(|expected| usize::try_from(expected).ok())
-                .filter(|expected| *expected <= PAGE_ENTRIES)
-            else {
-                return Ok(false);
-            };
-            let page = store
-                .audit_entries(&page_of(expected + EXTRA_ENTRIES))
-                .await?;
-            if store.revision().await? != revision {
-                continue;
-            }
-            let added = match self.entries.first() {
-                Some((_, newest)) => page.entries.iter().position(|entry| *entry == **newest),
-                None => Some(page.entries.len()),
-            };
-            let fits = |added: &usize| match self.total {
-                Total::Exactly(_) => *added == expected,
-                Total::AtLeast(_) => true,
-            };
-            let Some(added) = added.filter(fits) else {
-                return Ok(false);
-            };
-            self.entries.splice(0..0, placed(page).take(added));
-            self.total = Total::Exactly(revision.entries);
-            let uncounted = revision.entries.saturating_sub(self.stats.total);
-            for (_, entry) in self
-                .entries
-                .iter()
-                .take(usize::try_from(uncounted).unwrap_or(0))
-            {
-                self.stats.count(entry);
-            }
-            self.truncate();
-            return Ok(true);
+    ) -> Result<Option<Revision>, StoreError> {
+        let before = self.revision.entries;
+        let added = |now: &Revision| usize::try_from(now.entries.checked_sub(before)?).ok();
+        let limit = |now: &Revision| {
+            let added = added(now).filter(|added| *added <= PAGE_ENTRIES)?;
+            Some(added + EXTRA_ENTRIES)
+        };
+        let Some((revision, page)) = newest(store, limit).await? else {
+            return Ok(None);
+        };
+        let found = match self.entries.first() {
+            Some((_, newest)) => page.entries.iter().position(|entry| *entry == **newest),
+            None => Some(page.entries.len()),
+        };
+        let Some(added) = found.filter(|found| added(&revision) == Some(*found)) else {
+            return Ok(None);
+        };
+        self.entries.splice(0..0, placed(page).take(added));
+        let uncounted = revision.entries.saturating_sub(self.stats.total);
+        let uncounted = usize::try_from(uncounted).unwrap_or(usize::MAX);
+        for (_, entry) in self.entries.iter().take(uncounted) {
+            self.stats.count(entry);
         }
-        Ok(false)
+        self.truncate();
+        self.revision = revision.clone();
+        Ok(Some(revision))
     }
 
-    /// Whether it has everything of a log with `total` entries that is new enough.
-    pub(super) fn includes(&self, total: u64) -> bool {
-        matches!(self.total, Total::Exactly(own) if own >= total)
+    /// Whether it is the end of the log at a revision.
+    pub(super) fn is_of(&self, revision: &Revision) -> bool {
+        self.revision.history == revision.history && self.revision.entries == revision.entries
     }
 
-    /// This and newer entries, newest first, which were written when the log had `total` entries.
-    pub(super) fn followed_by(&self, total: u64, newer: Vec<StoredEntry>) -> Self {
+    /// This and the entries, newest first, that lead from one revision to another one. It stays as it
+    /// is if it is of neither.
+    pub(super) fn followed_by(
+        &self,
+        before: &Revision,
+        after: &Revision,
+        newer: Vec<StoredEntry>,
+    ) -> Self {
         let mut log = self.clone();
-        for (entry, number) in newer.into_iter().rev().zip(total + 1..) {
+        if !log.is_of(before) {
+            return log;
+        }
+        for (entry, number) in newer.into_iter().rev().zip(before.entries + 1..) {
             if number > log.stats.total {
                 log.stats.count(&entry);
             }
-            // It may have been read after that.
-            if matches!(log.total, Total::Exactly(total) if total == number - 1) {
-                log.total = Total::Exactly(number);
-                let slot = Slot {
-                    score: entry.position().score,
-                    nth: 0,
-                };
+            let slot = Slot {
+                score: entry.position().score,
+                nth: 0,
+            };
+            // A replica may have told an older revision than that of the log.
+            if !log.entries.iter().any(|(_, known)| **known == entry) {
                 log.entries.insert(0, (slot, Arc::new(entry)));
             }
         }
         log.truncate();
+        log.revision = after.clone();
         log
     }
 
@@ -184,8 +168,7 @@ impl LogTail {
                     .count(),
             }
         });
-        let complete =
-            matches!(self.total, Total::Exactly(total) if self.entries.len() as u64 >= total);
+        let complete = self.entries.len() as u64 >= self.revision.entries;
         if begin >= self.entries.len() && !complete {
             return None;
         }
@@ -216,6 +199,25 @@ impl LogTail {
         let recent = recent.map(|(_, entry)| StoredEntry::clone(entry)).collect();
         (self.stats.clone(), recent)
     }
+}
+
+/// The newest entries, as many as `limit` asks for at the revision that they belong to; `None` if it
+/// asks for none, or others write all the time.
+async fn newest(
+    store: &dyn SnapshotSource,
+    limit: impl Fn(&Revision) -> Option<usize> + Send + Sync,
+) -> Result<Option<(Revision, AuditPage)>, StoreError> {
+    for _ in 0..MAX_ATTEMPTS {
+        let revision = store.revision().await?;
+        let Some(limit) = limit(&revision) else {
+            return Ok(None);
+        };
+        let page = store.audit_entries(&page_of(limit)).await?;
+        if store.revision().await? == revision {
+            return Ok(Some((revision, page)));
+        }
+    }
+    Ok(None)
 }
 
 /// The newest entries, at most `limit`.
