@@ -84,7 +84,7 @@ pub struct Snapshot {
     confirmed: Instant,
     /// Whether its documents are known to be of its revision. Otherwise others were writing, and some
     /// may be newer, so it must not be taken for the state of that revision.
-    settled: bool,
+    consistent: bool,
 }
 
 impl SnapshotCache {
@@ -219,7 +219,7 @@ impl SnapshotCache {
         let confirmed = Instant::now();
         let revision = self.store.revision().await?;
         let followed = match last.clone() {
-            Some(last) if !last.settled && *last.content.revision() == revision => None,
+            Some(last) if !last.consistent && *last.content.revision() == revision => None,
             Some(last) => self.advance(last, revision.clone()).await?,
             None => None,
         };
@@ -244,7 +244,7 @@ impl SnapshotCache {
             content: Arc::new(self.read_content(revision).await?),
             log,
             confirmed,
-            settled: false,
+            consistent: false,
         };
         let followed = async {
             let now = self.store.revision().await?;
@@ -334,8 +334,8 @@ impl SnapshotCache {
     ) -> Result<Option<Snapshot>, StoreError> {
         for _ in 0..MAX_STEPS {
             if *from.content.revision() == revision {
-                let settled = true;
-                return Ok(Some(Snapshot { settled, ..from }));
+                let consistent = true;
+                return Ok(Some(Snapshot { consistent, ..from }));
             }
             if let Some(next) = self.follow_own(&from, &revision) {
                 return Ok(Some(next));
@@ -346,8 +346,8 @@ impl SnapshotCache {
             // What was read may be newer than the revision, and be lost afterwards.
             (from, revision) = (next, self.store.revision().await?);
         }
-        let settled = *from.content.revision() == revision;
-        Ok(Some(Snapshot { settled, ..from }))
+        let consistent = *from.content.revision() == revision;
+        Ok(Some(Snapshot { consistent, ..from }))
     }
 
     /// `last` and what this process wrote since, if nobody else wrote.
@@ -439,7 +439,7 @@ impl SnapshotCache {
         };
         if let Some(last) = self.last() {
             // Otherwise the next list brings the documents up to the log.
-            let next = if last.settled {
+            let next = if last.consistent {
                 self.advance(last.clone(), revision).await?
             } else {
                 None

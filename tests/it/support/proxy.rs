@@ -239,11 +239,11 @@ impl Proxy {
 
     /// What passed so far, when nothing more does for longer than a server delays what follows a call.
     pub(crate) fn traffic_at_rest(&self) -> Traffic {
-        const PAUSE: Duration = Duration::from_millis(100);
-        const PAUSES: usize = 35;
+        const POLL_INTERVAL: Duration = Duration::from_millis(100);
+        const POLLS: usize = 35;
         let (mut traffic, mut still) = (self.traffic(), 0);
-        while still < PAUSES {
-            std::thread::sleep(PAUSE);
+        while still < POLLS {
+            std::thread::sleep(POLL_INTERVAL);
             let now = self.traffic();
             still = if now == traffic { still + 1 } else { 0 };
             traffic = now;
