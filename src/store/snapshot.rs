@@ -176,7 +176,7 @@ impl SnapshotCache {
     /// may be missing for too long, this starts to read all documents again, for the next call.
     pub async fn current(self: &Arc<Self>) -> Result<Snapshot, StoreError> {
         let snapshot = self.confirmed().await?;
-        if snapshot.content.is_expired() {
+        if snapshot.content.is_expired() && self.rereading.try_lock().is_ok() {
             let cache = Arc::clone(self);
             tokio::spawn(async move { cache.reread().await });
         }

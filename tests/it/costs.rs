@@ -9,7 +9,6 @@ use serde_json::json;
 
 use crate::support::{
     fixtures::{create, document, update, with},
-    http,
     messages::tool_output,
     proxy::{Proxy, Traffic},
     server::HttpServer,
@@ -103,13 +102,7 @@ async fn everything_costs_what_the_documentation_says() {
         assert_ne!(answer["meta"]["stale"], true, "{answer}");
     };
     let visit = || {
-        let response = http::send(
-            server.address,
-            "GET",
-            "/api/projects",
-            &[("Connection", "close")],
-            "",
-        );
+        let response = server.get("/api/projects");
         assert_eq!(response.status, 200, "{response:?}");
     };
 
@@ -134,13 +127,7 @@ async fn everything_costs_what_the_documentation_says() {
     });
     costs.check("update of a document of 1 kB", measured);
     let ready = traffic_of(&proxy, || {
-        let response = http::send(
-            server.address,
-            "GET",
-            "/readyz",
-            &[("Connection", "close")],
-            "",
-        );
+        let response = server.get("/readyz");
         assert_eq!(response.status, 200, "{response:?}");
     });
     // The server asks the same every five minutes; a test of the snapshot counts how often.

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use crate::support::{
     fixtures::{create, document, update, with},
-    http,
     messages::tool_output,
     proxy::{Proxy, SlowNetwork},
     redis::RedisServer,
@@ -49,13 +48,7 @@ impl Saved {
 
 fn published(server: &HttpServer) -> Vec<(String, String)> {
     wait_until("the website gets what is stored now", || {
-        let response = http::send(
-            server.address,
-            "GET",
-            "/api/projects",
-            &[("Connection", "close")],
-            "",
-        );
+        let response = server.get("/api/projects");
         let answer = response.json();
         (answer["meta"]["stale"] != true).then(|| titles(&answer["data"]))
     })

@@ -1,4 +1,4 @@
-//! Reading over slow lines: whatever the log holds, everything is answered in time.
+//! Reading over slow networks: whatever the log holds, everything is answered in time.
 
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ use tokio::task::spawn_blocking;
 
 use crate::support::{
     fixtures::{create, document, with},
-    http,
     messages::tool_output,
     proxy::{Proxy, SlowNetwork},
     redis::RedisServer,
@@ -159,24 +158,18 @@ fn use_server(server: &HttpServer, what: &str) {
         "{what}: {rare}"
     );
     call("get_audit_stats", json!({}));
-    let response = http::send(
-        server.address,
-        "GET",
-        "/api/projects",
-        &[("Connection", "close")],
-        "",
-    );
+    let response = server.get("/api/projects");
     assert_eq!(response.status, 200, "{what}: {response:?}");
     assert_ne!(response.json()["meta"]["stale"], true, "{what}");
     call("get_project", json!({ "id": "p1" }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_is_answered_over_every_line_whatever_the_log_holds() {
-    join_all(LOGS.map(answered_over_every_line)).await;
+async fn everything_is_answered_over_every_network_whatever_the_log_holds() {
+    join_all(LOGS.map(answered_over_every_network)).await;
 }
 
-async fn answered_over_every_line(log: LogOf) {
+async fn answered_over_every_network(log: LogOf) {
     let store = Store::redis();
     for number in 0..PROJECTS {
         let key = DocumentKey::new(Kind::Project, format!("p{number}"));
@@ -232,7 +225,7 @@ pub(crate) async fn store_of_large_documents(count: usize) -> Store {
 /// A site of large documents: the first list takes longer than a call may wait, and all later ones
 /// are answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn large_documents_arrive_over_a_slow_line() {
+async fn large_documents_arrive_over_a_slow_network() {
     let store = store_of_large_documents(PROJECTS).await;
     let proxy = Proxy::start_slow(store.server().port(), SLOWEST).await;
     let server = HttpServer::start_with(&["--store", &proxy.url(), "--rate-limit", "0"]);
@@ -266,13 +259,7 @@ async fn a_log_of_the_wrong_type_does_not_stop_lists() {
     let server = HttpServer::start(&store, &[]);
 
     let list = tool_output(&server.call("list_projects", &json!({})));
-    let website = http::send(
-        server.address,
-        "GET",
-        "/api/projects",
-        &[("Connection", "close")],
-        "",
-    );
+    let website = server.get("/api/projects");
 
     assert_eq!(list["meta"]["total"], PROJECTS, "{list}");
     assert_eq!(website.status, 200, "{website:?}");

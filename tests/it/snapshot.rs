@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::support::{
     fixtures::{create, document, update, with},
-    http,
     messages::tool_output,
     proxy::{Mode, Proxy},
     server::HttpServer,
@@ -39,13 +38,7 @@ async fn publish(store: &Store, id: &str) {
 }
 
 fn website_ids(server: &HttpServer) -> Vec<String> {
-    let response = http::send(
-        server.address,
-        "GET",
-        "/api/projects",
-        &[("Connection", "close")],
-        "",
-    );
+    let response = server.get("/api/projects");
     ids(&response.json()["data"])
 }
 

@@ -110,6 +110,11 @@ impl HttpServer {
         self.log = Lines::collect(stderr);
     }
 
+    /// The response to a `GET` on a connection of its own.
+    pub(crate) fn get(&self, path: &str) -> Response {
+        http::send(self.address, "GET", path, &[("Connection", "close")], "")
+    }
+
     /// Posts a message to `/mcp`.
     pub(crate) fn post(&self, headers: &[(&str, &str)], message: &impl ToString) -> Response {
         http::post_json(self.address, "/mcp", headers, message.to_string())
