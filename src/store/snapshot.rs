@@ -70,6 +70,8 @@ pub struct SnapshotCache {
     used: AtomicBool,
     /// Whether a refresh after a write of ours is due.
     own_write_pending: AtomicBool,
+    /// Whether the log will soon be read because it could not be followed.
+    log_read_pending: AtomicBool,
     content_problem: Problem,
     log_problem: Problem,
 }
@@ -98,6 +100,7 @@ impl SnapshotCache {
             rereading: tokio::sync::Mutex::default(),
             used: AtomicBool::new(false),
             own_write_pending: AtomicBool::new(false),
+            log_read_pending: AtomicBool::new(false),
             content_problem: Problem::new(
                 "all documents",
                 "lists and the website show the last ones that were read, if any",
@@ -227,7 +230,11 @@ impl SnapshotCache {
             next
         } else {
             let log = last.and_then(|last| last.log);
-            self.load(revision, log, confirmed).await?
+            let loaded = self.load(revision, log, confirmed).await?;
+            if loaded.log.is_some() && loaded.current_log().is_none() {
+                self.read_log_soon();
+            }
+            loaded
         };
         Ok(self.keep(Snapshot { confirmed, ..next }))
     }
@@ -410,24 +417,40 @@ impl SnapshotCache {
         Ok(last.followed_by(revision, changed, entries))
     }
 
+    /// Reads the end of the log after a pause: too much was written to follow it.
+    fn read_log_soon(self: &Arc<Self>) {
+        if self.log_read_pending.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let cache = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(FAILED_REFRESH_INTERVAL).await;
+            cache.log_read_pending.store(false, Ordering::Relaxed);
+            cache.read_log().await;
+        });
+    }
+
     /// Reads the end of the log, which only an outage needs, unless it is there.
-    async fn read_log(&self) {
+    async fn read_log(self: &Arc<Self>) {
         let read = async {
             let is_counted = |log: &LogTail| log.is_counted();
             let lacks_log = |last: &Snapshot| !last.current_log().is_some_and(is_counted);
             let Some(last) = self.last().filter(lacks_log) else {
-                return Ok(());
+                return Ok(true);
             };
             // Mostly only a few entries are missing.
             if let Some(log) = last.log
                 && self.keep_log(LogTail::clone(&log)).await?
             {
-                return Ok(());
+                return Ok(true);
             }
-            self.keep_log(LogTail::read(&*self.store).await?).await?;
-            Ok(()) // if too much was written meanwhile, the next round tries again
+            self.keep_log(LogTail::read(&*self.store).await?).await
         };
-        self.log_problem.note(&read.await);
+        let read = read.await;
+        self.log_problem.note(&read);
+        if matches!(read, Ok(false)) {
+            self.read_log_soon();
+        }
     }
 
     /// Keeps the end of the log, if it can be brought up to date.
@@ -438,16 +461,15 @@ impl SnapshotCache {
             return Ok(false);
         };
         if let Some(last) = self.last() {
+            let log = Some(Arc::new(log));
+            let last = Snapshot { log, ..last };
             // Otherwise the next list brings the documents up to the log.
             let next = if last.consistent {
                 self.advance(last.clone(), revision).await?
             } else {
                 None
             };
-            self.keep(Snapshot {
-                log: Some(Arc::new(log)),
-                ..next.unwrap_or(last)
-            });
+            self.keep(next.unwrap_or(last));
         }
         Ok(true)
     }

@@ -105,8 +105,8 @@ impl LogTail {
         self.revision.history == revision.history && self.revision.entries == revision.entries
     }
 
-    /// This and the entries, newest first, that lead from one revision to another one. It stays as it
-    /// is if it is of neither.
+    /// This and those of the entries, newest first, that it lacks. They lead from one revision to
+    /// another one. It stays as it is if it is of none in between.
     pub(super) fn followed_by(
         &self,
         before: &Revision,
@@ -114,10 +114,15 @@ impl LogTail {
         newer: Vec<StoredEntry>,
     ) -> Self {
         let mut log = self.clone();
-        if !log.is_of(before) {
-            return log;
-        }
+        let mut reached = Some(before.history.clone());
+        let mut follows = log.is_of(before);
         for (entry, number) in newer.into_iter().rev().zip(before.entries + 1..) {
+            reached = reached.and_then(|history| history.followed_by(&entry));
+            if !follows {
+                follows = reached.as_ref() == Some(&log.revision.history)
+                    && number == log.revision.entries;
+                continue;
+            }
             if number > log.stats.total {
                 log.stats.count(&entry);
             }
@@ -130,8 +135,10 @@ impl LogTail {
                 log.entries.insert(0, (slot, Arc::new(entry)));
             }
         }
-        log.truncate();
-        log.revision = after.clone();
+        if follows {
+            log.truncate();
+            log.revision = after.clone();
+        }
         log
     }
 
