@@ -20,6 +20,7 @@ use crate::domain::text::truncate;
 mod arguments;
 mod audit;
 mod call;
+mod changes;
 pub mod cursor;
 mod documents;
 mod error;

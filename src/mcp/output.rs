@@ -15,11 +15,19 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::meta::UpdateMeta;
-use crate::domain::{Document, Record, rules, text::compact_json};
+use crate::domain::{
+    Document, Record, rules,
+    text::{compact_json, escape_special_spaces},
+};
 
 /// An answer has no more text than this, unless one document or one entry alone is larger; see
 /// CONTRACT.md, section 2.
 pub(super) const MAX_ANSWER_BYTES: usize = 32_000;
+
+/// A value as the text of an answer writes it, so that its length can be counted.
+pub(super) fn answer_text(value: &impl Serialize) -> String {
+    escape_special_spaces(compact_json(value))
+}
 
 /// The published schema of the result `O`.
 pub(super) fn schema<O: JsonSchema>() -> Arc<JsonObject> {
@@ -70,12 +78,12 @@ pub(super) trait ToolData {
 impl<T: ToolData, M: Serialize> IntoCallToolResult for ToolOutput<T, M> {
     fn into_call_tool_result(self) -> Result<CallToolResponse, ErrorData> {
         let meta = json!(self.meta);
-        let text = format!(
+        let text = escape_special_spaces(format!(
             r#"{{"success":{},"data":{},"meta":{}}}"#,
             self.success,
             self.data.text(),
             compact_json(&meta)
-        );
+        ));
         let mut structured = Map::with_capacity(3);
         structured.insert("success".to_owned(), Value::Bool(self.success));
         structured.insert("data".to_owned(), self.data.into_json());
