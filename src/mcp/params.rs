@@ -146,7 +146,7 @@ pub(super) struct AuditParams {
     /// Only entries before this time, in RFC 3339.
     pub until: Option<String>,
     /// `summary` (default): values over 200 characters become `{excerpt, characters}`; `full`:
-    /// whole values.
+    /// entries as stored.
     pub detail: Option<Detail>,
     /// `meta.nextCursor` of the previous page; filters must be the same.
     pub cursor: Option<String>,
