@@ -98,9 +98,10 @@ impl ContentChecks<'_> {
                 ),
             ),
             Ok(Err(_)) => Finding::ok(check, "not set; the first write sets it"),
-            Err(error) if is_permission_denied(&error) => {
-                Finding::ok(check, "not checked: this user may not read it")
-            }
+            Err(error) if is_permission_denied(&error) => Finding::ok(
+                check,
+                format!("not checked: this user may not read `{key}`, so no write sets it"),
+            ),
             Err(error) if error.is_io_error() => return Err(error),
             Err(_) => Finding::problem(
                 Fault::Content,

@@ -42,7 +42,7 @@ const RECOUNTING: &str = "the counters disagree with the log and are being count
 #[tool_router(router = audit_tools, vis = "pub(super)")]
 impl ContentServer {
     /// Reads the audit log, newest entry first: who changed which document, when and with which
-    /// client, and every value before and after.
+    /// client, and the values before and after.
     #[tool(
         title = "Get audit log",
         annotations(title = "Get audit log", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -108,6 +108,7 @@ impl ContentServer {
             limit: RECENT_ENTRIES,
             max_bytes: MAX_RECENT_BYTES,
             row_bytes: |entry| row_bytes(&names_row(entry)),
+            with_log_begins: true,
             ..AuditQuery::default()
         };
         let stats = self.content.audit_stats(&newest, deadline).await;
@@ -198,6 +199,7 @@ fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Viola
             Detail::Summary => |entry| row_bytes(&summary_row(entry)),
             Detail::Full => |entry| row_bytes(entry.json()),
         },
+        with_log_begins: true,
     })
 }
 

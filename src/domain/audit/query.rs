@@ -37,6 +37,8 @@ pub struct AuditQuery {
     pub max_bytes: usize,
     /// What an entry adds to the page: its stored text, unless it is shown in another form.
     pub row_bytes: fn(&StoredEntry) -> usize,
+    /// Whether the page is to say when the log begins.
+    pub with_log_begins: bool,
 }
 
 /// No filter, no limit in bytes, and no entries.
@@ -56,6 +58,7 @@ impl Default for AuditQuery {
             limit: 0,
             max_bytes: usize::MAX,
             row_bytes: |entry| entry.text().len(),
+            with_log_begins: false,
         }
     }
 }
@@ -105,6 +108,7 @@ impl AuditQuery {
             limit: _,
             max_bytes: _,
             row_bytes: _,
+            with_log_begins: _,
         } = self;
         let texts = [entity_id, action, source, actor, client_id, field];
         kind.is_some() || texts.into_iter().any(Option::is_some)
@@ -155,7 +159,7 @@ pub struct AuditPage {
     /// The time of that entry, when the search ended there because it had looked at enough. The
     /// page may then have any number of entries, or none.
     pub searched_since: Option<Timestamp>,
-    /// The time of the log's oldest entry that has one, as far as it is known.
+    /// The time of the log's oldest entry that has one, if that was asked for and is known.
     pub log_begins: Option<Timestamp>,
 }
 

@@ -40,14 +40,13 @@ impl LogTail {
         let Some((revision, page)) = newest(store, |_| Some(PAGE_ENTRIES)).await? else {
             return Ok(log);
         };
-        log.revision = revision;
+        (log.revision, log.begins) = (revision, page.log_begins);
         let mut query = page_of(PAGE_ENTRIES);
         let mut next = Some(page);
         while let Some(page) = next.take() {
             let bytes: usize = page.entries.iter().map(|entry| entry.text().len()).sum();
             query.max_bytes = query.max_bytes.saturating_sub(bytes);
             query.after.clone_from(&page.next);
-            log.begins = page.log_begins;
             log.entries.extend(placed(page));
             if query.after.is_some() && query.max_bytes > 0 && log.entries.len() < MAX_ENTRIES {
                 next = Some(store.audit_entries(&query).await?);
@@ -227,7 +226,11 @@ async fn newest(
         let Some(limit) = limit(&revision) else {
             return Ok(None);
         };
-        let page = store.audit_entries(&page_of(limit)).await?;
+        let query = AuditQuery {
+            with_log_begins: true,
+            ..page_of(limit)
+        };
+        let page = store.audit_entries(&query).await?;
         if store.revision().await? == revision {
             return Ok(Some((revision, page)));
         }

@@ -190,10 +190,11 @@ pub(super) fn audit_entries(
             break;
         }
     }
-    Ok(AuditPage {
-        log_begins: log_begins(transaction)?,
-        ..page.finish()
-    })
+    let mut page = page.finish();
+    if query.with_log_begins {
+        page.log_begins = log_begins(transaction)?;
+    }
+    Ok(page)
 }
 
 /// The time of the oldest entry that has one.
