@@ -109,9 +109,9 @@ mod tests {
                 assert_eq!(row, expected);
             }
         }
-        let saved = json!({ "action": "save", "changes": { "image": "x", "tags": ["y"] } });
-        let [summary, names] = rows(&saved);
-        assert_eq!(summary, saved);
+        let older = json!({ "action": "save", "changes": { "image": "x", "tags": ["y"] } });
+        let [summary, names] = rows(&older);
+        assert_eq!(summary, older);
         assert_eq!(names["changes"], json!(["image", "tags"]));
     }
 

@@ -242,10 +242,7 @@ async fn documents_that_differ_are_skipped_unless_forced_and_replaced_values_sta
         .await;
     assert_eq!(log["data"][0]["changes"][0]["newValue"], "Replaced");
     assert_eq!(
-        (
-            &log["data"][0]["source"],
-            &log["data"][0]["metadata"]["transport"]
-        ),
+        (&log["data"][0]["source"], &log["data"][0]["transport"]),
         (&json!("admin"), &json!("cli"))
     );
 }

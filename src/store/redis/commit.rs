@@ -104,24 +104,24 @@ impl RedisStore {
     ) -> Result<Value, StoreError> {
         let connection = self.write_connection()?;
         let _committing = Counted::new(&self.committing);
-        let marked = Call {
-            changes,
-            rests,
-            operation,
-            schema: self.keys.schema_version(),
+        let send = async |schema| {
+            let call = Call {
+                changes,
+                rests,
+                operation,
+                schema,
+            };
+            self.send_script(connection, &call).await
         };
-        // A user may have access to all keys but this one, which version 0.1.0 did not name. Then
-        // Redis does not even begin with the script.
-        let unmarked = Call {
-            schema: self.keys.internal("self-test"),
-            ..marked.clone()
-        };
+        // A user may have access to all keys but that of the schema version, which version 0.1.0 did
+        // not name. Then Redis does not even begin with the script.
+        let unmarked = || self.keys.internal("self-test");
         let result = if self.schema_is_denied.load(Ordering::Relaxed) {
-            self.send_script(connection, &unmarked).await
+            send(unmarked()).await
         } else {
-            match self.send_script(connection, &marked).await {
+            match send(self.keys.schema_version()).await {
                 Err(error) if is_permission_denied(&error) => {
-                    let result = self.send_script(connection, &unmarked).await;
+                    let result = send(unmarked()).await;
                     self.schema_is_denied
                         .store(result.is_ok(), Ordering::Relaxed);
                     result
@@ -286,7 +286,6 @@ impl RedisStore {
 }
 
 /// What the script is to commit.
-#[derive(Clone)]
 struct Call<'a> {
     changes: &'a [Change],
     rests: &'a [String],
