@@ -49,12 +49,16 @@ async fn initialize_names_the_server_and_gives_instructions() {
 
     assert_eq!(result["serverInfo"]["name"], "portfolio-mcp");
     assert_eq!(result["protocolVersion"], "2025-06-18");
-    assert!(
-        result["instructions"]
-            .as_str()
-            .unwrap()
-            .contains("expectedVersion")
-    );
+    let instructions = result["instructions"].as_str().unwrap();
+    for says in [
+        "expectedVersion",
+        "dryRun",
+        "cannot create or delete",
+        "upload",
+    ] {
+        assert!(instructions.contains(says), "{says}");
+    }
+    assert!(instructions.chars().count() <= 4 * 250);
 }
 
 #[tokio::test]
