@@ -6,7 +6,8 @@ use super::rules::{LINK, SLUG, Status};
 
 /// A client case study.
 ///
-/// Only its declaration is used: documents stay JSON trees.
+/// Only its declaration is used: documents stay JSON trees. Fields whose names say all have an empty
+/// description, so that models have less to read.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", inline)]
 pub struct Project {
@@ -49,7 +50,7 @@ pub struct Project {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", inline)]
 pub struct Client {
-    /// Kind of client, such as `Craft business`.
+    /// Such as `Craft business`.
     #[schemars(length(min = 1))]
     pub r#type: String,
     /// Such as `12 people`.
@@ -57,6 +58,7 @@ pub struct Client {
     pub size: String,
     /// What they wanted to reach.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub objective: String,
 }
 
@@ -66,10 +68,13 @@ pub struct Client {
 pub struct Solution {
     /// In prose.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub description: String,
     /// Tools used.
+    #[schemars(description = "")]
     pub tools: Vec<String>,
     /// Features delivered.
+    #[schemars(description = "")]
     pub features: Vec<String>,
     /// Links.
     #[schemars(length(max = 10), inner(regex(pattern = LINK)))]
@@ -88,9 +93,11 @@ pub struct Solution {
 pub struct Testimonial {
     /// The quotation.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub text: String,
     /// Who said it.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub author: String,
     /// Their picture: link.
     #[schemars(regex(pattern = LINK))]
@@ -103,9 +110,11 @@ pub struct Testimonial {
 pub struct Insight {
     /// Heading.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub title: String,
     /// The lesson.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub text: String,
     /// Link to a resource.
     pub resource_link: Option<ResourceLink>,
@@ -117,6 +126,7 @@ pub struct Insight {
 pub struct ResourceLink {
     /// What it says.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub text: String,
     /// Link.
     #[schemars(regex(pattern = LINK))]

@@ -79,23 +79,20 @@ impl Detail {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ListParams {
-    /// Only with this status.
     pub status: Option<Status>,
-    /// true: only featured ones; false: only others.
     pub featured: Option<bool>,
-    /// Only with this tag, in any case.
     #[schemars(length(min = 1, max = 200))]
     pub tag: Option<String>,
-    /// Only with all these words, in any case and with or without accents, in id, title, tags,
-    /// description, result, price, client, challenge, solution, testimonial or longDescription.
+    /// Only with all these words anywhere in id, tags and texts (but not in results and insight);
+    /// case and accents do not matter.
     #[schemars(length(max = 200))]
     pub query: Option<String>,
     /// `summary` (default): short rows; `full`: whole documents.
     pub detail: Option<Detail>,
-    /// Documents per page; default 20.
+    /// Default 20.
     #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,
-    /// `meta.nextCursor` of the previous page, with the same filters.
+    /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
 }
 
@@ -117,18 +114,18 @@ pub(super) struct UpdateParams<D: Document> {
     /// rest of `metadata`. Arrays and texts are replaced whole. `null` removes an optional field;
     /// no text may be empty. A link is an http(s) URL or a site path such as `/images/a.png`.
     pub data: Patch<D>,
-    /// `meta.version` that you read; the change is refused if the document has changed since.
+    /// `meta.version` that you read: refused if the document has changed since.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
-    /// true: check and show the change, write nothing.
+    /// true: show the change, write nothing.
     pub dry_run: Option<bool>,
-    /// `summary` (default): answer with a short row; `full`: with the whole document.
+    /// `full`: answer with the whole document, not its summary (default).
     pub detail: Option<Detail>,
     /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// A key you choose for this change, 1 to 128 visible ASCII characters: repeating the call with
-    /// it within 24 hours returns the first result.
+    /// Your key for this change, 1 to 128 visible ASCII characters: a repeat within 24 hours gets
+    /// the first result and writes nothing.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }

@@ -106,7 +106,7 @@ const MAX_TOOL_TOKENS: usize = 2500;
 #[test]
 fn what_a_model_sees_of_the_tools_is_small() {
     let seen = |tool: &Value| {
-        let seen = json!([tool["name"], tool["description"], tool["inputSchema"]]);
+        let seen = json!({ "name": tool["name"], "description": tool["description"], "inputSchema": tool["inputSchema"] });
         seen.to_string().chars().count()
     };
     let sizes: Vec<(Value, usize)> = tools()
