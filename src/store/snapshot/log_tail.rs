@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp,
-        audit::{PageBuilder, Slot},
+        audit::{DATED_SCORES, PageBuilder, Slot},
     },
     store::{Revision, SnapshotSource, StoreError},
 };
@@ -14,7 +14,9 @@ use crate::{
 const MAX_ENTRIES: usize = 1000;
 const MAX_BYTES: usize = 1024 * 1024;
 /// How many entries one answer of the store holds at most.
-const PAGE_ENTRIES: usize = 250;
+const PAGE_ENTRIES: usize = 500;
+/// How many entries that were added since are read, instead of all again.
+const MAX_ADDED: usize = 250;
 /// How many more entries than expected are read, because others go on writing.
 const EXTRA_ENTRIES: usize = 4;
 /// How often reading the last few entries is tried while others go on writing.
@@ -37,7 +39,13 @@ impl LogTail {
     /// Reads the newest entries; none if others write all the time.
     pub(super) async fn read(store: &dyn SnapshotSource) -> Result<Self, StoreError> {
         let mut log = Self::default();
-        let Some((revision, page)) = newest(store, |_| Some(PAGE_ENTRIES)).await? else {
+        let first = |_: &Revision| {
+            Some(AuditQuery {
+                with_log_begins: true,
+                ..page_of(PAGE_ENTRIES)
+            })
+        };
+        let Some((revision, page)) = newest(store, first).await? else {
             return Ok(log);
         };
         (log.revision, log.begins) = (revision, page.log_begins);
@@ -75,11 +83,11 @@ impl LogTail {
     ) -> Result<Option<Revision>, StoreError> {
         let before = self.revision.entries;
         let added = |now: &Revision| usize::try_from(now.entries.checked_sub(before)?).ok();
-        let limit = |now: &Revision| {
-            let added = added(now).filter(|added| *added <= PAGE_ENTRIES)?;
-            Some(added + EXTRA_ENTRIES)
+        let query = |now: &Revision| {
+            let added = added(now).filter(|added| *added <= MAX_ADDED)?;
+            Some(page_of(added + EXTRA_ENTRIES))
         };
-        let Some((revision, page)) = newest(store, limit).await? else {
+        let Some((revision, page)) = newest(store, query).await? else {
             return Ok(None);
         };
         let found = match self.entries.first() {
@@ -89,15 +97,14 @@ impl LogTail {
         let Some(added) = found.filter(|found| added(&revision) == Some(*found)) else {
             return Ok(None);
         };
-        self.begins = page.log_begins;
         self.entries.splice(0..0, placed(page).take(added));
         let uncounted = revision.entries.saturating_sub(self.stats.total);
         let uncounted = usize::try_from(uncounted).unwrap_or(usize::MAX);
         for (_, entry) in self.entries.iter().take(uncounted) {
             self.stats.count(entry);
         }
-        self.truncate();
         self.revision = revision.clone();
+        self.truncate();
         Ok(Some(revision))
     }
 
@@ -131,21 +138,30 @@ impl LogTail {
                 score: entry.position().score,
                 nth: 0,
             };
-            log.begins.get_or_insert(Timestamp::from_millis(slot.score));
             // A replica may have told an older revision than that of the log.
             if !log.entries.iter().any(|(_, known)| **known == entry) {
                 log.entries.insert(0, (slot, Arc::new(entry)));
             }
         }
         if follows {
-            log.truncate();
             log.revision = after.clone();
+            log.truncate();
         }
         log
     }
 
+    /// Whether it is the whole log.
+    fn is_complete(&self) -> bool {
+        self.entries.len() as u64 >= self.revision.entries
+    }
+
     /// Drops the oldest entries, until the others are few and small enough.
     fn truncate(&mut self) {
+        if self.is_complete() {
+            let mut scores = self.entries.iter().rev().map(|(slot, _)| slot.score);
+            let oldest = scores.find(|score| DATED_SCORES.contains(score));
+            self.begins = oldest.map(Timestamp::from_millis);
+        }
         let mut bytes = 0;
         let count = self
             .entries
@@ -184,7 +200,7 @@ impl LogTail {
                     .count(),
             }
         });
-        let complete = self.entries.len() as u64 >= self.revision.entries;
+        let complete = self.is_complete();
         if begin >= self.entries.len() && !complete {
             return None;
         }
@@ -215,20 +231,16 @@ impl LogTail {
     }
 }
 
-/// The newest entries, as many as `limit` asks for at the revision that they belong to; `None` if it
-/// asks for none, or others write all the time.
+/// The newest entries that `query` asks for at the revision that they belong to; `None` if it asks
+/// for none, or others write all the time.
 async fn newest(
     store: &dyn SnapshotSource,
-    limit: impl Fn(&Revision) -> Option<usize> + Send + Sync,
+    query: impl Fn(&Revision) -> Option<AuditQuery> + Send + Sync,
 ) -> Result<Option<(Revision, AuditPage)>, StoreError> {
     for _ in 0..MAX_ATTEMPTS {
         let revision = store.revision().await?;
-        let Some(limit) = limit(&revision) else {
+        let Some(query) = query(&revision) else {
             return Ok(None);
-        };
-        let query = AuditQuery {
-            with_log_begins: true,
-            ..page_of(limit)
         };
         let page = store.audit_entries(&query).await?;
         if store.revision().await? == revision {
