@@ -9,6 +9,7 @@ pub mod content_type;
 mod current;
 pub mod depth;
 pub mod diff;
+mod field_path;
 mod history;
 mod kind;
 pub mod list;
@@ -19,8 +20,10 @@ mod project;
 mod record;
 mod resource;
 pub mod rules;
+mod similar;
 pub mod text;
 mod timestamp;
+mod unknown_field;
 mod version;
 mod violation;
 
