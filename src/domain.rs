@@ -20,7 +20,7 @@ mod project;
 mod record;
 mod resource;
 pub mod rules;
-mod similar;
+pub mod similar;
 pub mod text;
 mod timestamp;
 mod unknown_field;

@@ -20,6 +20,7 @@ use crate::domain::text::truncate;
 mod arguments;
 mod audit;
 mod call;
+mod client_arguments;
 pub mod cursor;
 mod documents;
 mod error;
@@ -36,6 +37,7 @@ mod router;
 mod server;
 pub mod stdio;
 mod tool_name;
+mod warnings;
 
 pub use error::ToolError;
 pub use server::ContentServer;

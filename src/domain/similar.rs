@@ -8,7 +8,7 @@ const MIN_TYPO_CHARS: usize = 4;
 /// The nearest of the `known` names, if one is near enough to be what was meant: the same words
 /// written in another way, a typo, or one name that is the end of the other (`projectId`, `id`).
 #[must_use]
-pub(super) fn nearest<'a>(
+pub fn nearest<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str, IntoIter: Clone>,
 ) -> Option<String> {
@@ -34,7 +34,10 @@ pub(super) fn nearest<'a>(
 
 /// The only known name that ends with the words of `name`, or whose words `name` ends with.
 #[must_use]
-pub(super) fn with_same_end<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn with_same_end<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     if is_too_long(name) {
         return None;
     }
@@ -52,7 +55,7 @@ pub(super) fn with_same_end<'a>(name: &str, known: impl IntoIterator<Item = &'a 
 /// Whether both are the same words, whatever their case and what joins them: `longDescription`,
 /// `long_description`, `LONG-DESCRIPTION`.
 #[must_use]
-pub(super) fn is_same_name(name: &str, other: &str) -> bool {
+pub fn is_same_name(name: &str, other: &str) -> bool {
     !is_too_long(name) && folded(name) == folded(other)
 }
 

@@ -13,6 +13,7 @@ use super::{
     meta::{DocumentMeta, ListMeta, UpdateMeta, limit_warnings, violation_warnings},
     output::{DocumentBody, SummaryRows, ToolOutput},
     params::{Detail, GetParams, ListParams, UpdateParams},
+    router::CHECKS,
     server::ContentServer,
     tool_name::ToolName,
 };
@@ -20,7 +21,7 @@ use crate::{
     deadline::Deadline,
     domain::{
         Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Project, Record, Resource,
-        Timestamp, Violation, list::ListPosition, text::truncate,
+        Timestamp, Violation, list::ListPosition, patch::empty_objects, text::truncate,
     },
     service::{Error, Mode, UpdateRequest, Updated},
 };
@@ -31,7 +32,10 @@ const MAX_PAGE_BYTES: usize = 256 * 1024;
 /// Documents on a page, if the call has no limit.
 const DEFAULT_LIMIT: usize = 20;
 
-/// A warning about a document names this many of its invalid fields.
+/// What to do when an update names no field: some clients leave out every `null`.
+const NOTHING_NAMED: &str = "`data` names no field, so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
+
+/// A warning names this many fields.
 const MAX_NAMED_FIELDS: usize = 5;
 
 impl ContentServer {
@@ -113,18 +117,22 @@ impl ContentServer {
             idempotency_key: params.idempotency_key,
             origin,
         };
-        let is_empty = request.patch.is_empty();
+        let empty = empty_objects(&request.patch);
+        let names_nothing = D::rules().names_nothing(&request.patch);
         let options = CallOptions::of_request(&request);
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
             Ok(updated) => {
                 let mut output = self.update_output(updated, mode);
-                if is_empty {
-                    output.add_warning("`data` is empty, so nothing was changed; put the fields to change in `data`");
+                if names_nothing {
+                    output.add_warning(NOTHING_NAMED);
+                } else if !empty.is_empty() {
+                    output.add_warning(&empty_objects_warning(&empty));
                 }
                 Ok(output)
             }
-            Err(Error::Invalid(violations)) => {
+            Err(Error::Invalid(mut violations)) => {
+                point_out_arguments(tool, &mut violations);
                 Err(ToolError::invalid_change(tool, &key, &violations, now()))
             }
             Err(error) => Err(ToolError::new(tool, error, options, now())),
@@ -148,7 +156,9 @@ impl ContentServer {
         match self.content.replay_if_done(&request, deadline).await {
             Ok(None) => {
                 (request.mode, request.idempotency_key) = (Mode::DryRun, None);
-                if let Err(Error::Invalid(more)) = self.content.update(request, deadline).await {
+                if let Err(Error::Invalid(mut more)) = self.content.update(request, deadline).await
+                {
+                    point_out_arguments(tool, &mut more);
                     violations.extend(more);
                 }
                 ToolError::invalid_arguments(tool, &violations, now()).into_response()
@@ -185,6 +195,24 @@ impl ContentServer {
         };
         ToolOutput::new(DocumentBody::new(&updated.record), meta)
     }
+}
+
+fn point_out_arguments(tool: ToolName, violations: &mut [Violation]) {
+    if let Some(check) = CHECKS.get(tool.as_str()) {
+        check.point_out_arguments(violations);
+    }
+}
+
+fn empty_objects_warning(paths: &[String]) -> String {
+    let named: Vec<String> = paths
+        .iter()
+        .take(MAX_NAMED_FIELDS)
+        .map(|path| format!("`{}`", truncate(path)))
+        .collect();
+    format!(
+        "nothing was changed within {}: an empty object names no field. If `null` was meant to remove a field there, the client left it out",
+        named.join(", ")
+    )
 }
 
 fn list_query(params: ListParams, filters: &Value) -> Result<ListQuery, Violation> {
