@@ -25,6 +25,7 @@ pub mod cursor;
 mod documents;
 mod error;
 pub(crate) mod incoming;
+mod invalid_params;
 mod meta;
 mod metrics;
 mod origin;
@@ -167,22 +168,17 @@ impl ServerHandler for ContentServer {
         request: CustomRequest,
         _: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        Err(match request.method.as_str() {
-            "tools/call" => ErrorData::invalid_params(
-                "the params of tools/call must be {\"name\": string, \"arguments\": object}",
-                None,
-            ),
-            "tools/list" => ErrorData::invalid_params(
-                "the params of tools/list are invalid; leave them out",
-                None,
-            ),
-            // Also `initialize`: since 2026-07-28 it is not a method any more.
-            method => ErrorData::new(
-                ErrorCode::METHOD_NOT_FOUND,
-                format!("this server has no method `{}`", truncate(method)),
-                None,
-            ),
-        })
+        let method = request.method.as_str();
+        Err(
+            match invalid_params::describe(method, request.params.as_ref()) {
+                Some(problem) => ErrorData::invalid_params(problem, None),
+                None => ErrorData::new(
+                    ErrorCode::METHOD_NOT_FOUND,
+                    format!("this server has no method `{}`", truncate(method)),
+                    None,
+                ),
+            },
+        )
     }
 
     // Boxed, because rmcp moves this future several times: that saves a dozen copies of some

@@ -26,6 +26,7 @@ use tracing::{debug, warn};
 use super::{
     half_close::{Input, RequestBody, Socket},
     limits::Limits,
+    paths,
 };
 
 /// Buffer of one connection; the head of a request must fit into it.
@@ -82,6 +83,7 @@ pub(super) async fn serve(
             request.extensions_mut().insert(address);
             let answering = input.begin_answer();
             let input = Arc::clone(&input);
+            let request = paths::without_trailing_slash(request);
             let response = app.call(request.map(|body| RequestBody { body, input }));
             async move {
                 response

@@ -13,8 +13,8 @@ use super::{
     tool_name::ToolName,
 };
 use crate::domain::{
-    Timestamp, Violation, check_depth, content_type::rules as rules_of, patch::parse_json_string, rules,
-    similar::is_same_name, text::truncate,
+    Timestamp, Violation, check_depth, content_type::rules as rules_of, patch::parse_json_string,
+    rules, similar::is_same_name, text::truncate,
 };
 
 /// Floats below this become integers without loss.
