@@ -17,6 +17,7 @@ mod accept;
 mod auth;
 mod body;
 mod connection;
+mod filter;
 mod guard;
 mod half_close;
 mod health;

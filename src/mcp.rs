@@ -7,15 +7,13 @@ use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult,
-        DiscoverResult, ErrorCode, Implementation, InitializeRequestParams, InitializeResult,
-        ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+        DiscoverResult, Implementation, InitializeRequestParams, InitializeResult, ListToolsResult,
+        PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
     },
     service::RequestContext,
     tool_handler,
 };
 use tokio::time::Instant;
-
-use crate::domain::text::truncate;
 
 mod arguments;
 mod audit;
@@ -168,17 +166,8 @@ impl ServerHandler for ContentServer {
         request: CustomRequest,
         _: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        let method = request.method.as_str();
-        Err(
-            match invalid_params::describe(method, request.params.as_ref()) {
-                Some(problem) => ErrorData::invalid_params(problem, None),
-                None => ErrorData::new(
-                    ErrorCode::METHOD_NOT_FOUND,
-                    format!("this server has no method `{}`", truncate(method)),
-                    None,
-                ),
-            },
-        )
+        let params = request.params.as_ref();
+        Err(invalid_params::error(&request.method, params))
     }
 
     // Boxed, because rmcp moves this future several times: that saves a dozen copies of some

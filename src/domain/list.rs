@@ -58,7 +58,7 @@ impl IndexEntry {
                 .and_then(|metadata| metadata.get("updatedAt"))
                 .and_then(Value::as_str)
                 .and_then(Timestamp::parse),
-            tags: tags.into_iter().map(str::to_lowercase).collect(),
+            tags: tags.into_iter().map(tag_of).collect(),
             search_text: text.join("\n"),
         }
     }
@@ -86,6 +86,12 @@ pub struct ListPosition {
     pub updated: Reverse<Option<Timestamp>>,
     /// Breaks ties.
     pub id: String,
+}
+
+/// A tag as lists compare it: whatever its case.
+#[must_use]
+pub fn tag_of(text: &str) -> String {
+    text.to_lowercase()
 }
 
 /// Which documents to list.

@@ -21,7 +21,10 @@ use crate::{
     deadline::Deadline,
     domain::{
         Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Project, Record, Resource,
-        Timestamp, Violation, list::ListPosition, patch::empty_objects, text::truncate,
+        Timestamp, Violation,
+        list::{ListPosition, tag_of},
+        patch::empty_objects,
+        text::truncate,
     },
     service::{Error, Mode, UpdateRequest, Updated},
 };
@@ -33,7 +36,7 @@ const MAX_PAGE_BYTES: usize = 256 * 1024;
 const DEFAULT_LIMIT: usize = 20;
 
 /// What to do when an update names no field: some clients leave out every `null`.
-const NOTHING_NAMED: &str = "`data` names no field, so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
+const NOTHING_NAMED: &str = "`data` names no field (an empty object changes nothing), so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
 
 /// A warning names this many fields.
 const MAX_NAMED_FIELDS: usize = 5;
@@ -224,7 +227,7 @@ fn list_query(params: ListParams, filters: &Value) -> Result<ListQuery, Violatio
     Ok(ListQuery {
         status,
         featured: params.featured,
-        tag: params.tag.map(|tag| tag.to_lowercase()),
+        tag: params.tag.as_deref().map(tag_of),
         words: ListQuery::words_of(&params.query.unwrap_or_default()),
         after: after.transpose()?.map(|(updated, id)| ListPosition {
             updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)),

@@ -8,6 +8,7 @@ use rmcp::{
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
+use super::invalid_params;
 use crate::domain::check_depth;
 
 mod forms;
@@ -87,6 +88,13 @@ struct Envelope {
     id: Option<RequestId>,
 }
 
+#[derive(Deserialize)]
+struct Request {
+    id: RequestId,
+    method: String,
+    params: Value,
+}
+
 /// The text without a byte order mark before it and without the white space around it.
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf")
@@ -152,7 +160,20 @@ fn reject(json: &[u8], error: &serde_json::Error) -> Rejection {
         Problem::NotAMessage(problem) => {
             Rejection::invalid_request(parse_id(json), format!("the message is {problem}"))
         }
+        Problem::Unreadable(problem) => reject_params(json).unwrap_or_else(|| {
+            Rejection::invalid_request(parse_id(json), format!("the message is {problem}"))
+        }),
     }
+}
+
+/// The response to a request whose params are no object, which rmcp does not read at all.
+fn reject_params(json: &[u8]) -> Option<Rejection> {
+    let Request { id, method, params } = parse(json)?;
+    let error = invalid_params::error(&method, Some(&params));
+    (!params.is_object()).then(|| Rejection {
+        id: Some(id),
+        error: Box::new(error),
+    })
 }
 
 /// serde would read an array as the members of the struct, so that `[1]` had the id 1.

@@ -1,6 +1,10 @@
-//! Which member of a known method's params does not fit.
+//! Requests whose method or params this server does not have, in words: which member of a known
+//! method's params does not fit.
 
+use rmcp::{ErrorData, model::ErrorCode};
 use serde_json::{Map, Value};
+
+use crate::domain::text::truncate;
 
 /// A member of a method's params.
 struct Member {
@@ -77,8 +81,20 @@ fn members_of(method: &str) -> Option<&'static [Member]> {
     }
 }
 
-/// What is wrong with params that could not be read; `None` if the method is not known.
-pub(super) fn describe(method: &str, params: Option<&Value>) -> Option<String> {
+/// The error of a request whose params could not be read as those of its method, or whose method is
+/// not known.
+pub(super) fn error(method: &str, params: Option<&Value>) -> ErrorData {
+    match describe(method, params) {
+        Some(problem) => ErrorData::invalid_params(problem, None),
+        None => {
+            let message = format!("this server has no method `{}`", truncate(method));
+            ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
+        }
+    }
+}
+
+/// What is wrong with the params; `None` if the method is not known.
+fn describe(method: &str, params: Option<&Value>) -> Option<String> {
     let members = members_of(method)?;
     let nothing = Map::new();
     let params = match params {

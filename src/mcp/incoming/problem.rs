@@ -20,8 +20,10 @@ const NOT_JSON: [&str; 6] = ["NaN", "Infinity", "undefined", "None", "True", "Fa
 pub(super) enum Problem {
     /// It is not JSON.
     NotJson(String),
-    /// It is JSON, but not a message, or none that can be read.
+    /// It is JSON, but not a message.
     NotAMessage(String),
+    /// It is a message outside its params.
+    Unreadable(String),
 }
 
 /// What is wrong with the text that a parser of messages refused with `error`.
@@ -35,14 +37,14 @@ pub(super) fn describe(json: &[u8], error: &serde_json::Error) -> Problem {
     let Ok(Members(members)) = serde_json::from_str::<Members<'_>>(text) else {
         return Problem::NotAMessage(format!("JSON, but {}", not_an_object(text)));
     };
-    let problem = invalid_member(&members).unwrap_or_else(|| {
-        // A number or an escape that the parser cannot represent.
-        format!(
+    match invalid_member(&members) {
+        Some(problem) => Problem::NotAMessage(problem),
+        // A number or an escape that the parser cannot represent, or params of another form.
+        None => Problem::Unreadable(format!(
             "JSON, but it cannot be read: {}",
             truncate(&error.to_string())
-        )
-    });
-    Problem::NotAMessage(problem)
+        )),
+    }
 }
 
 fn not_utf_8(json: &[u8]) -> &'static str {
