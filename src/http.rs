@@ -118,7 +118,12 @@ async fn serve_with_limits<S: ServerHandler + Clone>(
     let not_found = any(paths::not_found).with_state(Arc::clone(&public_path));
     let app = Router::new()
         .merge(streamable::routes(server.clone(), limits, stages.clone()))
-        .merge(sse::routes(server, public_path, limits, stages))
+        .merge(sse::routes(
+            server,
+            Arc::clone(&public_path),
+            limits,
+            stages,
+        ))
         .merge(site)
         .fallback_service(not_found)
         // In this order: host and origin first, then the token and the rate. One layer, because
@@ -128,5 +133,13 @@ async fn serve_with_limits<S: ServerHandler + Clone>(
             guard::cors(guard),
             middleware::from_fn_with_state(auth, auth::enforce),
         ));
-    connection::serve(listener, app, settings.max_connections, limits, stop).await;
+    connection::serve(
+        listener,
+        app,
+        public_path,
+        settings.max_connections,
+        limits,
+        stop,
+    )
+    .await;
 }

@@ -1,4 +1,5 @@
-//! Requests for paths that are no route: a slash too many, or a path that is not served.
+//! Requests for paths that are no route: a slash too many, a proxy's own path, or one that is not
+//! served.
 
 use std::sync::Arc;
 
@@ -10,21 +11,27 @@ use axum::{
 
 use super::{public_path::PublicPath, rejection::Rejection};
 
-/// `/mcp/` is `/mcp`: the slash at the end of a path means nothing here.
-pub(super) fn without_trailing_slash<B>(
+/// A request with the path that a route has: `/mcp/` is `/mcp`, and a proxy may have left
+/// the path of its own before it.
+pub(super) fn normalize<B>(
     mut request: axum::http::Request<B>,
+    public_path: Option<&PublicPath>,
 ) -> axum::http::Request<B> {
-    if let Some(uri) = trimmed(request.uri()) {
+    if let Some(uri) = normalized(request.uri(), public_path) {
         *request.uri_mut() = uri;
     }
     request
 }
 
-fn trimmed(uri: &Uri) -> Option<Uri> {
-    let path = uri
-        .path()
-        .strip_suffix('/')
-        .filter(|path| !path.is_empty())?;
+/// `None` if the path stays.
+fn normalized(uri: &Uri, public_path: Option<&PublicPath>) -> Option<Uri> {
+    let below = public_path.and_then(|public_path| public_path.below(uri.path()));
+    let path = below.unwrap_or(uri.path());
+    let trimmed = path.strip_suffix('/').filter(|path| !path.is_empty());
+    let path = trimmed.unwrap_or(path);
+    if path == uri.path() {
+        return None;
+    }
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
@@ -63,7 +70,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_slash_at_the_end_of_a_path_is_removed() {
+    fn the_public_path_and_one_slash_at_the_end_are_removed() {
+        let cms: PublicPath = "/cms".parse().unwrap();
         for (sent, served) in [
             ("/mcp/", Some("/mcp")),
             (
@@ -76,10 +84,15 @@ mod tests {
             ("/?a/", None),
             ("/mcp", None),
             ("/mcp?x=/", None),
+            ("/cms/mcp", Some("/mcp")),
+            ("/cms/api/projects/?tag=x", Some("/api/projects?tag=x")),
+            ("/cms/", Some("/")),
+            ("/cms", Some("/")),
+            ("/cmsx/mcp", None),
         ] {
             let uri: Uri = sent.parse().unwrap();
 
-            let found = trimmed(&uri).map(|uri| uri.to_string());
+            let found = normalized(&uri, Some(&cms)).map(|uri| uri.to_string());
 
             assert_eq!(found.as_deref(), served, "{sent}");
         }

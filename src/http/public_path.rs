@@ -38,6 +38,15 @@ impl fmt::Display for PublicPath {
 }
 
 impl PublicPath {
+    /// What follows this path in `path`: `/mcp` for `/cms/mcp`.
+    pub(super) fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match path.strip_prefix(&self.0)? {
+            _ if self.0.is_empty() => None,
+            "" => Some("/"),
+            rest => rest.starts_with('/').then_some(rest),
+        }
+    }
+
     /// The path of a request: the configured one, else the one that a proxy names.
     pub(super) fn of_request(configured: Option<&Self>, headers: &HeaderMap) -> Self {
         configured

@@ -577,6 +577,11 @@ fn clients_behind_a_path_prefix_post_to_the_prefixed_path() {
     assert_eq!(tool_output(&mcp.json()["result"])["success"], true);
     let text = http::post_json(naming, "/cms/", &[], "{}").text();
     assert!(text.contains("at `/cms/mcp`"), "{text}");
+    // A proxy may leave its own path in place.
+    let base = format!("http://{}/cms/site/sse", configured.address);
+    assert_eq!(call_over_sse(&base)["success"], true);
+    let api = configured.get("/cms/site/api/projects/");
+    assert_eq!(api.status, 200);
 }
 
 #[test]
