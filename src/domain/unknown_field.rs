@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A message names this many fields that may have been meant.
-const MAX_PLACES: usize = 3;
+const MAX_CANDIDATES: usize = 3;
 
 /// What older programs derived from `metadata` at the top level, and from what.
 const DERIVED_STATUS: (&str, &str) = ("published", "metadata.status");
@@ -96,9 +96,9 @@ impl Search<'_> {
         name: &str,
         siblings: &Map<String, Value>,
     ) -> Violation {
-        let places = self.places(parent, name, siblings);
-        if !places.is_empty() {
-            return misplaced(path, parent, &places);
+        let candidates = self.candidates(parent, name, siblings);
+        if !candidates.is_empty() {
+            return misplaced(path, parent, &candidates);
         }
         if path == DERIVED_STATUS.0 {
             return derived_status(path);
@@ -120,7 +120,7 @@ impl Search<'_> {
     }
 
     /// The fields that may have been meant by `name` below `parent`, the most likely first.
-    fn places(&self, parent: &str, name: &str, siblings: &Map<String, Value>) -> Vec<String> {
+    fn candidates(&self, parent: &str, name: &str, siblings: &Map<String, Value>) -> Vec<String> {
         let name = without_index(name);
         let siblings: Vec<&str> = siblings
             .keys()
@@ -151,7 +151,7 @@ fn equally_named(paths: &[String], parent: &str, name: &str) -> Option<Vec<Strin
         let mut found: Vec<String> = paths
             .iter()
             .filter(|path| matches(path))
-            .take(MAX_PLACES)
+            .take(MAX_CANDIDATES)
             .cloned()
             .collect();
         found.sort_by_key(|path| path.matches('.').count());
@@ -194,19 +194,22 @@ fn derived_status(path: String) -> Violation {
 }
 
 /// An unknown field, with the fields that may have been meant.
-fn misplaced(path: String, parent: &str, places: &[String]) -> Violation {
-    let names: Vec<String> = places.iter().map(|place| format!("`{place}`")).collect();
+fn misplaced(path: String, parent: &str, candidates: &[String]) -> Violation {
+    let names: Vec<String> = candidates
+        .iter()
+        .map(|candidate| format!("`{candidate}`"))
+        .collect();
     let mut message = format!("unknown field; did you mean {}?", names.join(" or "));
-    if let [place] = places
-        && !is_member_of(parent, place)
+    if let [candidate] = candidates
+        && !is_member_of(parent, candidate)
     {
-        message += &format!(" Send `{}`", nested(place));
+        message += &format!(" Send `{}`", nested(candidate));
     }
     if without_index(&path) != path {
         message += " A list is replaced whole";
     }
     Violation {
-        suggestion: places.first().cloned(),
+        suggestion: candidates.first().cloned(),
         ..Violation::new(path, "unknown", message)
     }
 }

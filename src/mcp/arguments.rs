@@ -222,10 +222,10 @@ fn is_field_name(name: &str, path: &str) -> bool {
 
 /// A field of the document that was sent beside `data`.
 fn misplaced_field(name: &str, path: &str) -> Violation {
-    let place = format!("data.{path}");
-    let message = format!("unknown argument; did you mean `{place}`? Fields belong in `data`");
+    let meant = format!("data.{path}");
+    let message = format!("unknown argument; did you mean `{meant}`? Fields belong in `data`");
     Violation {
-        suggestion: Some(place),
+        suggestion: Some(meant),
         ..Violation::new(name, "unknown", message)
     }
 }

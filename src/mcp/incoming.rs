@@ -166,13 +166,13 @@ fn reject(json: &[u8], error: &serde_json::Error) -> Rejection {
     }
 }
 
-/// The response to a request whose params are no object, which rmcp does not read at all.
+/// The response to a request that rmcp does not read at all, because its params or their `_meta` are
+/// no object.
 fn reject_params(json: &[u8]) -> Option<Rejection> {
     let Request { id, method, params } = parse(json)?;
-    let error = invalid_params::error(&method, Some(&params));
-    (!params.is_object()).then(|| Rejection {
+    Some(Rejection {
         id: Some(id),
-        error: Box::new(error),
+        error: Box::new(invalid_params::error(&method, Some(&params))),
     })
 }
 

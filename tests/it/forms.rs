@@ -198,14 +198,14 @@ async fn ignored_arguments_and_the_reason_do_not_make_another_request() {
             request(json!({ "toolCallId": "2", "_x": 1, "reason": "again" })),
         )
         .await;
-    let broken = client
+    let invalid = client
         .call("update_project", request(json!({ "limit": 5, "_x": 2 })))
         .await;
 
     assert_eq!(again["meta"]["replayed"], true);
     assert_eq!(again["meta"]["auditId"], first["meta"]["auditId"]);
     assert!(warnings(&again).contains("`_x`"));
-    assert_eq!(broken["meta"]["auditId"], first["meta"]["auditId"]);
+    assert_eq!(invalid["meta"]["auditId"], first["meta"]["auditId"]);
     store.assert_sound().await;
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with a message that cannot be read, in words for whoever wrote the client.
+//! What is wrong with a message that cannot be read, in words for the author of the client.
 
 use std::fmt;
 
