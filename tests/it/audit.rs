@@ -3,7 +3,7 @@
 
 use portfolio_mcp::{
     clock,
-    domain::{Change, DocumentKey, Kind, StoredEntry},
+    domain::{AuditQuery, Change, DocumentKey, Kind, StoredEntry},
 };
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ async fn the_log_after_a_migration_fits_and_pages_through_whole() {
         assert_eq!(rows(&page).len(), 20);
         assert_eq!(all_rows(&client, json!({})).await.len(), 103);
         let full = all_rows(&client, json!({ "detail": "full", "limit": 500 })).await;
-        let mut log = entries(&*store.repository, &Default::default()).await;
+        let mut log = entries(&*store.repository, &AuditQuery::default()).await;
         log.reverse();
         let stored: Vec<Value> = log
             .iter()
@@ -284,19 +284,19 @@ async fn older_entries_of_any_shape_have_a_row_and_break_no_filter() {
             .unwrap();
         let client = client_of(store);
 
-        let (text, log) = read(&client, "get_audit_log", &json!({})).await;
+        let (text, page) = read(&client, "get_audit_log", &json!({})).await;
         let (_, found) = read(&client, "get_audit_log", &json!({ "actor": "lise", "field": "text" })).await;
-        let (_, none) = read(&client, "get_audit_log", &json!({ "field": "x", "clientId": "x" })).await;
-        let (_, stats) = read(&client, "get_audit_stats", &json!({})).await;
+        let (_, missing) = read(&client, "get_audit_log", &json!({ "field": "x", "clientId": "x" })).await;
+        let (_, counts) = read(&client, "get_audit_stats", &json!({})).await;
 
         assert!(text.len() < 4000, "{} bytes", text.len());
-        assert_eq!(rows(&log).len(), 4);
-        assert_eq!(log["data"][3]["unreadable"], r#"["not","an","entry"]"#);
+        assert_eq!(rows(&page).len(), 4);
+        assert_eq!(page["data"][3]["unreadable"], r#"["not","an","entry"]"#);
         assert_eq!(rows(&found).len(), 1);
         assert_eq!(found["data"][0]["auditId"], 7);
         assert_eq!(found["data"][0]["changes"]["text"]["characters"], 5000);
-        assert_eq!(rows(&none).len(), 0);
-        assert_eq!(stats["data"]["recentActivity"][2]["changes"], json!(["text"]));
+        assert_eq!(rows(&missing).len(), 0);
+        assert_eq!(counts["data"]["recentActivity"][2]["changes"], json!(["text"]));
         let full = all_rows(&client, json!({ "detail": "full" })).await;
         assert_eq!(full[..3], [&foreign[2], &foreign[1], &foreign[0]].map(Clone::clone));
     })

@@ -46,20 +46,18 @@ impl RedisStore {
     /// The time of the oldest entry that has one, as far as Redis says it.
     async fn read_log_begins(&self) -> Option<Timestamp> {
         let (first, last) = DATED_SCORES.into_inner();
-        let command = match &self.write {
-            Some(_) => {
-                let mut command = cmd("EVAL");
-                command.arg(OLDEST_SCORE).arg(1).arg(self.keys.entries());
-                command.arg(first).arg(last).clone()
-            }
+        let mut command;
+        if self.write.is_some() {
+            command = cmd("EVAL");
+            command.arg(OLDEST_SCORE).arg(1);
+            command.arg(self.keys.entries()).arg(first).arg(last);
+        } else {
             // A read-only credential may run no script, and gets the entry too.
-            None => {
-                let mut command = cmd("ZRANGE");
-                command.arg(self.keys.entries()).arg(first).arg(last);
-                command.arg("BYSCORE").arg("LIMIT").arg(0).arg(1);
-                command.arg("WITHSCORES").clone()
-            }
-        };
+            command = cmd("ZRANGE");
+            command.arg(self.keys.entries()).arg(first).arg(last);
+            command.arg("BYSCORE").arg("LIMIT").arg(0).arg(1);
+            command.arg("WITHSCORES");
+        }
         let connection = self.read_connection(ReadFrom::Bulk);
         let score = match connection.send(&command).await.ok()? {
             Value::Int(score) => score,
