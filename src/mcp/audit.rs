@@ -41,8 +41,8 @@ const RECOUNTING: &str = "the counters disagree with the log and are being count
 
 #[tool_router(router = audit_tools, vis = "pub(super)")]
 impl ContentServer {
-    /// Reads the audit log, newest entry first: who changed which document, when and with which
-    /// client, and the values before and after.
+    /// Reads the audit log, newest entry first: who changed what, when, with which client, and the
+    /// values before and after.
     #[tool(
         title = "Get audit log",
         annotations(title = "Get audit log", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -91,8 +91,8 @@ impl ContentServer {
         Ok(ToolOutput::new(AuditEntries::new(rows), meta))
     }
 
-    /// Counts audit log entries by action, kind of document and source, and returns the ten newest
-    /// entries with the names of the changed fields.
+    /// Counts log entries by action, kind of document and source; the ten newest name the changed
+    /// fields.
     #[tool(
         title = "Get audit statistics",
         annotations(title = "Get audit statistics", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),

@@ -178,7 +178,7 @@ pub(super) struct AuditParams {
     pub since: Option<String>,
     /// Before this time, in RFC 3339.
     pub until: Option<String>,
-    /// `summary` (default): values over 200 characters shortened; `full`: entries as stored.
+    /// `summary` (default): long values shortened; `full`: entries as stored.
     pub detail: Option<Detail>,
     /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
