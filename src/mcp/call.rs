@@ -76,10 +76,11 @@ impl ContentServer {
             return Err(unknown_tool(tool.as_str(), &Self::tools()));
         };
         let arguments = Value::Object(check.normalize(arguments));
-        let violations = check.violations(&arguments);
+        let mut violations = check.violations(&arguments);
         let Value::Object(arguments) = arguments else {
             unreachable!("it was made from an object");
         };
+        violations.extend(self.missing_version(tool, &arguments));
         if violations.is_empty() {
             request.arguments = Some(arguments);
             return ROUTER

@@ -31,6 +31,8 @@ const MAX_PAGE_BYTES: usize = 256 * 1024;
 /// Documents on a page, if the call has no limit.
 const DEFAULT_LIMIT: usize = 20;
 
+const EMPTY_STORE: &str = "the store is empty: it holds no projects and no resources. If there should be some, it is the wrong store or key prefix (`portfolio-mcp doctor` says which one is used, and why), or they have not been imported yet (`portfolio-mcp import FOLDER`)";
+
 /// A warning about a document names this many of its invalid fields.
 const MAX_NAMED_FIELDS: usize = 5;
 
@@ -58,6 +60,8 @@ impl ContentServer {
             Detail::Summary => fetched.value,
             Detail::Full => fit_page(fetched.value),
         };
+        let is_empty = page.total == 0 && self.content.is_empty(deadline).await;
+        let empty = is_empty.then(|| EMPTY_STORE.to_owned());
         let invalid = page.records.iter().filter_map(invalid_fields_warning);
         let meta = ListMeta {
             freshness: self.freshness(fetched.snapshot_age),
@@ -66,7 +70,7 @@ impl ContentServer {
                 let updated = position.updated.0.map(Timestamp::micros);
                 cursor::encode(&filters, &(updated, position.id))
             }),
-            warnings: limit_warnings(page.unreadable.into_iter().chain(invalid)),
+            warnings: limit_warnings(empty.into_iter().chain(page.unreadable).chain(invalid)),
         };
         let rows = page.records.iter().map(|record| match detail {
             Detail::Summary => summary_row(record),

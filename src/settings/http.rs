@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, RATE_LIMIT, Source, TOKENS,
-    resolver::Resolver,
+    ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, RATE_LIMIT, SettingWarning, Source,
+    TOKENS, resolver::Resolver, store_file::warn_of_readers,
 };
 use crate::{
     cli::Cli,
@@ -51,8 +51,12 @@ enum Audience {
 }
 
 impl HttpSettings {
-    /// What arguments and environment say, or everything that is wrong with them.
-    pub(super) fn resolve(cli: &Cli, environment: Environment<'_>) -> Result<Self, Vec<String>> {
+    /// What arguments and environment say, or everything that is wrong with them; and what somebody
+    /// should look at.
+    pub(super) fn resolve(
+        cli: &Cli,
+        environment: &Environment,
+    ) -> (Result<Self, Vec<String>>, Vec<SettingWarning>) {
         let mut resolver = Resolver::new(cli, environment);
         let tokens = tokens(&mut resolver);
         let audience = match resolver.given(&TOKENS) {
@@ -67,8 +71,8 @@ impl HttpSettings {
             allowed_origins: resolver.list(&ALLOWED_ORIGINS),
             ..Settings::default()
         };
-        let problems = resolver.into_problems();
-        if problems.is_empty() {
+        let (problems, warnings) = resolver.finish();
+        let settings = if problems.is_empty() {
             Ok(Self {
                 listen,
                 server,
@@ -76,7 +80,8 @@ impl HttpSettings {
             })
         } else {
             Err(problems)
-        }
+        };
+        (settings, warnings)
     }
 }
 
@@ -104,7 +109,8 @@ fn tokens(resolver: &mut Resolver<'_>) -> Option<TokenSource> {
     let (text, source) = resolver.given(&TOKENS);
     let text = text?;
     let result = if source == Source::Flag {
-        let path = PathBuf::from(text);
+        let path = PathBuf::from(&text);
+        warn_of_readers(&path, &shown_path(&text), resolver);
         read_tokens(&path)
             .map(|tokens| TokenSource::File { path, tokens })
             .map_err(|problems| prefixed(&format!("{} ", TOKENS.flag), problems))
