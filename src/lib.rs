@@ -106,12 +106,8 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
     let settings = draft.into_settings(cli)?;
     log_start(&settings);
     block_on(async |signals| match command {
-        Command::Stdio => {
-            commands::stdio::run(open(&settings)?, &settings, signals.stop()).await
-        }
-        Command::Http(_) => {
-            commands::http::run(open(&settings)?, settings, signals.stop()).await
-        }
+        Command::Stdio => commands::stdio::run(open(&settings)?, &settings, signals.stop()).await,
+        Command::Http(_) => commands::http::run(open(&settings)?, settings, signals.stop()).await,
         Command::Import(arguments) => import(&settings, arguments, signals).await,
         Command::Doctor(_) => unreachable!("it has run above"),
     })

@@ -93,7 +93,9 @@ fn tracked_files(folder: &Path) -> Tracked {
 
 fn in_repository(folder: &Path) -> bool {
     let folder = fs::canonicalize(folder).unwrap_or_default();
-    folder.ancestors().any(|folder| folder.join(".git").exists())
+    folder
+        .ancestors()
+        .any(|folder| folder.join(".git").exists())
 }
 
 /// What secret a configuration holds, in words.
@@ -233,7 +235,10 @@ mod tests {
                 "the password of a Redis URL",
             ),
             (r#"{"env":{"KV_REST_API_TOKEN":"AXabc123"}}"#, "a token"),
-            (r#"{"env":{"UPSTASH_REDIS_REST_READ_ONLY_TOKEN":"AXabc123"}}"#, "a token"),
+            (
+                r#"{"env":{"UPSTASH_REDIS_REST_READ_ONLY_TOKEN":"AXabc123"}}"#,
+                "a token",
+            ),
             ("env = { KV_REST_API_TOKEN = \"AXabc123\" }", "a token"),
             (r#"{"args":["-e","KV_REST_API_TOKEN=AXabc123"]}"#, "a token"),
             (

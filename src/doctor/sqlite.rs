@@ -199,8 +199,9 @@ fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Fi
 }
 
 fn is_empty(connection: &Connection) -> Result<bool, Problem> {
-    let exists =
-        connection.query_row("SELECT EXISTS (SELECT 1 FROM documents)", [], |row| row.get(0));
+    let exists = connection.query_row("SELECT EXISTS (SELECT 1 FROM documents)", [], |row| {
+        row.get(0)
+    });
     exists.map(|exists: bool| !exists).map_err(Problem::from)
 }
 

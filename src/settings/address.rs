@@ -30,7 +30,9 @@ impl Accepted {
             Self::AnyStore => {
                 "`redis://USER:PASSWORD@HOST:PORT`, the same with `rediss://` for TLS, or `sqlite:PATH`"
             }
-            Self::Redis => "`redis://USER:PASSWORD@HOST:PORT`, or the same with `rediss://` for TLS",
+            Self::Redis => {
+                "`redis://USER:PASSWORD@HOST:PORT`, or the same with `rediss://` for TLS"
+            }
         }
     }
 }
@@ -163,7 +165,10 @@ mod tests {
 
             assert!(problem.contains(found), "{text}: {problem}");
             assert!(problem.contains("expected"), "{text}: {problem}");
-            assert!(!problem.contains("s3cret") && !problem.contains("cret@"), "{problem}");
+            assert!(
+                !problem.contains("s3cret") && !problem.contains("cret@"),
+                "{problem}"
+            );
         }
     }
 

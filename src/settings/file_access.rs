@@ -19,9 +19,8 @@ pub(super) fn others_may_write(path: &Path) -> bool {
 fn others_may(path: &Path, permission: u32) -> bool {
     use std::os::unix::fs::PermissionsExt;
     // A pipe, such as a shell's `<(…)`, is gone when it has been read.
-    std::fs::metadata(path).is_ok_and(|metadata| {
-        metadata.is_file() && metadata.permissions().mode() & permission != 0
-    })
+    std::fs::metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & permission != 0)
 }
 
 /// Other systems have lists of permissions, which are inherited from the user's folder.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, RATE_LIMIT, SettingWarning, Source,
-    TOKENS, resolver::Resolver, store_file::warn_of_readers,
+    ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, RATE_LIMIT, SettingWarning,
+    Source, TOKENS, resolver::Resolver, store_file::warn_of_readers,
 };
 use crate::{
     cli::Cli,

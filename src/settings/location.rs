@@ -175,9 +175,8 @@ fn at_address(
 /// Something that should choose the store is empty. Then a local file would be used, and nobody
 /// would notice.
 fn blank(resolver: &Resolver<'_>) -> Option<String> {
-    let rest = REST_PREFIXES.map(|prefix| {
-        ["URL", "TOKEN", "READ_ONLY_TOKEN"].map(|name| format!("{prefix}{name}"))
-    });
+    let rest = REST_PREFIXES
+        .map(|prefix| ["URL", "TOKEN", "READ_ONLY_TOKEN"].map(|name| format!("{prefix}{name}")));
     let variables = [STORE.variable, STORE_FILE.variable]
         .into_iter()
         .chain(URL_VARIABLES)
@@ -298,7 +297,12 @@ fn read_authority(path: &Path) -> Result<Authority, String> {
 fn data_directory(resolver: &Resolver<'_>) -> Option<PathBuf> {
     // A relative path is to be ignored, says the XDG Base Directory Specification: it would be
     // another folder in each working directory.
-    let set = |name| resolver.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let set = |name| {
+        resolver
+            .variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     if cfg!(windows) {
         set("APPDATA")
     } else if cfg!(target_os = "macos") {

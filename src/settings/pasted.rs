@@ -2,9 +2,7 @@
 //! line. Nothing of the text is repeated in a message, because any part of it may be a secret.
 
 /// Quotation marks, also those of word processors.
-const QUOTES: [char; 12] = [
-    '"', '\'', '`', '“', '”', '„', '‘', '’', '‚', '«', '»', '´',
-];
+const QUOTES: [char; 12] = ['"', '\'', '`', '“', '”', '„', '‘', '’', '‚', '«', '»', '´'];
 /// What programs write where a value is missing.
 const MISSING: [&str; 8] = [
     "undefined",
@@ -18,7 +16,15 @@ const MISSING: [&str; 8] = [
 ];
 /// What stands where somebody should have put a value.
 const PLACEHOLDERS: [&str; 9] = [
-    "${", "{{", "$(", "YOUR_", "YOUR-", "[YOUR", ":PASSWORD@", "@HOST", "<PASSWORD",
+    "${",
+    "{{",
+    "$(",
+    "YOUR_",
+    "YOUR-",
+    "[YOUR",
+    ":PASSWORD@",
+    "@HOST",
+    "<PASSWORD",
 ];
 /// What stands in place of a hidden password.
 const MASKS: [&str; 4] = ["***", "•", ":...@", "…"];
@@ -97,7 +103,8 @@ fn is_assignment(text: &str) -> bool {
     };
     let assigned = |(name, value): (&str, &str)| {
         let is_variable = name.contains('_') && !name.contains(|c: char| c.is_ascii_lowercase());
-        is_name(name) && (value.contains("://") || (is_variable && !value.trim_matches('=').is_empty()))
+        is_name(name)
+            && (value.contains("://") || (is_variable && !value.trim_matches('=').is_empty()))
     };
     text.split_once('=').is_some_and(assigned) || text.split_once(": ").is_some_and(assigned)
 }
@@ -124,28 +131,70 @@ mod tests {
     #[test]
     fn what_is_pasted_in_place_of_a_value_is_named() {
         for (found, texts) in [
-            ("quotation marks", &["\"redis://h\"", "'x'", "“redis://h”", "redis://h\"", "`x`"][..]),
-            ("`undefined`", &["undefined", "UNDEFINED", "sqlite:undefined/x.db", "sqlite:undefined"]),
+            (
+                "quotation marks",
+                &["\"redis://h\"", "'x'", "“redis://h”", "redis://h\"", "`x`"][..],
+            ),
+            (
+                "`undefined`",
+                &[
+                    "undefined",
+                    "UNDEFINED",
+                    "sqlite:undefined/x.db",
+                    "sqlite:undefined",
+                ],
+            ),
             ("`null`", &["null", "NULL"]),
             (
                 "a command line",
-                &["redis-cli --tls -u redis://u:p@h:1", "/usr/bin/redis-cli -h x", "--store redis://h", "-u x", "docker run -it redis"],
+                &[
+                    "redis-cli --tls -u redis://u:p@h:1",
+                    "/usr/bin/redis-cli -h x",
+                    "--store redis://h",
+                    "-u x",
+                    "docker run -it redis",
+                ],
             ),
             (
                 "an assignment",
-                &["REDIS_URL=redis://h", "export REDIS_URL=redis://h", "redis_url=redis://h", "REDIS_URL: redis://h", "$env:REDIS_URL=redis://h", "KV_REST_API_TOKEN=abc"],
+                &[
+                    "REDIS_URL=redis://h",
+                    "export REDIS_URL=redis://h",
+                    "redis_url=redis://h",
+                    "REDIS_URL: redis://h",
+                    "$env:REDIS_URL=redis://h",
+                    "KV_REST_API_TOKEN=abc",
+                ],
             ),
             (
                 "a placeholder",
-                &["${REDIS_URL}", "$REDIS_URL", "redis://u:${PW}@h", "{{ url }}", "redis://u:<password>@h", "%REDIS_URL%", "redis://default:YOUR_PASSWORD@h", "rediss://default:PASSWORD@HOST.upstash.io:6379", "sqlite:$HOME/x.db", "sqlite:%APPDATA%/x.db", "<token>"],
+                &[
+                    "${REDIS_URL}",
+                    "$REDIS_URL",
+                    "redis://u:${PW}@h",
+                    "{{ url }}",
+                    "redis://u:<password>@h",
+                    "%REDIS_URL%",
+                    "redis://default:YOUR_PASSWORD@h",
+                    "rediss://default:PASSWORD@HOST.upstash.io:6379",
+                    "sqlite:$HOME/x.db",
+                    "sqlite:%APPDATA%/x.db",
+                    "<token>",
+                ],
             ),
-            ("a password that is hidden", &["redis://default:********@h", "redis://default:••••@h"]),
+            (
+                "a password that is hidden",
+                &["redis://default:********@h", "redis://default:••••@h"],
+            ),
             ("several lines", &["redis://h\nredis://g", "a\r\nb"]),
             ("a space", &["redis:// h", "Bearer abc"]),
         ] {
             for text in texts {
                 let problem = check(text).unwrap_err();
-                assert!(problem.starts_with(&format!("found {found}")), "{text}: {problem}");
+                assert!(
+                    problem.starts_with(&format!("found {found}")),
+                    "{text}: {problem}"
+                );
             }
         }
     }

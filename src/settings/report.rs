@@ -93,10 +93,7 @@ fn store(location: &Location, chosen_by: &StoreSource) -> Vec<ReportedSetting> {
 }
 
 /// Variables with the address of a Redis database that another one takes precedence over.
-fn unused_variables(
-    chosen_by: &StoreSource,
-    environment: &Environment,
-) -> Option<ReportedSetting> {
+fn unused_variables(chosen_by: &StoreSource, environment: &Environment) -> Option<ReportedSetting> {
     let chosen = chosen_by.name()?;
     let unused: Vec<String> = [STORE.variable, STORE_FILE.variable]
         .into_iter()

@@ -253,22 +253,44 @@ mod tests {
                 "{problem}"
             );
         }
-        assert!(chosen(&[home], &["stdio", "--store="]).unwrap_err().contains("--store"));
+        assert!(
+            chosen(&[home], &["stdio", "--store="])
+                .unwrap_err()
+                .contains("--store")
+        );
 
-        let others = [("PORTFOLIO_STORE", ""), ("REDIS_URL", ""), ("KV_URL", "redis://kv:1")];
+        let others = [
+            ("PORTFOLIO_STORE", ""),
+            ("REDIS_URL", ""),
+            ("KV_URL", "redis://kv:1"),
+        ];
         assert_eq!(chosen(&others, &["stdio", "--store="]).unwrap().1, "KV_URL");
     }
 
     #[test]
     fn a_flag_goes_before_variables_and_two_flags_contradict_each_other() {
-        let variables = [("PORTFOLIO_STORE", "redis://a"), ("PORTFOLIO_STORE_FILE", "/no-such")];
+        let variables = [
+            ("PORTFOLIO_STORE", "redis://a"),
+            ("PORTFOLIO_STORE_FILE", "/no-such"),
+        ];
 
         let flag = chosen(&variables, &["stdio", "--store-file", "/no-such/file"]).unwrap_err();
-        let both = chosen(&variables, &["stdio", "--store=redis://b", "--store-file=x"]).unwrap_err();
+        let both = chosen(
+            &variables,
+            &["stdio", "--store=redis://b", "--store-file=x"],
+        )
+        .unwrap_err();
 
-        assert!(flag.starts_with("--store-file: `/no-such/file` cannot be read"), "{flag}");
+        assert!(
+            flag.starts_with("--store-file: `/no-such/file` cannot be read"),
+            "{flag}"
+        );
         assert_eq!(chosen(&variables, &["stdio"]).unwrap().1, "PORTFOLIO_STORE");
-        assert!(chosen(&variables[1..], &["stdio"]).unwrap_err().starts_with("PORTFOLIO_STORE_FILE"));
+        assert!(
+            chosen(&variables[1..], &["stdio"])
+                .unwrap_err()
+                .starts_with("PORTFOLIO_STORE_FILE")
+        );
         assert!(both.starts_with("--store and --store-file"), "{both}");
     }
 

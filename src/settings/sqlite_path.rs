@@ -28,7 +28,10 @@ pub(super) fn parse(text: &str, home: Option<&Path>) -> Result<PathBuf, String> 
     };
     let path = std::path::absolute(&path)
         .map_err(|error| format!("found a path that cannot be used: {error}; expected a file"))?;
-    if text.ends_with(['/', '.']) && path.file_name().is_none() || text.ends_with('/') || path.is_dir() {
+    if text.ends_with(['/', '.']) && path.file_name().is_none()
+        || text.ends_with('/')
+        || path.is_dir()
+    {
         return Err(format!(
             "found a folder (`{}`); expected a file in it, such as `portfolio.db`",
             truncate(&written)
@@ -80,7 +83,9 @@ fn check(text: &str, path: &str) -> Result<(), String> {
         // A path may contain spaces, and what looks like a command line.
         return pasted::check(&format!("sqlite:{}", path.replace(' ', "_")));
     };
-    Err(format!("found {found}; expected `sqlite:PATH`, such as `sqlite:/srv/content.db`"))
+    Err(format!(
+        "found {found}; expected `sqlite:PATH`, such as `sqlite:/srv/content.db`"
+    ))
 }
 
 fn has_escape(path: &str) -> bool {
@@ -155,7 +160,10 @@ mod tests {
         ] {
             let problem = parse(text, Some(Path::new("/"))).unwrap_err();
 
-            assert!(problem.contains(found) && problem.contains("expected"), "{text}: {problem}");
+            assert!(
+                problem.contains(found) && problem.contains("expected"),
+                "{text}: {problem}"
+            );
             assert!(!problem.contains("s3cret"), "{problem}");
         }
         assert!(parse("~/content.db", None).unwrap_err().contains("HOME"));

@@ -21,7 +21,8 @@ const ESCAPE_HINT: &str =
     "; in a password, write `/` as %2F, `?` as %3F, `#` as %23, `%` as %25 and `@` as %40";
 
 /// What a URL should look like.
-const EXPECTED: &str = "expected `redis://USER:PASSWORD@HOST:PORT`, or the same with `rediss://` for TLS";
+const EXPECTED: &str =
+    "expected `redis://USER:PASSWORD@HOST:PORT`, or the same with `rediss://` for TLS";
 
 /// Where documents and the audit log live.
 #[derive(Debug, Clone)]
@@ -375,7 +376,10 @@ mod tests {
         ] {
             let problem = RedisUrl::parse(url).unwrap_err();
 
-            assert!(problem.contains(found) && problem.contains("expected"), "{url}: {problem}");
+            assert!(
+                problem.contains(found) && problem.contains("expected"),
+                "{url}: {problem}"
+            );
         }
         for url in [
             "redis://u:p@w@localhost",
