@@ -18,7 +18,7 @@ const MIN_TOKEN_LENGTH: usize = 16;
 /// The quotation marks of each format.
 const JSON: &[char] = &['"'];
 const TOML: &[char] = &['"', '\''];
-const REMEDY: &str = "replace it by a variable that the client expands, or name a file with --store-file; then change the secret, because git keeps the old one";
+const REMEDY: &str = "replace it by a variable that the client expands, or name a file with --store-file; then change it, because git keeps the old one";
 
 /// Checks the files of the working directory. Without git, it says what it could not find out.
 pub async fn check_client_files() -> Vec<Finding> {
@@ -48,7 +48,7 @@ fn check(folder: &Path) -> Vec<Finding> {
                     Finding::warning(
                         "client configuration",
                         format!("`{file}` holds {secret}, and git cannot be asked whether it tracks the file"),
-                        "make sure that it does not, or move the secret out of it",
+                        "make sure that it does not, or replace it by a variable that the client expands",
                     )
                 })
                 .collect();

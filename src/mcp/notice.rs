@@ -6,7 +6,8 @@
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock};
 use serde_json::{Map, Value, json};
 
-use crate::domain::text::{compact_json, escape_invisible};
+use super::output::answer_text;
+use crate::domain::text::{compact_json, escape_all};
 
 /// What clients have to know about the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +42,7 @@ fn add_to_success(result: &mut CallToolResult, warning: Value) {
         return;
     };
     insert(meta, warning);
-    let text = compact_json(structured);
+    let text = answer_text(structured);
     result.content = vec![ContentBlock::text(text)];
 }
 
@@ -58,7 +59,7 @@ fn add_to_error(result: &mut CallToolResult, warning: Value) {
     if let Some(details) = details.as_object_mut() {
         insert(details, warning);
     }
-    let text = escape_invisible(compact_json(&output));
+    let text = escape_all(compact_json(&output));
     result.content = vec![ContentBlock::text(text)];
 }
 

@@ -47,7 +47,7 @@ pub(super) fn read(file: &str, resolver: &mut Resolver<'_>) -> Result<String, St
 pub(super) fn warn_of_readers(path: &Path, name: &str, resolver: &mut Resolver<'_>) {
     if file_access::others_may_read(path) {
         resolver.warn(
-            "secrets",
+            "file access",
             format!("`{name}` can be read by other users of this machine"),
             "run `chmod 600` on it",
         );
