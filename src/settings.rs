@@ -202,12 +202,11 @@ impl OptionSpec {
     /// An empty flag means the default, even if the variable is set.
     #[must_use]
     pub fn resolve(&self, cli: &Cli, environment: &Environment) -> (Option<String>, Source) {
-        let (text, source) = match (self.flag_value)(cli) {
-            Some(text) => (Some(text), Source::Flag),
-            None => {
-                let value = environment.get(self.variable);
-                (value.map(ToOwned::to_owned), Source::Variable)
-            }
+        let (text, source) = if let Some(text) = (self.flag_value)(cli) {
+            (Some(text), Source::Flag)
+        } else {
+            let value = environment.get(self.variable);
+            (value.map(ToOwned::to_owned), Source::Variable)
         };
         match text.filter(|text| !text.is_empty()) {
             Some(text) => (Some(text), source),

@@ -27,7 +27,9 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     if stdin().is_terminal() {
-        WAITING.iter().for_each(|line| print_line(line));
+        for line in WAITING {
+            print_line(line);
+        }
     }
     let actor = whoami::username().ok();
     let _refresh = AbortOnDropHandle::new(tokio::spawn({

@@ -18,7 +18,7 @@ const MIN_TOKEN_LENGTH: usize = 16;
 /// The quotation marks of each format.
 const JSON: &[char] = &['"'];
 const TOML: &[char] = &['"', '\''];
-const REMEDY: &str = "replace it by a variable that the client expands, or name a file with --store-file; then change it, because git keeps the old one";
+const HOW_TO_REPLACE_IT: &str = "replace it by a variable that the client expands, or name a file with --store-file; then change it, because git keeps the old one";
 
 /// Checks the files of the working directory. Without git, it says what it could not find out.
 pub async fn check_client_files() -> Vec<Finding> {
@@ -31,7 +31,8 @@ fn check(folder: &Path) -> Vec<Finding> {
         .into_iter()
         .filter_map(|file| {
             let text = fs::read(folder.join(file)).ok()?;
-            let marks = if file.ends_with(".toml") { TOML } else { JSON };
+            let is_toml = Path::new(file).extension().is_some_and(|end| end == "toml");
+            let marks = if is_toml { TOML } else { JSON };
             Some((file, secret_in(&String::from_utf8_lossy(&text), marks)?))
         })
         .collect();
@@ -59,7 +60,7 @@ fn check(folder: &Path) -> Vec<Finding> {
         .filter(|(file, _)| tracked.iter().any(|tracked| tracked == file))
         .map(|(file, secret)| {
             let message = format!("`{file}` holds {secret}, and git tracks the file");
-            Finding::warning("client configuration", message, REMEDY)
+            Finding::warning("client configuration", message, HOW_TO_REPLACE_IT)
         })
         .collect()
 }
@@ -162,7 +163,7 @@ fn quoted_text(quoted: &str) -> (String, &str) {
         }
         // No escape of JSON occurs in a secret but `\/`.
         if character == '\\' {
-            value.extend(characters.next().map(|(_, escaped)| escaped));
+            value.extend(characters.next().map(|(_, character)| character));
         } else {
             value.push(character);
         }

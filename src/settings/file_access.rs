@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
-const READ: u32 = 0o044;
-const WRITE: u32 = 0o022;
+/// The permissions of the group and of everybody.
+const MAY_READ: u32 = 0o044;
+const MAY_WRITE: u32 = 0o022;
 
 /// Whether the group or everybody may read the file.
 pub(super) fn others_may_read(path: &Path) -> bool {
-    others_may(path, READ)
+    others_may(path, MAY_READ)
 }
 
 /// Whether the group or everybody may write the file.
 pub(super) fn others_may_write(path: &Path) -> bool {
-    others_may(path, WRITE)
+    others_may(path, MAY_WRITE)
 }
 
 #[cfg(unix)]

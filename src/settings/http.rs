@@ -109,7 +109,7 @@ fn tokens(resolver: &mut Resolver<'_>) -> Option<TokenSource> {
     let (text, source) = resolver.given(&TOKENS);
     let text = text?;
     let result = if source == Source::Flag {
-        let path = PathBuf::from(&text);
+        let path = resolver.path(&text);
         warn_of_readers(&path, &shown_path(&text), resolver);
         read_tokens(&path)
             .map(|tokens| TokenSource::File { path, tokens })

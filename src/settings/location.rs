@@ -282,7 +282,7 @@ fn key_prefix(resolver: &Resolver<'_>) -> String {
 fn certificate_authority(resolver: &mut Resolver<'_>) -> Option<Authority> {
     let (path, _) = resolver.given(&CA_FILE);
     let path = path?;
-    read_authority(Path::new(&path))
+    read_authority(&resolver.path(&path))
         .map_err(|problem| resolver.reject(&CA_FILE, format!("`{}` {problem}", shown_path(&path))))
         .ok()
 }

@@ -91,6 +91,14 @@ impl<'a> Resolver<'a> {
         home.is_absolute().then_some(home)
     }
 
+    /// The path of a file that an option names. Clients do not expand `~` as a shell does.
+    pub(super) fn path(&self, text: &str) -> PathBuf {
+        let in_home = |rest| Some(self.home()?.join(rest));
+        text.strip_prefix("~/")
+            .and_then(in_home)
+            .unwrap_or_else(|| PathBuf::from(text))
+    }
+
     /// Records what is wrong with an option.
     pub(super) fn reject(&mut self, option: &OptionSpec, problem: impl Display) {
         self.problems.push(format!("{}: {problem}", option.label()));

@@ -1,10 +1,7 @@
 //! A file that holds the address of the store, so that no configuration of a client has to hold a
 //! password. Others must not be able to write it: they could name their own store.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use super::{file_access, resolver::Resolver};
 use crate::domain::text::shown_path;
@@ -14,13 +11,7 @@ use crate::domain::text::shown_path;
 /// # Errors
 /// Why it cannot be used, without its content.
 pub(super) fn read(file: &str, resolver: &mut Resolver<'_>) -> Result<String, String> {
-    let path = match file.trim().strip_prefix("~/") {
-        Some(rest) => resolver
-            .home()
-            .ok_or("found `~`, but HOME is not set; expected the whole path")?
-            .join(rest),
-        None => PathBuf::from(file.trim()),
-    };
+    let path = resolver.path(file.trim());
     let name = shown_path(file.trim()).into_owned();
     let bytes = fs::read(&path).map_err(|error| {
         format!("`{name}` cannot be read: {error}; expected a file whose first line is the address of the store")
@@ -31,9 +22,8 @@ pub(super) fn read(file: &str, resolver: &mut Resolver<'_>) -> Result<String, St
         ));
     }
     warn_of_readers(&path, &name, resolver);
-    let text = String::from_utf8(bytes).map_err(|_| {
-        format!("`{name}` is not UTF-8 (perhaps UTF-16); expected a text file in UTF-8")
-    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| format!("`{name}` is not UTF-8 (perhaps UTF-16); save it as UTF-8"))?;
     let line = text.trim_start_matches('\u{feff}').lines().next();
     match line.unwrap_or_default().trim() {
         "" => Err(format!(

@@ -365,14 +365,14 @@ fn files_with_secrets_that_others_may_read_are_a_warning() {
             mode,
         );
         write("store", "sqlite:x.db", mode);
-        let arguments = ["--store-file=store", "--token-file=tokens"];
+        let arguments = ["--store-file=store", "--token-file=~/tokens"];
         Report::of(&command(&home, &arguments).output().unwrap())
     };
 
     let readable = report(0o644);
     let private = report(0o600);
 
-    for file in ["store", "tokens"] {
+    for file in ["store", "~/tokens"] {
         readable.assert_line("warning", &[&format!("file access: `{file}`"), "chmod 600"]);
         assert!(
             private
