@@ -41,7 +41,7 @@ fn stdio(home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, S
 }
 
 /// A client of a server that was given no store, as most clients start it.
-async fn client_without_store(home: Home, arguments: &[&str]) -> StdioClient {
+fn client_without_store(home: Home, arguments: &[&str]) -> StdioClient {
     let mut command = home.command(PROGRAM);
     command.arg("stdio").args(arguments);
     StdioClient::spawn(home.into(), command)
@@ -59,7 +59,7 @@ async fn every_answer_says_when_nobody_chose_the_store() {
     let home = Home::new();
     let file = home.path().join("data/portfolio-mcp/portfolio.db");
     import(&home, &[]);
-    let client = client_without_store(home, &[]).await;
+    let client = client_without_store(home, &[]);
 
     let hello = client_hello("2025-11-25", "it", "1");
     let instructions = client.result("initialize", hello).await["instructions"].to_string();
@@ -92,9 +92,10 @@ async fn every_answer_says_when_nobody_chose_the_store() {
     );
     for (tool, arguments) in calls {
         let answer = client.call(tool, arguments).await;
-        let warnings = match answer["success"].as_bool().unwrap() {
-            true => &answer["meta"]["warnings"],
-            false => &answer["error"]["details"]["warnings"],
+        let warnings = if answer["success"] == true {
+            &answer["meta"]["warnings"]
+        } else {
+            &answer["error"]["details"]["warnings"]
         };
         let first = warnings[0].as_str().unwrap_or_default();
         assert!(
@@ -108,7 +109,7 @@ async fn every_answer_says_when_nobody_chose_the_store() {
 
 #[tokio::test]
 async fn the_notice_comes_before_other_warnings_and_is_the_same_in_both_forms() {
-    let client = client_without_store(Home::new(), &[]).await;
+    let client = client_without_store(Home::new(), &[]);
     client.initialize("it", "1").await;
 
     let params = json!({ "name": "list_projects", "arguments": {} });
@@ -130,7 +131,7 @@ async fn the_notice_comes_before_other_warnings_and_is_the_same_in_both_forms() 
 async fn a_store_that_somebody_chose_needs_no_notice() {
     let home = Home::new();
     import(&home, &["--store", "sqlite:content.db"]);
-    let client = client_without_store(home, &["--store", "sqlite:content.db"]).await;
+    let client = client_without_store(home, &["--store", "sqlite:content.db"]);
 
     let hello = client_hello("2025-11-25", "it", "1");
     let instructions = client.result("initialize", hello).await["instructions"].to_string();
