@@ -12,9 +12,15 @@ use jsonschema::{
     paths::LocationSegment,
 };
 use schemars::{JsonSchema, generate::SchemaSettings};
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{kind::DocumentKey, text::truncate, timestamp::Timestamp, violation::Violation};
+use super::{
+    kind::DocumentKey,
+    number::{is_integer_beyond, is_same},
+    text::truncate,
+    timestamp::Timestamp,
+    violation::Violation,
+};
 
 /// Absolute http(s) URL, or a site path; never `//host`, which leaves the site, nor another scheme.
 pub const LINK: &str = r"^([hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*|/([^\s/\\\x00-\x1f\x7f][^\x00-\x1f\x7f]*)?)$";
@@ -193,7 +199,9 @@ fn pruned(
             there,
             properties.and_then(|properties| properties.get(name)),
         ) {
-            (value, Some(there), _) if value == there && !(value.is_null() && removable(name)) => {
+            (value, Some(there), _)
+                if is_same(value, there) && !(value.is_null() && removable(name)) =>
+            {
                 continue;
             }
             (Value::Object(members), Some(Value::Object(there)), Some(property)) => {
@@ -325,7 +333,7 @@ fn unknown_fields(
     };
     for (name, value) in named {
         let (there, at) = (stored.and_then(|stored| stored.get(name)), join(path, name));
-        if there == Some(value) {
+        if there.is_some_and(|there| is_same(there, value)) {
             continue;
         }
         match (properties.get(name), value) {
@@ -454,7 +462,7 @@ fn explain(error: &ValidationError<'_>) -> Vec<Violation> {
 fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
-        Value::Bool(_) | Value::Number(_) => format!("`{value}`"),
+        Value::Bool(_) | Value::Number(_) => format!("`{}`", truncate(&value.to_string())),
         Value::String(text) => format!("the string `{}`", truncate(text)),
         Value::Array(items) => format!("an array of {} items", items.len()),
         Value::Object(_) => "an object".to_owned(),
@@ -495,25 +503,9 @@ fn pattern_name(pattern: &str) -> &str {
     }
 }
 
-/// Whether JavaScript readers would change this number.
-fn is_large_integer(number: &Number) -> bool {
-    #[expect(clippy::cast_precision_loss, reason = "2^53 is exact")]
-    match number
-        .as_i64()
-        .map(i64::unsigned_abs)
-        .or_else(|| number.as_u64())
-    {
-        Some(magnitude) => magnitude > MAX_INTEGER,
-        // Integers of more than 64 bits are read as floats.
-        None => number
-            .as_f64()
-            .is_some_and(|float| float.fract() == 0.0 && float.abs() > MAX_INTEGER as f64),
-    }
-}
-
 fn holds_large_integer(value: &Value) -> bool {
     match value {
-        Value::Number(number) => is_large_integer(number),
+        Value::Number(number) => is_integer_beyond(number, MAX_INTEGER),
         Value::Array(items) => items.iter().any(holds_large_integer),
         Value::Object(members) => members.values().any(holds_large_integer),
         Value::Null | Value::Bool(_) | Value::String(_) => false,
@@ -525,9 +517,10 @@ fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) 
     let length = path.len();
     match value {
         Value::Number(number) => {
-            if is_large_integer(number) {
+            if is_integer_beyond(number, MAX_INTEGER) {
                 let message = format!(
-                    "expected an integer within ±2^53, which JavaScript can represent, found `{number}`"
+                    "expected an integer within ±2^53, which JavaScript can represent, found `{}`",
+                    truncate(number.as_str())
                 );
                 found.push(Violation::new(path.clone(), "integer", message));
             }
