@@ -229,7 +229,7 @@ impl Import<'_> {
                 Err(error @ Error::Corrupt { .. }) => {
                     report.unreadable += 1;
                     report.lines.push(format!(
-                        "error      {key}: {error}; repair it or restore it from a backup, then import again"
+                        "error      {key}: {error}; keep a copy of what is stored, repair it, then import again"
                     ));
                 }
                 Err(error) => return Err(error),

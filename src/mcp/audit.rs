@@ -79,7 +79,9 @@ impl ContentServer {
                 .next
                 .map(|position| encode_position(&filters, position)),
             searched_since: fetched.value.searched_since.map(|time| time.to_string()),
-            warnings: Vec::new(),
+            warnings: repaired_entries(&fetched.value.entries)
+                .into_iter()
+                .collect(),
         };
         let entries = fetched.value.entries.into_iter();
         let rows = entries.map(|entry| entry_row(entry, detail)).collect();
@@ -108,11 +110,11 @@ impl ContentServer {
         let stats = self.content.audit_stats(&newest, deadline).await;
         let fetched = stats.map_err(|error| self.read_error(ToolName::AuditStats, error))?;
         let (stats, newest) = fetched.value;
+        let mut warnings: Vec<String> = repaired_entries(&newest).into_iter().collect();
         let recent: Vec<Value> = newest
             .into_iter()
             .map(|entry| entry_row(entry, Detail::Summary))
             .collect();
-        let mut warnings = Vec::new();
         if stats.recounting {
             warnings.push(RECOUNTING.to_owned());
         }
@@ -135,6 +137,19 @@ impl ContentServer {
         };
         Ok(ToolOutput::new(data, meta))
     }
+}
+
+/// What to say about entries that are stored differently from how they are read.
+fn repaired_entries(entries: &[StoredEntry]) -> Option<String> {
+    let repaired = entries
+        .iter()
+        .filter(|entry| !entry.repairs().is_empty())
+        .count();
+    (repaired > 0).then(|| {
+        format!(
+            "{repaired} of these entries are stored with half of a character (an unpaired surrogate such as `\\ud83d`), which is read as U+FFFD, or as a JSON string that holds the entry; they stay stored as they are"
+        )
+    })
 }
 
 /// The labels that were counted most often, as many as an answer has room for.

@@ -15,11 +15,15 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     error::{CallOptions, ToolError},
+    output::add_warning,
     router::{CHECKS, ROUTER, unknown_tool},
     server::{ContentServer, MAX_CONCURRENT_CALLS},
     tool_name::ToolName,
 };
-use crate::deadline::Deadline;
+use crate::{
+    deadline::Deadline,
+    domain::{json::find_replacement, text::truncate},
+};
 
 /// Every call is answered within this time; see "Time budget of a call" in docs/architecture.md.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,19 +81,31 @@ impl ContentServer {
         };
         let arguments = Value::Object(check.normalize(arguments));
         let violations = check.violations(&arguments);
+        let unreadable = find_replacement(&arguments);
         let Value::Object(arguments) = arguments else {
             unreachable!("it was made from an object");
         };
         if violations.is_empty() {
             request.arguments = Some(arguments);
-            return ROUTER
+            let response = ROUTER
                 .call(ToolCallContext::new(self, request, context))
-                .await;
+                .await?;
+            return Ok(match unreadable {
+                Some(path) => add_warning(response, unreadable_argument(&path)),
+                None => response,
+            });
         }
         // Boxed, so that the rare case does not make the common one larger.
         let deadline = deadline_of(&context);
         Box::pin(self.reject_or_replay(tool, &arguments, violations, deadline)).await
     }
+}
+
+fn unreadable_argument(path: &str) -> String {
+    format!(
+        "`{}` holds U+FFFD, which stands for a character that could not be read, such as half of a surrogate pair (`\\ud83d`); it was taken as it is",
+        truncate(path)
+    )
 }
 
 /// Tools take their deadline as an argument.

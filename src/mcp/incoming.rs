@@ -8,7 +8,7 @@ use rmcp::{
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
-use crate::domain::check_depth;
+use crate::domain::{check_depth, json::without_halves};
 
 /// How far into a line that is too long its id is searched.
 const ID_SEARCH_BYTES: usize = 1024;
@@ -90,7 +90,8 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
 
 /// Classifies a whole line or body.
 pub(crate) fn classify(text: &[u8]) -> Incoming {
-    let json = trim(text);
+    let json = without_halves(trim(text));
+    let json = json.as_ref();
     if json.is_empty() {
         return Incoming::Blank;
     }
@@ -243,6 +244,13 @@ mod tests {
                 "{line:?}"
             );
         }
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_does_not_make_a_message_unreadable() {
+        let line = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"a":"\ud83d"}}}"#;
+
+        assert!(matches!(classify(line.as_bytes()), Incoming::Message(_)));
     }
 
     #[test]

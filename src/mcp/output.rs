@@ -86,6 +86,24 @@ impl<T: ToolData, M: Serialize> IntoCallToolResult for ToolOutput<T, M> {
     }
 }
 
+/// The response with one more warning, if it is a successful result. Only for rare warnings: the
+/// text is written again.
+pub(super) fn add_warning(response: CallToolResponse, warning: String) -> CallToolResponse {
+    let CallToolResponse::Complete(mut result) = response else {
+        return response;
+    };
+    if let Some(structured) = &mut result.structured_content {
+        if let Some(Value::Object(meta)) = structured.get_mut("meta") {
+            let warnings = meta.entry("warnings").or_insert_with(|| json!([]));
+            if let Value::Array(warnings) = warnings {
+                warnings.push(Value::String(warning));
+            }
+        }
+        result.content = vec![ContentBlock::text(compact_json(structured))];
+    }
+    CallToolResponse::Complete(result)
+}
+
 /// A whole document of type `D`. Keeps the record for its compact text: serializing the document
 /// again would cost as much as the rest of the call.
 pub(super) struct DocumentBody<D> {
