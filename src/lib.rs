@@ -18,6 +18,7 @@
 //! - [`folder`]: the JSON folder that `import` reads.
 //! - [`doctor`]: the checks of `doctor`, one file per subject.
 //! - [`logs`]: the log on stderr, whose reader may read late or not at all.
+//! - [`style`]: colours on a terminal.
 //! - [`caller`]: who calls over HTTP, for both edges; [`deadline`]: the time that a call has left.
 //!
 //! # Where to change what
@@ -58,6 +59,7 @@ pub mod mcp;
 pub mod service;
 pub mod settings;
 pub mod store;
+pub mod style;
 
 use std::{
     io::IsTerminal,
@@ -90,7 +92,7 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
         None => &Command::Stdio,
     };
     let settings = Settings::resolve(cli, environment)?;
-    logs::start(&settings);
+    logs::start(&settings, reader(command));
     info!(
         "content is in {} ({})",
         settings.location, settings.chosen_by
@@ -105,7 +107,7 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
             Command::Import(arguments) => import(&settings, arguments, stop).await,
             Command::Doctor(arguments) => {
                 let reported = settings.report(cli, environment);
-                let mut out = std::io::stdout().lock();
+                let mut out = style::styled_stdout();
                 commands::doctor::run(&settings, reported, arguments, clock, stop, &mut out).await
             }
         }
@@ -113,6 +115,14 @@ pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> 
     // A pending read of standard input must not keep the process alive.
     runtime.shutdown_background();
     result
+}
+
+/// Who reads the log of a command.
+fn reader(command: &Command) -> logs::Reader {
+    match command {
+        Command::Stdio | Command::Http(_) => logs::Reader::Operator,
+        Command::Import(_) | Command::Doctor(_) => logs::Reader::Person,
+    }
 }
 
 /// The use cases on the store that the settings name.
@@ -127,7 +137,7 @@ async fn import(
     stop: CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let content = open(settings)?;
-    let mut out = std::io::stdout();
+    let mut out = style::styled_stdout();
     tokio::select! {
         done = commands::import::run(&content, settings, arguments, &mut out) => done,
         () = stop.cancelled() => {

@@ -338,6 +338,8 @@ fn at_or_below(path: &str, named: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::{Kind, Source};
 
@@ -584,5 +586,50 @@ mod tests {
                 "metadata.updatedAt"
             ]
         );
+    }
+
+    /// JSON with numbers in every form.
+    fn odd_json() -> impl Strategy<Value = String> {
+        let number = prop_oneof![
+            "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?",
+            Just("-0".to_owned()),
+            Just("1e2".to_owned()),
+        ];
+        let leaf = prop_oneof![number, "\"[a-z0-9e:, ]{0,6}\"", Just("null".to_owned())];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(","))),
+                prop::collection::vec(inner, 0..4).prop_map(|members| {
+                    let members = members.iter().enumerate();
+                    let members: Vec<String> = members
+                        .map(|(index, member)| format!("\"m{index}\":{member}"))
+                        .collect();
+                    format!("{{{}}}", members.join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_update_keeps_every_byte_of_other_fields(odd in odd_json(), odder in odd_json()) {
+            let text = |title: &str, time: &str| format!(
+                r#"{{"id":"a","odd":{odd},"title":"{title}","metadata":{{"createdAt":"{time}","odder":{odder},"updatedAt":"{time}"}}}}"#
+            );
+            let key = DocumentKey::new(Kind::Project, "a");
+            let record = Record::parse(key.clone(), text("Old", "2020-01-01T00:00:00.000Z")).unwrap();
+            let current = Current::read(key, Some(record), None::<&str>);
+            let Ok(Update::Change(change, _)) =
+                Change::update(&current, &object(&json!({"title":"New"})), write_context())
+            else {
+                panic!("rejected")
+            };
+
+            let next = change.text().replace("2020-01-01T00:00:00.001Z", "2020-01-01T00:00:00.000Z");
+            prop_assert_eq!(next, text("New", "2020-01-01T00:00:00.000Z"));
+        }
     }
 }

@@ -90,6 +90,12 @@ impl Rules {
         &self.described
     }
 
+    /// The top-level fields that every document has.
+    pub fn required_fields(&self) -> impl Iterator<Item = &str> {
+        let required = self.document.get("required").and_then(Value::as_array);
+        required.into_iter().flatten().filter_map(Value::as_str)
+    }
+
     /// Every declared rule that `document` breaks.
     #[must_use]
     pub fn violations(&self, document: &Value) -> Vec<Violation> {

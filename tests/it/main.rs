@@ -24,6 +24,8 @@ mod faults;
 mod hostile;
 mod house;
 mod http;
+mod import;
+mod leftovers;
 mod log;
 mod metrics;
 mod pipes;
