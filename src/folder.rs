@@ -166,8 +166,7 @@ impl Reader {
                 Ok(key) if ids.insert(key.id.clone()) => read.push((key, document.clone())),
                 Ok(key) => {
                     let label = label(number, &key.id);
-                    self.problems
-                        .add(file, what, "the id stands there twice", label);
+                    self.problems.add(file, what, "duplicate id", label);
                 }
                 Err((problem, shown)) => {
                     self.problems

@@ -3,12 +3,12 @@
 
 use std::fs;
 
-use portfolio_mcp::domain::{Kind, Version};
+use portfolio_mcp::domain::{DocumentKey, Kind, Version};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    fixtures::{project, project_key, stored},
+    fixtures::{create_sound, project, project_key, stored},
     messages::{client_hello, tool_output},
     program::{Home, PROGRAM},
     server::HttpServer,
@@ -22,6 +22,15 @@ fn published(id: &str) -> String {
     let mut document = project(id);
     document["metadata"]["status"] = json!("published");
     Value::Object(document).to_string()
+}
+
+/// Makes a store of which SQLite has the tables.
+async fn prepare(store: &Store) {
+    create_sound(
+        &*store.repository,
+        &DocumentKey::new(Kind::Resource, "sound"),
+    )
+    .await;
 }
 
 /// Projects with half of a surrogate pair, and encoded twice.
@@ -38,6 +47,7 @@ fn warnings(answer: &Value) -> String {
 #[tokio::test]
 async fn leftovers_of_javascript_are_read_with_a_warning_and_stored_correctly_by_the_next_write() {
     on_each_store(async |store| {
+        prepare(store).await;
         for (id, text, _) in leftovers() {
             store.put(Kind::Project, id, text.as_bytes());
         }
@@ -80,6 +90,7 @@ async fn leftovers_of_javascript_are_read_with_a_warning_and_stored_correctly_by
 #[tokio::test]
 async fn leftovers_of_javascript_are_on_the_website_and_no_problem_for_doctor() {
     on_each_store(async |store| {
+        prepare(store).await;
         for (id, text, _) in leftovers() {
             store.put(Kind::Project, id, text.as_bytes());
         }
@@ -107,6 +118,7 @@ async fn leftovers_of_javascript_are_on_the_website_and_no_problem_for_doctor() 
 #[tokio::test]
 async fn leftovers_in_import_files_and_audit_entries_are_read_with_a_warning() {
     on_each_store(async |store| {
+        prepare(store).await;
         let folder = TempDir::new().unwrap();
         let [(_, half, _), (_, twice, _)] = leftovers();
         fs::write(folder.path().join("projects.json"), format!("[{half},{twice}]")).unwrap();
@@ -151,6 +163,7 @@ async fn leftovers_in_import_files_and_audit_entries_are_read_with_a_warning() {
 #[tokio::test]
 async fn a_call_with_half_of_a_surrogate_pair_works_over_every_transport_and_says_so() {
     let store = Store::sqlite();
+    prepare(&store).await;
     store.put(Kind::Project, "a", published("a").as_bytes());
     let server = HttpServer::start(&store, &[]);
     let stdio = StdioClient::start(&store).await;
@@ -187,6 +200,7 @@ const ODD_NUMBERS: &str = "[1.10,1e2,1E2,-0,1.0,12345678901234567890123,0.1e-7,1
 #[tokio::test]
 async fn numbers_in_untouched_fields_keep_their_digits_everywhere() {
     on_each_store(async |store| {
+        prepare(store).await;
         let text = published("a").replacen('{', &format!(r#"{{"odd":{ODD_NUMBERS},"#), 1);
         store.put(Kind::Project, "a", text.as_bytes());
         let server = HttpServer::start(store, &[]);
@@ -210,17 +224,11 @@ async fn numbers_in_untouched_fields_keep_their_digits_everywhere() {
 #[tokio::test]
 async fn a_request_with_equal_numbers_is_a_repetition() {
     let store = Store::sqlite();
-    let mut document = project("a");
-    document["metadata"]["downloadCount"] = json!(1);
-    store.put(
-        Kind::Project,
-        "a",
-        Value::Object(document).to_string().as_bytes(),
-    );
+    prepare(&store).await;
     let client = StdioClient::start(&store).await;
     let call = |number: &str| {
         format!(
-            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"update_project","arguments":{{"id":"a","idempotencyKey":"k","data":{{"title":"New","metadata":{{"downloadCount":{number}}}}}}}}}}}"#
+            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"update_resource","arguments":{{"id":"sound","idempotencyKey":"k","data":{{"title":"New","metadata":{{"downloadCount":{number}}}}}}}}}}}"#
         )
     };
 
@@ -235,6 +243,7 @@ async fn a_request_with_equal_numbers_is_a_repetition() {
 #[tokio::test]
 async fn metadata_that_is_missing_or_broken_is_repaired_by_an_edit() {
     on_each_store(async |store| {
+        prepare(store).await;
         for (id, metadata) in [
             ("missing", None),
             ("nothing", Some(json!(null))),
