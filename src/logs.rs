@@ -62,17 +62,17 @@ pub fn print_line(line: &str) {
 
 /// Writes a line about an error to stderr, its prefix in colour on a terminal.
 pub fn print_error(prefix: &str, line: &str) {
-    let prefix = if stderr_has_colors() {
-        paint(BAD, prefix)
-    } else {
+    let prefix = if prefix.is_empty() || !stderr_has_colors() {
         prefix.to_owned()
+    } else {
+        paint(BAD, prefix)
     };
     push(format!("{prefix}{}\n", sanitize(line)).as_bytes());
 }
 
 /// Keeps lines of the log above the bar as long as the guard lives.
 pub(crate) fn show_progress(bar: &ProgressBar) -> ShownProgress {
-    *progress() = Some(bar.clone());
+    *progress() = Some(bar.clone()).filter(|bar| !bar.is_hidden());
     ShownProgress
 }
 
@@ -96,7 +96,9 @@ struct AboveProgress;
 
 impl Write for AboveProgress {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &*progress() {
+        // Not locked while it writes: the end of the bar must not wait for a reader.
+        let bar = progress().clone();
+        match bar {
             Some(bar) => bar.suspend(|| stderr().write(bytes)),
             None => stderr().write(bytes),
         }
