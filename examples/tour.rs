@@ -224,16 +224,16 @@ async fn audit(client: &StdioClient) {
 /// Builds the server, because `cargo run --example` builds only the example.
 fn build() -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut command = Command::new(cargo);
     // `cargo run` sets these for this example. A build script that depends on them would run again,
     // and all that depends on it would be built again, for minutes.
     for (name, _) in env::vars_os() {
         let shown = name.to_string_lossy();
         if shown.starts_with("CARGO_PKG_") || shown.starts_with("CARGO_MANIFEST_") {
-            build.env_remove(name);
+            command.env_remove(name);
         }
     }
-    let built = build
+    let built = command
         .args([
             "build",
             "--release",

@@ -61,7 +61,7 @@ impl Misshapen {
             .map(ToOwned::to_owned)
             .collect();
         let is_clear = documents.len() > 1 && missing.len() >= MIN_MISSING_FIELDS;
-        is_clear.then(|| Self {
+        is_clear.then_some(Self {
             kind,
             count: documents.len(),
             missing,

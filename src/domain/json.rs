@@ -145,11 +145,14 @@ fn parse_exactly(text: &str) -> Result<Value, Error> {
 
 /// Whether a number may be written with an exponent, which `serde_json` spells in its own way:
 /// `1E2` as `1e+2`. Nearly no text has one, so this has to be quick.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches many bytes are compared at a time"
+)]
 fn holds_exponent(text: &str) -> bool {
     let bytes = text.as_bytes();
     let pairs = || bytes.iter().zip(bytes.get(1..).unwrap_or_default());
     let is_exponent = |(digit, e): (&u8, &u8)| digit.is_ascii_digit() & (e | 0x20 == b'e');
-    // Without an early end, many bytes are compared at a time.
     pairs().fold(false, |found, pair| found | is_exponent(pair))
         && pairs()
             .enumerate()
@@ -157,6 +160,10 @@ fn holds_exponent(text: &str) -> bool {
 }
 
 /// Whether JSON may hold the escape of a surrogate. Nearly none does, so this has to be quick too.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches many bytes are compared at a time"
+)]
 fn holds_surrogate(json: &[u8]) -> bool {
     let from = |at: usize| json.get(at..).unwrap_or_default();
     json.iter()
