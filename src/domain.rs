@@ -9,6 +9,7 @@ pub mod content_type;
 mod current;
 pub mod depth;
 pub mod diff;
+mod field_path;
 mod history;
 pub mod json;
 mod kind;
@@ -22,8 +23,10 @@ mod record;
 mod resource;
 pub mod rules;
 pub mod search;
+pub mod similar;
 pub mod text;
 mod timestamp;
+mod unknown_field;
 mod version;
 mod violation;
 

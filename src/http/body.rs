@@ -83,6 +83,14 @@ fn too_large(beginning: &[u8]) -> Rejection {
     )
 }
 
+/// The message in the form that rmcp reads.
+pub(super) fn normalize(body: Bytes) -> Bytes {
+    match incoming::normalize(&body) {
+        Cow::Borrowed(_) => body,
+        Cow::Owned(normalized) => normalized.into(),
+    }
+}
+
 /// The message in a body that was read.
 pub(super) fn parse(body: &[u8]) -> Result<ClientJsonRpcMessage, Rejection> {
     match classify(body) {

@@ -13,6 +13,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod cli;
 mod clients;
 mod costs;
@@ -21,6 +22,7 @@ mod doctor;
 mod documents;
 mod failover;
 mod faults;
+mod forms;
 mod hostile;
 mod house;
 mod http;
