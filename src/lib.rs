@@ -20,6 +20,7 @@
 //! - [`logs`]: the log on stderr, whose reader may read late or not at all; [`report_output`]: the
 //!   stdout of commands, whose reader may leave.
 //! - [`signals`]: Ctrl-C and SIGTERM.
+//! - [`style`]: colours on a terminal.
 //! - [`caller`]: who calls over HTTP, for both edges; [`deadline`]: the time that a call has left.
 //!
 //! # Where to change what
@@ -65,6 +66,7 @@ pub mod service;
 pub mod settings;
 pub mod signals;
 pub mod store;
+pub mod style;
 
 use std::{
     io::IsTerminal,
@@ -98,7 +100,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
         None => &Command::Stdio,
     };
     let draft = Draft::new(cli, environment);
-    logs::start(&draft.log, draft.log_format);
+    logs::start(&draft.log, draft.log_format, reader(command));
     if let Command::Doctor(arguments) = command {
         let reported = draft.report(cli, environment);
         return block_on(async |signals| doctor(&draft, reported, arguments, signals).await);
@@ -135,6 +137,14 @@ fn log_start(settings: &Settings) {
     }
     for warning in &settings.warnings {
         warn!("{}: {}; {}", warning.name, warning.message, warning.remedy);
+    }
+}
+
+/// Who reads the log of a command.
+fn reader(command: &Command) -> logs::Reader {
+    match command {
+        Command::Stdio | Command::Http(_) => logs::Reader::Operator,
+        Command::Import(_) | Command::Doctor(_) => logs::Reader::Person,
     }
 }
 

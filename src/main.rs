@@ -5,7 +5,7 @@ use std::{env, process::ExitCode};
 use clap::FromArgMatches;
 use portfolio_mcp::{
     cli::Cli,
-    logs::{FlushOnDrop, print_line},
+    logs::{self, FlushOnDrop},
     run,
     settings::{UsageError, command},
     signals::{INTERRUPTED, Interrupted},
@@ -58,7 +58,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn print_error(prefix: &str, message: &str) {
     for line in message.lines() {
-        print_line(&format!("{prefix}{line}"));
+        // clap's own first line begins with it.
+        match line.split_at_checked("error:".len()) {
+            Some(("error:", rest)) if prefix.is_empty() => logs::print_error("error:", rest),
+            _ => logs::print_error(prefix, line),
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Standard output of commands, whose reader may leave before the end: `doctor | head -1`.
 
-use std::io::{self, ErrorKind, Stdout, Write, stdout};
+use std::io::{self, ErrorKind, Stdout, Write};
+
+use anstream::AutoStream;
+
+use crate::style::styled_stdout;
 
 /// Standard output. What nobody reads any more is dropped, and the command goes on to its end.
-#[derive(Debug)]
-pub(crate) struct ReportOutput(Stdout);
+pub(crate) struct ReportOutput(AutoStream<Stdout>);
 
 impl ReportOutput {
     pub(crate) fn new() -> Self {
-        Self(stdout())
+        Self(styled_stdout())
     }
 }
 

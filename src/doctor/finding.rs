@@ -103,7 +103,7 @@ pub(super) fn documents(
             Fault::Content,
             &check,
             format!("cannot be read: {}", sample(unreadable, "; ")),
-            "lists leave them out; repair them, or keep a copy of what is stored and restore the documents from a backup",
+            "lists leave them out; keep a copy of what is stored, then repair it",
         ));
     }
     findings.extend(violations(kind, records));

@@ -318,7 +318,7 @@ fn conflict(key: &DocumentKey, current: Option<&Version>, options: CallOptions) 
 
 fn corrupt(key: &str, problem: &str, tool: ToolName) -> String {
     format!(
-        "the value stored at `{}` is not a valid document: {problem}{}; report this to the site's developer, who can repair it or restore it from a backup",
+        "the value stored at `{}` is not a valid document: {problem}{}; report this to the site's developer, who can keep a copy of it and repair it",
         truncate(key),
         unchanged(tool)
     )

@@ -26,6 +26,8 @@ mod forms;
 mod hostile;
 mod house;
 mod http;
+mod import;
+mod leftovers;
 mod log;
 mod manners;
 mod metrics;
