@@ -19,6 +19,7 @@ mod costs;
 mod credentials;
 mod doctor;
 mod documents;
+mod examples;
 mod failover;
 mod faults;
 mod hostile;
