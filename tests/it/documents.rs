@@ -71,6 +71,38 @@ fn every_promise_names_a_test_file_that_exists() {
 }
 
 #[test]
+fn the_readme_leads_to_the_setup_of_each_client() {
+    let readme = links(&read("README.md"));
+
+    for heading in anchors(&read("docs/clients.md")) {
+        let about_a_client = ![
+            "connect-a-client",
+            "before-you-start",
+            "check-that-it-works",
+        ]
+        .contains(&heading.as_str());
+        let target = format!("docs/clients.md#{heading}");
+        assert!(
+            !about_a_client || readme.contains(&target),
+            "README.md does not link to {target}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_says_what_the_tools_cannot_do() {
+    let readme = read("README.md");
+    let sentence = readme
+        .lines()
+        .find(|line| line.contains("**cannot**"))
+        .expect("README.md says what the tools cannot do");
+
+    for task in ["create", "delete", "rename", "upload"] {
+        assert!(sentence.contains(task), "not a word of {task}: {sentence}");
+    }
+}
+
+#[test]
 fn every_line_holds_at_most_one_sentence() {
     for document in DOCUMENTS {
         for line in prose(&read(document)) {
