@@ -19,6 +19,7 @@ mod project;
 mod record;
 mod resource;
 pub mod rules;
+pub mod search;
 pub mod text;
 mod timestamp;
 mod version;

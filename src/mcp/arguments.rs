@@ -4,17 +4,17 @@
 use std::collections::HashMap;
 
 use jsonschema::Validator;
-use rmcp::model::{JsonObject, Tool};
+use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
-use super::cursor;
+use super::{cursor, params::checked_schema, tool_name::ToolName};
 use crate::domain::{Timestamp, Violation, patch::parse_json_string, rules, text::truncate};
 
 /// Floats below this become integers without loss.
 const MAX_INTEGER_FLOAT: f64 = 1e15;
 
-/// The checks of all tools, made from the published schemas.
-pub(super) struct ToolChecks(HashMap<String, ToolCheck>);
+/// The checks of all tools, made from the declarations that the published schemas are made from.
+pub(super) struct ToolChecks(HashMap<&'static str, ToolCheck>);
 
 /// The check of one tool's arguments.
 pub(super) struct ToolCheck {
@@ -23,10 +23,10 @@ pub(super) struct ToolCheck {
 }
 
 impl ToolChecks {
-    pub(super) fn new(tools: Vec<Tool>) -> Self {
+    pub(super) fn new(tools: impl IntoIterator<Item = ToolName>) -> Self {
         let checks = tools
             .into_iter()
-            .map(|tool| (tool.name.to_string(), ToolCheck::new(&tool)));
+            .map(|tool| (tool.as_str(), ToolCheck::new(&checked_schema(tool))));
         Self(checks.collect())
     }
 
@@ -37,11 +37,11 @@ impl ToolChecks {
 }
 
 impl ToolCheck {
-    fn new(tool: &Tool) -> Self {
-        let properties = tool.input_schema.get("properties");
+    fn new(schema: &JsonObject) -> Self {
+        let properties = schema.get("properties");
         let names = properties.and_then(Value::as_object);
         Self {
-            validator: rules::validator(&with_open_data(&tool.input_schema)),
+            validator: rules::validator(&with_open_data(schema)),
             names: names
                 .into_iter()
                 .flat_map(|names| names.keys().cloned())
@@ -113,7 +113,7 @@ fn string_argument<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str)
 }
 
-/// A tool's published schema, with any object allowed as `data`.
+/// The schema of a tool's arguments, with any object allowed as `data`.
 fn with_open_data(schema: &JsonObject) -> Value {
     let mut schema = schema.clone();
     if let Some(data) = schema
