@@ -190,16 +190,13 @@ fn the_file_with_the_address_of_the_store_works_as_it_is_written() {
         ("docs/clients.md", "Before you start"),
     ] {
         let clone = FreshClone::new();
-        clone.run("portfolio-mcp import examples/content --store sqlite:demo.db");
         let lines = lines_under(document, heading);
         let [make, check, ..] = &lines[..] else {
             panic!("{document}, {heading} has other commands now: {lines:?}");
         };
 
         clone.run(make);
-        let file = clone.home.path().join(".config/portfolio-mcp/store");
-        let store = clone.home.path().join("demo.db");
-        fs::write(file, format!("sqlite:{}\n", store.display())).unwrap();
+        clone.name_a_store();
         clone.run(check);
     }
 }
@@ -207,18 +204,15 @@ fn the_file_with_the_address_of_the_store_works_as_it_is_written() {
 #[test]
 fn the_tokens_of_the_examples_work_as_they_are_written() {
     let clone = FreshClone::new();
-    clone.run("portfolio-mcp import examples/content --store sqlite:demo.db");
+    clone.run(&lines_under("docs/clients.md", "Before you start")[0]);
+    clone.name_a_store();
     let lines = lines_under("docs/clients.md", "Serve clients over HTTP");
     let [_, make, serve, export, read] = &lines[..] else {
         panic!("other commands now: {lines:?}");
     };
 
     clone.run(make);
-    let serve = serve.replace(
-        "--store-file ~/.config/portfolio-mcp/store",
-        "--store sqlite:demo.db",
-    );
-    let server = clone.serve(&serve);
+    let server = clone.serve(serve);
     let token = clone.run(&format!("{export}; printf %s \"$SITE_TOKEN\""));
     let token = String::from_utf8(token.stdout).unwrap();
     let authorization = format!("Bearer {token}");
@@ -239,6 +233,14 @@ impl FreshClone {
         let home = Home::new();
         symlink(repository_path("examples"), home.path().join("examples")).unwrap();
         Self { home }
+    }
+
+    /// Imports the sample content, and writes the address of its store into the file for it.
+    fn name_a_store(&self) {
+        self.run("portfolio-mcp import examples/content --store sqlite:demo.db");
+        let file = self.home.path().join(".config/portfolio-mcp/store");
+        let store = self.home.path().join("demo.db");
+        fs::write(file, format!("sqlite:{}\n", store.display())).unwrap();
     }
 
     /// Runs a line in a shell, which must succeed.
@@ -262,7 +264,8 @@ impl FreshClone {
 
     /// Starts the server of a line on a port of its own, in this folder.
     fn serve(&self, line: &str) -> HttpServer {
-        let words = shlex::split(line).unwrap();
+        let home = format!(" {}/", self.home.path().display());
+        let words = shlex::split(&line.replace(" ~/", &home)).unwrap();
         assert_eq!(words[..2], ["portfolio-mcp", "http"], "{line}");
         let mut command = Command::new(PROGRAM);
         command
