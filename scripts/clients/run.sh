@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Checks a portfolio-mcp binary with other people's clients: the TypeScript and Python SDKs and the MCP Inspector over
-# stdio, HTTP+SSE and Streamable HTTP, Claude Code and Codex with the setups of docs/clients.md, calls as n8n sends them, a
-# proxy that serves the server under a path, and the MCP conformance suite.
+# stdio, HTTP+SSE and Streamable HTTP, and the MCP conformance suite.
 #
 #   scripts/clients/run.sh target/release/portfolio-mcp
+#
+# It also adds each setup of docs/clients.md to Claude Code and Codex, sends calls as n8n does, and serves the server with
+# --public-path behind a proxy.
 #
 # It needs Node.js with npm, and Python 3.10 or newer with pip. It installs the clients into target/clients, at the versions
 # that package-lock.json and requirements.txt pin, and reuses them in later runs. It starts the servers under test on free
@@ -205,13 +207,10 @@ check_agents() {
   stop_http
 }
 
-check_prefix_proxy() {
+check_public_path() {
   fill_store
-  start_http
-  run_checks "$node" "$cache/node/prefix-proxy.mjs" header "$url"
-  stop_http
   start_http --public-path /portfolio
-  run_checks "$node" "$cache/node/prefix-proxy.mjs" public-path "$url"
+  run_checks "$node" "$cache/node/public-path.mjs" "$url"
   stop_http
 }
 
@@ -263,7 +262,7 @@ for transport in stdio sse http; do
 done
 
 check_agents
-check_prefix_proxy
+check_public_path
 
 fill_store
 start_http

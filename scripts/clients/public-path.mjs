@@ -1,10 +1,9 @@
-// Checks the server behind a proxy that serves it under /portfolio, as a location of nginx does: a client of HTTP+SSE has to
-// be given an address for its messages that leads through the proxy.
+// Checks a server with `--public-path /portfolio` behind a proxy that serves it there and does not say so, as a location of
+// nginx does: a client of HTTP+SSE has to be given an address for its messages that leads through the proxy.
 //
-//   node prefix-proxy.mjs header|public-path URL
+//   node public-path.mjs URL
 //
-// With `header` the proxy sends X-Forwarded-Prefix, with `public-path` it does not, and the server was started with
-// --public-path. Prints a line for each check and stops at the first that fails.
+// Prints a line for each check and stops at the first that fails.
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
@@ -12,18 +11,15 @@ import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { check } from './agent.mjs';
 
-const [way, url] = process.argv.slice(2);
+const [url] = process.argv.slice(2);
 const PREFIX = '/portfolio';
-const name = (text) => `prefix-proxy ${way}: ${text}`;
 
 const proxy = http.createServer((request, response) => {
   if (!request.url.startsWith(`${PREFIX}/`)) {
     response.writeHead(404).end();
     return;
   }
-  const headers = { ...request.headers };
-  if (way === 'header') headers['x-forwarded-prefix'] = PREFIX;
-  const options = { method: request.method, headers };
+  const options = { method: request.method, headers: request.headers };
   const forwarded = http.request(`${url}${request.url.slice(PREFIX.length)}`, options, (answer) => {
     response.writeHead(answer.statusCode, answer.headers);
     answer.pipe(response);
@@ -39,8 +35,8 @@ for (const [transport, target] of [
   ['sse', new SSEClientTransport(new URL(`${address}/sse`))],
   ['http', new StreamableHTTPClientTransport(new URL(`${address}/mcp`))],
 ]) {
-  await check(name(`a client connects over ${transport}, finds the eight tools and calls one`), async () => {
-    const client = new Client({ name: 'prefix-proxy-checks', version: '1.0.0' });
+  await check(`public-path: a client connects over ${transport}, finds the eight tools and calls one`, async () => {
+    const client = new Client({ name: 'public-path-checks', version: '1.0.0' });
     await client.connect(target, { timeout: 20_000 });
     const { tools } = await client.listTools();
     assert.equal(tools.length, 8);
