@@ -23,6 +23,7 @@ mod documents;
 mod examples;
 mod failover;
 mod faults;
+mod forms;
 mod hostile;
 mod house;
 mod http;
