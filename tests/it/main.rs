@@ -20,6 +20,7 @@ mod costs;
 mod credentials;
 mod doctor;
 mod documents;
+mod examples;
 mod failover;
 mod faults;
 mod forms;
