@@ -20,6 +20,7 @@ mod project;
 mod record;
 mod resource;
 pub mod rules;
+pub mod search;
 pub mod similar;
 pub mod text;
 mod timestamp;

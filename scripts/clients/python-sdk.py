@@ -102,6 +102,7 @@ async def check_kind(session, kind, field):
             data={field: value},
             expectedVersion=meta_before["version"],
             reason=reason,
+            detail="full",
         )
         assert meta["version"] != meta_before["version"]
         after, meta_after = await answer(session, f"get_{kind}", id=before["id"])

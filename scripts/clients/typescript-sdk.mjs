@@ -82,7 +82,7 @@ for (const { kind, field } of KINDS) {
     const value = `${before.data[field]} (seen by ${SELF.name})`;
     const reason = `check over ${transport}`;
     const written = await answer(`update_${kind}`, {
-      id, data: { [field]: value }, expectedVersion: before.meta.version, reason,
+      id, data: { [field]: value }, expectedVersion: before.meta.version, reason, detail: 'full',
     });
     assert.notEqual(written.meta.version, before.meta.version);
     after = await answer(`get_${kind}`, { id });

@@ -5,9 +5,12 @@
 use std::{borrow::Borrow, cmp::Reverse, collections::BTreeSet};
 
 use serde_json::{Map, Value};
-use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-use super::{kind::DocumentKey, timestamp::Timestamp};
+use super::{
+    kind::DocumentKey,
+    search::{fold, fold_tag, search_text},
+    timestamp::Timestamp,
+};
 
 /// What lists and indexes need of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +23,9 @@ pub struct IndexEntry {
     pub featured: bool,
     /// `metadata.updatedAt`, when it can be read.
     pub updated: Option<Timestamp>,
-    /// The tags, in lower case.
+    /// The tags, as [`fold_tag`] makes them.
     pub tags: Vec<String>,
-    /// The text that is searched, without case and accents.
+    /// The text of all searched fields, folded.
     pub search_text: String,
 }
 
@@ -34,21 +37,8 @@ impl IndexEntry {
         let status = metadata
             .and_then(|metadata| metadata.get("status"))
             .and_then(Value::as_str);
-        let tags: Vec<&str> = document
-            .get("tags")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        let searched = ["title", "description", "result", "price"]
-            .into_iter()
-            .filter_map(|name| document.get(name).and_then(Value::as_str));
-        let text: Vec<String> = std::iter::once(key.id.as_str())
-            .chain(searched)
-            .chain(tags.iter().copied())
-            .map(folded)
-            .collect();
+        let tags = document.get("tags").and_then(Value::as_array);
+        let tags = tags.into_iter().flatten().filter_map(Value::as_str);
         Self {
             id: key.id.clone(),
             status: status.map(ToOwned::to_owned),
@@ -58,8 +48,8 @@ impl IndexEntry {
                 .and_then(|metadata| metadata.get("updatedAt"))
                 .and_then(Value::as_str)
                 .and_then(Timestamp::parse),
-            tags: tags.into_iter().map(tag_of).collect(),
-            search_text: text.join("\n"),
+            tags: tags.map(fold_tag).collect(),
+            search_text: search_text(key, document),
         }
     }
 
@@ -88,12 +78,6 @@ pub struct ListPosition {
     pub id: String,
 }
 
-/// A tag as lists compare it: whatever its case.
-#[must_use]
-pub fn tag_of(text: &str) -> String {
-    text.to_lowercase()
-}
-
 /// Which documents to list.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
@@ -101,9 +85,10 @@ pub struct ListQuery {
     pub status: Option<String>,
     /// Only featured ones, or only others.
     pub featured: Option<bool>,
-    /// Only with this tag, in lower case.
+    /// Only with this tag, as [`fold_tag`] makes it: every edge that filters by tag compares them
+    /// in this way.
     pub tag: Option<String>,
-    /// Only where each of these words occurs; without case and accents.
+    /// Only where each of these words occurs, as [`ListQuery::words_of`] makes them.
     pub words: BTreeSet<String>,
     /// Only documents after this position.
     pub after: Option<ListPosition>,
@@ -115,7 +100,7 @@ impl ListQuery {
     /// The words of a search text, as [`ListQuery::words`] wants them.
     #[must_use]
     pub fn words_of(text: &str) -> BTreeSet<String> {
-        folded(text)
+        fold(text)
             .split_whitespace()
             .map(ToOwned::to_owned)
             .collect()
@@ -173,27 +158,6 @@ pub struct Page {
     pub total: usize,
     /// The position of the last one, when more follow.
     pub next: Option<ListPosition>,
-}
-
-/// Text without case and accents, in which `é` and `É` are `e` and `œ` is `oe`.
-fn folded(text: &str) -> String {
-    let mut folded = String::with_capacity(text.len());
-    for c in text
-        .nfkd()
-        .filter(|c| !is_combining_mark(*c))
-        .flat_map(char::to_lowercase)
-    {
-        match c {
-            'œ' => folded.push_str("oe"),
-            'æ' => folded.push_str("ae"),
-            'ß' => folded.push_str("ss"),
-            'ø' => folded.push('o'),
-            'ł' => folded.push('l'),
-            'đ' => folded.push('d'),
-            c => folded.push(c),
-        }
-    }
-    folded
 }
 
 #[cfg(test)]

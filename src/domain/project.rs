@@ -6,40 +6,41 @@ use super::rules::{LINK, SLUG, Status};
 
 /// A client case study.
 ///
-/// Only its declaration is used: documents stay JSON trees.
+/// Only its declaration is used: documents stay JSON trees. Fields whose names say all have an empty
+/// description, so that models have less to read.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", inline)]
 pub struct Project {
-    /// The slug that names the project in addresses; never changes.
+    /// Slug that names the project in addresses.
     #[schemars(regex(pattern = SLUG), length(max = 100))]
     pub id: String,
-    /// Title of the case study, 1 to 200 characters.
+    /// Title of the case study.
     #[schemars(length(min = 1, max = 200))]
     pub title: String,
-    /// The headline outcome, such as `+40 % bookings in three months`.
+    /// Headline outcome, such as `+40 % bookings`.
     #[schemars(length(min = 1))]
     pub result: String,
-    /// Up to 10 tags; replaces the whole list.
+    /// Topics.
     #[schemars(length(max = 10), inner(length(min = 1)))]
     pub tags: Vec<String>,
-    /// Cover image: absolute http(s) URL or site path such as `/images/cover.png`.
+    /// Cover image: link.
     #[schemars(regex(pattern = LINK))]
     pub image: String,
     /// Who it was made for.
     pub client: Client,
-    /// The problem the client came with.
+    /// The problem they came with.
     #[schemars(length(min = 1))]
     pub challenge: String,
     /// What was built.
     pub solution: Solution,
-    /// Summary for lists and search engines, 1 to 1000 characters.
+    /// Summary for lists and search engines.
     #[schemars(length(min = 1, max = 1000))]
     pub description: String,
     /// What the client says.
     pub testimonial: Testimonial,
-    /// Measured results, one a line; replaces the whole list.
+    /// Measured results.
     pub results: Vec<String>,
-    /// What a reader can learn from it.
+    /// What readers can learn.
     pub insight: Insight,
     /// Publication state.
     pub metadata: ProjectMetadata,
@@ -49,14 +50,15 @@ pub struct Project {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", inline)]
 pub struct Client {
-    /// Kind of client, such as `Craft business`.
+    /// Such as `Craft business`.
     #[schemars(length(min = 1))]
     pub r#type: String,
-    /// Size, such as `12 people`.
+    /// Such as `12 people`.
     #[schemars(length(min = 1))]
     pub size: String,
     /// What they wanted to reach.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub objective: String,
 }
 
@@ -64,20 +66,23 @@ pub struct Client {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", inline)]
 pub struct Solution {
-    /// The solution in prose.
+    /// In prose.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub description: String,
-    /// Tools used; replaces the whole list.
+    /// Tools used.
+    #[schemars(description = "")]
     pub tools: Vec<String>,
-    /// Features delivered; replaces the whole list.
+    /// Features delivered.
+    #[schemars(description = "")]
     pub features: Vec<String>,
-    /// Up to 10 screenshots, URLs or site paths; replaces the whole list.
+    /// Links.
     #[schemars(length(max = 10), inner(regex(pattern = LINK)))]
     pub screenshots: Vec<String>,
-    /// Video: URL or site path.
+    /// Link.
     #[schemars(regex(pattern = LINK))]
     pub video_url: Option<String>,
-    /// Live demonstration: URL or site path.
+    /// Link.
     #[schemars(regex(pattern = LINK))]
     pub demo_link: Option<String>,
 }
@@ -88,11 +93,13 @@ pub struct Solution {
 pub struct Testimonial {
     /// The quotation.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub text: String,
     /// Who said it.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub author: String,
-    /// Picture of the author: URL or site path.
+    /// Their picture: link.
     #[schemars(regex(pattern = LINK))]
     pub avatar: String,
 }
@@ -103,11 +110,13 @@ pub struct Testimonial {
 pub struct Insight {
     /// Heading.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub title: String,
     /// The lesson.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub text: String,
-    /// Link to a related resource.
+    /// Link to a resource.
     pub resource_link: Option<ResourceLink>,
 }
 
@@ -115,10 +124,11 @@ pub struct Insight {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", inline)]
 pub struct ResourceLink {
-    /// Text of the link.
+    /// What it says.
     #[schemars(length(min = 1))]
+    #[schemars(description = "")]
     pub text: String,
-    /// URL or site path.
+    /// Link.
     #[schemars(regex(pattern = LINK))]
     pub url: String,
 }
@@ -133,6 +143,6 @@ pub struct ProjectMetadata {
     pub updated_at: String,
     /// Shown on the home page.
     pub featured: bool,
-    /// `published` is visible on the website, `draft` and `archived` are not.
+    /// Only `published` is visible on the website.
     pub status: Status,
 }

@@ -10,31 +10,31 @@ use super::rules::{LINK, SLUG, Status, URL};
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", inline)]
 pub struct Resource {
-    /// The slug that names the resource in addresses; never changes.
+    /// Slug that names the resource in addresses.
     #[schemars(regex(pattern = SLUG), length(max = 100))]
     pub id: String,
-    /// Title of the resource, 1 to 200 characters.
+    /// Title of the resource.
     #[schemars(length(min = 1, max = 200))]
     pub title: String,
     /// One or two sentences for lists.
     #[schemars(length(min = 1))]
     pub description: String,
-    /// Full description, 1 to 1000 characters.
+    /// Full description.
     #[schemars(length(min = 1, max = 1000))]
     pub long_description: String,
-    /// Up to 10 tags; replaces the whole list.
+    /// Topics.
     #[schemars(length(max = 10), inner(length(min = 1)))]
     pub tags: Vec<String>,
-    /// Cover image: absolute http(s) URL or site path such as `/images/cover.png`.
+    /// Cover image: link.
     #[schemars(regex(pattern = LINK))]
     pub image: String,
     /// Price as shown to a visitor, such as `Gratuit` or `29€`.
     #[schemars(length(min = 1))]
     pub price: String,
-    /// Where the file is: absolute http(s) URL.
+    /// Where the file is: http(s) URL.
     #[schemars(regex(pattern = URL))]
     pub download_link: String,
-    /// Up to 20 pictures, URLs or site paths; replaces the whole list.
+    /// Pictures: links.
     #[schemars(length(max = 20), inner(regex(pattern = LINK)))]
     pub gallery: Vec<String>,
     /// Publication state.
@@ -51,8 +51,8 @@ pub struct ResourceMetadata {
     pub updated_at: String,
     /// Shown on the home page.
     pub featured: bool,
-    /// `published` is visible on the website, `draft` and `archived` are not.
+    /// Only `published` is visible on the website.
     pub status: Status,
-    /// How often it was downloaded, 0 or more.
+    /// How often it was downloaded.
     pub download_count: Option<u64>,
 }

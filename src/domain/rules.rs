@@ -67,6 +67,7 @@ impl Rules {
         let document = schema_of::<D>();
         let mut patch = document.clone();
         publish_patch(&mut patch, "");
+        leave_out_text_rules(&mut patch);
         Self {
             check: validator(&document),
             described: describe_fields(&document),
@@ -75,7 +76,8 @@ impl Rules {
         }
     }
 
-    /// The schema of a patch, as published: nothing required, nothing that the server owns.
+    /// The schema of a patch, as published: nothing required, nothing that the server owns, and no
+    /// more rules than [`leave_out_text_rules`] leaves.
     #[must_use]
     pub fn patch_schema(&self) -> &Value {
         &self.patch
@@ -312,16 +314,28 @@ fn publish_patch(schema: &mut Value, path: &str) {
     }
 }
 
+/// Removes the rules that take a model more to read than to be told of: patterns, and that a text is
+/// not empty. Types, choices, counts and lengths stay.
+pub fn leave_out_text_rules(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            // A field may have the name of a rule, but then its value is an object.
+            members.retain(|name, rule| {
+                rule.is_object() || !matches!(name.as_str(), "pattern" | "minLength")
+            });
+            members.values_mut().for_each(leave_out_text_rules);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_text_rules),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// The top-level fields of a document, described and otherwise open.
 fn describe_fields(document: &Value) -> Value {
     let mut fields = Map::new();
     if let Some(Value::Object(properties)) = document.get("properties") {
         for (name, property) in properties {
-            // How a list is replaced is advice for writing.
-            let description = property
-                .get("description")
-                .and_then(Value::as_str)
-                .and_then(|text| text.split("; replaces").next());
+            let description = property.get("description");
             fields.insert(name.clone(), json!({ "description": description }));
         }
     }

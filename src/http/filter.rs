@@ -1,6 +1,6 @@
 //! Which of the published documents a visitor asks for: `?featured=true&tag=…`.
 
-use crate::domain::{ListQuery, Record, list};
+use crate::domain::{ListQuery, Record, search::fold_tag};
 
 /// The filters of a list in the website's API.
 ///
@@ -20,7 +20,7 @@ impl Filter {
         for (name, value) in parameters {
             match name.as_str() {
                 "featured" => filter.featured = parse_bool(value).or(filter.featured),
-                "tag" if !value.trim().is_empty() => filter.tags.push(list::tag_of(value.trim())),
+                "tag" if !value.trim().is_empty() => filter.tags.push(fold_tag(value.trim())),
                 _ => {}
             }
         }

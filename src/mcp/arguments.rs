@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 
 use jsonschema::Validator;
-use rmcp::model::{JsonObject, Tool};
+use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
 use super::{
     client_arguments::{self, Effect, KnownArguments},
     cursor,
+    params::checked_schema,
     tool_name::ToolName,
 };
 use crate::domain::{
@@ -20,8 +21,8 @@ use crate::domain::{
 /// Floats below this become integers without loss.
 const MAX_INTEGER_FLOAT: f64 = 1e15;
 
-/// The checks of all tools, made from the published schemas.
-pub(super) struct ToolChecks(HashMap<String, ToolCheck>);
+/// The checks of all tools, made from the declarations that the published schemas are made from.
+pub(super) struct ToolChecks(HashMap<&'static str, ToolCheck>);
 
 /// The check of one tool's arguments.
 pub(super) struct ToolCheck {
@@ -39,10 +40,10 @@ pub(super) struct Normalized {
 }
 
 impl ToolChecks {
-    pub(super) fn new(tools: Vec<Tool>) -> Self {
+    pub(super) fn new(tools: impl IntoIterator<Item = ToolName>) -> Self {
         let checks = tools
             .into_iter()
-            .map(|tool| (tool.name.to_string(), ToolCheck::new(&tool)));
+            .map(|tool| (tool.as_str(), ToolCheck::new(tool)));
         Self(checks.collect())
     }
 
@@ -53,13 +54,13 @@ impl ToolChecks {
 }
 
 impl ToolCheck {
-    fn new(tool: &Tool) -> Self {
-        let schema = |name: &str| tool.input_schema.get(name);
-        let properties = schema("properties").and_then(Value::as_object);
-        let required = schema("required").and_then(Value::as_array);
-        let written = ToolName::parse(&tool.name).and_then(ToolName::written_kind);
+    fn new(tool: ToolName) -> Self {
+        let schema = checked_schema(tool);
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let required = schema.get("required").and_then(Value::as_array);
+        let written = tool.written_kind();
         Self {
-            validator: rules::validator(&with_open_data(&tool.input_schema)),
+            validator: rules::validator(&with_open_data(&schema)),
             known: KnownArguments {
                 names: properties
                     .into_iter()
@@ -234,7 +235,7 @@ fn string_argument<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str)
 }
 
-/// A tool's published schema, with any object allowed as `data`.
+/// The schema of a tool's arguments, with any object allowed as `data`.
 fn with_open_data(schema: &JsonObject) -> Value {
     let mut schema = schema.clone();
     if let Some(data) = schema

@@ -7,23 +7,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
+    changes::{shorten, summarize_changes},
     cursor,
     error::ToolError,
     meta::LogMeta,
-    output::{self, AuditCounts, AuditEntries, MAX_ANSWER_BYTES, ToolOutput},
+    output::{self, AuditCounts, AuditEntries, MAX_ANSWER_BYTES, ToolOutput, answer_text},
     params::{self, AuditParams, Detail, EntityType, NoParams},
     server::ContentServer,
     tool_name::ToolName,
 };
 use crate::{
     deadline::Deadline,
-    domain::{
-        AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition, text::compact_json,
-    },
+    domain::{AuditQuery, StoredEntry, Timestamp, Violation, audit::AuditPosition},
 };
-
-/// Summaries have excerpts of longer values.
-const MAX_SUMMARY_VALUE_CHARS: usize = 200;
 
 /// Entries on a page, if the call has no limit.
 const DEFAULT_LIMIT: usize = 50;
@@ -149,7 +145,7 @@ fn most_frequent(
         .into_iter()
         .take(MAX_LABELS)
         .take_while(|counted| {
-            bytes += compact_json(counted).len();
+            bytes += answer_text(counted).len();
             bytes <= MAX_LABEL_BYTES
         })
         .collect();
@@ -197,51 +193,25 @@ fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Viola
 
 /// What a row adds to the text of an answer, with the comma after it.
 fn full_bytes(entry: &StoredEntry) -> usize {
-    compact_json(entry.json()).len() + 1
+    answer_text(entry.json()).len() + 1
 }
 
 fn summary_bytes(entry: &StoredEntry) -> usize {
-    compact_json(&entry_row(entry.clone(), Detail::Summary)).len() + 1
+    answer_text(&entry_row(entry.clone(), Detail::Summary)).len() + 1
 }
 
 /// An entry as stored, or with excerpts of its long values.
 fn entry_row(entry: StoredEntry, detail: Detail) -> Value {
-    let mut entry = Value::Object(entry.into_json());
+    let mut entry = entry.into_json();
     if detail == Detail::Summary {
-        shorten(&mut entry);
-    }
-    entry
-}
-
-/// Replaces long strings, and long arrays and objects among the changed values, by excerpts.
-fn shorten(value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Some(shortened) = shorten_text(text) {
-                *value = shortened;
+        let action = entry.get("action").and_then(Value::as_str);
+        let action = action.map(ToOwned::to_owned);
+        for (name, member) in &mut entry {
+            match name.as_str() {
+                "changes" => *member = summarize_changes(action.as_deref(), member.take()),
+                _ => shorten(member),
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(shorten),
-        Value::Object(members) => {
-            for (name, member) in members.iter_mut() {
-                if matches!(name.as_str(), "oldValue" | "newValue")
-                    && (member.is_array() || member.is_object())
-                {
-                    if let Some(shortened) = shorten_text(&member.to_string()) {
-                        *member = shortened;
-                    }
-                } else {
-                    shorten(member);
-                }
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
-}
-
-/// The beginning of a long text, as an object: no string field accepts an object, so a model cannot
-/// write it back by mistake.
-fn shorten_text(text: &str) -> Option<Value> {
-    let (end, _) = text.char_indices().nth(MAX_SUMMARY_VALUE_CHARS)?;
-    Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
+    Value::Object(entry)
 }

@@ -5,14 +5,18 @@ use rmcp::{
     handler::server::tool::IntoCallToolResult,
     model::{CallToolResponse, JsonObject},
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::{
-    cursor,
+    changes::summarize_changes,
     error::{CallOptions, ToolError},
-    meta::{DocumentMeta, ListMeta, UpdateMeta, limit_warnings, violation_warnings},
-    output::{DocumentBody, SummaryRows, ToolOutput},
-    params::{Detail, GetParams, ListParams, UpdateParams},
+    list::summary_row,
+    meta::{DocumentMeta, UpdateMeta, violation_warnings},
+    output::{
+        DocumentBody, MAX_ANSWER_BYTES, RESERVED_BYTES, ToolData, ToolOutput, UpdatedDocument,
+        answer_text,
+    },
+    params::{Detail, GetParams, UpdateParams},
     router::CHECKS,
     server::ContentServer,
     tool_name::ToolName,
@@ -20,20 +24,11 @@ use super::{
 use crate::{
     deadline::Deadline,
     domain::{
-        Document, DocumentKey, Kind, ListPage, ListQuery, Origin, Project, Record, Resource,
-        Timestamp, Violation,
-        list::{ListPosition, tag_of},
-        patch::empty_objects,
-        text::truncate,
+        Document, DocumentKey, Kind, Origin, Project, Resource, Violation, audit::Action,
+        patch::empty_objects, text::truncate,
     },
     service::{Error, Mode, UpdateRequest, Updated},
 };
-
-/// A page of whole documents ends at this size, so that it does not fill a model's context.
-const MAX_PAGE_BYTES: usize = 256 * 1024;
-
-/// Documents on a page, if the call has no limit.
-const DEFAULT_LIMIT: usize = 20;
 
 /// What to do when an update names no field: some clients leave out every `null`.
 const NOTHING_NAMED: &str = "`data` names no field (an empty object changes nothing), so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
@@ -42,46 +37,6 @@ const NOTHING_NAMED: &str = "`data` names no field (an empty object changes noth
 const MAX_NAMED_FIELDS: usize = 5;
 
 impl ContentServer {
-    pub(super) async fn list<D: Document>(
-        &self,
-        params: ListParams,
-        deadline: Deadline,
-    ) -> Result<ToolOutput<SummaryRows<D>, ListMeta>, ToolError> {
-        let tool = ToolName::List(D::KIND);
-        let filters = json!([
-            D::KIND.plural(),
-            params.status,
-            params.featured,
-            params.tag,
-            params.query
-        ]);
-        let detail = params.detail.unwrap_or_default();
-        let query = list_query(params, &filters).map_err(|violation| {
-            ToolError::invalid_arguments(tool, &[violation], self.content.now())
-        })?;
-        let page = self.content.list(D::KIND, &query, deadline).await;
-        let fetched = page.map_err(|error| self.read_error(tool, error))?;
-        let page = match detail {
-            Detail::Summary => fetched.value,
-            Detail::Full => fit_page(fetched.value),
-        };
-        let invalid = page.records.iter().filter_map(invalid_fields_warning);
-        let meta = ListMeta {
-            freshness: self.freshness(fetched.snapshot_age),
-            total: page.total,
-            next_cursor: page.next.map(|position| {
-                let updated = position.updated.0.map(Timestamp::micros);
-                cursor::encode(&filters, &(updated, position.id))
-            }),
-            warnings: limit_warnings(page.unreadable.into_iter().chain(invalid)),
-        };
-        let rows = page.records.iter().map(|record| match detail {
-            Detail::Summary => summary_row(record),
-            Detail::Full => record.document().clone(),
-        });
-        Ok(ToolOutput::new(SummaryRows::new(rows.collect()), meta))
-    }
-
     pub(super) async fn get<D: Document>(
         &self,
         params: GetParams,
@@ -104,7 +59,7 @@ impl ContentServer {
         params: UpdateParams<D>,
         mut origin: Origin,
         deadline: Deadline,
-    ) -> Result<ToolOutput<DocumentBody<D>, UpdateMeta>, ToolError> {
+    ) -> Result<ToolOutput<UpdatedDocument<D>, UpdateMeta>, ToolError> {
         origin.reason = params.reason.filter(|reason| !reason.is_empty());
         let key = DocumentKey::new(D::KIND, params.id);
         let mode = if params.dry_run == Some(true) {
@@ -120,13 +75,14 @@ impl ContentServer {
             idempotency_key: params.idempotency_key,
             origin,
         };
+        let detail = params.detail.unwrap_or_default();
         let empty = empty_objects(&request.patch);
         let names_nothing = D::rules().names_nothing(&request.patch);
         let options = CallOptions::of_request(&request);
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
             Ok(updated) => {
-                let mut output = self.update_output(updated, mode);
+                let mut output = self.update_output(updated, mode, detail);
                 if names_nothing {
                     output.add_warning(NOTHING_NAMED);
                 } else if !empty.is_empty() {
@@ -156,6 +112,7 @@ impl ContentServer {
             return ToolError::invalid_arguments(tool, &violations, now()).into_response();
         };
         let mut request = UpdateRequest::from_arguments(kind, arguments);
+        let detail = Detail::of_arguments(arguments);
         match self.content.replay_if_done(&request, deadline).await {
             Ok(None) => {
                 (request.mode, request.idempotency_key) = (Mode::DryRun, None);
@@ -168,10 +125,10 @@ impl ContentServer {
             }
             Ok(Some(updated)) => match kind {
                 Kind::Project => self
-                    .update_output::<Project>(updated, Mode::Commit)
+                    .update_output::<Project>(updated, Mode::Commit, detail)
                     .into_call_tool_result(),
                 Kind::Resource => self
-                    .update_output::<Resource>(updated, Mode::Commit)
+                    .update_output::<Resource>(updated, Mode::Commit, detail)
                     .into_call_tool_result(),
             },
             Err(error) => {
@@ -185,18 +142,30 @@ impl ContentServer {
         &self,
         updated: Updated,
         mode: Mode,
-    ) -> ToolOutput<DocumentBody<D>, UpdateMeta> {
-        let meta = UpdateMeta {
+        detail: Detail,
+    ) -> ToolOutput<UpdatedDocument<D>, UpdateMeta> {
+        let data = match detail {
+            Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, &updated.version)),
+            Detail::Full => UpdatedDocument::whole(&updated.record),
+        };
+        let mut meta = UpdateMeta {
+            dry_run: mode == Mode::DryRun && !updated.replayed,
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version: updated.version,
             audit_id: updated.audit_id,
-            changes: updated.changes,
-            dry_run: mode == Mode::DryRun && !updated.replayed,
+            changes: Vec::new(),
+            more: 0,
             replayed: updated.replayed,
             warnings: violation_warnings(&updated.warnings),
         };
-        ToolOutput::new(DocumentBody::new(&updated.record), meta)
+        // A document that is larger than an answer has one beside it.
+        let document = Some(data.text_len()).filter(|bytes| *bytes <= MAX_ANSWER_BYTES);
+        let taken = document.unwrap_or_default() + answer_text(&meta).len() + RESERVED_BYTES;
+        let changes = summarize_changes(Some(Action::Update.as_str()), updated.changes);
+        let room = MAX_ANSWER_BYTES.saturating_sub(taken);
+        (meta.changes, meta.more) = fitting_changes(changes, room);
+        ToolOutput::new(data, meta)
     }
 }
 
@@ -218,91 +187,17 @@ fn empty_objects_warning(paths: &[String]) -> String {
     )
 }
 
-fn list_query(params: ListParams, filters: &Value) -> Result<ListQuery, Violation> {
-    let cursor = params.cursor.as_deref();
-    let after = cursor.map(|cursor| cursor::decode::<(Option<i64>, String)>(filters, cursor));
-    let status = params
-        .status
-        .and_then(|status| json!(status).as_str().map(ToOwned::to_owned));
-    Ok(ListQuery {
-        status,
-        featured: params.featured,
-        tag: params.tag.as_deref().map(tag_of),
-        words: ListQuery::words_of(&params.query.unwrap_or_default()),
-        after: after.transpose()?.map(|(updated, id)| ListPosition {
-            updated: std::cmp::Reverse(updated.map(Timestamp::from_micros)),
-            id,
-        }),
-        limit: params.limit.map_or(DEFAULT_LIMIT, |limit| limit as usize),
-    })
-}
-
-/// The first documents of the page that fit in the maximum size, but at least one.
-fn fit_page(mut page: ListPage) -> ListPage {
+/// The first changes that fit in so many bytes, and the number of the others.
+fn fitting_changes(changes: Value, room: usize) -> (Vec<Value>, usize) {
+    let Value::Array(mut changes) = changes else {
+        return (vec![changes], 0);
+    };
     let mut bytes = 0;
-    let fitting = page.records.iter().take_while(|record| {
-        bytes += record.text().len();
-        bytes <= MAX_PAGE_BYTES
+    let fitting = changes.iter().take_while(|change| {
+        bytes += answer_text(change).len() + 1;
+        bytes <= room
     });
-    let count = fitting.count().max(1);
-    if count < page.records.len() {
-        page.records.truncate(count);
-        page.next = page
-            .records
-            .last()
-            .map(|record| record.index_entry().position());
-    }
-    page
-}
-
-/// What a reader needs to choose a document, and its version.
-fn summary_row(record: &Record) -> Map<String, Value> {
-    let field = |name: &str| record.document().get(name).cloned();
-    let metadata = |name: &str| record.document().get("metadata")?.get(name).cloned();
-    let own_field = match record.key().kind {
-        Kind::Project => "result",
-        Kind::Resource => "price",
-    };
-    [
-        ("id", Some(json!(record.key().id))),
-        ("title", field("title")),
-        ("status", metadata("status")),
-        ("featured", metadata("featured")),
-        ("tags", field("tags")),
-        ("updatedAt", metadata("updatedAt")),
-        ("version", Some(json!(record.version()))),
-        (own_field, field(own_field)),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-    .collect()
-}
-
-/// One line about a listed document that breaks rules.
-fn invalid_fields_warning(record: &Record) -> Option<String> {
-    let violations = record.violations().iter();
-    let mut paths: Vec<&str> = violations
-        .map(|violation| violation.path.as_str())
-        .collect();
-    paths.dedup();
-    if paths.is_empty() {
-        return None;
-    }
-    let (key, kind) = (record.key(), record.key().kind);
-    let named: Vec<_> = paths
-        .iter()
-        .take(MAX_NAMED_FIELDS)
-        .map(|path| match *path {
-            "" => "(whole document)".into(),
-            path => truncate(path),
-        })
-        .collect();
-    let more = match paths.len() - named.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Some(format!(
-        "{key} has invalid fields: {}{more}; get_{kind} says what is wrong with each",
-        named.join(", ")
-    ))
+    let (count, all) = (fitting.count(), changes.len());
+    changes.truncate(count);
+    (changes, all - count)
 }

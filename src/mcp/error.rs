@@ -16,7 +16,7 @@ use super::{metrics::count_call, tool_name::ToolName};
 use crate::{
     domain::{
         DocumentKey, Kind, Timestamp, Version, Violation,
-        text::{escape_invisible, truncate},
+        text::{escape_all, truncate},
     },
     service::{Error, UpdateRequest},
 };
@@ -347,7 +347,7 @@ impl IntoContents for ToolError {
         }
         // Similar ids in the details are not sanitized, so that a model can use them. Escapes show
         // what is hidden in them.
-        vec![ContentBlock::text(escape_invisible(
+        vec![ContentBlock::text(escape_all(
             json!({ "success": false, "error": error }).to_string(),
         ))]
     }

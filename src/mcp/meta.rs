@@ -6,10 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::output::answer_text;
 use crate::domain::{Timestamp, Version, Violation};
 
-/// More warnings than this are only counted.
+/// More warnings than this, or more text of warnings, are only counted.
 const MAX_WARNINGS: usize = 20;
+const MAX_WARNING_BYTES: usize = 4000;
 
 /// When and where a result was read.
 #[derive(Serialize, JsonSchema)]
@@ -56,6 +58,9 @@ pub(super) struct ListMeta {
     /// Send it as cursor to get the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+    /// With detail `full`: for each id the version, to send as expectedVersion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Map<String, Value>>,
     /// Stored documents that break rules or cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -80,6 +85,10 @@ pub(super) struct DocumentMeta {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UpdateMeta {
+    /// true: nothing was written; data and changes show what the update would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
     /// When the server answered.
     pub timestamp: String,
     /// The store: `redis` or `sqlite`.
@@ -89,14 +98,14 @@ pub(super) struct UpdateMeta {
     /// Id of the audit log entry; absent if nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
-    /// Every changed field with its old and new value; empty if the document already had these
-    /// values.
+    /// Every changed field with its old and new value, of which long ones are
+    /// `{excerpt, characters}`; empty if the document already had these values.
     #[schemars(with = "Vec<Map<String, Value>>")]
-    pub changes: Value,
-    /// true: nothing was written; data and changes show what the update would do.
-    #[serde(skip_serializing_if = "Not::not")]
+    pub changes: Vec<Value>,
+    /// Number of changes that are not listed.
+    #[serde(skip_serializing_if = "is_zero")]
     #[schemars(default)]
-    pub dry_run: bool,
+    pub more: usize,
     /// true: an earlier call with the same idempotencyKey made this change; nothing was written
     /// now.
     #[serde(skip_serializing_if = "Not::not")]
@@ -127,6 +136,14 @@ pub(super) struct LogMeta {
     pub warnings: Vec<String>,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 /// The violations of a stored document as warnings.
 pub(super) fn violation_warnings(violations: &[Violation]) -> Vec<String> {
     limit_warnings(violations.iter().map(ToString::to_string))
@@ -134,8 +151,17 @@ pub(super) fn violation_warnings(violations: &[Violation]) -> Vec<String> {
 
 /// The first warnings, and the number of the others.
 pub(super) fn limit_warnings(mut warnings: impl Iterator<Item = String>) -> Vec<String> {
-    let mut limited: Vec<String> = warnings.by_ref().take(MAX_WARNINGS).collect();
-    let more = warnings.count();
+    let (mut limited, mut bytes) = (Vec::new(), 0);
+    let mut more = 0;
+    for warning in warnings.by_ref() {
+        bytes += answer_text(&warning).len() + 1;
+        if limited.len() == MAX_WARNINGS || bytes > MAX_WARNING_BYTES {
+            more = 1;
+            break;
+        }
+        limited.push(warning);
+    }
+    more += warnings.count();
     if more > 0 {
         limited.push(format!("and {more} more"));
     }

@@ -15,11 +15,23 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::meta::UpdateMeta;
-use crate::domain::{Document, Record, rules, text::compact_json};
+use crate::domain::{
+    Document, Kind, Record, rules,
+    text::{compact_json, escape_special_spaces},
+};
 
 /// An answer has no more text than this, unless one document or one entry alone is larger; see
 /// CONTRACT.md, section 2.
 pub(super) const MAX_ANSWER_BYTES: usize = 32_000;
+
+/// What an answer needs beside its rows, its changes and its known `meta`: the envelope, and warnings
+/// that are added to every answer.
+pub(super) const RESERVED_BYTES: usize = 1500;
+
+/// A value as the text of an answer writes it, so that its length can be counted.
+pub(super) fn answer_text(value: &impl Serialize) -> String {
+    escape_special_spaces(compact_json(value))
+}
 
 /// The published schema of the result `O`.
 pub(super) fn schema<O: JsonSchema>() -> Arc<JsonObject> {
@@ -64,18 +76,22 @@ pub(super) trait ToolData {
     fn text(&self) -> Cow<'_, str>;
     /// The same JSON as a value.
     fn into_json(self) -> Value;
+    /// The length of the text as it is sent.
+    fn text_len(&self) -> usize {
+        escape_special_spaces(self.text().into_owned()).len()
+    }
 }
 
 /// Structured content, and the same JSON as text.
 impl<T: ToolData, M: Serialize> IntoCallToolResult for ToolOutput<T, M> {
     fn into_call_tool_result(self) -> Result<CallToolResponse, ErrorData> {
         let meta = json!(self.meta);
-        let text = format!(
+        let text = escape_special_spaces(format!(
             r#"{{"success":{},"data":{},"meta":{}}}"#,
             self.success,
             self.data.text(),
             compact_json(&meta)
-        );
+        ));
         let mut structured = Map::with_capacity(3);
         structured.insert("success".to_owned(), Value::Bool(self.success));
         structured.insert("data".to_owned(), self.data.into_json());
@@ -126,22 +142,90 @@ impl<D: Document> JsonSchema for DocumentBody<D> {
     }
 }
 
+/// The document that an update leaves: its summary row, or the whole document.
+pub(super) enum UpdatedDocument<D> {
+    Row(Value),
+    Whole(DocumentBody<D>),
+}
+
+impl<D> UpdatedDocument<D> {
+    pub(super) fn row(row: JsonObject) -> Self {
+        Self::Row(Value::Object(row))
+    }
+
+    pub(super) fn whole(record: &Record) -> Self {
+        Self::Whole(DocumentBody::new(record))
+    }
+}
+
+impl<D> ToolData for UpdatedDocument<D> {
+    fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Row(row) => Cow::Owned(compact_json(row)),
+            Self::Whole(document) => document.text(),
+        }
+    }
+
+    fn into_json(self) -> Value {
+        match self {
+            Self::Row(row) => row,
+            Self::Whole(document) => document.into_json(),
+        }
+    }
+}
+
+impl<D: Document> JsonSchema for UpdatedDocument<D> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Owned(format!("{}Updated", D::schema_name()))
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        open_object(&row_fields::<D>())
+    }
+}
+
+/// A listed document, whole or as a summary, and how much text it is.
+pub(super) struct Row {
+    value: Value,
+    text: String,
+}
+
+impl Row {
+    pub(super) fn new(members: JsonObject) -> Self {
+        let value = Value::Object(members);
+        Self {
+            text: answer_text(&value),
+            value,
+        }
+    }
+
+    /// What it adds to the text of an answer, with the comma after it.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len() + 1
+    }
+}
+
 /// Documents of type `D`, whole or as summary rows.
-pub(super) struct SummaryRows<D>(Value, PhantomData<fn() -> D>);
+pub(super) struct SummaryRows<D>(Vec<Row>, PhantomData<fn() -> D>);
 
 impl<D> SummaryRows<D> {
-    pub(super) fn new(rows: Vec<Map<String, Value>>) -> Self {
-        Self(rows.into_iter().map(Value::Object).collect(), PhantomData)
+    pub(super) fn new(rows: Vec<Row>) -> Self {
+        Self(rows, PhantomData)
     }
 }
 
 impl<D> ToolData for SummaryRows<D> {
     fn text(&self) -> Cow<'_, str> {
-        Cow::Owned(compact_json(&self.0))
+        let texts: Vec<&str> = self.0.iter().map(|row| row.text.as_str()).collect();
+        Cow::Owned(format!("[{}]", texts.join(",")))
     }
 
     fn into_json(self) -> Value {
-        self.0
+        self.0.into_iter().map(|row| row.value).collect()
     }
 }
 
@@ -155,23 +239,35 @@ impl<D: Document> JsonSchema for SummaryRows<D> {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let mut fields = D::rules().described().clone();
-        for (name, description) in [
-            ("status", "Summary rows only: `metadata.status`."),
-            ("featured", "Summary rows only: `metadata.featured`."),
-            ("updatedAt", "Summary rows only: `metadata.updatedAt`."),
-            (
-                "version",
-                "Summary rows only: the version, to send as expectedVersion.",
-            ),
-        ] {
-            if let Some(fields) = fields.as_object_mut() {
-                fields.insert(name.to_owned(), json!({ "description": description }));
-            }
-        }
-        let row = open_object(&fields);
+        let row = open_object(&row_fields::<D>());
         schemars::json_schema!({ "type": "array", "items": row })
     }
+}
+
+/// The fields of documents of type `D`, and those that only a summary row has.
+fn row_fields<D: Document>() -> Value {
+    let mut fields = D::rules().described().clone();
+    for (name, description) in [
+        ("status", "Summary rows only: `metadata.status`."),
+        ("featured", "Summary rows only: `metadata.featured`."),
+        ("updatedAt", "Summary rows only: `metadata.updatedAt`."),
+        (
+            "version",
+            "Summary rows only: the version, to send as expectedVersion.",
+        ),
+        (
+            "downloadCount",
+            "Summary rows only: `metadata.downloadCount`.",
+        ),
+    ] {
+        if name == "downloadCount" && D::KIND == Kind::Project {
+            continue;
+        }
+        if let Some(fields) = fields.as_object_mut() {
+            fields.insert(name.to_owned(), json!({ "description": description }));
+        }
+    }
+    fields
 }
 
 /// Entries of the audit log. Other programs may have written them, so they are left open too.

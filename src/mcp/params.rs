@@ -5,13 +5,34 @@ use std::sync::Arc;
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::domain::{Document, Kind, Patch, rules};
+use super::tool_name::ToolName;
+use crate::domain::{Document, Kind, Patch, Project, Resource, rules};
 
-/// The published schema of arguments `P`: self-contained, with plain types.
+/// The published schema of arguments `P`: self-contained, with plain types, and without the rules
+/// that are checked all the same.
 pub(super) fn schema<P: JsonSchema>() -> Arc<JsonObject> {
-    let mut schema = match rules::schema_of::<P>() {
-        serde_json::Value::Object(schema) => schema,
+    let mut schema = rules::schema_of::<P>();
+    rules::leave_out_text_rules(&mut schema);
+    object(schema)
+}
+
+/// Every rule of a tool's arguments.
+pub(super) fn checked_schema(tool: ToolName) -> Arc<JsonObject> {
+    object(match tool {
+        ToolName::List(_) => rules::schema_of::<ListParams>(),
+        ToolName::Get(_) => rules::schema_of::<GetParams>(),
+        ToolName::Update(Kind::Project) => rules::schema_of::<UpdateParams<Project>>(),
+        ToolName::Update(Kind::Resource) => rules::schema_of::<UpdateParams<Resource>>(),
+        ToolName::AuditLog => rules::schema_of::<AuditParams>(),
+        ToolName::AuditStats => rules::schema_of::<NoParams>(),
+    })
+}
+
+fn object(schema: Value) -> Arc<JsonObject> {
+    let mut schema = match schema {
+        Value::Object(schema) => schema,
         _ => JsonObject::new(),
     };
     schema.shift_remove("description");
@@ -41,33 +62,44 @@ pub(super) enum Detail {
     Full,
 }
 
+impl Detail {
+    /// What arguments that break rules ask for, as far as they can be understood.
+    pub(super) fn of_arguments(arguments: &JsonObject) -> Self {
+        if arguments
+            .get("detail")
+            .is_some_and(|detail| detail == "full")
+        {
+            Self::Full
+        } else {
+            Self::Summary
+        }
+    }
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ListParams {
-    /// Only documents with this status.
     pub status: Option<Status>,
-    /// true: only featured documents; false: only the others.
     pub featured: Option<bool>,
-    /// Only documents with this tag, ignoring case.
     #[schemars(length(min = 1, max = 200))]
     pub tag: Option<String>,
-    /// Only documents with all these words in id, title, tags, description, result or price,
-    /// ignoring case and accents.
+    /// Only with all these words anywhere in id, tags and texts (but not in results and insight);
+    /// case and accents do not matter.
     #[schemars(length(max = 200))]
     pub query: Option<String>,
-    /// `summary` (default): one short row per document; `full`: whole documents.
+    /// `summary` (default): short rows; `full`: whole documents.
     pub detail: Option<Detail>,
-    /// Documents per page; default 20.
+    /// Default 20.
     #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,
-    /// `meta.nextCursor` of the previous page; filters must be the same.
+    /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GetParams {
-    /// Id of the document, such as `rdv-artisan`.
+    /// Such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
 }
@@ -75,23 +107,25 @@ pub(super) struct GetParams {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, bound = "")]
 pub(super) struct UpdateParams<D: Document> {
-    /// Id of the document, such as `rdv-artisan`.
+    /// Such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// Only the fields to change. Objects are merged: `{"client":{"size":"20 people"}}` keeps the
-    /// rest of `client`. Arrays and strings are replaced whole. `null` removes an optional field.
+    /// Only the fields to change. Objects are merged: `{"metadata":{"featured":true}}` keeps the
+    /// rest of `metadata`. Arrays and texts are replaced whole. `null` removes an optional field;
+    /// no text may be empty. A link is an http(s) URL or a site path such as `/images/a.png`.
     pub data: Patch<D>,
-    /// `meta.version` of the document you read; the change is refused if the document has changed
-    /// since.
+    /// `meta.version` that you read: refused if the document has changed since.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
-    /// true: check the change and show the result, but write nothing.
+    /// true: show the change, write nothing.
     pub dry_run: Option<bool>,
-    /// Why the change is made, for the audit log.
+    /// `full`: answer with the whole document, not its summary (default).
+    pub detail: Option<Detail>,
+    /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// A key you choose for this change (1 to 128 visible ASCII characters). Repeating the call
-    /// with the same key within 24 hours returns the first result and writes nothing again.
+    /// Your key for this change, 1 to 128 visible ASCII characters: a repeat within 24 hours gets
+    /// the first result and writes nothing.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }

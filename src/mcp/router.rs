@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use rmcp::{ErrorData, handler::server::router::tool::ToolRouter, model::Tool};
 
-use super::{arguments::ToolChecks, server::ContentServer};
+use super::{arguments::ToolChecks, server::ContentServer, tool_name::ToolName};
 use crate::domain::{Violation, text::truncate};
 
 pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(|| {
@@ -22,8 +22,7 @@ pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(||
     router
 });
 
-pub(super) static CHECKS: LazyLock<ToolChecks> =
-    LazyLock::new(|| ToolChecks::new(ROUTER.list_all()));
+pub(super) static CHECKS: LazyLock<ToolChecks> = LazyLock::new(|| ToolChecks::new(ToolName::ALL));
 
 impl ContentServer {
     /// Every tool as published, the writing tools included.

@@ -13,7 +13,7 @@ pub(super) enum ToolName {
 }
 
 impl ToolName {
-    const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::List(Kind::Project),
         Self::Get(Kind::Project),
         Self::Update(Kind::Project),

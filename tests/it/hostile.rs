@@ -194,6 +194,19 @@ fn assert_same(found: &Value, expected: &Document, context: &str) {
     );
 }
 
+/// Checks a value of a summary row, which is only the beginning of a long one.
+fn assert_summarized(found: &Value, stored: &Value) {
+    let text = stored
+        .as_str()
+        .map_or_else(|| stored.to_string(), ToOwned::to_owned);
+    if text.chars().count() <= 200 {
+        assert_eq!(found, stored);
+        return;
+    }
+    assert_eq!(found["characters"], json!(text.chars().count()));
+    assert!(text.starts_with(found["excerpt"].as_str().unwrap()));
+}
+
 /// Checks every reading tool on the documents in `stored`.
 async fn check_reading(client: &mut Client, stored: &[(Kind, String, Document)]) {
     for kind in Kind::ALL {
@@ -224,8 +237,8 @@ async fn check_reading(client: &mut Client, stored: &[(Kind, String, Document)])
                 if detail == "full" {
                     assert_same(row, document, id);
                 } else {
-                    assert_eq!(row["title"], document["title"]);
-                    assert_eq!(row["tags"], document["tags"]);
+                    assert_summarized(&row["title"], &document["title"]);
+                    assert_summarized(&row["tags"], &document["tags"]);
                 }
             }
         }
@@ -285,7 +298,7 @@ async fn check_writing(client: &mut Client, shift: usize, stored: &mut [(Kind, S
     for (number, (kind, id, document)) in stored.iter_mut().enumerate() {
         let text = &texts[(number + shift) % texts.len()];
         let (update, get) = (format!("update_{kind}"), format!("get_{kind}"));
-        let asked = json!({ "id": id, "data": { "description": text }, "reason": truncate(text), "dryRun": true });
+        let asked = json!({ "id": id, "data": { "description": text }, "reason": truncate(text), "dryRun": true, "detail": "full" });
         let tried = client.call(&update, asked.clone()).await;
         assert_same(
             &client.call(&get, json!({ "id": id })).await["data"],
@@ -335,8 +348,9 @@ async fn check_writing(client: &mut Client, shift: usize, stored: &mut [(Kind, S
             assert_eq!(entry["entityId"], json!(id));
             assert_eq!(entry["metadata"]["reason"], json!(truncate(text)));
             if detail == "full" {
-                assert_eq!(entry["changes"], done["meta"]["changes"]);
                 assert_eq!(entry["changes"][0]["newValue"], json!(text));
+            } else {
+                assert_eq!(entry["changes"], done["meta"]["changes"]);
             }
         }
         *document = expected;

@@ -99,6 +99,44 @@ fn every_tool_is_acceptable_to_strict_clients() {
     }
 }
 
+/// Of four characters.
+const MAX_TOOL_TOKENS: usize = 2500;
+
+/// CONTRACT.md allows 3,000; the rest is for arguments to come.
+#[test]
+fn what_a_model_sees_of_the_tools_is_small() {
+    let seen = |tool: &Value| {
+        let seen = json!({ "name": tool["name"], "description": tool["description"], "inputSchema": tool["inputSchema"] });
+        seen.to_string().chars().count()
+    };
+    let sizes: Vec<(Value, usize)> = tools()
+        .iter()
+        .map(|tool| (tool["name"].clone(), seen(tool)))
+        .collect();
+    let characters: usize = sizes.iter().map(|(_, size)| size).sum();
+
+    assert!(
+        characters.div_ceil(4) <= MAX_TOOL_TOKENS,
+        "{} tokens: {sizes:?}",
+        characters.div_ceil(4)
+    );
+}
+
+#[test]
+fn published_arguments_hold_types_enums_counts_and_lengths_only() {
+    for tool in tools() {
+        let schema = tool["inputSchema"].to_string();
+        for rule in [
+            r#""pattern":"#,
+            r#""minLength":"#,
+            r#""format":"#,
+            r#""default":"#,
+        ] {
+            assert!(!schema.contains(rule), "{}: {rule}", tool["name"]);
+        }
+    }
+}
+
 /// No references, one type each, and members that are object schemas.
 fn plain(schema: &Value, path: &str) {
     let Some(members) = schema.as_object() else {

@@ -49,12 +49,16 @@ async fn initialize_names_the_server_and_gives_instructions() {
 
     assert_eq!(result["serverInfo"]["name"], "portfolio-mcp");
     assert_eq!(result["protocolVersion"], "2025-06-18");
-    assert!(
-        result["instructions"]
-            .as_str()
-            .unwrap()
-            .contains("expectedVersion")
-    );
+    let instructions = result["instructions"].as_str().unwrap();
+    for says in [
+        "expectedVersion",
+        "dryRun",
+        "cannot create or delete",
+        "upload",
+    ] {
+        assert!(instructions.contains(says), "{says}");
+    }
+    assert!(instructions.chars().count() <= 4 * 250);
 }
 
 #[tokio::test]
@@ -68,6 +72,7 @@ async fn an_update_merges_deeply_and_is_logged_with_actor_and_reason() {
         "id": "rdv-artisan",
         "data": { "client": { "size": "61 artisans" } },
         "expectedVersion": before["meta"]["version"],
+        "detail": "full",
         "reason": "two joined",
     });
     let updated = client.call("update_project", arguments).await;
@@ -506,7 +511,7 @@ async fn a_document_that_breaks_every_rule_can_be_listed_read_and_edited() {
         let repaired = client
             .call(
                 &format!("update_{kind}"),
-                json!({ "id": id, "data": { "tags": ["repaired"] } }),
+                json!({ "id": id, "data": { "tags": ["repaired"] }, "detail": "full" }),
             )
             .await;
         let data = json!({ "metadata": { "status": "vivid" } });
@@ -529,6 +534,9 @@ async fn a_document_that_breaks_every_rule_can_be_listed_read_and_edited() {
 #[tokio::test]
 async fn the_log_shortens_long_values_unless_detail_is_full() {
     let (_store, client) = client_of_samples();
+    let data = json!({ "challenge": "é".repeat(201), "result": "é".repeat(200) });
+    let arguments = json!({ "id": "rdv-artisan", "data": data });
+    client.call("update_project", arguments).await;
 
     let short = client
         .call("get_audit_log", json!({ "entityId": "rdv-artisan" }))
@@ -1008,7 +1016,7 @@ async fn a_line_of_ten_megabytes_is_rejected_and_the_next_one_is_served() {
 async fn the_last_of_two_equal_keys_wins() {
     let (_store, client) = client_of_samples();
 
-    let arguments = r#"{"id":"nobody","id":"rdv-artisan","data":{"title":"First","title":"Last","client":{"size":"1"},"client":{"size":"2"}}}"#;
+    let arguments = r#"{"id":"nobody","id":"rdv-artisan","data":{"title":"First","title":"Last","client":{"size":"1"},"client":{"size":"2"}},"detail":"full"}"#;
     let params = format!(r#"{{"name":"update_project","arguments":{arguments}}}"#);
     let answer = client
         .exchange(&format!(
@@ -1087,7 +1095,7 @@ async fn numbers_that_readers_cannot_represent_are_rejected() {
             )
             .await;
         assert_eq!(
-            updated["data"]["metadata"]["downloadCount"], stored,
+            updated["data"]["downloadCount"], stored,
             "{number}: {updated}"
         );
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     database::{Database, Problem, describe},
-    queries::{latest_entry, stored},
+    queries::{latest_entry, marked, stored},
 };
 use crate::{
     domain::{
@@ -155,7 +155,7 @@ fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Resu
         index.featured,
         index.updated.map(Timestamp::micros),
         json!(index.tags).to_string(),
-        index.search_text,
+        marked(&index.search_text),
         change.text(),
     ])
 }

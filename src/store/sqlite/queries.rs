@@ -99,21 +99,29 @@ pub(super) fn list(
     Ok(page)
 }
 
+/// Begins the column `searched` where it and `tags` have the form of this version. 0.1.0 wrote fewer
+/// fields, and tags of any Unicode composition; it goes on working with the mark.
+const MARK: char = '\u{2}';
+
+/// What the column `searched` holds.
+pub(super) fn marked(search_text: &str) -> String {
+    format!("{MARK}{search_text}")
+}
+
 /// The index entries of documents that commits wrote, as far as the columns can filter them.
 fn indexed(
     transaction: &Connection,
     kind: Kind,
     query: &ListQuery,
 ) -> rusqlite::Result<Vec<IndexEntry>> {
-    // Columns that are not searched are not read: without these two, an index alone gives the list.
-    let tags = if query.tag.is_some() { "tags" } else { "'[]'" };
-    let searched = if query.words.is_empty() {
-        "''"
+    // Columns that are not searched are not read: without these, an index alone gives the list.
+    let columns = if query.tag.is_none() && query.words.is_empty() {
+        "'[]', char(2), ''"
     } else {
-        "searched"
+        "tags, searched, CASE WHEN substr(searched, 1, 1) = char(2) THEN '' ELSE text END"
     };
     let sql = format!(
-        "SELECT id, status, featured, updated, {tags}, {searched} FROM documents WHERE listed = 1 AND kind = ?"
+        "SELECT id, status, featured, updated, {columns} FROM documents WHERE listed = 1 AND kind = ?"
     );
     let mut select = Select::new(sql, kind.singular().to_owned());
     if let Some(status) = &query.status {
@@ -122,16 +130,30 @@ fn indexed(
     if let Some(featured) = query.featured {
         select.and("featured = ?", [featured.into()]);
     }
-    select.all(transaction, |row| {
-        Ok(IndexEntry {
-            id: row.get(0)?,
+    let found = select.all(transaction, |row| {
+        let id: String = row.get(0)?;
+        let searched = row.get_ref(5)?.as_str()?;
+        let Some(search_text) = searched.strip_prefix(MARK) else {
+            let bytes = row.get_ref(6)?.as_bytes()?.to_vec();
+            return Ok(indexed_by_older_version(DocumentKey::new(kind, id), bytes));
+        };
+        Ok(Some(IndexEntry {
+            id,
             status: row.get(1)?,
             featured: row.get(2)?,
             updated: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros),
             tags: serde_json::from_str(row.get_ref(4)?.as_str()?).unwrap_or_default(),
-            search_text: row.get(5)?,
-        })
-    })
+            search_text: search_text.to_owned(),
+        }))
+    })?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The index entry of a document whose columns 0.1.0 wrote. It is made here until a commit replaces
+/// the row.
+fn indexed_by_older_version(key: DocumentKey, bytes: Vec<u8>) -> Option<IndexEntry> {
+    let record = parse(key, bytes).ok()?;
+    Some(record.index_entry().clone())
 }
 
 /// Documents that were edited by hand, or why one cannot be read. They are parsed here until a
