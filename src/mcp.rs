@@ -22,6 +22,7 @@ mod changes;
 mod client_arguments;
 pub mod cursor;
 mod documents;
+mod entry_row;
 mod error;
 pub(crate) mod incoming;
 mod invalid_params;

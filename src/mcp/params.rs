@@ -151,7 +151,7 @@ impl EntityType {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AuditParams {
-    /// Entries per page; default 50.
+    /// Entries per page; default 20.
     #[schemars(range(min = 1, max = 500))]
     pub limit: Option<u32>,
     /// Only entries of this kind of document.
@@ -166,12 +166,21 @@ pub(super) struct AuditParams {
     /// Only entries with this source: `mcp`, `api` or `admin`.
     #[schemars(length(min = 1, max = 50))]
     pub source: Option<String>,
+    /// Only by this actor: a token's name, or a user of the system.
+    #[schemars(length(min = 1, max = 200))]
+    pub actor: Option<String>,
+    /// Only by this client, such as `claude-code`, in any version.
+    #[schemars(length(min = 1, max = 200))]
+    pub client_id: Option<String>,
+    /// Only changes of this field, such as `client.size`, or of one above or below it.
+    #[schemars(length(min = 1, max = 500))]
+    pub field: Option<String>,
     /// Only entries at or after this time, in RFC 3339 such as `2026-11-22T00:00:00Z`.
     pub since: Option<String>,
     /// Only entries before this time, in RFC 3339.
     pub until: Option<String>,
     /// `summary` (default): values over 200 characters become `{excerpt, characters}`; `full`:
-    /// whole values.
+    /// entries as stored.
     pub detail: Option<Detail>,
     /// `meta.nextCursor` of the previous page; filters must be the same.
     pub cursor: Option<String>,
