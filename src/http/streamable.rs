@@ -90,7 +90,7 @@ async fn serve_request<S: ServerHandler>(
     accept::complete(&mut parts.headers);
     let body = body::read(body, endpoint.limits.body_timeout).await?;
     body::check_nesting(&body)?;
-    let body = body::normalize(body);
+    let body = body::normalize(body)?;
     let envelope = match serde_json::from_slice::<Envelope<'_>>(&body) {
         Ok(envelope) if !body::is_array(&body) => envelope,
         _ => return Err(body::not_a_message(&body)),
