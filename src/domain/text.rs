@@ -64,6 +64,13 @@ pub fn truncate(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", sanitize(&beginning)))
 }
 
+/// A message of somebody else's, with each of its words that has more than 80 characters truncated.
+#[must_use]
+pub fn truncate_words(message: &str) -> String {
+    let words: Vec<Cow<'_, str>> = message.split(' ').map(truncate).collect();
+    words.join(" ")
+}
+
 /// The name of a file or folder for a message, unless it is what somebody gave in its place: the
 /// address of a store or a line of tokens, which may hold a secret.
 #[must_use]
@@ -176,6 +183,10 @@ mod tests {
     #[test]
     fn long_values_are_truncated() {
         assert_eq!(truncate("short"), "short");
+        assert_eq!(
+            truncate_words(&format!("header ({}) is long", "x".repeat(81))),
+            format!("header ({}… is long", "x".repeat(59))
+        );
         assert!(truncate(&"é".repeat(81)).chars().count() <= 80);
         assert_eq!(
             truncate(&"\u{202e}".repeat(81)),
