@@ -246,12 +246,12 @@ mod tests {
         {
             let value = serde_json::json!({ "a": format!("29{space}€"), "b": space.to_string() });
 
-            let escaped = escape_special_spaces(value.to_string());
+            let json = escape_special_spaces(value.to_string());
 
-            assert!(!escaped.contains(space), "{escaped:?}");
-            assert!(escaped.contains(&format!("29\\u{:04x}€", space as u32)));
+            assert!(!json.contains(space), "{json:?}");
+            assert!(json.contains(&format!("29\\u{:04x}€", space as u32)));
             assert_eq!(
-                serde_json::from_str::<serde_json::Value>(&escaped).unwrap(),
+                serde_json::from_str::<serde_json::Value>(&json).unwrap(),
                 value
             );
         }
