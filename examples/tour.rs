@@ -183,7 +183,6 @@ async fn audit(client: &StdioClient) {
         .into_iter()
         .flatten()
     {
-        let metadata = &entry["metadata"];
         println!(
             "  #{} {} {} {} `{}` by {} through {} over {}, reason: {}",
             entry["seq"],
@@ -191,10 +190,10 @@ async fn audit(client: &StdioClient) {
             text(&entry["action"]),
             text(&entry["entityType"]),
             text(&entry["entityId"]),
-            text(&metadata["actor"]),
-            text(&metadata["clientId"]),
-            text(&metadata["transport"]),
-            text(&metadata["reason"]),
+            text(&entry["actor"]),
+            text(&entry["clientId"]),
+            text(&entry["transport"]),
+            text(&entry["reason"]),
         );
         show_difference(&entry["changes"]);
     }

@@ -23,6 +23,7 @@ mod call;
 mod changes;
 pub mod cursor;
 mod documents;
+mod entry_row;
 mod error;
 pub(crate) mod incoming;
 mod list;

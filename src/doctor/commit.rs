@@ -251,6 +251,7 @@ pub(super) fn written_keys(prefix: &str) -> Vec<String> {
         keys.entries(),
         keys.stats(),
         keys.history(),
+        keys.schema_version(),
     ];
     written.extend(["all", "published", "featured"].map(|index| keys.index(index, document.kind)));
     written.extend(["self-test", "unlabelled"].map(|name| keys.internal(name)));

@@ -86,7 +86,7 @@ struct StoredDocuments {
 impl ContentChecks<'_> {
     async fn schema_version(&mut self) -> Result<(), RedisError> {
         let check = "schema version";
-        let key = format!("{}meta:schema:version", self.keys.prefix);
+        let key = self.keys.schema_version();
         let finding = match self.connection.send(cmd("GET").arg(&key)).await.map(text) {
             Ok(Ok(version)) if version == "1" => Finding::ok(check, version),
             Ok(Ok(version)) => Finding::problem(
@@ -97,10 +97,11 @@ impl ContentChecks<'_> {
                     "another program may have changed how the content is stored; find out which one, and set `{key}` to 1 if nothing else changed"
                 ),
             ),
-            Ok(Err(_)) => Finding::ok(check, "not set, which is fine"),
-            Err(error) if is_permission_denied(&error) => {
-                Finding::ok(check, "not checked: this user may not read it")
-            }
+            Ok(Err(_)) => Finding::ok(check, "not set; the first write sets it"),
+            Err(error) if is_permission_denied(&error) => Finding::ok(
+                check,
+                format!("not checked: this user may not read `{key}`, so no write sets it"),
+            ),
             Err(error) if error.is_io_error() => return Err(error),
             Err(_) => Finding::problem(
                 Fault::Content,

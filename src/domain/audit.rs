@@ -11,4 +11,4 @@ pub use entry::{
 };
 pub use page::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, PageBuilder};
 pub use query::{AuditPage, AuditQuery, AuditStats};
-pub use stored::{AuditPosition, Category, Slot, StoredEntry};
+pub use stored::{AuditPosition, Category, DATED_SCORES, Slot, StoredEntry};

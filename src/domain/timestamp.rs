@@ -43,7 +43,7 @@ impl Timestamp {
 
     /// Whole milliseconds since 1970, rounded down.
     #[must_use]
-    pub fn millis(self) -> i64 {
+    pub const fn millis(self) -> i64 {
         self.0.div_euclid(1000)
     }
 

@@ -2,47 +2,44 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::audit::Action;
-
 /// Summaries hold only the beginning of longer values.
 const MAX_VALUE_CHARS: usize = 200;
 
-/// The changes of an entry with this action: a creation is one object with the title and the names
-/// of the fields; other changes hold only the beginning of long values.
+/// The changes of an entry with this action: a creation or a deletion is one object with the title
+/// and the names of the fields; other changes hold only the beginning of long values.
 pub(super) fn summarize_changes(action: Option<&str>, mut changes: Value) -> Value {
-    if action == Some(Action::Create.as_str())
-        && let Some(created) = creation(&changes)
-    {
-        return json!([{ "created": created }]);
-    }
-    shorten(&mut changes);
-    changes
+    let whole = match action {
+        Some("create") => whole_document(&changes, "newValue", "oldValue")
+            .map(|created| json!([{ "created": created }])),
+        Some("delete") => whole_document(&changes, "oldValue", "newValue")
+            .map(|deleted| json!([{ "deleted": deleted }])),
+        _ => None,
+    };
+    whole.unwrap_or_else(|| {
+        shorten_members(&mut changes);
+        changes
+    })
 }
 
-/// Replaces long strings, and long arrays and objects among the changed values, by their beginning.
-pub(super) fn shorten(value: &mut Value) {
-    match value {
-        Value::String(text) => {
-            if let Some(beginning) = beginning(text) {
-                *value = beginning;
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(shorten),
-        Value::Object(members) => {
-            for (name, member) in members.iter_mut() {
-                if matches!(name.as_str(), "oldValue" | "newValue") {
-                    shorten_whole(member);
-                } else {
-                    shorten(member);
+/// Replaces long values by their beginning, in a list of changes or in what an older program stored
+/// in its place.
+fn shorten_members(changes: &mut Value) {
+    match changes {
+        Value::Array(items) => {
+            for item in items {
+                match item {
+                    Value::Object(members) => members.values_mut().for_each(shorten),
+                    item => shorten(item),
                 }
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Object(members) => members.values_mut().for_each(shorten),
+        other => shorten(other),
     }
 }
 
 /// Replaces a long value by its beginning; an array or object by that of its JSON text.
-pub(super) fn shorten_whole(value: &mut Value) {
+pub(super) fn shorten(value: &mut Value) {
     let beginning = match &*value {
         Value::String(text) => beginning(text),
         Value::Array(_) | Value::Object(_) | Value::Number(_) => beginning(&value.to_string()),
@@ -60,16 +57,17 @@ fn beginning(text: &str) -> Option<Value> {
     Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
 }
 
-/// What a creation made, if its changes have the form that this program writes: each top-level field
-/// whole, or the whole document at an empty path.
-fn creation(changes: &Value) -> Option<Value> {
+/// The title and the names of the fields of a document that was written or deleted whole, if its
+/// changes have the form that this program writes: each top-level field, or the whole document at an
+/// empty path. Its values are those of the member `at`, and there is no `other`.
+fn whole_document(changes: &Value, at: &str, other: &str) -> Option<Value> {
     let (mut title, mut fields) = (None, Vec::new());
-    for change in changes.as_array()? {
+    for change in changes.as_array().filter(|changes| !changes.is_empty())? {
         let field = change.get("field")?.as_str()?;
-        if change.get("oldValue").is_some_and(|old| !old.is_null()) {
+        if change.get(other).is_some_and(|value| !value.is_null()) {
             return None;
         }
-        let value = change.get("newValue")?;
+        let value = change.get(at)?;
         if field.is_empty() {
             let document = value.as_object()?;
             title = document.get("title");
@@ -79,13 +77,13 @@ fn creation(changes: &Value) -> Option<Value> {
             title = title.or_else(|| (field == "title").then_some(value));
         }
     }
-    let mut created = json!({ "fields": fields });
-    if let (Some(title), Some(created)) = (title, created.as_object_mut()) {
+    let mut found = json!({ "fields": fields });
+    if let (Some(title), Some(found)) = (title, found.as_object_mut()) {
         let mut title = title.clone();
-        shorten_whole(&mut title);
-        created.shift_insert(0, "title".to_owned(), title);
+        shorten(&mut title);
+        found.shift_insert(0, "title".to_owned(), title);
     }
-    Some(created)
+    Some(found)
 }
 
 #[cfg(test)]
@@ -104,6 +102,37 @@ mod tests {
                 json!([{ "created": { "title": "A", "fields": ["id", "title"] } }])
             );
         }
+    }
+
+    #[test]
+    fn a_deletion_is_what_was_deleted() {
+        let changes =
+            json!([{ "field": "id", "oldValue": "a" }, { "field": "title", "oldValue": "A" }]);
+
+        assert_eq!(
+            summarize_changes(Some("delete"), changes.clone()),
+            json!([{ "deleted": { "title": "A", "fields": ["id", "title"] } }])
+        );
+        assert_eq!(summarize_changes(Some("create"), changes.clone()), changes);
+    }
+
+    #[test]
+    fn what_older_programs_stored_as_changes_is_shortened_too() {
+        let long = json!(vec!["a"; 100]);
+        let stored = [
+            json!({ "results": long, "image": "x" }),
+            json!([{ "path": "image", "before": "x", "after": long }]),
+            json!([long, "image"]),
+            json!("x".repeat(201)),
+        ];
+
+        for changes in stored {
+            let short = summarize_changes(Some("save"), changes);
+
+            assert!(short.to_string().len() < 300, "{short}");
+            assert!(short.to_string().contains("characters"), "{short}");
+        }
+        assert_eq!(summarize_changes(Some("delete"), json!({})), json!({}));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
 use super::{
-    changes::shorten_whole,
+    changes::shorten,
     cursor,
     error::ToolError,
     meta::{ListMeta, limit_warnings},
@@ -152,7 +152,7 @@ fn nothing_found(kind: Kind) -> String {
 pub(super) fn summary_row(record: &Record, version: &Version) -> JsonObject {
     let short = |value: Option<&Value>| {
         let mut value = value?.clone();
-        shorten_whole(&mut value);
+        shorten(&mut value);
         Some(value)
     };
     let field = |name: &str| short(record.document().get(name));

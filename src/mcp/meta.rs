@@ -132,6 +132,9 @@ pub(super) struct LogMeta {
     /// cursor to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub searched_since: Option<String>,
+    /// The time of the log's oldest entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_begins: Option<String>,
     /// What to know about this result.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]

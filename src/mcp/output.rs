@@ -320,7 +320,7 @@ pub(super) struct AuditCounts {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Map<String, Value>>")]
     pub latest_entry: Option<Value>,
-    /// The newest entries, up to ten.
+    /// The newest entries, up to ten, with the names of the changed fields.
     #[schemars(with = "Vec<Map<String, Value>>")]
     pub recent_activity: Vec<Value>,
 }
@@ -342,14 +342,19 @@ fn open_object(fields: &Value) -> Schema {
 
 fn entry_fields() -> Value {
     json!({
-        "id": { "description": "Unique id of the entry." },
         "seq": { "description": "Number of the write; increases by one with each write." },
+        "auditId": { "description": "Unique id of the entry." },
         "timestamp": { "description": "When it was written." },
         "action": { "description": "create, update, delete, read or revert." },
         "entityType": { "description": "project or resource." },
         "entityId": { "description": "Id of the document." },
         "source": { "description": "mcp, api or admin." },
-        "changes": { "description": "Every changed field with oldValue and newValue; one of them is absent if the field did not exist." },
-        "metadata": { "description": "Who made the change, with which client and why, as far as known." },
+        "actor": { "description": "Who made the change: a token's name, or a user of the system." },
+        "clientId": { "description": "With which client." },
+        "transport": { "description": "How the call arrived: stdio, http, sse or cli." },
+        "reason": { "description": "Why, in the caller's words." },
+        "changes": { "description": "Every changed field with oldValue and newValue; one of them is absent if the field did not exist. A creation is its title and field names." },
+        "id": { "description": "With detail `full`: unique id of the entry." },
+        "metadata": { "description": "With detail `full`: who, with which client and why, as far as known, and the versions." },
     })
 }

@@ -11,7 +11,7 @@ use crate::{
     deadline::Deadline,
     domain::{
         ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, DocumentKey, Kind, ListPage,
-        ListQuery, Record, StoreState, StoredEntry,
+        ListQuery, Record, StoreState,
     },
     store::{Snapshot, StoreError},
 };
@@ -196,20 +196,20 @@ impl ContentService {
         }
     }
 
-    /// The counters of the audit log, and its newest entries: the page for `newest`.
+    /// The counters of the audit log, and its page for `newest`.
     pub async fn audit_stats(
         &self,
         newest: &AuditQuery,
         deadline: Deadline,
-    ) -> Result<Fetched<(AuditStats, Vec<StoredEntry>)>, Error> {
+    ) -> Result<Fetched<(AuditStats, AuditPage)>, Error> {
         self.note_use();
         let deadline = deadline.capped(READ_TIMEOUT);
         let _permit = self.log_permit(newest, deadline).await?;
         let both =
             async { tokio::try_join!(self.store.audit_stats(), self.store.audit_entries(newest)) };
         match in_time(deadline.run(both).await) {
-            Ok((stats, page)) => Ok(Fetched::from_store((stats, page.entries))),
-            Err(error) => self.answer_from_snapshot(error, Snapshot::audit_stats),
+            Ok(both) => Ok(Fetched::from_store(both)),
+            Err(error) => self.answer_from_snapshot(error, |snapshot| snapshot.audit_stats(newest)),
         }
     }
 

@@ -9,13 +9,14 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use redis::{Cmd, Pipeline, RedisError, Script, Value, cmd};
+use tracing::debug;
 
 use super::{
     Commit, HistoryImport, Repository, Revision, StoreError, load::load, location::RedisUrl,
@@ -66,6 +67,8 @@ pub(crate) struct RedisStore {
     last_write: Mutex<Option<Instant>>,
     /// Commits that were sent and not answered yet.
     committing: AtomicUsize,
+    /// Whether the user may write everything but the schema version.
+    schema_is_denied: AtomicBool,
 }
 
 /// Which connection a read uses.
@@ -111,6 +114,7 @@ impl RedisStore {
             log_use: Arc::default(),
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),
+            schema_is_denied: AtomicBool::new(false),
         })
     }
 
@@ -315,6 +319,17 @@ impl Repository for RedisStore {
     }
 }
 
+impl RedisStore {
+    /// Says how the store is laid out, unless it says so already. No import fails for it.
+    async fn mark_schema(&self, connection: &Connection) {
+        let mut command = cmd("SET");
+        command.arg(self.keys.schema_version()).arg("1").arg("NX");
+        if let Err(error) = connection.send(&command).await {
+            debug!("could not set the schema version: {error}");
+        }
+    }
+}
+
 /// Raises the counter of writes to a number; it never goes back.
 const RAISE_SEQ: &str = "if tonumber(ARGV[1]) > (tonumber(redis.call('HGET', KEYS[1], 'seq') or '0') or 0) then \
                          redis.call('HSET', KEYS[1], 'seq', ARGV[1]) end";
@@ -363,6 +378,7 @@ impl HistoryImport for RedisStore {
                 .await
                 .map_err(|error| write_error(&error))?;
         }
+        self.mark_schema(connection).await;
         Ok(added)
     }
 }

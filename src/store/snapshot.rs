@@ -513,10 +513,10 @@ impl Snapshot {
         self.current_log()?.page(query)
     }
 
-    /// The log in numbers, with its newest entries; `None` if they were not read yet.
+    /// The log in numbers, and its page for `newest`; `None` if they were not read yet.
     #[must_use]
-    pub fn audit_stats(&self) -> Option<(AuditStats, Vec<StoredEntry>)> {
-        Some(self.current_log()?.stats())
+    pub fn audit_stats(&self, newest: &AuditQuery) -> Option<(AuditStats, AuditPage)> {
+        self.current_log()?.stats(newest)
     }
 
     /// The end of the log, if nothing is missing in it.

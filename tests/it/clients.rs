@@ -122,7 +122,7 @@ async fn a_read_token_cannot_write() {
     );
     assert_eq!(written["success"], json!(true));
     assert_eq!(log["data"].as_array().unwrap().len(), 1);
-    assert_eq!(log["data"][0]["metadata"]["actor"], "marie");
+    assert_eq!(log["data"][0]["actor"], "marie");
     assert_eq!(tools(MARIE).len(), 8);
     assert_eq!(
         tools(MARIE)

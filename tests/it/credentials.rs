@@ -143,7 +143,9 @@ fn the_documented_permissions_are_enough_for_everything() {
     let store = Store::redis();
     runtime.block_on(create_sound(&*store.repository, &project_key("a")));
     let permissions = documented_permissions();
-    let rules: Vec<&str> = "~data:* ~index:* ~audit:* ~cache:* ~internal:* resetchannels -@all"
+    let rules =
+        "~data:* ~index:* ~audit:* ~cache:* ~meta:schema:version ~internal:* resetchannels -@all";
+    let rules: Vec<&str> = rules
         .split(' ')
         .chain(permissions.iter().map(String::as_str))
         .collect();

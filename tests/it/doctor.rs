@@ -354,6 +354,27 @@ async fn a_missing_permission_is_named_without_writing_anything() {
     assert_eq!(writes(store.server()), before);
 }
 
+#[tokio::test]
+async fn the_schema_version_is_set_by_the_first_write_or_reported() {
+    let server = RedisServer::start();
+    let report = || doctor_as(&server, "limited", PASSWORD, &[]);
+    let ours = ["~data:*", "~index:*", "~audit:*", "~cache:*", "~internal:*"];
+    server.user("limited", &["~*", "+@all"]);
+    report().assert_line(
+        "ok",
+        &["schema version", "not set; the first write sets it"],
+    );
+    server.run::<()>(cmd("RPUSH").arg("meta:schema:version").arg("1"));
+    report().assert_line("problem", &["schema version", "not a string"]);
+    report().assert_exit(1);
+
+    server.user("limited", &[&ours[..], &["+@all"]].concat());
+
+    report().assert_line("ok", &["schema version", "may not read"]);
+    report().assert_line("ok", &["writing", "all required commands are allowed"]);
+    report().assert_line("ok", &["commit script", "loads and runs"]);
+}
+
 /// A server that cannot check permissions: the commands are tested on a temporary key.
 #[tokio::test]
 async fn an_older_server_is_tested_and_left_unchanged() {

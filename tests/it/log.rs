@@ -50,7 +50,7 @@ fn fill(server: &RedisServer, numbers: std::ops::Range<i64>, entry: impl Fn(i64)
 fn entry_about(number: i64, id: &str) -> String {
     let text = "x".repeat(400);
     format!(
-        r#"{{"n":{number},"action":"save","entityType":"projects","entityId":"{id}","source":"cms","text":"{text}"}}"#
+        r#"{{"id":{number},"action":"save","entityType":"projects","entityId":"{id}","source":"cms","text":"{text}"}}"#
     )
 }
 
@@ -70,6 +70,13 @@ fn rows(answer: &Value) -> &Vec<Value> {
         .unwrap_or_else(|| panic!("{answer}"))
 }
 
+/// The number of an entry in a row, short or as stored.
+fn number(row: &Value) -> i64 {
+    let id = row.get("auditId").or(row.get("id"));
+    id.and_then(Value::as_i64)
+        .unwrap_or_else(|| panic!("{row}"))
+}
+
 /// The numbers of the entries on all pages, and how many pages there are.
 async fn numbers_on_pages(client: &StdioClient, arguments: Value) -> (Vec<i64>, usize) {
     let (mut numbers, mut pages, mut arguments) = (Vec::new(), 0, arguments);
@@ -82,7 +89,7 @@ async fn numbers_on_pages(client: &StdioClient, arguments: Value) -> (Vec<i64>, 
             "{} entries in {bytes} bytes",
             rows(&answer).len()
         );
-        numbers.extend(rows(&answer).iter().map(|row| row["n"].as_i64().unwrap()));
+        numbers.extend(rows(&answer).iter().map(number));
         pages += 1;
         let meta = &answer["meta"];
         if meta["nextCursor"].is_null() {
@@ -124,7 +131,7 @@ async fn a_search_of_a_long_log_finds_every_match_over_a_slow_line() {
 
     println!("{pages} pages, {:?}", begun.elapsed());
     assert_eq!(first["meta"]["stale"], Value::Null, "{first}");
-    assert_eq!(first["data"][0]["n"], count - 100, "{first}");
+    assert_eq!(first["data"][0]["auditId"], count - 100, "{first}");
     assert!(first["meta"]["nextCursor"].is_string(), "{first}");
     assert!(first["meta"]["searchedSince"].is_string(), "{first}");
     assert_eq!(found, [count - 100, 0]);
@@ -227,7 +234,7 @@ async fn a_search_without_room_among_others_says_so() {
 fn large_entry(number: i64) -> String {
     let text = "y".repeat(400 * 1024);
     let change = json!({ "field": "description", "oldValue": text });
-    json!({ "n": number, "action": "save", "changes": [change] }).to_string()
+    json!({ "id": number, "action": "save", "changes": [change] }).to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,7 +271,7 @@ async fn one_entry_is_read_without_many_others() {
 
     let answer = client.call("get_audit_log", json!({ "limit": 1 })).await;
 
-    assert_eq!(answer["data"][0]["n"], 19);
+    assert_eq!(answer["data"][0]["auditId"], 19);
     let bytes = proxy.traffic().bytes;
     assert!(bytes < 3 * 400 * 1024, "{bytes} bytes were fetched");
 }
@@ -276,7 +283,7 @@ async fn statistics_of_large_entries_are_small() {
         let changes: Vec<Value> = (0..60)
             .map(|at| json!({ "field": format!("f{at}"), "newValue": "z".repeat(150) }))
             .collect();
-        json!({ "n": number, "action": format!("{}", "a".repeat(3000)), "source": format!("s{number}"), "changes": changes })
+        json!({ "id": number, "action": format!("{}", "a".repeat(3000)), "source": format!("s{number}"), "changes": changes })
             .to_string()
     });
     let client = StdioClient::start(&store).await;
@@ -286,8 +293,8 @@ async fn statistics_of_large_entries_are_small() {
     let bytes = stats.to_string().len();
     assert!(bytes <= MAX_ANSWER_BYTES, "{bytes} bytes");
     assert_eq!(stats["data"]["totalEntries"], 12);
-    assert_eq!(stats["data"]["recentActivity"][0]["n"], 11);
-    assert_eq!(stats["data"]["latestEntry"]["n"], 11);
+    assert_eq!(stats["data"]["recentActivity"][0]["auditId"], 11);
+    assert_eq!(stats["data"]["latestEntry"]["auditId"], 11);
 }
 
 /// What older programs wrote without a time is all in one millisecond.
@@ -299,7 +306,7 @@ async fn pages_within_one_millisecond_do_not_read_it_from_its_beginning() {
     add.arg("audit:entries");
     for number in 0..ENTRIES {
         add.arg(5).arg(format!(
-            r#"{{"n":{number:>6},"text":"{}"}}"#,
+            r#"{{"id":{number:>6},"text":"{}"}}"#,
             "x".repeat(300)
         ));
     }

@@ -14,6 +14,7 @@
 
 mod answers;
 mod architecture;
+mod audit;
 mod cli;
 mod clients;
 mod costs;

@@ -150,7 +150,7 @@ async fn an_outage_pages_through_entries_of_older_programs_where_they_are() {
     let mut proxy = Proxy::start(store.server().port()).await;
     let server = HttpServer::start_with(&["--store", &proxy.url(), "--rate-limit", "0"]);
     let page = |cursor: Option<&str>| {
-        let arguments = json!({ "limit": 5, "cursor": cursor });
+        let arguments = json!({ "limit": 5, "cursor": cursor, "detail": "full" });
         let answer = server.call("get_audit_log", &arguments);
         (answer["isError"] != true).then(|| tool_output(&answer))
     };
@@ -162,6 +162,15 @@ async fn an_outage_pages_through_entries_of_older_programs_where_they_are() {
         page(None).filter(|page| page["meta"]["stale"] == true)
     });
     assert_eq!(first["data"], in_store["data"]);
+    let begins = &first["meta"]["logBegins"];
+    assert_eq!(*begins, "2023-11-14T22:13:20.000Z");
+    assert_eq!(*begins, in_store["meta"]["logBegins"]);
+    let found = json!({ "field": "title" });
+    let found = tool_output(&server.call("get_audit_log", &found));
+    assert_eq!(found["meta"]["stale"], true, "{found}");
+    assert_eq!(found["data"].as_array().unwrap().len(), 1, "{found}");
+    let stats = tool_output(&server.call("get_audit_stats", &json!({})));
+    assert_eq!(stats["meta"]["logBegins"], *begins, "{stats}");
     let since = json!({ "since": "2024-01-01T00:00:00Z" });
     let recent = tool_output(&server.call("get_audit_log", &since));
     assert_eq!(recent["data"].as_array().unwrap().len(), 1, "{recent}");

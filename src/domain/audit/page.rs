@@ -150,6 +150,7 @@ impl<'a> PageBuilder<'a> {
             slots: self.slots,
             next,
             searched_since,
+            log_begins: None,
         }
     }
 

@@ -19,6 +19,12 @@ pub struct AuditQuery {
     pub action: Option<String>,
     /// Only this source.
     pub source: Option<String>,
+    /// Only by this actor.
+    pub actor: Option<String>,
+    /// Only by this client: its name with its version, or in any version.
+    pub client_id: Option<String>,
+    /// Only with a change of this field, or of one above or below it.
+    pub field: Option<String>,
     /// Not before this instant.
     pub since: Option<Timestamp>,
     /// Before this instant.
@@ -31,6 +37,8 @@ pub struct AuditQuery {
     pub max_bytes: usize,
     /// What an entry adds to the page: its stored text, unless it is shown in another form.
     pub row_bytes: fn(&StoredEntry) -> usize,
+    /// Whether the page is to say when the log begins.
+    pub with_log_begins: bool,
 }
 
 /// No filter, no limit in bytes, and no entries.
@@ -41,12 +49,16 @@ impl Default for AuditQuery {
             entity_id: None,
             action: None,
             source: None,
+            actor: None,
+            client_id: None,
+            field: None,
             since: None,
             until: None,
             after: None,
             limit: 0,
             max_bytes: usize::MAX,
             row_bytes: |entry| entry.text().len(),
+            with_log_begins: false,
         }
     }
 }
@@ -65,6 +77,18 @@ impl AuditQuery {
                 .entity_id
                 .as_deref()
                 .is_none_or(|id| entry.text_of("entityId") == Some(id))
+            && self
+                .actor
+                .as_deref()
+                .is_none_or(|actor| entry.origin_text("actor") == Some(actor))
+            && self.client_id.as_deref().is_none_or(|wanted| {
+                let client = entry.origin_text("clientId");
+                client.is_some_and(|client| is_client(client, wanted))
+            })
+            && self.field.as_deref().is_none_or(|wanted| {
+                let mut fields = entry.changed_fields();
+                fields.any(|field| is_above_or_below(field, wanted))
+            })
     }
 
     /// Whether some entries may not match, apart from their time.
@@ -75,9 +99,19 @@ impl AuditQuery {
             entity_id,
             action,
             source,
-            ..
+            actor,
+            client_id,
+            field,
+            since: _,
+            until: _,
+            after: _,
+            limit: _,
+            max_bytes: _,
+            row_bytes: _,
+            with_log_begins: _,
         } = self;
-        kind.is_some() || entity_id.is_some() || action.is_some() || source.is_some()
+        let texts = [entity_id, action, source, actor, client_id, field];
+        kind.is_some() || texts.into_iter().any(Option::is_some)
     }
 
     /// The entries of one document.
@@ -90,6 +124,26 @@ impl AuditQuery {
             ..Self::default()
         }
     }
+}
+
+/// Whether a client is the wanted one. What follows its last slash is its version.
+fn is_client(client: &str, wanted: &str) -> bool {
+    client == wanted
+        || client
+            .rsplit_once('/')
+            .is_some_and(|(name, _)| name == wanted)
+}
+
+/// Whether two dotted paths are the same, or one leads to the other. The empty path is the whole
+/// document.
+fn is_above_or_below(path: &str, other: &str) -> bool {
+    let leads_to = |above: &str, below: &str| {
+        above.is_empty()
+            || below
+                .strip_prefix(above)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    leads_to(path, other) || leads_to(other, path)
 }
 
 /// A page of the log, newest first.
@@ -105,6 +159,8 @@ pub struct AuditPage {
     /// The time of that entry, when the search ended there because it had looked at enough. The
     /// page may then have any number of entries, or none.
     pub searched_since: Option<Timestamp>,
+    /// The time of the log's oldest entry that has one, if that was asked for and is known.
+    pub log_begins: Option<Timestamp>,
 }
 
 /// The counters of the log.
@@ -191,6 +247,120 @@ impl AuditStats {
             if let Some(label) = entry.label(category) {
                 *counts.entry(label.to_owned()).or_default() += 1;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn finds(query: &AuditQuery, entry: &Value) -> bool {
+        query.matches(&StoredEntry::parse(entry.to_string()))
+    }
+
+    #[test]
+    fn a_client_is_found_in_any_version() {
+        let by = |client: &str| json!({ "metadata": { "clientId": client } });
+        let query = |wanted: &str| AuditQuery {
+            client_id: Some(wanted.to_owned()),
+            ..AuditQuery::default()
+        };
+
+        for (wanted, client, found) in [
+            ("claude-code", "claude-code/2.1.0", true),
+            ("claude-code", "claude-code", true),
+            ("claude-code/2.1.0", "claude-code/2.1.0", true),
+            ("claude-code", "claude-code/", true),
+            ("@site/tool", "@site/tool/1.0", true),
+            ("claude-code/2.1", "claude-code/2.1.0", false),
+            ("claude", "claude-code/2.1.0", false),
+            ("claude-code/2.1.0", "claude-code", false),
+            ("@site", "@site/tool/1.0", false),
+            ("Claude-Code", "claude-code/2.1.0", false),
+        ] {
+            assert_eq!(
+                finds(&query(wanted), &by(client)),
+                found,
+                "{wanted} {client}"
+            );
+        }
+        assert!(!finds(
+            &query("claude-code"),
+            &json!({ "metadata": "claude-code" })
+        ));
+        assert!(!finds(
+            &query("5"),
+            &json!({ "metadata": { "clientId": 5 } })
+        ));
+    }
+
+    #[test]
+    fn a_field_is_found_with_those_above_and_below_it() {
+        let changing =
+            |field: &str| json!({ "changes": [{ "field": "title" }, { "field": field }] });
+        let query = |wanted: &str| AuditQuery {
+            field: Some(wanted.to_owned()),
+            ..AuditQuery::default()
+        };
+
+        for (wanted, field, found) in [
+            ("client", "client.size", true),
+            ("client.size", "client", true),
+            ("client.size", "client.size", true),
+            ("client", "", true),
+            ("client", "clients", false),
+            ("client.size", "client.type", false),
+            ("size", "client.size", false),
+        ] {
+            assert_eq!(
+                finds(&query(wanted), &changing(field)),
+                found,
+                "{wanted} {field}"
+            );
+        }
+    }
+
+    #[test]
+    fn entries_of_any_shape_can_be_searched() {
+        let query = AuditQuery {
+            actor: Some("lise".to_owned()),
+            field: Some("metadata.status".to_owned()),
+            ..AuditQuery::default()
+        };
+
+        for (entry, found) in [
+            (
+                json!({ "actor": "lise", "changes": { "metadata": { "status": "published" } } }),
+                true,
+            ),
+            (json!({ "actor": "lise", "changes": ["metadata", 5] }), true),
+            (
+                json!({ "actor": "lise", "changes": { "image": "x" } }),
+                false,
+            ),
+            (
+                json!({ "actor": { "name": "lise" }, "changes": ["metadata"] }),
+                false,
+            ),
+            (
+                json!({ "actor": "lise", "metadata": { "actor": "marc" }, "changes": ["metadata"] }),
+                false,
+            ),
+            (
+                json!({ "actor": "lise", "metadata": null, "changes": null }),
+                false,
+            ),
+            (
+                json!({ "actor": "lise", "changes": [{ "field": 5 }, { "field": null }, []] }),
+                false,
+            ),
+            (json!(["lise"]), false),
+            (json!("lise"), false),
+        ] {
+            assert_eq!(finds(&query, &entry), found, "{entry}");
         }
     }
 }

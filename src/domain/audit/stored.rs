@@ -2,7 +2,7 @@
 //!
 //! Such an entry may be older than our type, so it stays JSON with typed getters.
 
-use std::sync::OnceLock;
+use std::{ops::RangeInclusive, sync::OnceLock};
 
 use serde_json::{Map, Value};
 
@@ -61,6 +61,32 @@ impl StoredEntry {
     #[must_use]
     pub fn text_of(&self, member: &str) -> Option<&str> {
         self.json().get(member).and_then(Value::as_str)
+    }
+
+    /// What it holds about where the write came from, such as `actor`; older programs wrote that
+    /// beside the other members.
+    #[must_use]
+    pub fn origin(&self, member: &str) -> Option<&Value> {
+        let json = self.json();
+        let metadata = json.get("metadata").and_then(|it| it.get(member));
+        metadata.or_else(|| json.get(member))
+    }
+
+    /// The same, if it is a string.
+    #[must_use]
+    pub fn origin_text(&self, member: &str) -> Option<&str> {
+        self.origin(member)?.as_str()
+    }
+
+    /// The paths of the fields that it says were changed. Where an older program stored what it was
+    /// sent, or names alone, these are the names.
+    pub fn changed_fields(&self) -> impl Iterator<Item = &str> {
+        let changes = self.json().get("changes");
+        let items = changes.and_then(Value::as_array).into_iter().flatten();
+        let names = changes.and_then(Value::as_object).into_iter().flatten();
+        items
+            .filter_map(|item| item.as_str().or_else(|| item.get("field")?.as_str()))
+            .chain(names.map(|(name, _)| name.as_str()))
     }
 
     /// The number among all writes, which older programs did not give.
@@ -202,6 +228,9 @@ impl Category {
         }
     }
 }
+
+/// The scores that are times, in milliseconds since 1970. Entries without a time have the score 0.
+pub const DATED_SCORES: RangeInclusive<i64> = 1..=Timestamp::LAST.millis();
 
 /// Where an entry is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

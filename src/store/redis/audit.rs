@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::Value;
+use redis::{Value, cmd};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -10,10 +10,13 @@ use super::{
     error::read_error,
     log::{Log, Range},
     recount::Counter,
-    reply::{pairs, unwrap_reply},
+    reply::{pairs, scored, unwrap_reply},
 };
 use crate::{
-    domain::{AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp, audit::PageBuilder},
+    domain::{
+        AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp,
+        audit::{DATED_SCORES, PageBuilder},
+    },
     store::StoreError,
 };
 
@@ -21,11 +24,51 @@ use crate::{
 /// of a call" in docs/architecture.md.
 const SCAN_TIMEOUT: Duration = Duration::from_millis(2500);
 
+/// The score of the oldest entry, without the entry, which may be large.
+const OLDEST_SCORE: &str = "return tonumber(redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2])";
+
 impl RedisStore {
     pub(super) async fn read_audit_entries(
         &self,
         query: &AuditQuery,
     ) -> Result<AuditPage, StoreError> {
+        if !query.with_log_begins {
+            return self.read_page(query).await;
+        }
+        // Both are sent at the same time, so this costs no round trip.
+        let (log_begins, page) = tokio::join!(self.read_log_begins(), self.read_page(query));
+        Ok(AuditPage {
+            log_begins,
+            ..page?
+        })
+    }
+
+    /// The time of the oldest entry that has one, as far as Redis says it.
+    async fn read_log_begins(&self) -> Option<Timestamp> {
+        let (first, last) = DATED_SCORES.into_inner();
+        let command = match &self.write {
+            Some(_) => {
+                let mut command = cmd("EVAL");
+                command.arg(OLDEST_SCORE).arg(1).arg(self.keys.entries());
+                command.arg(first).arg(last).clone()
+            }
+            // A read-only credential may run no script, and gets the entry too.
+            None => {
+                let mut command = cmd("ZRANGE");
+                command.arg(self.keys.entries()).arg(first).arg(last);
+                command.arg("BYSCORE").arg("LIMIT").arg(0).arg(1);
+                command.arg("WITHSCORES").clone()
+            }
+        };
+        let connection = self.read_connection(ReadFrom::Bulk);
+        let score = match connection.send(&command).await.ok()? {
+            Value::Int(score) => score,
+            found => scored(found).first()?.1,
+        };
+        Some(Timestamp::from_millis(score))
+    }
+
+    async fn read_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
         let stop_at = Instant::now() + SCAN_TIMEOUT;
         let log = self.log();
         let _reading = log.reading();

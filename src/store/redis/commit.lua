@@ -6,6 +6,7 @@
 -- opaque bytes: cjson would turn [] into {} and round numbers.
 --
 -- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)   5 the history
+--       6 meta:schema:version, or scratch again where the user has no access to that
 --       then 7 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document
 -- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
 --       5 how an entry begins, a format for its seq and its time
@@ -13,9 +14,9 @@
 --       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
 -- reply one text: 'OK' or 'REPLAY' with milliseconds, seq of the first entry and n; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
-local RECORD, ENTRIES, STATS, SCRATCH, HISTORY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local RECORD, ENTRIES, STATS, SCRATCH, HISTORY, SCHEMA = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
-local function offsets(i) return 5 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
+local function offsets(i) return 6 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
 local LAST = 253402300799999 -- 9999-12-31T23:59:59.999Z, as Timestamp::LAST: a higher score is no time
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
@@ -110,6 +111,9 @@ for _ = 1, n do
   mix(tonumber(string.sub(ARGV[1], 9, 16), 16))
 end
 
+-- The first write says how the store is laid out. What another program put there stays.
+local unmarked = SCHEMA ~= SCRATCH and call('TYPE', SCHEMA).ok == 'none'
+
 -- May this user do all that follows? A command that is refused half-way would leave an entry without its document.
 if redis.acl_check_cmd then
   local refused
@@ -131,6 +135,8 @@ if redis.acl_check_cmd then
     need('DEL', KEYS[k + 6], KEYS[k + 7])
   end
   for _, move in ipairs(moves) do need(move[1], move[2], '') end
+  -- Nothing depends on the mark, so no write is refused for it.
+  unmarked = unmarked and redis.acl_check_cmd('SET', SCHEMA, '1')
   if refused then return 'NOPERM ' .. refused end
 else
   -- An older server cannot be asked, so each command is tried on a key of our own; that all keys are in reach, the
@@ -172,6 +178,7 @@ for i = 1, n do
   call('DEL', KEYS[k + 6], KEYS[k + 7])
 end
 for _, move in ipairs(moves) do call(unpack(move)) end
+if unmarked then call('SET', SCHEMA, '1') end
 call('SET', HISTORY, score .. '|' .. digits(seq + n) .. '|' .. ARGV[1] .. '|' .. digits(mixed))
 call('SET', RECORD, ARGV[1] .. '|' .. score .. '|' .. first .. '|' .. ARGV[4], 'EX', ARGV[2])
 return 'OK ' .. score .. ' ' .. first .. ' ' .. ARGV[4]

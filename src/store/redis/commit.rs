@@ -9,7 +9,10 @@ use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 
 use super::{
     ReadFrom, RedisStore,
-    error::{describe, is_reply, is_untrusted_certificate, read_error, write_error},
+    connection::Connection,
+    error::{
+        describe, is_permission_denied, is_reply, is_untrusted_certificate, read_error, write_error,
+    },
     log,
     reply::{array, text},
     script,
@@ -24,7 +27,7 @@ use crate::{
 };
 
 /// How many keys and arguments the script takes, and how many of each for a document.
-const FIXED_KEYS: usize = 5;
+const FIXED_KEYS: usize = 6;
 const KEYS_PER_DOCUMENT: usize = 7;
 const FIXED_ARGUMENTS: usize = 5;
 const ARGUMENTS_PER_DOCUMENT: usize = 10;
@@ -101,28 +104,58 @@ impl RedisStore {
     ) -> Result<Value, StoreError> {
         let connection = self.write_connection()?;
         let _committing = Counted::new(&self.committing);
-        let by_hash =
-            self.commit_command("EVALSHA", self.commit.get_hash(), changes, rests, operation);
-        let mut result = connection.send(&by_hash).await;
+        let marked = Call {
+            changes,
+            rests,
+            operation,
+            schema: self.keys.schema_version(),
+        };
+        // A user may have access to all keys but this one, which version 0.1.0 did not name. Then
+        // Redis does not even begin with the script.
+        let unmarked = Call {
+            schema: self.keys.internal("self-test"),
+            ..marked.clone()
+        };
+        let result = if self.schema_is_denied.load(Ordering::Relaxed) {
+            self.send_script(connection, &unmarked).await
+        } else {
+            match self.send_script(connection, &marked).await {
+                Err(error) if is_permission_denied(&error) => {
+                    let result = self.send_script(connection, &unmarked).await;
+                    self.schema_is_denied
+                        .store(result.is_ok(), Ordering::Relaxed);
+                    result
+                }
+                result => result,
+            }
+        };
+        result.map_err(|error| commit_error(&error))
+    }
+
+    async fn send_script(
+        &self,
+        connection: &Connection,
+        script: &Call<'_>,
+    ) -> Result<Value, RedisError> {
+        let by_hash = self.commit_command("EVALSHA", self.commit.get_hash(), script);
+        let result = connection.send(&by_hash).await;
         // Not SCRIPT LOAD and EVALSHA again: behind a proxy of several servers the second may not
         // know what the first loaded.
         if matches!(&result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
         {
-            let by_text =
-                self.commit_command("EVAL", script::COMMIT_SCRIPT, changes, rests, operation);
-            result = connection.send(&by_text).await;
+            let by_text = self.commit_command("EVAL", script::COMMIT_SCRIPT, script);
+            return connection.send(&by_text).await;
         }
-        result.map_err(|error| commit_error(&error))
+        result
     }
 
-    fn commit_command(
-        &self,
-        name: &str,
-        code: &str,
-        changes: &[Change],
-        rests: &[String],
-        operation: &Operation,
-    ) -> Cmd {
+    fn commit_command(&self, name: &str, code: &str, script: &Call<'_>) -> Cmd {
+        let Call {
+            changes,
+            rests,
+            operation,
+            ref schema,
+        } = *script;
         let count = FIXED_KEYS + KEYS_PER_DOCUMENT * changes.len();
         let arguments = FIXED_ARGUMENTS + ARGUMENTS_PER_DOCUMENT * changes.len();
         let mut command =
@@ -133,7 +166,8 @@ impl RedisStore {
             .arg(self.keys.entries())
             .arg(self.keys.stats())
             .arg(self.keys.internal("self-test"))
-            .arg(self.keys.history());
+            .arg(self.keys.history())
+            .arg(schema);
         for change in changes {
             let key = change.key();
             command
@@ -249,6 +283,16 @@ impl RedisStore {
         entries.sort_unstable_by_key(StoredEntry::seq);
         Ok(entries)
     }
+}
+
+/// What the script is to commit.
+#[derive(Clone)]
+struct Call<'a> {
+    changes: &'a [Change],
+    rests: &'a [String],
+    operation: &'a Operation,
+    /// The key of the schema version, or the scratch key to leave it alone.
+    schema: String,
 }
 
 /// About how long the command is, so that it is built without growing.

@@ -9,7 +9,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Joined without `format!`, which takes twice as long: a commit names eleven keys.
+    /// Joined without `format!`, which takes twice as long: a commit names a dozen keys.
     fn join(&self, parts: &[&str]) -> String {
         let mut key = String::with_capacity(100);
         key.push_str(&self.prefix);
@@ -46,6 +46,11 @@ impl Keys {
 
     pub(crate) fn stats(&self) -> String {
         self.join(&["audit:stats"])
+    }
+
+    /// Says how documents and log are laid out.
+    pub(crate) fn schema_version(&self) -> String {
+        self.join(&["meta:schema:version"])
     }
 
     pub(crate) fn internal(&self, name: &str) -> String {

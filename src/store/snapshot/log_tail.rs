@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        AuditPage, AuditQuery, AuditStats, StoredEntry,
+        AuditPage, AuditQuery, AuditStats, StoredEntry, Timestamp,
         audit::{PageBuilder, Slot},
     },
     store::{Revision, SnapshotSource, StoreError},
@@ -19,8 +19,6 @@ const PAGE_ENTRIES: usize = 250;
 const EXTRA_ENTRIES: usize = 4;
 /// How often reading the last few entries is tried while others go on writing.
 const MAX_ATTEMPTS: usize = 3;
-/// How many of the newest entries the statistics show.
-const RECENT_ENTRIES: usize = 10;
 
 /// The end of the log.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +29,8 @@ pub(super) struct LogTail {
     revision: Revision,
     /// Counted when the log had as many entries as then, or more.
     stats: AuditStats,
+    /// The time of the log's oldest entry, then or later.
+    begins: Option<Timestamp>,
 }
 
 impl LogTail {
@@ -40,7 +40,7 @@ impl LogTail {
         let Some((revision, page)) = newest(store, |_| Some(PAGE_ENTRIES)).await? else {
             return Ok(log);
         };
-        log.revision = revision;
+        (log.revision, log.begins) = (revision, page.log_begins);
         let mut query = page_of(PAGE_ENTRIES);
         let mut next = Some(page);
         while let Some(page) = next.take() {
@@ -89,6 +89,7 @@ impl LogTail {
         let Some(added) = found.filter(|found| added(&revision) == Some(*found)) else {
             return Ok(None);
         };
+        self.begins = page.log_begins;
         self.entries.splice(0..0, placed(page).take(added));
         let uncounted = revision.entries.saturating_sub(self.stats.total);
         let uncounted = usize::try_from(uncounted).unwrap_or(usize::MAX);
@@ -130,6 +131,7 @@ impl LogTail {
                 score: entry.position().score,
                 nth: 0,
             };
+            log.begins.get_or_insert(Timestamp::from_millis(slot.score));
             // A replica may have told an older revision than that of the log.
             if !log.entries.iter().any(|(_, known)| **known == entry) {
                 log.entries.insert(0, (slot, Arc::new(entry)));
@@ -161,6 +163,13 @@ impl LogTail {
     /// A page of the log. Where the log goes on and these entries do not, the page has a position to
     /// go on from, when the store answers again; a page from there on is `None`.
     pub(super) fn page(&self, query: &AuditQuery) -> Option<AuditPage> {
+        Some(AuditPage {
+            log_begins: self.begins,
+            ..self.found(query)?
+        })
+    }
+
+    fn found(&self, query: &AuditQuery) -> Option<AuditPage> {
         let begin = query.after.as_ref().map_or(0, |position| {
             let known = self
                 .entries
@@ -200,11 +209,9 @@ impl LogTail {
         looked_at_any.then(|| page.stop())
     }
 
-    /// The counters, with the newest entries.
-    pub(super) fn stats(&self) -> (AuditStats, Vec<StoredEntry>) {
-        let recent = self.entries.iter().take(RECENT_ENTRIES);
-        let recent = recent.map(|(_, entry)| StoredEntry::clone(entry)).collect();
-        (self.stats.clone(), recent)
+    /// The counters, and the page for `newest`.
+    pub(super) fn stats(&self, newest: &AuditQuery) -> Option<(AuditStats, AuditPage)> {
+        Some((self.stats.clone(), self.page(newest)?))
     }
 }
 
@@ -219,7 +226,11 @@ async fn newest(
         let Some(limit) = limit(&revision) else {
             return Ok(None);
         };
-        let page = store.audit_entries(&page_of(limit)).await?;
+        let query = AuditQuery {
+            with_log_begins: true,
+            ..page_of(limit)
+        };
+        let page = store.audit_entries(&query).await?;
         if store.revision().await? == revision {
             return Ok(Some((revision, page)));
         }

@@ -7,7 +7,7 @@ use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record,
         StoredEntry, Timestamp,
-        audit::{AuditPosition, Category, MAX_SCANNED_ENTRIES, PageBuilder, Slot},
+        audit::{AuditPosition, Category, DATED_SCORES, MAX_SCANNED_ENTRIES, PageBuilder, Slot},
         list::IndexEntry,
         text::truncate,
     },
@@ -212,7 +212,19 @@ pub(super) fn audit_entries(
             break;
         }
     }
-    Ok(page.finish())
+    let mut page = page.finish();
+    if query.with_log_begins {
+        page.log_begins = log_begins(transaction)?;
+    }
+    Ok(page)
+}
+
+/// The time of the oldest entry that has one.
+fn log_begins(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+    let oldest: Option<i64> = connection
+        .prepare_cached("SELECT min(score) FROM entries WHERE score BETWEEN ? AND ?")?
+        .query_row([DATED_SCORES.start(), DATED_SCORES.end()], |row| row.get(0))?;
+    Ok(oldest.map(Timestamp::from_millis))
 }
 
 /// Only entries after a position. Those of the same millisecond follow in the order of their texts;

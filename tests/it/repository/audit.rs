@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::support::{
     fixtures::{
         create, create_sound, creation, legacy_entries, now, object, once, project, project_key,
-        unique, update, write_context,
+        unique, update, with, write_context,
     },
     soundness::entries,
     stores::{Store, on_each_store},
@@ -241,6 +241,149 @@ async fn the_log_applies_every_filter() {
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{query:?}");
         }
         store.assert_sound().await;
+    })
+    .await;
+}
+
+/// An update by `actor` with `client`, committed as such.
+async fn update_by(store: &Store, actor: &str, client: &str, patch: Value) -> String {
+    let key = project_key("a");
+    let operation = once();
+    let origin = Origin {
+        actor: Some(actor.to_owned()),
+        client_id: Some(client.to_owned()),
+        ..Origin::new(Source::Mcp)
+    };
+    let current = store.repository.get_for_update(&key).await.unwrap();
+    let document = with(current.record().unwrap().document(), patch);
+    let context = WriteContext {
+        origin,
+        ..write_context(&operation)
+    };
+    let change = Change::put(&current, &document, context).unwrap();
+    let commit = store.repository.commit(&[change], &operation).await;
+    ids(&commit.unwrap().entries).remove(0)
+}
+
+#[tokio::test]
+async fn entries_are_found_by_actor_client_and_field() {
+    on_each_store(async |store| {
+        store
+            .history
+            .import_entries(&legacy_entries(), clock())
+            .await
+            .unwrap();
+        let created = create_sound(&*store.repository, &project_key("a")).await;
+        let created = ids(&created.entries).remove(0);
+        let size = json!({"client": {"size": "5"}});
+        let by_zoe = update_by(store, "zoé", "claude-code/2.1.0", size).await;
+        let by_lise = update_by(store, "lise", "claude-code/3.0", json!({"title": "T"})).await;
+        let actor = |actor: &str| AuditQuery {
+            actor: Some(actor.to_owned()),
+            ..AuditQuery::default()
+        };
+        let client = |client: &str| AuditQuery {
+            client_id: Some(client.to_owned()),
+            ..AuditQuery::default()
+        };
+        let field = |field: &str| AuditQuery {
+            field: Some(field.to_owned()),
+            ..AuditQuery::default()
+        };
+        let cases = [
+            (actor("zoé"), vec![&*by_zoe]),
+            (actor("Zoé"), vec![]),
+            (client("claude-code"), vec![&by_lise, &by_zoe]),
+            (client("claude-code/2.1.0"), vec![&by_zoe]),
+            (client("claude"), vec![]),
+            (field("client"), vec![&by_zoe, &created]),
+            (field("client.size"), vec![&by_zoe, &created]),
+            (field("client.type"), vec![&created]),
+            (field("title"), vec![&by_lise, &created, "-"]),
+            (field("price"), vec!["-"]),
+            (field("longDescription.x"), vec!["a-0007"]),
+            (
+                AuditQuery {
+                    actor: Some("lise".to_owned()),
+                    client_id: Some("claude-code".to_owned()),
+                    ..field("title")
+                },
+                vec![&by_lise],
+            ),
+            (
+                AuditQuery {
+                    actor: Some("lise".to_owned()),
+                    ..field("client.size")
+                },
+                vec![],
+            ),
+        ];
+
+        for (query, expected) in cases {
+            assert_eq!(
+                found(&*store.repository, query.clone()).await,
+                expected,
+                "{query:?}"
+            );
+        }
+        let last = AuditQuery {
+            limit: 1,
+            ..actor("zoé")
+        };
+        let page = store.repository.audit_entries(&last).await.unwrap();
+        assert_eq!(
+            ids(&page.entries),
+            [by_zoe],
+            "the filter comes before the limit"
+        );
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_says_when_the_log_begins() {
+    on_each_store(async |store| {
+        let begins = async |query: AuditQuery| {
+            let page = store.repository.audit_entries(&query).await.unwrap();
+            page.log_begins.map(|time| time.to_string())
+        };
+        let all = AuditQuery {
+            limit: 2,
+            with_log_begins: true,
+            ..AuditQuery::default()
+        };
+        assert_eq!(begins(all.clone()).await, None);
+        let undated = StoredEntry::parse(r#"{"action":"save"}"#.to_owned());
+        store
+            .history
+            .import_entries(&[undated], clock())
+            .await
+            .unwrap();
+        assert_eq!(begins(all.clone()).await, None, "no entry has a time");
+        create_sound(&*store.repository, &project_key("a")).await;
+        store
+            .history
+            .import_entries(&legacy_entries(), clock())
+            .await
+            .unwrap();
+
+        let none = AuditQuery {
+            action: Some("nothing".to_owned()),
+            since: Some(clock()),
+            ..all.clone()
+        };
+        let page = store.repository.audit_entries(&all).await.unwrap();
+        let second = AuditQuery {
+            after: page.next,
+            ..all.clone()
+        };
+        for query in [all, none, second] {
+            assert_eq!(
+                begins(query).await.as_deref(),
+                Some("2024-11-22T10:15:30.123Z")
+            );
+        }
     })
     .await;
 }

@@ -1208,10 +1208,9 @@ async fn a_user_without_access_to_a_key_gets_an_error_and_writes_nothing() {
 async fn the_documented_permissions_are_enough() {
     let store = Store::redis();
     let commands = "+get +mget +set +del +type +sadd +srem +sismember +smembers +zadd +zrange +zcard +hset +hmget +hgetall +hdel +eval +evalsha +multi +exec";
-    let rules: Vec<&str> = "~data:* ~index:* ~audit:* ~cache:* ~internal:* resetchannels -@all"
-        .split(' ')
-        .chain(commands.split(' '))
-        .collect();
+    let rules =
+        "~data:* ~index:* ~audit:* ~cache:* ~meta:schema:version ~internal:* resetchannels -@all";
+    let rules: Vec<&str> = rules.split(' ').chain(commands.split(' ')).collect();
     let parts = parts_for(Some(store.server().user("limited", &rules)), None);
     let (limited, key) = (parts.repository, project_key("a"));
 
@@ -1236,6 +1235,123 @@ async fn the_documented_permissions_are_enough() {
 
     soundness::assert_sound(&*limited).await;
     store.assert_sound().await;
+}
+
+fn schema_version(store: &Store) -> Option<String> {
+    store
+        .server()
+        .run(cmd("GET").arg(store.key("meta:schema:version")))
+}
+
+#[tokio::test]
+async fn the_first_write_sets_the_schema_version() {
+    for prefix in ["", SITE] {
+        let (server, key) = (Arc::new(RedisServer::start()), project_key("a"));
+        let store = Store::on(&server, prefix);
+        store.repository.get(&key).await.unwrap();
+        assert_eq!(schema_version(&store), None, "reading writes nothing");
+
+        let commit = [creation(&key, &project("a"))];
+        store.repository.commit(&commit, &once()).await.unwrap();
+
+        assert_eq!(schema_version(&store).as_deref(), Some("1"));
+        store.assert_sound().await;
+    }
+}
+
+/// Version 0.1.0 never set it.
+#[tokio::test]
+async fn a_later_write_sets_a_schema_version_that_is_missing() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    store
+        .server()
+        .run::<()>(cmd("DEL").arg("meta:schema:version"));
+
+    update(&*store.repository, &key, json!({"title": "New"})).await;
+
+    assert_eq!(schema_version(&store).as_deref(), Some("1"));
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn importing_entries_sets_the_schema_version() {
+    let (store, entries) = (Store::redis(), legacy_entries());
+
+    let imported = store.history.import_entries(&entries, clock()).await;
+
+    assert_eq!(imported.unwrap(), entries.len());
+
+    assert_eq!(schema_version(&store).as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_foreign_schema_version_is_left_alone() {
+    let foreign = [
+        cmd("SET").arg("meta:schema:version").arg("2").clone(),
+        cmd("SET").arg("meta:schema:version").arg("").clone(),
+        cmd("RPUSH").arg("meta:schema:version").arg("1").clone(),
+    ];
+    for command in foreign {
+        let (store, key) = (Store::redis(), project_key("a"));
+        store.server().run::<redis::Value>(&command);
+        let value = || {
+            let dump: Vec<u8> = store.server().run(cmd("DUMP").arg("meta:schema:version"));
+            dump
+        };
+        let before = value();
+
+        create_sound(&*store.repository, &key).await;
+        let entries = legacy_entries();
+        let imported = store.history.import_entries(&entries, clock()).await;
+        imported.unwrap();
+
+        assert_eq!(value(), before);
+        store.assert_sound().await;
+    }
+}
+
+/// No conflict, no refusal and no repeated commit is a first write.
+#[tokio::test]
+async fn a_commit_that_writes_nothing_sets_no_schema_version() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    let (commit, operation) = ([creation(&key, &project("a"))], once());
+    store.repository.commit(&commit, &operation).await.unwrap();
+    store
+        .server()
+        .run::<()>(cmd("DEL").arg("meta:schema:version"));
+
+    store.repository.commit(&commit, &operation).await.unwrap();
+    store.repository.commit(&commit, &once()).await.unwrap_err();
+
+    assert_eq!(schema_version(&store), None);
+}
+
+/// Version 0.1.0 did not name this key, so operators may not have granted access to it.
+#[tokio::test]
+async fn a_user_without_access_to_the_schema_version_can_write() {
+    const OURS: &str = "~data:* ~index:* ~audit:* ~cache:* ~internal:*";
+    for others in ["", "%R~meta:*"] {
+        for proof in [Proof::Asked, Proof::Tried] {
+            let (store, key) = (Store::redis(), project_key("a"));
+            let rules = OURS.split(' ').chain([others, "resetchannels", "+@all"]);
+            let rules: Vec<&str> = rules.filter(|rule| !rule.is_empty()).collect();
+            let proxy = proxy_to(store.server(), proof).await;
+            store.server().user("limited", &rules);
+            let limited = store_for(Some(proxy.redis_url_of("limited")), None);
+
+            create_sound(&*limited, &key).await;
+            update(&*limited, &key, json!({"title": "New"})).await;
+
+            assert_eq!(schema_version(&store), None);
+            // A restarted server sets it, once it may.
+            store.server().user("limited", &["~*", "+@all"]);
+            let restarted = store_for(Some(proxy.redis_url_of("limited")), None);
+            update(&*restarted, &key, json!({"title": "Newer"})).await;
+            assert_eq!(schema_version(&store).as_deref(), Some("1"));
+            store.assert_sound().await;
+        }
+    }
 }
 
 #[tokio::test]
