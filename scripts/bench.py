@@ -122,7 +122,7 @@ def main(program):
             line = server.stderr.readline()
             while "listening on" not in line:
                 line = server.stderr.readline()
-            return measure(server, int(re.search(r"http://[^ ,]*:(\d+)", line)[1]))
+            return measure(server, int(re.search(r"http://[^ ,/]*:(\d+)", line)[1]))
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(20)

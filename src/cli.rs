@@ -133,6 +133,14 @@ pub struct HttpArgs {
     /// Example: `--allowed-origin https://example.com`
     #[arg(long = "allowed-origin", value_name = "ORIGIN", value_delimiter = ',')]
     pub allowed_origins: Option<Vec<String>>,
+    /// The path under which a proxy serves this server, so that clients of /sse post their messages
+    /// there
+    ///
+    /// Without it, the header `X-Forwarded-Prefix` of the request is used, which many proxies set.
+    ///
+    /// Example: `--public-path /cms` (the proxy serves this server's /sse at /cms/sse)
+    #[arg(long, value_name = "PATH")]
+    pub public_path: Option<String>,
     /// Require a bearer token from this file. Required when listening on a non-loopback address
     ///
     /// One token per line: `name:role:token`. The role is `write` or `read`; the audit log records

@@ -9,6 +9,7 @@ pub mod content_type;
 mod current;
 pub mod depth;
 pub mod diff;
+mod field_path;
 mod history;
 mod kind;
 pub mod list;
@@ -20,8 +21,10 @@ mod record;
 mod resource;
 pub mod rules;
 pub mod search;
+pub mod similar;
 pub mod text;
 mod timestamp;
+mod unknown_field;
 mod version;
 mod violation;
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::{Router, middleware};
+use axum::{Router, middleware, routing::any};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rmcp::ServerHandler;
 use tokio::net::TcpListener;
@@ -13,14 +13,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::service::ContentService;
 
+mod accept;
 mod auth;
 mod body;
 mod connection;
+mod filter;
 mod guard;
 mod half_close;
 mod health;
 mod limits;
+mod paths;
 mod payload;
+mod public_path;
 mod rate;
 mod recent_responses;
 mod rejection;
@@ -35,6 +39,7 @@ mod tests;
 mod token;
 
 pub use guard::{AllowedHost, AllowedOrigin, NotAHost, NotAnOrigin};
+pub use public_path::{NotAPath, PublicPath};
 pub use settings::Settings;
 pub use token::Tokens;
 
@@ -109,10 +114,18 @@ async fn serve_with_limits<S: ServerHandler + Clone>(
         origins: settings.allowed_origins,
     });
 
+    let public_path = Arc::new(settings.public_path);
+    let not_found = any(paths::not_found).with_state(Arc::clone(&public_path));
     let app = Router::new()
         .merge(streamable::routes(server.clone(), limits, stages.clone()))
-        .merge(sse::routes(server, limits, stages))
+        .merge(sse::routes(
+            server,
+            Arc::clone(&public_path),
+            limits,
+            stages,
+        ))
         .merge(site)
+        .fallback_service(not_found)
         // In this order: host and origin first, then the token and the rate. One layer, because
         // every layer copies what is below it for each request.
         .layer((
@@ -120,5 +133,13 @@ async fn serve_with_limits<S: ServerHandler + Clone>(
             guard::cors(guard),
             middleware::from_fn_with_state(auth, auth::enforce),
         ));
-    connection::serve(listener, app, settings.max_connections, limits, stop).await;
+    connection::serve(
+        listener,
+        app,
+        public_path,
+        settings.max_connections,
+        limits,
+        stop,
+    )
+    .await;
 }

@@ -7,25 +7,25 @@ use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CacheScope, CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult,
-        DiscoverResult, ErrorCode, Implementation, InitializeRequestParams, InitializeResult,
-        ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+        DiscoverResult, Implementation, InitializeRequestParams, InitializeResult, ListToolsResult,
+        PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
     },
     service::RequestContext,
     tool_handler,
 };
 use tokio::time::Instant;
 
-use crate::domain::text::truncate;
-
 mod arguments;
 mod audit;
 mod call;
 mod changes;
+mod client_arguments;
 pub mod cursor;
 mod documents;
 mod entry_row;
 mod error;
 pub(crate) mod incoming;
+mod invalid_params;
 mod list;
 mod meta;
 mod metrics;
@@ -39,6 +39,7 @@ mod router;
 mod server;
 pub mod stdio;
 mod tool_name;
+mod warnings;
 
 pub use error::ToolError;
 pub use server::ContentServer;
@@ -169,22 +170,8 @@ impl ServerHandler for ContentServer {
         request: CustomRequest,
         _: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        Err(match request.method.as_str() {
-            "tools/call" => ErrorData::invalid_params(
-                "the params of tools/call must be {\"name\": string, \"arguments\": object}",
-                None,
-            ),
-            "tools/list" => ErrorData::invalid_params(
-                "the params of tools/list are invalid; leave them out",
-                None,
-            ),
-            // Also `initialize`: since 2026-07-28 it is not a method any more.
-            method => ErrorData::new(
-                ErrorCode::METHOD_NOT_FOUND,
-                format!("this server has no method `{}`", truncate(method)),
-                None,
-            ),
-        })
+        let params = request.params.as_ref();
+        Err(invalid_params::error(&request.method, params))
     }
 
     // Boxed, because rmcp moves this future several times: that saves a dozen copies of some

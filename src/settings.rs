@@ -49,7 +49,7 @@ pub enum Source {
 }
 
 /// Every option that has a variable, in the order of `doctor` and of the table in README.md.
-pub const OPTIONS: [OptionSpec; 12] = [
+pub const OPTIONS: [OptionSpec; 13] = [
     STORE,
     KEY_PREFIX,
     CA_FILE,
@@ -59,6 +59,7 @@ pub const OPTIONS: [OptionSpec; 12] = [
     LISTEN,
     ALLOWED_HOSTS,
     ALLOWED_ORIGINS,
+    PUBLIC_PATH,
     TOKENS,
     PUBLIC_API,
     RATE_LIMIT,
@@ -135,6 +136,14 @@ const ALLOWED_ORIGINS: OptionSpec = OptionSpec {
     variable: "PORTFOLIO_ALLOWED_ORIGINS",
     default: "localhost",
     flag_value: |cli| Some(http_args(cli)?.allowed_origins.as_ref()?.join(",")),
+};
+
+const PUBLIC_PATH: OptionSpec = OptionSpec {
+    name: "http: public path",
+    flag: "--public-path",
+    variable: "PORTFOLIO_PUBLIC_PATH",
+    default: "`X-Forwarded-Prefix` of the request, else /",
+    flag_value: |cli| http_args(cli)?.public_path.clone(),
 };
 
 /// `http --token-file`. The flag names a file; the variable contains the lines of such a file.

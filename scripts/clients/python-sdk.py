@@ -160,6 +160,18 @@ async def check_kind(session, kind, field):
         equal(data, stored | {"tags": ["repaired"], "metadata": metadata} | derived)
 
 
+async def check_added_arguments(session):
+    with check("is served with the arguments that n8n adds to every call"):
+        added = {
+            "sessionId": "8d1f", "action": "sendMessage", "chatInput": "x", "toolCallId": "call_1", "tool": "portfolio",
+        }  # fmt: skip
+        for tool in ["list_projects", "get_audit_log", "get_audit_stats"]:
+            result = await call(session, tool, added)
+            assert not result["isError"], result["content"]
+            warnings = " ".join(result["structuredContent"]["meta"]["warnings"])
+            equal([name for name in added if name not in warnings], [])
+
+
 async def check_statistics(session):
     with check("finds its changes in the audit statistics"):
         data, _ = await answer(session, "get_audit_stats")
@@ -176,6 +188,7 @@ async def main():
     await check_tools(session)
     for kind, field in KINDS.items():
         await check_kind(session, kind, field)
+    await check_added_arguments(session)
     await check_statistics(session)
     with check("disconnects"):
         await connection.aclose()

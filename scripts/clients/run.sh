@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks a portfolio-mcp binary with other people's clients: the TypeScript and Python SDKs and the MCP Inspector over
-# stdio, HTTP+SSE and Streamable HTTP, and the MCP conformance suite.
+# stdio, HTTP+SSE (also behind a proxy with a path prefix) and Streamable HTTP, and the MCP conformance suite.
 #
 #   scripts/clients/run.sh target/release/portfolio-mcp
 #
@@ -17,6 +17,7 @@ root=$(cd "$here/../.." && pwd)
 cache=$root/target/clients
 files=$(mktemp -d "${TMPDIR:-/tmp}/portfolio-clients.XXXXXX")
 server_pid=
+proxy_pid=
 
 give_up() {
   printf 'clients: %s\n' "$*" >&2
@@ -34,6 +35,7 @@ within() {
 # shellcheck disable=SC2317 # the trap calls it
 clean_up() {
   if [ -n "$server_pid" ]; then kill -9 "$server_pid" 2>/dev/null || true; fi
+  stop_proxy
   rm -rf "$files"
 }
 trap clean_up EXIT
@@ -112,6 +114,24 @@ start_http() {
   give_up "\`portfolio-mcp http\` did not print its address on stderr within ten seconds"
 }
 
+# Serves the server under a path of its own.
+start_proxy() {
+  local _
+  "$node" "$cache/node/prefix-proxy.mjs" "$url" /cms >"$files/proxy.out" 2>"$files/proxy.log" </dev/null &
+  proxy_pid=$!
+  for _ in $(seq 100); do
+    prefixed=$(grep -m 1 '^http' "$files/proxy.out") && return 0
+    sleep 0.1
+  done
+  cat "$files/proxy.log" >&2
+  give_up "prefix-proxy.mjs did not print its address within ten seconds"
+}
+
+stop_proxy() {
+  if [ -n "$proxy_pid" ]; then kill "$proxy_pid" 2>/dev/null || true; fi
+  proxy_pid=
+}
+
 stop_http() {
   local status=0 _
   kill -TERM "$server_pid" 2>/dev/null || true
@@ -159,6 +179,11 @@ check_sdk() {
     case $1 in
       sse) run_checks "${@:2}" sse "$url/sse" ;;
       http) run_checks "${@:2}" http "$url/mcp" ;;
+      prefix)
+        start_proxy
+        run_checks "${@:2}" sse "$prefixed/sse"
+        stop_proxy
+        ;;
     esac
     stop_http
   fi
@@ -204,7 +229,7 @@ store=sqlite:$files/store.db
 install_node_packages
 install_python_packages
 
-for transport in stdio sse http; do
+for transport in stdio sse http prefix; do
   check_sdk "$transport" "$node" "$cache/node/typescript-sdk.mjs"
   check_sdk "$transport" "$python" "$here/python-sdk.py"
 done

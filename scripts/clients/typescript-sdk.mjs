@@ -142,6 +142,14 @@ for (const { kind, field } of KINDS) {
   });
 }
 
+await check('is served with the arguments that n8n adds to every call', async () => {
+  const added = { sessionId: '8d1f', action: 'sendMessage', chatInput: 'x', toolCallId: 'call_1', tool: 'portfolio' };
+  for (const tool of ['list_projects', 'get_audit_log', 'get_audit_stats']) {
+    const { meta } = await answer(tool, added);
+    for (const name of Object.keys(added)) assert.ok(meta.warnings.some((warning) => warning.includes(name)), name);
+  }
+});
+
 await check('finds its changes in the audit statistics', async () => {
   const { data } = await answer('get_audit_stats');
   assert.equal(data.entriesByAction.update, 4);

@@ -1,6 +1,6 @@
 //! `http`: many MCP clients over the network. Reads its tokens again on SIGHUP.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -55,11 +55,7 @@ pub async fn run(
             "only the host name `localhost` is accepted; add every public host name with --allowed-host"
         );
     }
-    // Not a log line: with port 0 this is the only way to learn the address.
-    print_line(&format!(
-        "listening on http://{}, MCP at /mcp and /sse",
-        listener.local_addr()?
-    ));
+    print_line(&addresses(listener.local_addr()?));
     let _refresh = AbortOnDropHandle::new(tokio::spawn({
         let content = Arc::clone(&content);
         async move { content.run_refresh().await }
@@ -75,6 +71,16 @@ pub async fn run(
     };
     http::serve(listener, handler, site, server, stop).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The start line, with whole addresses, because people copy them. Not a log line: with port 0 it is
+/// the only way to learn the address.
+fn addresses(address: SocketAddr) -> String {
+    let base = format!("http://{address}");
+    format!(
+        "listening on {base}/mcp (MCP over Streamable HTTP), {base}/sse (MCP over HTTP+SSE), \
+         {base}/api/projects and {base}/api/resources (the website's API)"
+    )
 }
 
 /// As many connections as the system's limit of open files allows.

@@ -7,11 +7,12 @@ use super::{
     content_type::rules,
     current::Current,
     diff::{self, FieldChange},
+    field_path::is_owned,
     kind::DocumentKey,
     operation::Operation,
     patch,
     record::Record,
-    rules::{MAX_BYTES, is_owned},
+    rules::MAX_BYTES,
     text::compact_json,
     timestamp::Timestamp,
     version::sha256_hex,
@@ -90,6 +91,9 @@ impl Change {
         };
         check_size(patch)?;
         let (stored, rules) = (record.document(), rules(record.key().kind));
+        if rules.names_nothing(patch) {
+            return Ok(Update::Unchanged(record.clone()));
+        }
         let mut rejected = rules.unknown_fields(patch, stored);
         let mut document = patch::merge(stored, &rules.pruned(patch, stored));
         if rejected.is_empty()
@@ -250,6 +254,9 @@ fn judge(
         if is_set && violation.rule == "required" {
             "required, so `null` cannot remove it".clone_into(&mut violation.message);
         }
+        if is_set && is_emptied(&violation.path, next) {
+            violation.message.push_str("; `null` removes it");
+        }
         let is_new = !old.iter().any(|old| old.same_as(&violation));
         if (is_set || is_new) && !is_owned(&violation.path) {
             rejected.push(violation);
@@ -258,6 +265,14 @@ fn judge(
         }
     }
     (rejected, left)
+}
+
+/// Whether an optional field is an empty string, which is how some clients remove one.
+fn is_emptied(path: &str, next: &Record) -> bool {
+    let mut names = path.split('.');
+    let first = names.next().and_then(|name| next.document().get(name));
+    let value = names.try_fold(first, |value, name| value.map(|value| value.get(name)));
+    value.flatten().and_then(Value::as_str) == Some("") && rules(next.key().kind).is_optional(path)
 }
 
 /// Sets what the server owns: the time of the change, and the fields that older programs derived at

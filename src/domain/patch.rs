@@ -105,6 +105,24 @@ pub fn paths_set(patch: &Map<String, Value>) -> Vec<String> {
     paths
 }
 
+/// The dotted paths of the objects in `patch` that have no members, and so change nothing within
+/// what they name.
+#[must_use]
+pub fn empty_objects(patch: &Map<String, Value>) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (name, value) in patch {
+        match value {
+            Value::Object(members) if members.is_empty() => paths.push(name.clone()),
+            Value::Object(members) => {
+                let below = empty_objects(members).into_iter();
+                paths.extend(below.map(|path| format!("{name}.{path}")));
+            }
+            _ => {}
+        }
+    }
+    paths
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -14,7 +14,14 @@ use jsonschema::{
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Number, Value, json};
 
-use super::{kind::DocumentKey, text::truncate, timestamp::Timestamp, violation::Violation};
+use super::{
+    field_path::{declared_paths, is_optional, is_owned, is_required, join, names_nothing},
+    kind::DocumentKey,
+    text::truncate,
+    timestamp::Timestamp,
+    unknown_field::unknown_fields,
+    violation::Violation,
+};
 
 /// Absolute http(s) URL, or a site path; never `//host`, which leaves the site, nor another scheme.
 pub const LINK: &str = r"^([hH][tT][tT][pP][sS]?://[^\s/?#\\][^\x00-\x1f\x7f]*|/([^\s/\\\x00-\x1f\x7f][^\x00-\x1f\x7f]*)?)$";
@@ -44,9 +51,6 @@ pub enum Status {
     Draft,
     Archived,
 }
-
-/// Fields that the server owns. Callers cannot set them, so no caller is refused for them.
-const READ_ONLY_FIELDS: [&str; 3] = ["id", "metadata.createdAt", "metadata.updatedAt"];
 
 /// The rules of one content type.
 pub struct Rules {
@@ -165,9 +169,27 @@ impl Rules {
         patch: &Map<String, Value>,
         stored: &Map<String, Value>,
     ) -> Vec<Violation> {
-        let mut found = Vec::new();
-        unknown_fields(&self.document, patch, Some(stored), "", &mut found);
-        found
+        unknown_fields(&self.document, patch, stored)
+    }
+
+    /// Whether `patch` names no field: what is left of one when a client leaves out every `null`.
+    #[must_use]
+    pub fn names_nothing(&self, patch: &Map<String, Value>) -> bool {
+        names_nothing(&self.document, patch)
+    }
+
+    /// Whether the field at `path` may be removed.
+    #[must_use]
+    pub fn is_optional(&self, path: &str) -> bool {
+        is_optional(&self.document, path)
+    }
+
+    /// Every field of the document, at every depth, that a patch may set.
+    #[must_use]
+    pub fn editable_paths(&self) -> Vec<String> {
+        let mut paths = declared_paths(&self.document);
+        paths.retain(|path| !is_owned(path));
+        paths
     }
 }
 
@@ -182,10 +204,9 @@ fn pruned(
     stored: Option<&Map<String, Value>>,
 ) -> Map<String, Value> {
     let properties = schema.get("properties").and_then(Value::as_object);
-    let required = schema.get("required").and_then(Value::as_array);
     let removable = |name: &String| {
         properties.is_some_and(|properties| properties.contains_key(name))
-            && !required.is_some_and(|required| required.iter().any(|entry| entry == name))
+            && !is_required(schema, name)
     };
     let mut left = Map::new();
     for (name, value) in patch {
@@ -206,12 +227,6 @@ fn pruned(
         left.insert(name.clone(), value);
     }
     left
-}
-
-/// Whether the server owns the field at `path`.
-#[must_use]
-pub fn is_owned(path: &str) -> bool {
-    READ_ONLY_FIELDS.contains(&path)
 }
 
 /// The schema of `T`, self-contained and with plain types.
@@ -325,58 +340,6 @@ fn describe_fields(document: &Value) -> Value {
         }
     }
     Value::Object(fields)
-}
-
-fn unknown_fields(
-    schema: &Value,
-    named: &Map<String, Value>,
-    stored: Option<&Map<String, Value>>,
-    path: &str,
-    found: &mut Vec<Violation>,
-) {
-    let Some(Value::Object(properties)) = schema.get("properties") else {
-        return;
-    };
-    for (name, value) in named {
-        let (there, at) = (stored.and_then(|stored| stored.get(name)), join(path, name));
-        if there == Some(value) {
-            continue;
-        }
-        match (properties.get(name), value) {
-            _ if at == "id" => found.push(Violation::new(
-                at,
-                "owned",
-                "an id never changes; leave it out",
-            )),
-            _ if is_owned(&at) => found.push(Violation::new(
-                at,
-                "owned",
-                "set by the server; leave it out",
-            )),
-            (None, _) => found.push(Violation::unknown(
-                at,
-                "field",
-                name,
-                properties.keys().map(String::as_str),
-            )),
-            (Some(property), Value::Object(members)) => unknown_fields(
-                property,
-                members,
-                there.and_then(Value::as_object),
-                &at,
-                found,
-            ),
-            (Some(_), _) => {}
-        }
-    }
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
 }
 
 /// Every violation that `check` finds in `instance`, in our own words: the library's repeat whole

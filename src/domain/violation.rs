@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::Serialize;
 
-use super::text::truncate;
+use super::{similar::nearest, text::truncate};
 
 /// A broken rule: where, which, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,7 +46,7 @@ impl Violation {
         path: impl Into<String>,
         what: &str,
         name: &str,
-        known: impl IntoIterator<Item = &'a str>,
+        known: impl IntoIterator<Item = &'a str, IntoIter: Clone>,
     ) -> Self {
         let suggestion = nearest(name, known);
         let hint = suggestion
@@ -74,23 +74,4 @@ impl fmt::Display for Violation {
             write!(formatter, "{}: {}", truncate(&self.path), self.message)
         }
     }
-}
-
-/// The nearest of the `known` names, if one is near enough to be what was meant.
-fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    if name.len() > 100 {
-        return None;
-    }
-    let folded = name.to_lowercase();
-    known
-        .into_iter()
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate.to_owned())
 }

@@ -1,6 +1,6 @@
 //! Bodies of POST requests: reading them within limits, and rejecting those that are not messages.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     body::{Body, Bytes, HttpBody as _},
@@ -73,6 +73,14 @@ fn too_large(beginning: &[u8]) -> Rejection {
         StatusCode::PAYLOAD_TOO_LARGE,
         incoming::Rejection::too_long(beginning, MAX_BODY_BYTES),
     )
+}
+
+/// The message in the form that rmcp reads.
+pub(super) fn normalize(body: Bytes) -> Bytes {
+    match incoming::normalize(&body) {
+        Cow::Borrowed(_) => body,
+        Cow::Owned(normalized) => normalized.into(),
+    }
 }
 
 /// The message in a body that was read.

@@ -26,6 +26,8 @@ use tracing::{debug, warn};
 use super::{
     half_close::{Input, RequestBody, Socket},
     limits::Limits,
+    paths,
+    public_path::PublicPath,
 };
 
 /// Buffer of one connection; the head of a request must fit into it.
@@ -48,6 +50,7 @@ const SERVER_FULL_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 pub(super) async fn serve(
     listener: TcpListener,
     app: Router,
+    public_path: Arc<Option<PublicPath>>,
     max_connections: usize,
     limits: Limits,
     stop: CancellationToken,
@@ -74,6 +77,7 @@ pub(super) async fn serve(
         };
         full = false;
         let (app, input) = (app.clone(), Arc::new(Input::default()));
+        let public_path = Arc::clone(&public_path);
         let io = TokioIo::new(Socket {
             stream: prepare_socket(socket, limits.write_timeout),
             input: Arc::clone(&input),
@@ -82,6 +86,7 @@ pub(super) async fn serve(
             request.extensions_mut().insert(address);
             let answering = input.begin_answer();
             let input = Arc::clone(&input);
+            let request = paths::normalize(request, Option::as_ref(&public_path));
             let response = app.call(request.map(|body| RequestBody { body, input }));
             async move {
                 response

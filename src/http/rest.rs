@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, State, rejection::PathRejection},
+    extract::{Path, Query, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -18,7 +18,7 @@ use serde::Serialize;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{payload::Payload, recent_responses::RecentResponses, response_cache};
+use super::{filter::Filter, payload::Payload, recent_responses::RecentResponses, response_cache};
 use crate::{
     deadline::Deadline,
     domain::{
@@ -54,16 +54,19 @@ pub(super) fn routes(content: Arc<ContentService>, audience: Audience) -> Router
     let mut routes = Router::new();
     for kind in Kind::ALL {
         let list_path = format!("/api/{}", kind.plural());
-        let list = async move |State(rest): State<Arc<RestState>>, headers: HeaderMap| {
-            rest.respond(ApiPath::All(kind), &headers).await
+        let list = async move |State(rest): State<Arc<RestState>>,
+                               Query(parameters): Query<Vec<(String, String)>>,
+                               headers: HeaderMap| {
+            let filter = Filter::of_query(&parameters);
+            rest.respond(ApiPath::All(kind), &filter, &headers).await
         };
         let document = async move |State(rest): State<Arc<RestState>>,
                                    slug: Result<Path<String>, PathRejection>,
                                    headers: HeaderMap| {
             match slug {
                 Ok(Path(id)) => {
-                    rest.respond(ApiPath::One(DocumentKey::new(kind, id)), &headers)
-                        .await
+                    let path = ApiPath::One(DocumentKey::new(kind, id));
+                    rest.respond(path, &Filter::default(), &headers).await
                 }
                 // The slug is not UTF-8.
                 Err(_) => rest.error_response(
@@ -138,10 +141,10 @@ struct ErrorMember {
 }
 
 impl RestState {
-    async fn respond(&self, api_path: ApiPath, headers: &HeaderMap) -> Response {
+    async fn respond(&self, api_path: ApiPath, filter: &Filter, headers: &HeaderMap) -> Response {
         let request_id = Uuid::new_v4().to_string();
         let deadline = Deadline::after(RESPONSE_TIMEOUT);
-        match deadline.run(self.fetch(&api_path, deadline)).await {
+        match deadline.run(self.fetch(&api_path, filter, deadline)).await {
             Ok(Ok(payload)) => self.success_response(&payload, headers, &request_id),
             Ok(Err(error)) => self.error_response(&api_path, error, &request_id),
             Err(_) => {
@@ -156,12 +159,15 @@ impl RestState {
     async fn fetch(
         &self,
         api_path: &ApiPath,
+        filter: &Filter,
         deadline: Deadline,
     ) -> Result<Arc<Payload>, RestError> {
         // Documents that older programs stored under other ids are shown too, but not cached:
-        // otherwise requests for made-up ids would fill the cache.
+        // otherwise requests for made-up ids would fill the cache. The same holds for filters, and
+        // a cached response has no other.
         let state = match api_path {
             ApiPath::One(key) if !is_slug(&key.id) => None,
+            ApiPath::All(_) if !filter.is_empty() => None,
             ApiPath::One(_) | ApiPath::All(_) => match self.look_up(api_path).await {
                 Lookup::Found(payload) => {
                     record_answer(api_path, "cache");
@@ -170,7 +176,7 @@ impl RestState {
                 Lookup::Missing(state) => state,
             },
         };
-        let read = self.read(api_path, deadline).await.map(Arc::new);
+        let read = self.read(api_path, filter, deadline).await.map(Arc::new);
         match &read {
             Ok(payload) if payload.snapshot_age.is_some() => record_answer(api_path, "snapshot"),
             Ok(payload) => {
@@ -240,20 +246,35 @@ impl RestState {
         });
     }
 
-    async fn read(&self, api_path: &ApiPath, deadline: Deadline) -> Result<Payload, RestError> {
+    async fn read(
+        &self,
+        api_path: &ApiPath,
+        filter: &Filter,
+        deadline: Deadline,
+    ) -> Result<Payload, RestError> {
         match api_path {
-            ApiPath::All(kind) => self.read_list(*kind, deadline).await,
+            ApiPath::All(kind) => self.read_list(*kind, filter, deadline).await,
             ApiPath::One(key) => self.read_document(key, deadline).await,
         }
     }
 
-    async fn read_list(&self, kind: Kind, deadline: Deadline) -> Result<Payload, RestError> {
+    async fn read_list(
+        &self,
+        kind: Kind,
+        filter: &Filter,
+        deadline: Deadline,
+    ) -> Result<Payload, RestError> {
         let published = self.content.published(kind, deadline).await;
         let Fetched {
             value,
             snapshot_age,
         } = published.map_err(|error| fetch_failed(&error))?;
-        let documents: Vec<&str> = value.documents.iter().map(Record::compact).collect();
+        let documents: Vec<&str> = value
+            .documents
+            .iter()
+            .filter(|record| filter.matches(record))
+            .map(Record::compact)
+            .collect();
         let data = format!("[{}]", documents.join(","));
         Ok(Payload {
             snapshot_age,

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     guard::{AllowedHost, AllowedOrigin},
+    public_path::PublicPath,
     token::Tokens,
 };
 
@@ -16,6 +17,9 @@ pub struct Settings {
     pub allowed_hosts: Vec<AllowedHost>,
     /// Origins of web pages that may call the server, in addition to loopback origins.
     pub allowed_origins: Vec<AllowedOrigin>,
+    /// The path under which a proxy serves this server; without it, a proxy may name it in each
+    /// request.
+    pub public_path: Option<PublicPath>,
     /// Bearer tokens, one of which every request needs. They may be replaced at any time. Without
     /// tokens, anyone may call.
     pub tokens: Option<watch::Receiver<Tokens>>,
@@ -32,6 +36,7 @@ impl Default for Settings {
         Self {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            public_path: None,
             tokens: None,
             public_api: false,
             rate_limit: None,

@@ -17,7 +17,7 @@ use axum::{
     Extension, Router,
     body::{Body, Bytes, HttpBody as _},
     extract::{Query, Request, State, rejection::QueryRejection},
-    http::{HeaderName, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, header},
     response::IntoResponse,
     routing::{get, post},
 };
@@ -42,6 +42,7 @@ mod outbox;
 use super::{
     body,
     limits::Limits,
+    public_path::PublicPath,
     rejection::Rejection,
     stages::{STOPPED, Stages},
 };
@@ -61,11 +62,13 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 /// After a stop, sessions end when they have answered the messages they accepted.
 pub(super) fn routes<S: ServerHandler + Clone>(
     server: S,
+    public_path: Arc<Option<PublicPath>>,
     limits: Limits,
     stages: Stages,
 ) -> Router {
     let sessions = Arc::new(Sessions {
         server,
+        public_path,
         limits,
         stages,
         registry: Arc::default(),
@@ -91,6 +94,7 @@ struct Session {
 
 struct Sessions<S> {
     server: S,
+    public_path: Arc<Option<PublicPath>>,
     limits: Limits,
     stages: Stages,
     registry: Arc<Registry>,
@@ -106,10 +110,12 @@ struct Registry {
 async fn open_stream<S: ServerHandler + Clone>(
     State(sessions): State<Arc<Sessions<S>>>,
     caller: Option<Extension<Caller>>,
+    headers: HeaderMap,
 ) -> Result<impl IntoResponse, Rejection> {
     let (id, messages) = sessions.start(caller.map(|Extension(caller)| caller))?;
     // Without scheme and host, which a proxy may have changed.
-    let endpoint = event("endpoint", &format!("/messages?sessionId={id}"));
+    let prefix = PublicPath::of_request(Option::as_ref(&sessions.public_path), &headers);
+    let endpoint = event("endpoint", &format!("{prefix}/messages?sessionId={id}"));
     let events = stream::iter([endpoint]).chain(messages);
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),

@@ -24,7 +24,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use tracing::error;
 
 use super::{
-    body,
+    accept, body,
     limits::Limits,
     rejection::Rejection,
     stages::{STOPPED, Stages},
@@ -83,8 +83,10 @@ async fn serve_request<S: ServerHandler>(
     }
 
     let (mut parts, body) = request.into_parts();
+    accept::complete(&mut parts.headers);
     let body = body::read(body, endpoint.limits.body_timeout).await?;
     body::check_nesting(&body)?;
+    let body = body::normalize(body);
     let envelope = match serde_json::from_slice::<Envelope<'_>>(&body) {
         Ok(envelope) if !body::is_array(&body) => envelope,
         _ => return Err(body::not_a_message(&body)),
@@ -183,6 +185,7 @@ async fn with_session_id(response: Response, request: &Bytes) -> Result<Response
     })?;
     if serde_json::from_slice::<Success>(&body).is_ok()
         && let Ok(Initialize { params }) = serde_json::from_slice(request)
+        && !params.client.name.is_empty()
         && let Ok(id) = params.client.session_id()
         && let Ok(id) = HeaderValue::try_from(id)
     {

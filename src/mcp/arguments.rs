@@ -7,8 +7,16 @@ use jsonschema::Validator;
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
-use super::{cursor, params::checked_schema, tool_name::ToolName};
-use crate::domain::{Timestamp, Violation, patch::parse_json_string, rules, text::truncate};
+use super::{
+    client_arguments::{self, Effect, KnownArguments},
+    cursor,
+    params::checked_schema,
+    tool_name::ToolName,
+};
+use crate::domain::{
+    Timestamp, Violation, check_depth, content_type::rules as rules_of, patch::parse_json_string,
+    rules, similar::is_same_name, text::truncate,
+};
 
 /// Floats below this become integers without loss.
 const MAX_INTEGER_FLOAT: f64 = 1e15;
@@ -19,14 +27,23 @@ pub(super) struct ToolChecks(HashMap<&'static str, ToolCheck>);
 /// The check of one tool's arguments.
 pub(super) struct ToolCheck {
     validator: Validator,
-    names: Vec<String>,
+    known: KnownArguments,
+    /// The document's fields that `data` may hold.
+    fields: Vec<String>,
+}
+
+/// Arguments in their published form.
+pub(super) struct Normalized {
+    pub(super) arguments: JsonObject,
+    /// The names of what the client added, which was left out.
+    pub(super) ignored: Vec<String>,
 }
 
 impl ToolChecks {
     pub(super) fn new(tools: impl IntoIterator<Item = ToolName>) -> Self {
         let checks = tools
             .into_iter()
-            .map(|tool| (tool.as_str(), ToolCheck::new(&checked_schema(tool))));
+            .map(|tool| (tool.as_str(), ToolCheck::new(tool)));
         Self(checks.collect())
     }
 
@@ -37,27 +54,39 @@ impl ToolChecks {
 }
 
 impl ToolCheck {
-    fn new(schema: &JsonObject) -> Self {
-        let properties = schema.get("properties");
-        let names = properties.and_then(Value::as_object);
+    fn new(tool: ToolName) -> Self {
+        let input_schema = checked_schema(tool);
+        let schema = |name: &str| input_schema.get(name);
+        let properties = schema("properties").and_then(Value::as_object);
+        let required = schema("required").and_then(Value::as_array);
+        let written = tool.written_kind();
         Self {
-            validator: rules::validator(&with_open_data(schema)),
-            names: names
-                .into_iter()
-                .flat_map(|names| names.keys().cloned())
-                .collect(),
+            validator: rules::validator(&with_open_data(&input_schema)),
+            known: KnownArguments {
+                names: properties
+                    .into_iter()
+                    .flat_map(|names| names.keys().cloned())
+                    .collect(),
+                required: required
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|name| name.as_str().map(ToOwned::to_owned))
+                    .collect(),
+                effect: match written {
+                    Some(_) => Effect::Writes,
+                    None => Effect::Reads,
+                },
+            },
+            fields: written.map_or_else(Vec::new, |kind| rules_of(kind).editable_paths()),
         }
     }
 
-    fn knows(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known == name)
-    }
-
-    /// The arguments in their published form: clients also send `null` for an absent argument,
-    /// objects as strings, and 20.0 for
+    /// The arguments in their published form: clients also add some of their own, and send `null`
+    /// or, Cursor to reading tools, `""` for an absent argument, objects as strings, and 20.0 for
     /// 20.
-    pub(super) fn normalize(&self, mut arguments: JsonObject) -> JsonObject {
-        arguments.retain(|name, value| !value.is_null() || !self.knows(name));
+    pub(super) fn normalize(&self, mut arguments: JsonObject) -> Normalized {
+        let ignored = client_arguments::take(&mut arguments, &self.known);
+        arguments.retain(|name, value| !self.is_absent(name, value));
         if let Some(data) = arguments.get_mut("data") {
             parse_json_string(data);
         }
@@ -74,7 +103,20 @@ impl ToolCheck {
                 *value = json!(number);
             }
         }
-        arguments
+        Normalized { arguments, ignored }
+    }
+
+    /// Whether an argument is sent as if it were not.
+    fn is_absent(&self, name: &str, value: &Value) -> bool {
+        match value {
+            Value::Null => self.known.has(name),
+            Value::String(text) => {
+                text.is_empty()
+                    && self.known.effect == Effect::Reads
+                    && self.known.is_optional(name)
+            }
+            _ => false,
+        }
     }
 
     /// Every rule that the arguments break. Of `data` this checks only that it is an object: its
@@ -85,9 +127,13 @@ impl ToolCheck {
             .iter_mut()
             .filter(|violation| violation.rule == "unknown")
         {
-            let names = self.names.iter().map(String::as_str);
-            *violation =
-                Violation::unknown(violation.path.clone(), "argument", &violation.path, names);
+            *violation = self.unknown_argument(&violation.path);
+        }
+        if let Some(text) = string_argument(arguments, "data")
+            && let Some(violation) = found.iter_mut().find(|violation| violation.path == "data")
+            && let Some(problem) = unreadable_object(text)
+        {
+            violation.message = format!("expected an object, found a string: {problem}");
         }
         for name in ["since", "until"] {
             if let Some(text) = string_argument(arguments, name)
@@ -106,6 +152,83 @@ impl ToolCheck {
             found.push(violation);
         }
         found
+    }
+
+    /// An argument that the tool does not have, with the argument or the field that was meant.
+    fn unknown_argument(&self, name: &str) -> Violation {
+        if let Some(meant) = self.known.meant_by_underscored(name) {
+            let message = format!(
+                "not ignored, because it may mean `{meant}`; send `{meant}`, or leave it out"
+            );
+            return Violation {
+                suggestion: Some(meant.to_owned()),
+                ..Violation::new(name, "unknown", message)
+            };
+        }
+        let names = self.known.names.iter().map(String::as_str);
+        let unknown = Violation::unknown(name, "argument", name, names);
+        let field = || {
+            self.fields
+                .iter()
+                .find(|path| is_same_name(name, path))
+                .or_else(|| self.fields.iter().find(|path| is_field_name(name, path)))
+        };
+        match &unknown.suggestion {
+            None => field().map_or(unknown, |path| misplaced_field(name, path)),
+            // A field of exactly this name is nearer.
+            Some(meant) if !is_same_name(name, meant) => {
+                field().map_or(unknown, |path| misplaced_field(name, path))
+            }
+            Some(_) => unknown,
+        }
+    }
+
+    /// Points out unknown fields that are arguments of the tool: they belong beside `data`.
+    pub(super) fn point_out_arguments(&self, violations: &mut [Violation]) {
+        for violation in violations
+            .iter_mut()
+            .filter(|violation| violation.rule == "unknown")
+        {
+            let argument = self
+                .known
+                .names
+                .iter()
+                .find(|name| *name != "data" && is_same_name(&violation.path, name));
+            if let Some(argument) = argument {
+                violation.message = format!(
+                    "an argument of the tool, not a field; send `{argument}` beside `data`"
+                );
+                violation.suggestion = Some(argument.clone());
+            }
+        }
+    }
+}
+
+/// Why a string that looks like a JSON object was not read as one.
+fn unreadable_object(text: &str) -> Option<String> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    if let Err(too_deep) = check_depth(text.as_bytes()) {
+        return Some(too_deep.to_string());
+    }
+    let parsed = serde_json::from_str::<Value>(text);
+    Some(format!("it is not valid JSON ({})", parsed.err()?))
+}
+
+fn is_field_name(name: &str, path: &str) -> bool {
+    path.rsplit('.')
+        .next()
+        .is_some_and(|last| is_same_name(name, last))
+}
+
+/// A field of the document that was sent beside `data`.
+fn misplaced_field(name: &str, path: &str) -> Violation {
+    let meant = format!("data.{path}");
+    let message = format!("unknown argument; did you mean `{meant}`? Fields belong in `data`");
+    Violation {
+        suggestion: Some(meant),
+        ..Violation::new(name, "unknown", message)
     }
 }
 

@@ -14,10 +14,13 @@ use serde_json::Value;
 use tracing::{debug, error, info, warn};
 
 use super::{
+    arguments::Normalized,
+    client_arguments,
     error::{CallOptions, ToolError},
     router::{CHECKS, ROUTER, unknown_tool},
     server::{ContentServer, MAX_CONCURRENT_CALLS},
     tool_name::ToolName,
+    warnings::add_warnings,
 };
 use crate::deadline::Deadline;
 
@@ -75,20 +78,26 @@ impl ContentServer {
         let Some(check) = CHECKS.get(tool.as_str()) else {
             return Err(unknown_tool(tool.as_str(), &Self::tools()));
         };
-        let arguments = Value::Object(check.normalize(arguments));
+        let Normalized { arguments, ignored } = check.normalize(arguments);
+        let arguments = Value::Object(arguments);
         let violations = check.violations(&arguments);
         let Value::Object(arguments) = arguments else {
             unreachable!("it was made from an object");
         };
-        if violations.is_empty() {
+        let mut response = if violations.is_empty() {
             request.arguments = Some(arguments);
-            return ROUTER
+            ROUTER
                 .call(ToolCallContext::new(self, request, context))
-                .await;
+                .await?
+        } else {
+            // Boxed, so that the rare case does not make the common one larger.
+            let deadline = deadline_of(&context);
+            Box::pin(self.reject_or_replay(tool, &arguments, violations, deadline)).await?
+        };
+        if !ignored.is_empty() {
+            add_warnings(&mut response, &[client_arguments::warning(&ignored)]);
         }
-        // Boxed, so that the rare case does not make the common one larger.
-        let deadline = deadline_of(&context);
-        Box::pin(self.reject_or_replay(tool, &arguments, violations, deadline)).await
+        Ok(response)
     }
 }
 

@@ -17,14 +17,24 @@ use super::{
         answer_text,
     },
     params::{Detail, GetParams, UpdateParams},
+    router::CHECKS,
     server::ContentServer,
     tool_name::ToolName,
 };
 use crate::{
     deadline::Deadline,
-    domain::{Document, DocumentKey, Kind, Origin, Project, Resource, Violation, audit::Action},
+    domain::{
+        Document, DocumentKey, Kind, Origin, Project, Resource, Violation, audit::Action,
+        patch::empty_objects, text::truncate,
+    },
     service::{Error, Mode, UpdateRequest, Updated},
 };
+
+/// What to do when an update names no field: some clients leave out every `null`.
+const NOTHING_NAMED: &str = "`data` names no field (an empty object changes nothing), so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
+
+/// A warning names this many fields.
+const MAX_NAMED_FIELDS: usize = 5;
 
 impl ContentServer {
     pub(super) async fn get<D: Document>(
@@ -66,18 +76,22 @@ impl ContentServer {
             origin,
         };
         let detail = params.detail.unwrap_or_default();
-        let is_empty = request.patch.is_empty();
+        let empty = empty_objects(&request.patch);
+        let names_nothing = D::rules().names_nothing(&request.patch);
         let options = CallOptions::of_request(&request);
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
             Ok(updated) => {
                 let mut output = self.update_output(updated, mode, detail);
-                if is_empty {
-                    output.add_warning("`data` is empty, so nothing was changed; put the fields to change in `data`");
+                if names_nothing {
+                    output.add_warning(NOTHING_NAMED);
+                } else if !empty.is_empty() {
+                    output.add_warning(&empty_objects_warning(&empty));
                 }
                 Ok(output)
             }
-            Err(Error::Invalid(violations)) => {
+            Err(Error::Invalid(mut violations)) => {
+                point_out_arguments(tool, &mut violations);
                 Err(ToolError::invalid_change(tool, &key, &violations, now()))
             }
             Err(error) => Err(ToolError::new(tool, error, options, now())),
@@ -102,7 +116,9 @@ impl ContentServer {
         match self.content.replay_if_done(&request, deadline).await {
             Ok(None) => {
                 (request.mode, request.idempotency_key) = (Mode::DryRun, None);
-                if let Err(Error::Invalid(more)) = self.content.update(request, deadline).await {
+                if let Err(Error::Invalid(mut more)) = self.content.update(request, deadline).await
+                {
+                    point_out_arguments(tool, &mut more);
                     violations.extend(more);
                 }
                 ToolError::invalid_arguments(tool, &violations, now()).into_response()
@@ -151,6 +167,24 @@ impl ContentServer {
         (meta.changes, meta.more) = fitting_changes(changes, room);
         ToolOutput::new(data, meta)
     }
+}
+
+fn point_out_arguments(tool: ToolName, violations: &mut [Violation]) {
+    if let Some(check) = CHECKS.get(tool.as_str()) {
+        check.point_out_arguments(violations);
+    }
+}
+
+fn empty_objects_warning(paths: &[String]) -> String {
+    let named: Vec<String> = paths
+        .iter()
+        .take(MAX_NAMED_FIELDS)
+        .map(|path| format!("`{}`", truncate(path)))
+        .collect();
+    format!(
+        "nothing was changed within {}: an empty object names no field. If `null` was meant to remove a field there, the client left it out",
+        named.join(", ")
+    )
 }
 
 /// The first changes that fit in `room` bytes, and the number of the others.

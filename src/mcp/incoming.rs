@@ -8,7 +8,14 @@ use rmcp::{
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
+use super::invalid_params;
 use crate::domain::check_depth;
+
+mod forms;
+mod problem;
+
+pub(crate) use forms::normalize;
+use problem::Problem;
 
 /// How far into a line that is too long its id is searched.
 const ID_SEARCH_BYTES: usize = 1024;
@@ -81,6 +88,13 @@ struct Envelope {
     id: Option<RequestId>,
 }
 
+#[derive(Deserialize)]
+struct Request {
+    id: RequestId,
+    method: String,
+    params: Value,
+}
+
 /// The text without a byte order mark before it and without the white space around it.
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf")
@@ -100,7 +114,7 @@ pub(crate) fn classify(text: &[u8]) -> Incoming {
     if json.starts_with(b"[") {
         return Incoming::Invalid(reject_array(json));
     }
-    match serde_json::from_slice(json) {
+    match serde_json::from_slice(&normalize(json)) {
         Ok(message) => Incoming::Message(Box::new(message)),
         Err(error) => Incoming::Invalid(reject(json, &error)),
     }
@@ -127,24 +141,39 @@ pub(crate) fn parse_id(json: &[u8]) -> Option<RequestId> {
 
 /// The response to an array: serde would read some as the members of a message.
 fn reject_array(json: &[u8]) -> Rejection {
-    if parse::<IgnoredAny>(json).is_some() {
-        let problem = "batches are not supported; send one message at a time".to_owned();
-        return Rejection::invalid_request(None, problem);
+    match parse::<IgnoredAny>(json) {
+        Some(_) => {
+            let problem = "batches are not supported; send one message at a time".to_owned();
+            Rejection::invalid_request(None, problem)
+        }
+        None => match serde_json::from_slice::<Vec<IgnoredAny>>(json) {
+            Err(error) => reject(json, &error),
+            Ok(_) => Rejection::parse_error("the message is not UTF-8".to_owned()),
+        },
     }
-    Rejection::parse_error("the message is not valid JSON".to_owned())
 }
 
 /// The response to what is not a message, because of `error`.
 fn reject(json: &[u8], error: &serde_json::Error) -> Rejection {
-    if let Some(envelope) = parse_envelope(json) {
-        let problem = format!("the message is JSON, but not valid JSON-RPC 2.0: {error}");
-        Rejection::invalid_request(envelope.id, problem)
-    } else if parse::<IgnoredAny>(json).is_some() {
-        let problem = "the message is JSON, but not JSON-RPC 2.0".to_owned();
-        Rejection::invalid_request(None, problem)
-    } else {
-        Rejection::parse_error(format!("the message is not valid JSON: {error}"))
+    match problem::describe(json, error) {
+        Problem::NotJson(problem) => Rejection::parse_error(format!("the message is {problem}")),
+        Problem::NotAMessage(problem) => {
+            Rejection::invalid_request(parse_id(json), format!("the message is {problem}"))
+        }
+        Problem::Unreadable(problem) => reject_params(json).unwrap_or_else(|| {
+            Rejection::invalid_request(parse_id(json), format!("the message is {problem}"))
+        }),
     }
+}
+
+/// The response to a request that rmcp does not read at all, because its params or their `_meta` are
+/// no object.
+fn reject_params(json: &[u8]) -> Option<Rejection> {
+    let Request { id, method, params } = parse(json)?;
+    Some(Rejection {
+        id: Some(id),
+        error: Box::new(invalid_params::error(&method, Some(&params))),
+    })
 }
 
 /// serde would read an array as the members of the struct, so that `[1]` had the id 1.
@@ -268,6 +297,70 @@ mod tests {
             assert_eq!(response["id"], id, "{line}");
             assert_eq!(response["error"]["code"], -32600, "{line}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_called_what_it_is() {
+        for (line, says) in [
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"ping","params":{"a":NaN}}"#,
+                "JSON has no `NaN`",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"ping","params":{"a":-Infinity}}"#,
+                "JSON has no `Infinity`",
+            ),
+            ("{\n\"a\": None}", "JSON has no `None`"),
+            ("hello", "not valid JSON"),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"ping","params":{"a":1e999}}"#,
+                "JSON, but it cannot be read: number out of range",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"id":8,"method":"ping"}"#,
+                "has `id` more than once",
+            ),
+            (r#"{"id":7,"method":"ping"}"#, r#"`jsonrpc` must be "2.0""#),
+            (r#"{"jsonrpc":"2.0","id":7}"#, "`method` is missing"),
+            (
+                r#"{"jsonrpc":"2.0","id":7.5,"method":"ping"}"#,
+                "`id` must be",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+                "`id` must be",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":5}"#,
+                "`method` must be a string",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"ping","result":{}}"#,
+                "also `result`",
+            ),
+            ("5", "JSON, but a number"),
+            (r#""x""#, "JSON, but a string"),
+            ("null", "JSON, but null"),
+            ("[1]", "batches are not supported"),
+            ("[1,", "not valid JSON"),
+            ("{\0\"\0", "UTF-16"),
+        ] {
+            let message = rejection(line.as_bytes())["error"]["message"].to_string();
+
+            assert!(
+                message.replace('\\', "").contains(says),
+                "{line}: {message}"
+            );
+        }
+        let utf_16: Vec<u8> = "{\"é\":1}"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        assert!(
+            rejection(&utf_16)["error"]["message"]
+                .to_string()
+                .contains("UTF-16")
+        );
     }
 
     #[test]

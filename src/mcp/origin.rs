@@ -72,7 +72,9 @@ fn client_id(context: &RequestContext<RoleServer>, transport: TransportKind) -> 
         // Without a connection, rmcp returns a constant of its own.
         TransportKind::Http => None,
     };
-    if let Some(peer) = initialized {
+    if let Some(peer) = initialized
+        && !peer.client_info.name.is_empty()
+    {
         return Some(name_and_version(&peer.client_info));
     }
     let parts = context.extensions.get::<Parts>()?;
@@ -81,7 +83,10 @@ fn client_id(context: &RequestContext<RoleServer>, transport: TransportKind) -> 
 }
 
 fn name_and_version(client: &Implementation) -> String {
-    format!("{}/{}", client.name, client.version)
+    match client.version.as_str() {
+        "" => client.name.clone(),
+        version => format!("{}/{version}", client.name),
+    }
 }
 
 fn sanitize_client_value(text: &str) -> String {

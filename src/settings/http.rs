@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::{
-    ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, RATE_LIMIT, Source, TOKENS,
-    resolver::Resolver,
+    ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, PUBLIC_PATH, RATE_LIMIT,
+    Source, TOKENS, resolver::Resolver,
 };
 use crate::{
     cli::Cli,
     domain::text::shown_path,
-    http::{Settings, Tokens},
+    http::{PublicPath, Settings, Tokens},
 };
 
 /// What `http` needs to know, besides the store.
@@ -65,6 +65,7 @@ impl HttpSettings {
             rate_limit: rate_limit(&mut resolver),
             allowed_hosts: resolver.list(&ALLOWED_HOSTS),
             allowed_origins: resolver.list(&ALLOWED_ORIGINS),
+            public_path: public_path(&mut resolver),
             ..Settings::default()
         };
         let problems = resolver.into_problems();
@@ -119,6 +120,17 @@ fn tokens(resolver: &mut Resolver<'_>) -> Option<TokenSource> {
             for problem in problems {
                 resolver.add_problem(problem);
             }
+            None
+        }
+    }
+}
+
+fn public_path(resolver: &mut Resolver<'_>) -> Option<PublicPath> {
+    let (text, _) = resolver.given(&PUBLIC_PATH);
+    match text?.parse() {
+        Ok(path) => Some(path),
+        Err(problem) => {
+            resolver.reject(&PUBLIC_PATH, problem);
             None
         }
     }

@@ -108,6 +108,38 @@ fn a_flag_wins_over_its_variable() {
 }
 
 #[test]
+fn a_public_path_is_checked_at_the_start_and_reported() {
+    let home = Home::new();
+    let doctor = |path: &str| {
+        let mut command = home.command(PROGRAM);
+        command.args(["doctor", "--public-path", path]);
+        outcome(&command.output().unwrap())
+    };
+
+    let (_, reported, _) = doctor("/cms/");
+    assert!(
+        reported.contains("http: public path: /cms/ (--public-path)"),
+        "{reported}"
+    );
+    for path in ["cms", "/a b", "https://example.com/cms"] {
+        let (code, stderr) = {
+            let mut command = home.command(PROGRAM);
+            command
+                .args(["http", "--listen", "127.0.0.1:0"])
+                .env("PORTFOLIO_PUBLIC_PATH", path);
+            let (code, _, stderr) = outcome(&command.output().unwrap());
+            (code, stderr)
+        };
+        assert_eq!(code, 2, "{path}: {stderr}");
+        assert!(
+            stderr
+                .contains("--public-path (PORTFOLIO_PUBLIC_PATH): expected a path such as `/cms`"),
+            "{path}: {stderr}"
+        );
+    }
+}
+
+#[test]
 fn the_readme_has_the_table_of_options() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = fs::read_to_string(&path).unwrap();

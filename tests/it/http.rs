@@ -433,9 +433,9 @@ fn a_body_of_the_wrong_type_or_size_is_rejected() {
         assert_eq!(long.json()["id"], 7, "{path}");
     }
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
-    let json_only = server.mcp(&[("Accept", "application/json")], &ping);
-    assert_eq!(json_only.status, 406);
-    assert_eq!(json_only.json()["id"], 1);
+    let events_only = server.mcp(&[("Accept", "text/event-stream")], &ping);
+    assert_eq!(events_only.status, 406);
+    assert_eq!(events_only.json()["id"], 1);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod doctor;
 mod documents;
 mod failover;
 mod faults;
+mod forms;
 mod hostile;
 mod house;
 mod http;

@@ -412,6 +412,119 @@ async fn a_response_is_cached_for_a_minute_or_until_the_next_commit() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Publishes projects with an id, tags, and whether they are featured.
+async fn publish_tagged(repository: &dyn Repository, projects: &[(&str, &[&str], bool)]) {
+    for (id, tags, featured) in projects {
+        let patch =
+            json!({ "tags": tags, "metadata": { "featured": featured, "status": "published" } });
+        create(repository, &project_key(id), with(&project(id), patch)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_filtered_by_featured_and_tag() {
+    for store in [Store::redis(), Store::sqlite()] {
+        let projects: [(&str, &[&str], bool); 4] = [
+            ("a", &["SaaS", "C++"], true),
+            ("b", &["saas"], false),
+            ("c", &["Café & co"], true),
+            ("d", &[], false),
+        ];
+        publish_tagged(&*store.repository, &projects).await;
+        let draft = with(
+            &project("e"),
+            json!({ "tags": ["SaaS"], "metadata": { "featured": true } }),
+        );
+        create(&*store.repository, &project_key("e"), draft).await;
+        let server = serve(&store);
+
+        for (query, found) in [
+            ("", "a b c d"),
+            ("featured=true", "a c"),
+            ("featured=1", "a c"),
+            ("featured=false", "b d"),
+            ("tag=SAAS", "a b"),
+            ("tag=saas&featured=true", "a"),
+            ("tag=SaaS&tag=c%2b%2b", "a"),
+            ("tag=SaaS&tag=x", ""),
+            ("tag=Caf%C3%A9+%26+CO", "c"),
+            ("tag=Caf%C3%A9%20%26%20co", "c"),
+            ("tag=x", ""),
+            // What means nothing filters nothing.
+            ("tag=", "a b c d"),
+            ("featured=", "a b c d"),
+            ("featured", "a b c d"),
+            ("featured=maybe", "a b c d"),
+            ("page=2&status=draft&utm_source=x", "a b c d"),
+            ("%ff=%zz&&=", "a b c d"),
+        ] {
+            for path in [
+                format!("/api/projects?{query}"),
+                format!("/api/projects/?{query}"),
+            ] {
+                let answer = get_json(&server, &path);
+                let mut ids = ids(&answer);
+                ids.sort_unstable();
+                assert_eq!(ids.join(" "), found, "{path}");
+                assert_eq!(answer["meta"]["total"], ids.len(), "{path}");
+            }
+        }
+        assert_eq!(
+            get_json(&server, "/api/projects/b?featured=true")["data"]["id"],
+            "b"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filtered_answer_is_never_taken_for_the_whole_list() {
+    let store = Store::redis();
+    publish_tagged(
+        &*store.repository,
+        &[("a", &["x"], true), ("b", &[], false)],
+    )
+    .await;
+    let server = serve(&store);
+    let cached = || cached(&store, "cache:api:projects");
+
+    let filtered = get(&server, "/api/projects?featured=true");
+    let etag = filtered.header("etag").unwrap().to_owned();
+    assert_eq!(filtered.json()["meta"]["total"], 1);
+    assert_eq!(cached(), None, "a filtered answer is not cached");
+    let all = get_json(&server, "/api/projects");
+    assert_eq!(ids(&all).len(), 2);
+    let in_cache = wait_until("the whole list is cached", cached);
+
+    for _ in 0..2 {
+        assert_eq!(
+            get_json(&server, "/api/projects?featured=true")["meta"]["total"],
+            1
+        );
+        assert_eq!(get_json(&server, "/api/projects")["data"], all["data"]);
+    }
+    assert_eq!(in_cache["data"], all["data"]);
+    let known = [("If-None-Match", etag.as_str())];
+    assert_eq!(
+        request(&server, "GET", "/api/projects?featured=true", &known).status,
+        304
+    );
+    assert_eq!(request(&server, "GET", "/api/projects", &known).status, 200);
+    update(
+        &*store.repository,
+        &project_key("b"),
+        json!({ "metadata": { "featured": true } }),
+    )
+    .await;
+    assert_eq!(
+        request(&server, "GET", "/api/projects?featured=true", &known).status,
+        200
+    );
+    assert_eq!(
+        get_json(&server, "/api/projects?featured=true")["meta"]["total"],
+        2
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cache_entries_of_other_programs_are_not_served() {
     let store = Store::redis();

@@ -25,11 +25,20 @@ impl SseSession {
         Self::over(Connection::open(address), headers)
     }
 
+    /// Opens a session at another path than `/sse`.
+    pub(crate) fn open_at(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        Self::over_at(Connection::open(address), path, headers)
+    }
+
     /// Opens a session on a connection that was made for it.
     pub(crate) fn over(connection: Connection, headers: &[(&str, &str)]) -> Self {
+        Self::over_at(connection, "/sse", headers)
+    }
+
+    fn over_at(connection: Connection, path: &str, headers: &[(&str, &str)]) -> Self {
         let address = connection.stream().peer_addr().unwrap();
         let headers = [&[("Accept", "text/event-stream")], headers].concat();
-        let response = connection.send("GET", "/sse", &headers, "");
+        let response = connection.send("GET", path, &headers, "");
         assert_eq!(response.status, 200);
         assert_eq!(response.header("content-type"), Some("text/event-stream"));
         let mut events = EventStream::new(response);

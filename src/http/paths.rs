@@ -1,0 +1,100 @@
+//! Requests for paths that are no route: a slash too many, a proxy's own path, or one that is not
+//! served.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{Method, StatusCode, Uri, uri::PathAndQuery},
+    response::{IntoResponse, Response},
+};
+
+use super::{public_path::PublicPath, rejection::Rejection};
+
+/// A request with the path that a route has: `/mcp/` is `/mcp`, and a proxy may have left
+/// the path of its own before it.
+pub(super) fn normalize<B>(
+    mut request: axum::http::Request<B>,
+    public_path: Option<&PublicPath>,
+) -> axum::http::Request<B> {
+    if let Some(uri) = normalized(request.uri(), public_path) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// `None` if the path stays.
+fn normalized(uri: &Uri, public_path: Option<&PublicPath>) -> Option<Uri> {
+    let below = public_path.and_then(|public_path| public_path.below(uri.path()));
+    let path = below.unwrap_or(uri.path());
+    let trimmed = path.strip_suffix('/').filter(|path| !path.is_empty());
+    let path = trimmed.unwrap_or(path);
+    if path == uri.path() {
+        return None;
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// The answer where nothing is served.
+pub(super) async fn not_found(
+    State(public_path): State<Arc<Option<PublicPath>>>,
+    request: Request,
+) -> Response {
+    let prefix = PublicPath::of_request(Option::as_ref(&public_path), request.headers());
+    let beginning = match (request.method(), request.uri().path()) {
+        (&Method::POST, "/") => format!(
+            "MCP is not at `/`, but at `{prefix}/mcp`: put that path into the client's configuration. This server has: "
+        ),
+        _ => "there is nothing at this path. This server has: ".to_owned(),
+    };
+    let text = format!("{beginning}{}\n", served(&prefix));
+    Rejection::new(StatusCode::NOT_FOUND, text).into_response()
+}
+
+fn served(prefix: &PublicPath) -> String {
+    format!(
+        "{prefix}/mcp (MCP over Streamable HTTP), {prefix}/sse (MCP over HTTP+SSE, with \
+         {prefix}/messages), {prefix}/api/projects and {prefix}/api/resources (the website's API), \
+         {prefix}/healthz, {prefix}/readyz and {prefix}/metrics"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_public_path_and_one_slash_at_the_end_are_removed() {
+        let cms: PublicPath = "/cms".parse().unwrap();
+        for (sent, served) in [
+            ("/mcp/", Some("/mcp")),
+            (
+                "/api/projects/?featured=true",
+                Some("/api/projects?featured=true"),
+            ),
+            ("http://localhost/mcp/", Some("http://localhost/mcp")),
+            ("/mcp//", Some("/mcp/")),
+            ("/", None),
+            ("/?a/", None),
+            ("/mcp", None),
+            ("/mcp?x=/", None),
+            ("/cms/mcp", Some("/mcp")),
+            ("/cms/api/projects/?tag=x", Some("/api/projects?tag=x")),
+            ("/cms/", Some("/")),
+            ("/cms", Some("/")),
+            ("/cmsx/mcp", None),
+        ] {
+            let uri: Uri = sent.parse().unwrap();
+
+            let found = normalized(&uri, Some(&cms)).map(|uri| uri.to_string());
+
+            assert_eq!(found.as_deref(), served, "{sent}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The forms in which clients write a message's params: PHP sends `[]` for an empty object, and
+//! some clients describe themselves in `initialize` in ways of their own.
+//!
+//! Such a message is rewritten before rmcp reads it, because rmcp would take its method for an
+//! unknown one.
+
+use std::borrow::Cow;
+
+use rmcp::model::{ClientCapabilities, Implementation};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json, value::RawValue};
+
+const INITIALIZE: &str = "initialize";
+const DISCOVER: &str = "server/discover";
+
+/// What shows whether a message has an ordinary form.
+#[derive(Deserialize)]
+struct Outline<'a> {
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+/// The members of params that are objects.
+#[derive(Deserialize)]
+struct ObjectMembers<'a> {
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow)]
+    _meta: Option<&'a RawValue>,
+}
+
+/// The message in the form that rmcp reads; unchanged if it has that form, or none that is known.
+pub(crate) fn normalize(json: &[u8]) -> Cow<'_, [u8]> {
+    if is_ordinary(json) {
+        return Cow::Borrowed(json);
+    }
+    match rewrite(json) {
+        Some(message) => Cow::Owned(message),
+        None => Cow::Borrowed(json),
+    }
+}
+
+fn is_ordinary(json: &[u8]) -> bool {
+    let Ok(outline) = serde_json::from_slice::<Outline<'_>>(json) else {
+        return true; // a response, or no message at all
+    };
+    if outline.method == INITIALIZE || outline.method == DISCOVER {
+        return false; // once for a connection
+    }
+    let Some(params) = outline.params else {
+        return true;
+    };
+    serde_json::from_str::<ObjectMembers<'_>>(params.get()).is_ok_and(|members| {
+        is_object(params)
+            && members.arguments.is_none_or(is_object)
+            && members._meta.is_none_or(is_object)
+    })
+}
+
+fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+fn rewrite(json: &[u8]) -> Option<Vec<u8>> {
+    let mut message: Map<String, Value> = serde_json::from_slice(json).ok()?;
+    let method = message.get("method")?.as_str()?.to_owned();
+    remove_empty_array(&mut message, "params");
+    // rmcp wants params here, even empty ones.
+    if method == DISCOVER && message.get("params").is_none_or(Value::is_null) {
+        message.insert("params".to_owned(), json!({}));
+    }
+    if let Some(Value::Object(params)) = message.get_mut("params") {
+        remove_empty_array(params, "arguments");
+        remove_empty_array(params, "_meta");
+        match method.as_str() {
+            INITIALIZE => rewrite_initialize(params),
+            DISCOVER => params.retain(|name, _| name == "_meta"),
+            _ => {}
+        }
+    }
+    serde_json::to_vec(&message).ok()
+}
+
+/// Removes what PHP writes for an empty object.
+fn remove_empty_array(object: &mut Map<String, Value>, name: &str) {
+    if object.get(name) == Some(&json!([])) {
+        object.shift_remove(name);
+    }
+}
+
+/// Leaves out what does not have the form of the protocol: nothing here depends on it. Only the
+/// protocol version is needed.
+fn rewrite_initialize(params: &mut Map<String, Value>) {
+    if params.get("_meta").is_some_and(|meta| !meta.is_object()) {
+        params.shift_remove("_meta");
+    }
+    let capabilities = readable::<ClientCapabilities>(params.get("capabilities"), &Map::new());
+    let nobody = Map::from_iter([
+        ("name".to_owned(), json!("")),
+        ("version".to_owned(), json!("")),
+    ]);
+    let client = readable::<Implementation>(params.get("clientInfo"), &nobody);
+    params.insert("capabilities".to_owned(), capabilities);
+    params.insert("clientInfo".to_owned(), client);
+}
+
+/// The members of `value` that a `T` may have, and those of `defaults` that it lacks.
+fn readable<T: DeserializeOwned>(value: Option<&Value>, defaults: &Map<String, Value>) -> Value {
+    let mut known = Value::Object(defaults.clone());
+    for (name, member) in value.and_then(Value::as_object).into_iter().flatten() {
+        let before = known.clone();
+        if let Some(members) = known.as_object_mut() {
+            members.insert(name.clone(), member.clone());
+        }
+        if T::deserialize(&known).is_err() {
+            known = before;
+        }
+    }
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use rmcp::model::{ClientJsonRpcMessage, ClientRequest};
+
+    use super::*;
+
+    fn request(json: &Value) -> ClientRequest {
+        let text = json.to_string();
+        match serde_json::from_slice(&normalize(text.as_bytes())).unwrap() {
+            ClientJsonRpcMessage::Request(request) => request.request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn message(method: &str, params: &Value) -> Value {
+        json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })
+    }
+
+    #[test]
+    fn an_ordinary_message_is_not_rewritten() {
+        for params in [
+            json!({}),
+            json!(null),
+            json!({ "name": "x", "arguments": { "n": 1e2 }, "_meta": {} }),
+            json!({ "name": "x", "arguments": null, "_meta": null }),
+        ] {
+            let text = message("tools/call", &params).to_string();
+
+            assert!(
+                matches!(normalize(text.as_bytes()), Cow::Borrowed(_)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_array_is_like_an_absent_object() {
+        for (method, params) in [
+            ("ping", json!([])),
+            ("tools/list", json!([])),
+            ("tools/list", json!({ "_meta": [] })),
+            ("server/discover", json!([])),
+            (
+                "tools/call",
+                json!({ "name": "x", "arguments": [], "_meta": [] }),
+            ),
+        ] {
+            let request = request(&message(method, &params));
+
+            assert!(
+                !matches!(request, ClientRequest::CustomRequest(_)),
+                "{request:?}"
+            );
+        }
+        for (method, params) in [
+            ("ping", json!([1])),
+            ("tools/call", json!({ "name": "x", "arguments": [1] })),
+        ] {
+            let request = request(&message(method, &params));
+
+            assert!(
+                matches!(request, ClientRequest::CustomRequest(_)),
+                "{request:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn initialize_is_read_whatever_the_client_says_about_itself() {
+        for described in [
+            json!({}),
+            json!({ "capabilities": [], "clientInfo": [], "_meta": [] }),
+            json!({ "capabilities": null, "clientInfo": "me", "_meta": 5 }),
+            json!({ "capabilities": { "roots": true, "sampling": [], "elicitation": { "form": 5 } } }),
+            json!({ "clientInfo": { "name": 5, "version": 6, "icons": "x", "title": [] } }),
+        ] {
+            let mut params = described.clone();
+            params["protocolVersion"] = json!("2025-06-18");
+
+            let ClientRequest::InitializeRequest(request) =
+                request(&message("initialize", &params))
+            else {
+                panic!("not read: {described}");
+            };
+
+            assert_eq!(request.params.protocol_version.as_str(), "2025-06-18");
+        }
+    }
+
+    #[test]
+    fn what_is_readable_of_a_client_is_kept() {
+        let params = json!({
+            "protocolVersion": "2025-06-18",
+            "capabilities": { "roots": { "listChanged": true }, "sampling": 5 },
+            "clientInfo": { "name": "php", "title": 5, "websiteUrl": "https://example.com" },
+        });
+
+        let ClientRequest::InitializeRequest(request) = request(&message("initialize", &params))
+        else {
+            panic!("not read");
+        };
+
+        assert!(request.params.capabilities.roots.is_some());
+        assert_eq!(request.params.client_info.name, "php");
+        assert_eq!(request.params.client_info.version, "");
+        assert!(request.params.client_info.website_url.is_some());
+    }
+}
