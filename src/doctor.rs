@@ -18,6 +18,7 @@ use crate::{
     store::Location,
 };
 
+mod client_files;
 mod commit;
 mod connection;
 mod finding;
@@ -28,6 +29,7 @@ mod smoke;
 mod sqlite;
 mod times;
 
+pub use client_files::check_client_files;
 pub use finding::{Fault, Finding, Verdict};
 
 use finding::counted;

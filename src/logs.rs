@@ -16,7 +16,7 @@ use tracing_subscriber::{filter::Targets, prelude::*};
 
 use crate::{
     domain::text::{escape_invisible, sanitize},
-    settings::{LogFormat, Settings},
+    settings::LogFormat,
 };
 
 mod queue;
@@ -80,13 +80,12 @@ fn log_dropped(count: u64) {
 /// Starts logging to stderr.
 ///
 /// rmcp is silent: it logs whole messages, with content, and every rejected request a second time.
-pub(crate) fn start(settings: &Settings) {
-    let level: LevelFilter = settings.log.parse().unwrap_or(LevelFilter::INFO);
+pub(crate) fn start(level: &str, format: LogFormat) {
+    let level: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
     let targets = Targets::new()
         .with_target("portfolio_mcp", level)
         .with_target("rmcp", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::WARN));
-    let format = settings.log_format;
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(move || LineWriter { push, format })
         .with_target(false)

@@ -3,7 +3,7 @@
 use rmcp::model::{CallToolResponse, ContentBlock};
 use serde_json::{Map, Value, json};
 
-use crate::domain::text::compact_json;
+use crate::domain::text::{compact_json, escape_special_spaces};
 
 /// Adds warnings to `meta.warnings` of a successful answer, in its structured content and its text.
 /// A failed answer has no `meta`.
@@ -22,7 +22,8 @@ pub(super) fn add_warnings(response: &mut CallToolResponse, warnings: &[String])
     for block in &mut result.content {
         if let ContentBlock::Text(block) = block {
             let longer = end.with_warnings(&block.text, warnings);
-            block.text = longer.unwrap_or_else(|| compact_json(structured));
+            let longer = longer.unwrap_or_else(|| compact_json(structured));
+            block.text = escape_special_spaces(longer);
         }
     }
 }
