@@ -12,6 +12,7 @@
     reason = "tests and their helpers fail loudly, and their output is shown with a failure; clippy exempts only functions that are tests themselves"
 )]
 
+mod answers;
 mod architecture;
 mod audit;
 mod cli;
