@@ -1,10 +1,13 @@
 //! Fields of a patch that nobody may set: unknown ones, with the field that was meant, and those of
 //! the server or of other programs.
 
+use std::fmt::Write;
+
 use serde_json::{Map, Value};
 
 use super::{
     field_path::{declared_paths, is_owned, join, last_name, properties},
+    number::is_same,
     similar::{is_same_name, is_typo, nearest, with_same_end},
     violation::Violation,
 };
@@ -52,7 +55,7 @@ impl Search<'_> {
         };
         for (name, value) in named {
             let (there, at) = (stored.and_then(|stored| stored.get(name)), join(path, name));
-            if there == Some(value) {
+            if there.is_some_and(|there| is_same(there, value)) {
                 continue;
             }
             match (properties.get(name), value) {
@@ -203,7 +206,7 @@ fn misplaced(path: String, parent: &str, candidates: &[String]) -> Violation {
     if let [candidate] = candidates
         && !is_member_of(parent, candidate)
     {
-        message += &format!(" Send `{}`", nested(candidate));
+        let _ = write!(message, " Send `{}`", nested(candidate));
     }
     if without_index(&path) != path {
         message += " A list is replaced whole";

@@ -109,9 +109,9 @@ mod tests {
                 assert_eq!(row, expected);
             }
         }
-        let older = json!({ "action": "save", "changes": { "image": "x", "tags": ["y"] } });
-        let [summary, names] = rows(&older);
-        assert_eq!(summary, older);
+        let foreign = json!({ "action": "save", "changes": { "image": "x", "tags": ["y"] } });
+        let [summary, names] = rows(&foreign);
+        assert_eq!(summary, foreign);
         assert_eq!(names["changes"], json!(["image", "tags"]));
     }
 

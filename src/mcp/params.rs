@@ -154,31 +154,29 @@ pub(super) struct AuditParams {
     /// Default 20.
     #[schemars(range(min = 1, max = 500))]
     pub limit: Option<u32>,
-    /// Only of this kind.
     pub entity_type: Option<EntityType>,
-    /// Only of the document with this id.
     #[schemars(length(min = 1, max = 500))]
     pub entity_id: Option<String>,
-    /// `create`, `update`, `delete`, `read`, `revert`, or one of an older program.
+    /// `create`, `update`, `delete`, `read`, `revert`, `adopt`, or one of an older program.
     #[schemars(length(min = 1, max = 50))]
     pub action: Option<String>,
     /// `mcp`, `api` or `admin`.
     #[schemars(length(min = 1, max = 50))]
     pub source: Option<String>,
-    /// Who: a token's name or a system user.
+    /// Who: a token's name, or a user of the system.
     #[schemars(length(min = 1, max = 200))]
     pub actor: Option<String>,
-    /// Such as `claude-code`, in any version.
+    /// Such as `claude-code` (any version) or `claude-code/2.0`.
     #[schemars(length(min = 1, max = 200))]
     pub client_id: Option<String>,
     /// Such as `client.size`; also finds changes above and below it.
     #[schemars(length(min = 1, max = 500))]
     pub field: Option<String>,
-    /// From this time on, in RFC 3339.
+    /// From this time on, in RFC 3339: `2026-11-22T00:00:00Z`.
     pub since: Option<String>,
-    /// Before this time, in RFC 3339.
+    /// Before this time.
     pub until: Option<String>,
-    /// `summary` (default): long values shortened; `full`: entries as stored.
+    /// `summary` (default): values over 200 characters shortened; `full`: entries as stored.
     pub detail: Option<Detail>,
     /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
