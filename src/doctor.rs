@@ -20,6 +20,7 @@ use crate::{
     style::{BAD, GOOD, WARNING, paint},
 };
 
+mod client_files;
 mod commit;
 mod connection;
 mod finding;
@@ -30,6 +31,7 @@ mod smoke;
 mod sqlite;
 mod times;
 
+pub use client_files::check_client_files;
 pub use finding::{Fault, Finding, Verdict};
 
 use finding::counted;

@@ -17,7 +17,7 @@ use tracing_subscriber::{filter::Targets, prelude::*};
 
 use crate::{
     domain::text::{escape_invisible, sanitize},
-    settings::{LogFormat, Settings},
+    settings::LogFormat,
     style::{BAD, paint, stderr_has_colors},
 };
 
@@ -140,8 +140,8 @@ pub(crate) enum Reader {
 /// Starts logging to stderr.
 ///
 /// rmcp is silent: it logs whole messages, with content, and every rejected request a second time.
-pub(crate) fn start(settings: &Settings, reader: Reader) {
-    let level: LevelFilter = settings.log.parse().unwrap_or(LevelFilter::INFO);
+pub(crate) fn start(level: &str, format: LogFormat, reader: Reader) {
+    let level: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
     let writes = match reader {
         Reader::Person if level == LevelFilter::INFO => LevelFilter::WARN,
         Reader::Person | Reader::Operator => level,
@@ -151,7 +151,6 @@ pub(crate) fn start(settings: &Settings, reader: Reader) {
         .with_target("portfolio_mcp::service", writes)
         .with_target("rmcp", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::WARN));
-    let format = settings.log_format;
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(move || LineWriter { push, format })
         .with_target(false)

@@ -8,6 +8,7 @@ use portfolio_mcp::{
     logs::{self, FlushOnDrop},
     run,
     settings::{UsageError, command},
+    signals::{INTERRUPTED, Interrupted},
 };
 
 /// Documents are trees of small strings, created and dropped in every call: glibc's allocator took
@@ -29,20 +30,29 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     // A variable that is not Unicode must not look like one that is not set.
-    let environment = |name: &str| {
-        env::var_os(name)
-            .map(|value| value.to_string_lossy().into_owned())
-            .filter(|value| !value.is_empty())
-    };
+    let environment = env::vars_os()
+        .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()))
+        .map(|[name, value]| (name, value))
+        .collect();
     match run(&cli, &environment) {
         Ok(code) => code,
         Err(error) => {
             for cause in error.chain() {
                 print_error("portfolio-mcp: ", &cause.to_string());
             }
-            // 2: wrong usage; 3: the store or the system is at fault (CONTRACT.md, section 6).
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 3 })
+            ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// 2: wrong usage; 130: Ctrl-C; 3: the store or the system is at fault (CONTRACT.md, section 6).
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UsageError>() {
+        2
+    } else if error.is::<Interrupted>() {
+        INTERRUPTED
+    } else {
+        3
     }
 }
 

@@ -50,7 +50,10 @@ pub async fn run(
     arguments: &ImportArgs,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
-    let folder = match Folder::read(&arguments.folder) {
+    // In a task of its own, so that Ctrl-C also ends the reading of a slow or endless file.
+    let path = arguments.folder.clone();
+    let read = tokio::task::spawn_blocking(move || Folder::read(&path)).await?;
+    let folder = match read {
         Ok(folder) => folder,
         Err(error) => {
             for problem in &error.0 {

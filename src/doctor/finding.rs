@@ -110,6 +110,15 @@ pub(super) fn documents(
     findings
 }
 
+/// A store without any document, which is probably not the one that was meant.
+pub(super) fn empty_store() -> Finding {
+    Finding::warning(
+        "content",
+        "the store is empty: it holds no projects and no resources",
+        "if there should be some, check the address of the store and the key prefix above, or import them with `portfolio-mcp import FOLDER`",
+    )
+}
+
 /// Documents that break rules, if there are any.
 fn violations(kind: Kind, records: &[Record]) -> Option<Finding> {
     let invalid: Vec<&Record> = records

@@ -48,7 +48,7 @@ impl IndexEntry {
                 .and_then(|metadata| metadata.get("updatedAt"))
                 .and_then(Value::as_str)
                 .and_then(Timestamp::parse),
-            tags: tags.into_iter().map(fold_tag).collect(),
+            tags: tags.map(fold_tag).collect(),
             search_text: search_text(key, document),
         }
     }

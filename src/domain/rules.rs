@@ -323,8 +323,8 @@ fn publish_patch(schema: &mut Value, path: &str) {
     }
 }
 
-/// Removes the rules that take a model more to read than to be told of: patterns, and that a text is
-/// not empty. Types, choices, counts and lengths stay.
+/// Removes the rules that words say in less space: patterns, and that a text is not empty. Types,
+/// choices, counts and lengths stay.
 pub fn leave_out_text_rules(schema: &mut Value) {
     match schema {
         Value::Object(members) => {

@@ -1,6 +1,8 @@
 //! Fields of a patch that nobody may set: unknown ones, with the field that was meant, and those of
 //! the server or of other programs.
 
+use std::fmt::Write;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -204,7 +206,7 @@ fn misplaced(path: String, parent: &str, candidates: &[String]) -> Violation {
     if let [candidate] = candidates
         && !is_member_of(parent, candidate)
     {
-        message += &format!(" Send `{}`", nested(candidate));
+        let _ = write!(message, " Send `{}`", nested(candidate));
     }
     if without_index(&path) != path {
         message += " A list is replaced whole";

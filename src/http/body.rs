@@ -84,10 +84,10 @@ fn too_large(beginning: &[u8]) -> Rejection {
 }
 
 /// The message in the form that rmcp reads.
-pub(super) fn normalize(body: Bytes) -> Bytes {
-    match incoming::normalize(&body) {
-        Cow::Borrowed(_) => body,
-        Cow::Owned(normalized) => normalized.into(),
+pub(super) fn normalize(body: Bytes) -> Result<Bytes, Rejection> {
+    match incoming::normalize(&body).map_err(bad_request)? {
+        Cow::Borrowed(_) => Ok(body),
+        Cow::Owned(normalized) => Ok(normalized.into()),
     }
 }
 

@@ -21,6 +21,7 @@ use rmcp::{
     },
 };
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 use tracing::error;
 
 use super::{
@@ -29,11 +30,14 @@ use super::{
     rejection::Rejection,
     stages::{STOPPED, Stages},
 };
-use crate::caller::{ClaimedClient, TransportKind};
+use crate::{
+    caller::{ClaimedClient, TransportKind},
+    domain::text::truncate_words,
+};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-/// The longest text with which rmcp refuses a request.
-const MAX_REFUSAL_BYTES: usize = 4096;
+/// The longest text with which rmcp refuses a request: it may repeat the body.
+const MAX_REFUSAL_BYTES: usize = 2 * body::MAX_BODY_BYTES;
 
 /// See [`Stages`] for when streams and requests end.
 pub(super) fn routes<S: ServerHandler + Clone>(
@@ -86,7 +90,7 @@ async fn serve_request<S: ServerHandler>(
     accept::complete(&mut parts.headers);
     let body = body::read(body, endpoint.limits.body_timeout).await?;
     body::check_nesting(&body)?;
-    let body = body::normalize(body);
+    let body = body::normalize(body)?;
     let envelope = match serde_json::from_slice::<Envelope<'_>>(&body) {
         Ok(envelope) if !body::is_array(&body) => envelope,
         _ => return Err(body::not_a_message(&body)),
@@ -141,19 +145,29 @@ impl<S: ServerHandler> Endpoint<S> {
     }
 }
 
-/// rmcp refuses some requests in plain text.
+/// rmcp refuses some requests in plain text, and its messages repeat what they refuse, however long.
 async fn with_request_id(response: Response, request: &[u8]) -> Result<Response, Rejection> {
     let status = response.status();
-    if status.is_success() || body::is_json(response.headers()) {
+    if status.is_success() {
         return Ok(response);
     }
-    let text = to_bytes(response.into_body(), MAX_REFUSAL_BYTES).await;
-    let text = text.unwrap_or_default();
-    Err(body::refusal(
-        status,
-        request,
-        String::from_utf8_lossy(&text),
-    ))
+    let (mut parts, refusal) = response.into_parts();
+    let refusal = to_bytes(refusal, MAX_REFUSAL_BYTES).await;
+    let refusal = refusal.unwrap_or_default();
+    if !body::is_json(&parts.headers) {
+        let text = truncate_words(&String::from_utf8_lossy(&refusal));
+        return Err(body::refusal(status, request, text));
+    }
+    let Ok(mut error) = serde_json::from_slice::<Value>(&refusal) else {
+        return Err(body::refusal(status, request, "the request was refused"));
+    };
+    if let Some(message) = error.pointer_mut("/error/message")
+        && let Some(text) = message.as_str()
+    {
+        *message = truncate_words(text).into();
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(parts, Body::from(error.to_string())))
 }
 
 #[derive(Deserialize)]

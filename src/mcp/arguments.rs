@@ -55,13 +55,12 @@ impl ToolChecks {
 
 impl ToolCheck {
     fn new(tool: ToolName) -> Self {
-        let input_schema = checked_schema(tool);
-        let schema = |name: &str| input_schema.get(name);
-        let properties = schema("properties").and_then(Value::as_object);
-        let required = schema("required").and_then(Value::as_array);
+        let schema = checked_schema(tool);
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let required = schema.get("required").and_then(Value::as_array);
         let written = tool.written_kind();
         Self {
-            validator: rules::validator(&with_open_data(&input_schema)),
+            validator: rules::validator(&with_open_data(&schema)),
             known: KnownArguments {
                 names: properties
                     .into_iter()

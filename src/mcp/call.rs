@@ -83,11 +83,12 @@ impl ContentServer {
         };
         let Normalized { arguments, ignored } = check.normalize(arguments);
         let arguments = Value::Object(arguments);
-        let violations = check.violations(&arguments);
+        let mut violations = check.violations(&arguments);
         let unreadable = find_replacement(&arguments);
         let Value::Object(arguments) = arguments else {
             unreachable!("it was made from an object");
         };
+        violations.extend(self.missing_version(tool, &arguments));
         let mut response = if violations.is_empty() {
             request.arguments = Some(arguments);
             ROUTER

@@ -1,6 +1,8 @@
 //! What a line of input or the body of a request is: a message, nothing, or a mistake with its
 //! response.
 
+use std::borrow::Cow;
+
 use rmcp::{
     ErrorData,
     model::{ClientJsonRpcMessage, ErrorCode, RequestId},
@@ -14,7 +16,6 @@ use crate::domain::{check_depth, json::without_halves};
 mod forms;
 mod problem;
 
-pub(crate) use forms::normalize;
 use problem::Problem;
 
 /// How far into a line that is too long its id is searched.
@@ -115,10 +116,26 @@ pub(crate) fn classify(text: &[u8]) -> Incoming {
     if json.starts_with(b"[") {
         return Incoming::Invalid(reject_array(json));
     }
-    match serde_json::from_slice(&normalize(json)) {
+    let normalized = match normalize(json) {
+        Ok(normalized) => normalized,
+        Err(rejection) => return Incoming::Invalid(rejection),
+    };
+    match serde_json::from_slice(&normalized) {
         Ok(message) => Incoming::Message(Box::new(message)),
         Err(error) => Incoming::Invalid(reject(json, &error)),
     }
+}
+
+/// The message in the form that rmcp reads.
+///
+/// # Errors
+/// The response to a request whose params do not fit, where rmcp would not notice.
+pub(crate) fn normalize(json: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
+    forms::normalize(json).ok_or_else(|| {
+        reject_params(json).unwrap_or_else(|| {
+            Rejection::invalid_request(parse_id(json), "its params do not fit".to_owned())
+        })
+    })
 }
 
 /// Checks that a message is not nested too deeply to be parsed.

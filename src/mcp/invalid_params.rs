@@ -84,13 +84,11 @@ fn members_of(method: &str) -> Option<&'static [Member]> {
 /// The error of a request whose params could not be read as those of its method, or whose method is
 /// not known.
 pub(super) fn error(method: &str, params: Option<&Value>) -> ErrorData {
-    match describe(method, params) {
-        Some(problem) => ErrorData::invalid_params(problem, None),
-        None => {
-            let message = format!("this server has no method `{}`", truncate(method));
-            ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
-        }
+    if let Some(problem) = describe(method, params) {
+        return ErrorData::invalid_params(problem, None);
     }
+    let message = format!("this server has no method `{}`", truncate(method));
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
 }
 
 /// What is wrong with the params; `None` if the method is not known.

@@ -3,7 +3,7 @@
 use rmcp::model::{CallToolResponse, ContentBlock};
 use serde_json::{Map, Value, json};
 
-use crate::domain::text::compact_json;
+use super::output::answer_text;
 
 /// Adds warnings to `meta.warnings` of a successful answer, in its structured content and its text.
 /// A failed answer has no `meta`.
@@ -22,7 +22,7 @@ pub(super) fn add_warnings(response: &mut CallToolResponse, warnings: &[String])
     for block in &mut result.content {
         if let ContentBlock::Text(block) = block {
             let longer = end.with_warnings(&block.text, warnings);
-            block.text = longer.unwrap_or_else(|| compact_json(structured));
+            block.text = longer.unwrap_or_else(|| answer_text(structured));
         }
     }
 }
@@ -56,7 +56,7 @@ impl TextEnd {
 
     /// The text with the warnings added, if its end is known.
     fn with_warnings(&self, text: &str, warnings: &[String]) -> Option<String> {
-        let list = compact_json(&warnings);
+        let list = answer_text(&warnings);
         let items = list.strip_prefix('[')?;
         match self {
             Self::Meta => Some(format!(

@@ -404,6 +404,35 @@ async fn params_of_a_known_method_that_do_not_fit_name_the_member() {
     );
 }
 
+#[test]
+fn refusals_over_http_do_not_repeat_long_values() {
+    let server = HttpServer::start(&samples(), &[]);
+    let long = "x".repeat(3000);
+    let hello =
+        |version: &str| messages::request(1, "initialize", &client_hello(version, "a", "1"));
+
+    for (headers, message) in [
+        (
+            vec![("MCP-Protocol-Version", long.as_str())],
+            messages::request(1, "ping", &json!({})),
+        ),
+        (vec![("MCP-Protocol-Version", "2025-06-18")], hello(&long)),
+        (
+            vec![("MCP-Protocol-Version", long.as_str())],
+            hello("2025-06-18"),
+        ),
+        (vec![("Host", long.as_str())], hello("2025-06-18")),
+        (vec![("Origin", long.as_str())], hello("2025-06-18")),
+        (vec![("Accept", long.as_str())], hello("2025-06-18")),
+    ] {
+        let refused = server.post(&headers, &message);
+        assert!(refused.status >= 400, "{headers:?}");
+        let text = refused.text();
+        assert!(!text.contains(&long[..81]), "{headers:?}: {text}");
+        assert!(text.len() < 1000, "{text}");
+    }
+}
+
 /// A request with these headers only.
 fn post(server: &HttpServer, path: &str, headers: &[(&str, &str)], body: &Value) -> Response {
     let headers = [&[("Content-Type", "application/json")], headers].concat();

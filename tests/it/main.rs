@@ -12,6 +12,7 @@
     reason = "tests and their helpers fail loudly, and their output is shown with a failure; clippy exempts only functions that are tests themselves"
 )]
 
+mod answers;
 mod architecture;
 mod audit;
 mod cli;
@@ -20,6 +21,7 @@ mod costs;
 mod credentials;
 mod doctor;
 mod documents;
+mod examples;
 mod failover;
 mod faults;
 mod forms;
@@ -29,6 +31,7 @@ mod http;
 mod import;
 mod leftovers;
 mod log;
+mod manners;
 mod metrics;
 mod pipes;
 mod races;
@@ -36,6 +39,7 @@ mod repository;
 mod rest;
 mod secrets;
 mod seeds;
+mod settings;
 mod slow_network;
 mod snapshot;
 mod support;

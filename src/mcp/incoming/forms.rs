@@ -10,8 +10,11 @@ use rmcp::model::{ClientCapabilities, Implementation};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json, value::RawValue};
 
+use crate::domain::text::compact_json;
+
 const INITIALIZE: &str = "initialize";
 const DISCOVER: &str = "server/discover";
+const LIST: &str = "tools/list";
 
 /// What shows whether a message has an ordinary form.
 #[derive(Deserialize)]
@@ -22,24 +25,39 @@ struct Outline<'a> {
     params: Option<&'a RawValue>,
 }
 
-/// The members of params that are objects.
+/// The members of params that may have another form than rmcp reads.
 #[derive(Deserialize)]
 struct ObjectMembers<'a> {
     #[serde(borrow)]
     arguments: Option<&'a RawValue>,
     #[serde(borrow)]
-    _meta: Option<&'a RawValue>,
+    cursor: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<&'a RawValue>,
 }
 
 /// The message in the form that rmcp reads; unchanged if it has that form, or none that is known.
-pub(crate) fn normalize(json: &[u8]) -> Cow<'_, [u8]> {
+/// `None` if rmcp would leave out a member that does not fit.
+pub(super) fn normalize(json: &[u8]) -> Option<Cow<'_, [u8]>> {
     if is_ordinary(json) {
-        return Cow::Borrowed(json);
+        return Some(Cow::Borrowed(json));
     }
-    match rewrite(json) {
-        Some(message) => Cow::Owned(message),
-        None => Cow::Borrowed(json),
+    let Ok(mut message) = serde_json::from_slice::<Map<String, Value>>(json) else {
+        return Some(Cow::Borrowed(json));
+    };
+    if has_odd_cursor(&message) {
+        return None;
     }
+    rewrite(&mut message);
+    Some(Cow::Owned(compact_json(&message).into_bytes()))
+}
+
+fn has_odd_cursor(message: &Map<String, Value>) -> bool {
+    let params = message
+        .get("params")
+        .filter(|_| message.get("method") == Some(&json!(LIST)));
+    let cursor = params.and_then(|params| params.get("cursor"));
+    cursor.is_some_and(|cursor| !cursor.is_string() && !cursor.is_null())
 }
 
 fn is_ordinary(json: &[u8]) -> bool {
@@ -55,18 +73,23 @@ fn is_ordinary(json: &[u8]) -> bool {
     serde_json::from_str::<ObjectMembers<'_>>(params.get()).is_ok_and(|members| {
         is_object(params)
             && members.arguments.is_none_or(is_object)
-            && members._meta.is_none_or(is_object)
+            && members.meta.is_none_or(is_object)
+            && members.cursor.is_none_or(is_string)
     })
+}
+
+fn is_string(value: &RawValue) -> bool {
+    value.get().starts_with('"')
 }
 
 fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-fn rewrite(json: &[u8]) -> Option<Vec<u8>> {
-    let mut message: Map<String, Value> = serde_json::from_slice(json).ok()?;
-    let method = message.get("method")?.as_str()?.to_owned();
-    remove_empty_array(&mut message, "params");
+fn rewrite(message: &mut Map<String, Value>) {
+    let method = message.get("method").and_then(Value::as_str);
+    let method = method.unwrap_or_default().to_owned();
+    remove_empty_array(message, "params");
     // rmcp wants params here, even empty ones.
     if method == DISCOVER && message.get("params").is_none_or(Value::is_null) {
         message.insert("params".to_owned(), json!({}));
@@ -80,7 +103,6 @@ fn rewrite(json: &[u8]) -> Option<Vec<u8>> {
             _ => {}
         }
     }
-    serde_json::to_vec(&message).ok()
 }
 
 /// Removes what PHP writes for an empty object.
@@ -129,7 +151,7 @@ mod tests {
 
     fn request(json: &Value) -> ClientRequest {
         let text = json.to_string();
-        match serde_json::from_slice(&normalize(text.as_bytes())).unwrap() {
+        match serde_json::from_slice(&normalize(text.as_bytes()).unwrap()).unwrap() {
             ClientJsonRpcMessage::Request(request) => request.request,
             other => panic!("{other:?}"),
         }
@@ -150,7 +172,7 @@ mod tests {
             let text = message("tools/call", &params).to_string();
 
             assert!(
-                matches!(normalize(text.as_bytes()), Cow::Borrowed(_)),
+                matches!(normalize(text.as_bytes()), Some(Cow::Borrowed(_))),
                 "{text}"
             );
         }
