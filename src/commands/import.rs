@@ -25,7 +25,7 @@ use crate::{
 
 mod report;
 
-use report::Report;
+use report::{Mode, OnDifference, Report};
 
 /// How many documents are written together, so that a distant store takes few round trips.
 const BATCH_SIZE: usize = 25;
@@ -33,19 +33,6 @@ const BATCH_SIZE: usize = 25;
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a batch is repeated when others write at the same time.
 const MAX_RETRIES: u32 = 5;
-
-/// What to do with a document that exists with different content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OnDifference {
-    Skip,
-    Replace,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    DryRun,
-    Write,
-}
 
 struct Import<'a> {
     content: &'a ContentService,

@@ -150,8 +150,8 @@ impl Record {
         self.content.violations.get_or_init(|| {
             let content = &self.content;
             let rules = rules(content.key.kind);
-            let broken = rules.violations_at(&content.key, &content.document, content.text.len());
-            content.repairs.violations().chain(broken).collect()
+            let found = rules.violations_at(&content.key, &content.document, content.text.len());
+            content.repairs.violations().chain(found).collect()
         })
     }
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use super::{Mode, OnDifference};
 use crate::{
     domain::{
         Change, DocumentKey, Kind, Violation,
@@ -16,6 +15,20 @@ use crate::{
 const MAX_LINES: usize = 12;
 /// A line names this many documents.
 const MAX_NAMED: usize = 5;
+
+/// What to do with a document that exists with different content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDifference {
+    Skip,
+    Replace,
+}
+
+/// Whether to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    DryRun,
+    Write,
+}
 
 /// What was done, or in a dry run would be done.
 #[derive(Debug, Default)]
@@ -79,17 +92,17 @@ impl Report {
         self.unreadable.push((key.clone(), problem));
     }
 
-    fn add_violation(&mut self, broken: BrokenRule) {
+    fn add_violation(&mut self, rule: BrokenRule) {
         let known = self.broken_rules.iter_mut().find(|known| {
-            known.kind == broken.kind
-                && known.violation.rule == broken.violation.rule
-                && without_indexes(&known.violation.path) == without_indexes(&broken.violation.path)
+            known.kind == rule.kind
+                && known.violation.rule == rule.violation.rule
+                && without_indexes(&known.violation.path) == without_indexes(&rule.violation.path)
         });
         let Some(known) = known else {
-            self.broken_rules.push(broken);
+            self.broken_rules.push(rule);
             return;
         };
-        for key in broken.named {
+        for key in rule.named {
             // A document may break a rule in several places.
             if known.named.last() != Some(&key) {
                 known.count += 1;
@@ -104,8 +117,8 @@ impl Report {
         self.unchanged += part.unchanged;
         self.differing.extend(part.differing);
         self.unreadable.extend(part.unreadable);
-        for broken in part.broken_rules {
-            self.add_violation(broken);
+        for rule in part.broken_rules {
+            self.add_violation(rule);
         }
     }
 
@@ -172,7 +185,7 @@ impl Report {
             .iter()
             .map(|remark| sanitize(remark).into_owned());
         let shapes = folder.misshapen.iter().map(Misshapen::summary);
-        let named = |broken: &&BrokenRule| !is_in_shape_summary(broken, &folder.misshapen);
+        let named = |rule: &&BrokenRule| !is_in_shape_summary(rule, &folder.misshapen);
         let rules = self.broken_rules.iter().filter(named).map(BrokenRule::line);
         let warning = paint(WARNING, "warning   ");
         let lines = shapes.chain(remarks).chain(rules);
@@ -217,11 +230,11 @@ impl BrokenRule {
 }
 
 /// Whether the summary of the documents' shape says it.
-fn is_in_shape_summary(broken: &BrokenRule, misshapen: &[Misshapen]) -> bool {
-    broken.violation.rule == "required"
-        && misshapen.iter().any(|shape| {
-            shape.kind == broken.kind && shape.missing.contains(&broken.violation.path)
-        })
+fn is_in_shape_summary(rule: &BrokenRule, misshapen: &[Misshapen]) -> bool {
+    rule.violation.rule == "required"
+        && misshapen
+            .iter()
+            .any(|shape| shape.kind == rule.kind && shape.missing.contains(&rule.violation.path))
 }
 
 fn without_indexes(path: &str) -> String {
