@@ -2,7 +2,6 @@
 //! tools as a client does.
 //!
 //! `cargo run --release --example tour` needs no Redis and leaves nothing behind.
-#![expect(clippy::print_stdout, reason = "the tour is for reading")]
 #![expect(
     clippy::indexing_slicing,
     reason = "indexing a JSON value gives null where there is nothing"
@@ -15,6 +14,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+use anstream::println;
+use anstyle::Style;
+use portfolio_mcp::style::{BAD, GOOD};
 use serde_json::{Value, json};
 use support::stdio::StdioClient;
 
@@ -32,6 +34,9 @@ mod support {
     pub(crate) mod stdio;
     pub(crate) mod wait;
 }
+
+/// What a terminal shows in a line.
+const COLUMNS: usize = 80;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -55,8 +60,9 @@ async fn main() -> Result<()> {
     if !exit.success() {
         return Err(format!("the server ended with {exit}").into());
     }
-    println!(
-        "\nThe temporary store is deleted. README.md says how to point a client at your own content."
+    println!();
+    show(
+        "The temporary store is deleted. README.md says how to point a client at your own content.",
     );
     Ok(())
 }
@@ -69,7 +75,9 @@ fn import(binary: &Path, store: &str) -> Result<()> {
         &["import", &content.to_string_lossy(), "--store", store],
     )
     .output()?;
-    print!("{}", String::from_utf8_lossy(&imported.stdout));
+    for line in String::from_utf8_lossy(&imported.stdout).lines() {
+        show(&format!("  {line}"));
+    }
     if !imported.status.success() {
         return Err(String::from_utf8_lossy(&imported.stderr).into());
     }
@@ -84,12 +92,12 @@ async fn list(client: &StdioClient) {
             .into_iter()
             .flatten()
         {
-            println!(
+            show(&format!(
                 "  {:<30} {:<10} {}",
                 text(&row["id"]),
                 text(&row["status"]),
                 text(&row[last])
-            );
+            ));
         }
     }
     let found = client
@@ -98,10 +106,10 @@ async fn list(client: &StdioClient) {
             json!({ "query": "BATIMENT artisans", "tag": "sms" }),
         )
         .await;
-    println!(
+    show(&format!(
         "  searched for `BATIMENT artisans`, tag `sms`, whatever case and accents: {} found",
         found["meta"]["total"]
-    );
+    ));
 }
 
 async fn edit(client: &StdioClient) {
@@ -110,13 +118,13 @@ async fn edit(client: &StdioClient) {
         .call("get_project", json!({ "id": "rdv-artisan" }))
         .await;
     let version = project["meta"]["version"].clone();
-    println!(
+    show(&format!(
         "  {}\n  for {}, {}",
         text(&project["data"]["title"]),
         text(&project["data"]["client"]["type"]),
         text(&project["data"]["client"]["size"])
-    );
-    println!("  version {}", text(&version));
+    ));
+    show(&format!("  version {}", text(&version)));
 
     step("4. update_project with dryRun: what would change");
     let patch = json!({ "client": { "size": "40 entreprises, 118 salariés" }, "metadata": { "featured": false } });
@@ -132,7 +140,10 @@ async fn edit(client: &StdioClient) {
     let arguments = json!({ "id": "rdv-artisan", "data": patch, "expectedVersion": version, "reason": "two companies joined" });
     let updated = client.call("update_project", arguments).await;
     show_changes(&updated);
-    println!("  recorded as {}", text(&updated["meta"]["auditId"]));
+    show(&format!(
+        "  recorded as {}",
+        text(&updated["meta"]["auditId"])
+    ));
 
     step("6. update_project with mistakes: rejected, every reason at once, nothing written");
     let mistakes = json!({ "titel": "Artisans", "metadata": { "status": "live" }, "testimonial": null, "image": "javascript:alert(1)" });
@@ -158,19 +169,19 @@ async fn edit_once(client: &StdioClient) {
             json!({ "id": "calculateur-tarif-freelance" }),
         )
         .await;
-    println!(
+    show(&format!(
         "  {} costs {}",
         text(&resource["data"]["title"]),
         text(&resource["data"]["price"])
-    );
+    ));
     for attempt in ["first ", "second"] {
         let arguments = json!({ "id": "calculateur-tarif-freelance", "data": { "price": "Gratuit" }, "idempotencyKey": "tour-free" });
         let answer = client.call("update_resource", arguments).await;
-        println!(
+        show(&format!(
             "  {attempt} call: recorded as {}, replayed: {}",
             text(&answer["meta"]["auditId"]),
             answer["meta"]["replayed"] == json!(true)
-        );
+        ));
     }
 }
 
@@ -183,7 +194,7 @@ async fn audit(client: &StdioClient) {
         .into_iter()
         .flatten()
     {
-        println!(
+        show(&format!(
             "  #{} {} {} {} `{}` by {} through {} over {}, reason: {}",
             entry["seq"],
             text(&entry["timestamp"]),
@@ -194,25 +205,34 @@ async fn audit(client: &StdioClient) {
             text(&entry["clientId"]),
             text(&entry["transport"]),
             text(&entry["reason"]),
-        );
+        ));
         show_difference(&entry["changes"]);
     }
 
     step("10. get_audit_stats");
     let stats = client.call("get_audit_stats", json!({})).await["data"].clone();
-    println!(
+    show(&format!(
         "  {} entries, by action {}, by kind {}, by source {}",
         stats["totalEntries"],
         stats["entriesByAction"],
         stats["entriesByEntityType"],
         stats["entriesBySource"]
-    );
+    ));
 }
 
 /// Builds the server, because `cargo run --example` builds only the example.
 fn build() -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // `cargo run` sets these for this example. A build script that depends on them would run again,
+    // and all that depends on it would be built again, for minutes.
+    for (name, _) in env::vars_os() {
+        let shown = name.to_string_lossy();
+        if shown.starts_with("CARGO_PKG_") || shown.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
+    let built = command
         .args([
             "build",
             "--release",
@@ -250,7 +270,62 @@ fn command(binary: &Path, arguments: &[&str]) -> Command {
 }
 
 fn step(title: &str) {
-    println!("\n{title}");
+    println!();
+    show(title);
+}
+
+/// Prints a line, in several that fit on a terminal if it is longer.
+fn show(line: &str) {
+    show_styled(Style::new(), line);
+}
+
+fn show_styled(style: Style, line: &str) {
+    for line in wrap(line) {
+        println!("{style}{line}{style:#}");
+    }
+}
+
+/// The lines of a text; those after the first are indented further.
+fn wrap(text: &str) -> Vec<String> {
+    let indent = text.len() - text.trim_start().len() + 2;
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        let mut rest = word;
+        while !rest.is_empty() {
+            let line = lines.last().map_or(0, |line| line.chars().count());
+            let length = rest.trim_end().chars().count();
+            if line + length <= COLUMNS {
+                lines
+                    .iter_mut()
+                    .next_back()
+                    .into_iter()
+                    .for_each(|line| line.push_str(rest));
+                break;
+            }
+            let is_full = line > indent;
+            if is_full {
+                lines.push(" ".repeat(indent));
+                continue;
+            }
+            // A word that fits on no line.
+            let end = rest
+                .char_indices()
+                .nth(COLUMNS - line)
+                .map_or(rest.len(), |(end, _)| end);
+            let (part, after) = rest.split_at(end);
+            lines
+                .iter_mut()
+                .next_back()
+                .into_iter()
+                .for_each(|line| line.push_str(part));
+            lines.push(" ".repeat(indent));
+            rest = after;
+        }
+    }
+    lines
+        .into_iter()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
 }
 
 fn text(value: &Value) -> &str {
@@ -263,10 +338,13 @@ fn show_changes(answer: &Value) {
 
 fn show_difference(changes: &Value) {
     for change in changes.as_array().into_iter().flatten() {
-        println!("  {}", text(&change["field"]));
-        for (sign, value) in [("-", change.get("oldValue")), ("+", change.get("newValue"))] {
+        show(&format!("  {}", text(&change["field"])));
+        for (style, sign, value) in [
+            (BAD, "-", change.get("oldValue")),
+            (GOOD, "+", change.get("newValue")),
+        ] {
             if let Some(value) = value {
-                println!("    {sign} {value}");
+                show_styled(style, &format!("    {sign} {value}"));
             }
         }
     }
@@ -274,8 +352,8 @@ fn show_difference(changes: &Value) {
 
 fn show_error(answer: &Value) {
     let error = &answer["error"];
-    println!("  {}", text(&error["code"]));
+    show(&format!("  {}", text(&error["code"])));
     for line in text(&error["message"]).lines() {
-        println!("  {line}");
+        show(&format!("  {line}"));
     }
 }

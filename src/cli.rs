@@ -43,14 +43,14 @@ pub enum Command {
     /// again changes nothing.
     ///
     /// Exit codes: 0 everything is imported, 1 a file has errors or a document was skipped, 3 the
-    /// store failed.
+    /// store failed, 130 interrupted by Ctrl-C.
     Import(ImportArgs),
     /// Check the configuration and the store, and say how to fix what is wrong
     ///
     /// Changes no content. Takes the options of `http` in order to check them too.
     ///
     /// Exit codes: 0 the server would start and work, 1 the configuration or the content has
-    /// problems, 3 the store has problems.
+    /// problems, 3 the store has problems, 130 interrupted by Ctrl-C.
     Doctor(DoctorArgs),
 }
 
@@ -67,6 +67,13 @@ pub struct CommonArgs {
     /// Example: `--store sqlite:content.db`
     #[arg(long, value_name = "URL", global = true)]
     pub store: Option<Secret>,
+    /// Read that URL from the first line of this file, so that no client configuration holds a password
+    ///
+    /// Refused if other users may write the file.
+    ///
+    /// Example: `--store-file ~/.config/portfolio-mcp/store`
+    #[arg(long, value_name = "FILE", global = true)]
+    pub store_file: Option<String>,
     /// Put PREFIX before every Redis key, so that several sites can share a database. Example:
     /// `site:`
     #[arg(long, value_name = "PREFIX", global = true)]
@@ -85,6 +92,16 @@ pub struct CommonArgs {
         global = true
     )]
     pub read_only: Option<String>,
+    /// Refuse updates that do not say which version of the document they change
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        global = true
+    )]
+    pub require_version: Option<String>,
     /// Log messages of this level and above to stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log: Option<String>,
@@ -113,7 +130,7 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "HTTP options")]
 pub struct HttpArgs {
-    /// Listen on this address and port. Port 0 picks a free port; the address is printed on stderr
+    /// Listen on this address and port. Port 0 picks a free port; the addresses are printed on stderr
     ///
     /// Example: `--listen 127.0.0.1:8787`
     #[arg(long, value_name = "ADDR")]

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use anstyle::Style;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -16,8 +17,10 @@ use crate::{
         text::{escape_invisible, sanitize},
     },
     store::Location,
+    style::{BAD, GOOD, WARNING, paint},
 };
 
+mod client_files;
 mod commit;
 mod connection;
 mod finding;
@@ -28,6 +31,7 @@ mod smoke;
 mod sqlite;
 mod times;
 
+pub use client_files::check_client_files;
 pub use finding::{Fault, Finding, Verdict};
 
 use finding::counted;
@@ -128,11 +132,15 @@ impl Report {
         )
     }
 
-    /// One line per finding, then the summary. Nothing in it can act on a terminal.
+    /// One line per finding, with its verdict in colour, then the summary. Nothing that was found can
+    /// act on a terminal.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for finding in &self.findings {
+            let verdict = format!("{:<8}", verdict_name(finding.verdict));
+            text.push_str(&paint(style_of(finding.verdict), &verdict));
+            text.push(' ');
             text.push_str(&sanitize(&line(finding)));
             text.push('\n');
         }
@@ -161,14 +169,13 @@ impl Report {
 fn line(finding: &Finding) -> String {
     let Finding {
         check,
-        verdict,
         message,
         remedy,
+        ..
     } = finding;
-    let verdict = verdict_name(*verdict);
     match remedy {
-        Some(remedy) => format!("{verdict:<8} {check}: {message}; {remedy}"),
-        None => format!("{verdict:<8} {check}: {message}"),
+        Some(remedy) => format!("{check}: {message}; {remedy}"),
+        None => format!("{check}: {message}"),
     }
 }
 
@@ -185,6 +192,14 @@ fn object(finding: &Finding) -> Value {
         "remedy": finding.remedy,
         "fault": fault,
     })
+}
+
+fn style_of(verdict: Verdict) -> Style {
+    match verdict {
+        Verdict::Ok => GOOD,
+        Verdict::Warning => WARNING,
+        Verdict::Problem(_) => BAD,
+    }
 }
 
 fn verdict_name(verdict: Verdict) -> &'static str {

@@ -6,7 +6,24 @@ use std::{collections::HashSet, fs, io, path::Path};
 
 use serde_json::{Map, Value};
 
-use crate::domain::{DocumentKey, Kind, StoredEntry, check_depth, is_slug, text::truncate};
+use crate::domain::{
+    DocumentKey, Kind, StoredEntry, check_depth,
+    content_type::rules,
+    is_slug,
+    json::{Repairs, parse, parse_object},
+    text::{sanitize, truncate},
+};
+
+mod problems;
+mod text;
+
+use problems::Problems;
+
+/// Other names under which programs keep what is `id` here.
+const ID_NAMES: [&str; 6] = ["slug", "_id", "ID", "Id", "key", "uid"];
+
+/// When this many required fields are missing in every document, it is not about single fields.
+const MIN_MISSING_FIELDS: usize = 3;
 
 /// The content of a folder.
 #[derive(Debug)]
@@ -15,6 +32,56 @@ pub struct Folder {
     pub documents: Vec<(DocumentKey, Map<String, Value>)>,
     /// The audit entries, in the order of the files.
     pub entries: Vec<StoredEntry>,
+    /// What was read differently from how it stands in the files.
+    pub remarks: Vec<String>,
+    /// Kinds of which no document looks like one.
+    pub misshapen: Vec<Misshapen>,
+}
+
+/// Documents that all lack the same required fields.
+#[derive(Debug)]
+pub struct Misshapen {
+    /// What they should be.
+    pub kind: Kind,
+    /// How many there are.
+    count: usize,
+    /// The fields.
+    pub missing: Vec<String>,
+}
+
+impl Misshapen {
+    fn find(kind: Kind, documents: &[Map<String, Value>]) -> Option<Self> {
+        let required = rules(kind).required_fields();
+        let missing: Vec<String> = required
+            .filter(|name| {
+                documents
+                    .iter()
+                    .all(|document| !document.contains_key(*name))
+            })
+            .map(ToOwned::to_owned)
+            .collect();
+        let is_clear = documents.len() > 1 && missing.len() >= MIN_MISSING_FIELDS;
+        is_clear.then_some(Self {
+            kind,
+            count: documents.len(),
+            missing,
+        })
+    }
+
+    /// One line about it.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let what = match self.kind {
+            Kind::Project => "case studies",
+            Kind::Resource => "downloadable goods",
+        };
+        format!(
+            "none of the {} {} has {}: these do not look like {what}",
+            self.count,
+            self.kind.plural(),
+            self.missing.join(", ")
+        )
+    }
 }
 
 /// Everything that is wrong with a folder.
@@ -27,20 +94,9 @@ impl Folder {
     ///
     /// # Errors
     /// Every file that cannot be read or has another form, and every missing, duplicate or invalid
-    /// id.
+    /// id; equal causes once.
     pub fn read(path: &Path) -> Result<Self, FolderError> {
-        let name = path.to_string_lossy();
-        if name.contains("://") && !path.exists() {
-            return Err(FolderError(vec![
-                "expected a folder and found a URL; name the folder that contains the JSON files, and the store with --store".to_owned(),
-            ]));
-        }
-        if path.is_file() {
-            return Err(FolderError(vec![format!(
-                "{} is a file; expected the folder that contains it",
-                path.display()
-            )]));
-        }
+        check_path(path).map_err(|problem| FolderError(vec![problem]))?;
         let mut reader = Reader::default();
         let mut documents = Vec::new();
         for kind in Kind::ALL {
@@ -49,17 +105,42 @@ impl Folder {
         let mut entries = reader.entry_lines(&path.join("audit.jsonl"));
         entries.extend(reader.entry_array(&path.join("audit.json")));
         if !reader.found_any && reader.problems.is_empty() {
-            reader.problems.push(format!(
-                "{} contains none of projects.json, resources.json, audit.jsonl and audit.json",
-                path.display()
-            ));
+            reader.problems.add_file(
+                path,
+                "contains none of projects.json, resources.json, audit.jsonl and audit.json",
+            );
         }
         if reader.problems.is_empty() {
-            Ok(Self { documents, entries })
-        } else {
-            Err(FolderError(reader.problems))
+            return Ok(Self {
+                documents,
+                entries,
+                remarks: reader.remarks.lines(),
+                misshapen: reader.misshapen,
+            });
         }
+        let shapes = reader.misshapen.iter().map(Misshapen::summary);
+        Err(FolderError(shapes.chain(reader.problems.lines()).collect()))
     }
+}
+
+/// Checks that there is a folder.
+fn check_path(path: &Path) -> Result<(), String> {
+    let name = path.to_string_lossy();
+    if path.is_dir() {
+        return Ok(());
+    }
+    if path.exists() {
+        return Err(format!(
+            "{} is a file; expected the folder that contains it",
+            path.display()
+        ));
+    }
+    if name.contains("://") {
+        return Err(
+            "expected a folder and found a URL; name the folder that contains the JSON files, and the store with --store".to_owned(),
+        );
+    }
+    Err(format!("the folder {} does not exist", path.display()))
 }
 
 /// Reads files, and collects everything that is wrong with them.
@@ -67,28 +148,35 @@ impl Folder {
 struct Reader {
     /// Whether there was at least one of the files.
     found_any: bool,
-    problems: Vec<String>,
+    problems: Problems,
+    remarks: Problems,
+    misshapen: Vec<Misshapen>,
 }
 
 impl Reader {
     fn documents(&mut self, kind: Kind, file: &Path) -> Vec<(DocumentKey, Map<String, Value>)> {
-        let (mut documents, mut ids) = (Vec::new(), HashSet::new());
-        for (item, number) in self.array(file).into_iter().zip(1_usize..) {
-            let problem = match with_key(kind, item) {
-                Ok((key, _)) if ids.contains(&key.id) => {
-                    format!("duplicate id `{}`", truncate(&key.id))
-                }
-                Ok((key, document)) => {
-                    ids.insert(key.id.clone());
-                    documents.push((key, document));
-                    continue;
-                }
-                Err(problem) => problem,
+        let (mut read, mut ids) = (Vec::new(), HashSet::new());
+        let mut objects = Vec::new();
+        for (item, number) in self.array(file, kind.plural()).into_iter().zip(1_usize..) {
+            let what = kind.singular();
+            let Some(document) = self.object(file, what, number, item) else {
+                continue;
             };
-            self.problems
-                .push(format!("{}, {kind} {number}: {problem}", file.display()));
+            match key_of(kind, &document) {
+                Ok(key) if ids.insert(key.id.clone()) => read.push((key, document.clone())),
+                Ok(key) => {
+                    let label = label(number, &key.id);
+                    self.problems.add(file, what, "duplicate id", label);
+                }
+                Err((problem, shown)) => {
+                    self.problems
+                        .add(file, what, &problem, label(number, &shown));
+                }
+            }
+            objects.push(document);
         }
-        documents
+        self.misshapen.extend(Misshapen::find(kind, &objects));
+        read
     }
 
     /// Audit entries, one JSON object per line.
@@ -99,12 +187,16 @@ impl Reader {
             if line.trim().is_empty() {
                 continue;
             }
-            match parse_object(line) {
+            match check_depth(line.as_bytes())
+                .map_err(|too_deep| too_deep.to_string())
+                .and_then(|()| parse_object(line))
+            {
                 // The line itself, so that hashes of it stay valid.
                 Ok(_) => entries.push(StoredEntry::parse(line.to_owned())),
-                Err(problem) => self
-                    .problems
-                    .push(format!("{}, line {number}: {problem}", file.display())),
+                Err(problem) => {
+                    self.problems
+                        .add(file, "line", &problem, number.to_string());
+                }
             }
         }
         entries
@@ -113,76 +205,127 @@ impl Reader {
     /// Audit entries as older programs left them: one JSON array.
     fn entry_array(&mut self, file: &Path) -> Vec<StoredEntry> {
         let mut entries = Vec::new();
-        for (item, number) in self.array(file).into_iter().zip(1_usize..) {
-            if item.is_object() {
-                entries.push(StoredEntry::parse(item.to_string()));
-            } else {
-                self.problems.push(format!(
-                    "{}, entry {number}: expected a JSON object",
-                    file.display()
-                ));
+        for (item, number) in self.array(file, "entries").into_iter().zip(1_usize..) {
+            if let Some(entry) = self.object(file, "entry", number, item) {
+                entries.push(StoredEntry::parse(Value::Object(entry).to_string()));
             }
         }
         entries
     }
 
-    fn array(&mut self, file: &Path) -> Vec<Value> {
+    /// The object that is an item of an array, also if it was encoded twice.
+    fn object(
+        &mut self,
+        file: &Path,
+        what: &'static str,
+        number: usize,
+        item: Value,
+    ) -> Option<Map<String, Value>> {
+        let found = match item {
+            Value::Object(object) => return Some(object),
+            Value::String(text) => match parse_object(&text) {
+                Ok((object, _)) => {
+                    let remark =
+                        "was a JSON string that holds the object, and was read as the object";
+                    self.remarks.add(file, what, remark, number.to_string());
+                    return Some(object);
+                }
+                Err(_) => "a string",
+            },
+            other => text::type_name(&other),
+        };
+        let problem = format!("expected a JSON object, found {found}");
+        self.problems.add(file, what, &problem, number.to_string());
+        None
+    }
+
+    fn array(&mut self, file: &Path, name: &str) -> Vec<Value> {
         let Some(text) = self.text(file) else {
             return Vec::new();
         };
-        parse_array(&text).unwrap_or_else(|problem| {
-            self.problems.push(format!("{}: {problem}", file.display()));
-            Vec::new()
-        })
+        match parse_array(&text, name) {
+            Ok((items, repairs)) => {
+                for remark in repairs.violations() {
+                    let path = format!("at {}", truncate(&remark.path));
+                    let remark = "half of a character (an unpaired surrogate such as `\\ud83d`) was read as U+FFFD";
+                    self.remarks.add(file, "string", remark, path);
+                }
+                items
+            }
+            Err(problem) => {
+                self.problems.add_file(file, &problem);
+                Vec::new()
+            }
+        }
     }
 
-    /// The text of a file; `None` if there is no such file.
+    /// The text of a file; `None` if there is no such file, or no text in it.
     fn text(&mut self, file: &Path) -> Option<String> {
-        let text = match fs::read_to_string(file) {
-            Ok(text) => text,
+        let bytes = match fs::read(file) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
                 self.problems
-                    .push(format!("{}: cannot be read: {error}", file.display()));
+                    .add_file(file, &format!("cannot be read: {error}"));
                 return None;
             }
         };
         self.found_any = true;
-        match text.strip_prefix('\u{feff}') {
-            Some(without_mark) => Some(without_mark.to_owned()),
-            None => Some(text),
-        }
+        text::decode(bytes)
+            .map_err(|problem| self.problems.add_file(file, &problem))
+            .ok()
     }
 }
 
-/// A document and its key, or why it has none.
-fn with_key(kind: Kind, item: Value) -> Result<(DocumentKey, Map<String, Value>), String> {
-    let Value::Object(document) = item else {
-        return Err("expected a JSON object".to_owned());
+/// How an item is named: its number, and what a person knows it by.
+fn label(number: usize, name: &str) -> String {
+    match name {
+        "" => number.to_string(),
+        name => format!("{number} “{}”", truncate(name)),
+    }
+}
+
+/// The key of a document; or why it has none, and what it is known by.
+fn key_of(kind: Kind, document: &Map<String, Value>) -> Result<DocumentKey, (String, String)> {
+    let title = || {
+        let names = ["title", "name"].iter().chain(&ID_NAMES);
+        let mut names = names.filter_map(|name| document.get(*name)?.as_str());
+        names.next().unwrap_or_default().to_owned()
     };
     match document.get("id") {
-        None => Err("`id` is missing".to_owned()),
-        Some(Value::String(id)) if is_slug(id) => {
-            Ok((DocumentKey::new(kind, id.clone()), document))
+        None => {
+            let other = ID_NAMES.iter().find(|name| document.contains_key(**name));
+            let hint = other.map_or_else(String::new, |name| {
+                format!(", but there is `{name}`: name it `id`")
+            });
+            Err((format!("`id` is missing{hint}"), title()))
         }
-        Some(Value::String(id)) => Err(format!(
-            "the id `{}` is not a slug; expected lower-case words joined by hyphens, with at least one letter, such as `rdv-artisan`",
-            truncate(id)
+        Some(Value::String(id)) if is_slug(id) => Ok(DocumentKey::new(kind, id.clone())),
+        Some(Value::String(id)) => Err((
+            "the id is not a slug; expected lower-case words joined by hyphens, with at least one letter and not a number, such as `rdv-artisan`".to_owned(),
+            sanitize(id).into_owned(),
         )),
-        Some(_) => Err("`id` is not a string".to_owned()),
+        Some(other) => Err((
+            format!("`id` is not a string, but {}", text::type_name(other)),
+            title(),
+        )),
     }
 }
 
-fn parse_array(text: &str) -> Result<Vec<Value>, String> {
+fn parse_array(text: &str, name: &str) -> Result<(Vec<Value>, Repairs), String> {
+    if text.trim().is_empty() {
+        return Err(
+            "the file is empty; expected a JSON array, `[]` if there is nothing".to_owned(),
+        );
+    }
     check_depth(text.as_bytes()).map_err(|too_deep| too_deep.to_string())?;
-    match serde_json::from_str(text) {
-        Ok(Value::Array(items)) => Ok(items),
-        Ok(_) => Err("expected a JSON array".to_owned()),
-        Err(error) => Err(format!("not JSON: {error}")),
+    match parse(text) {
+        Ok((Value::Array(items), repairs)) => Ok((items, repairs)),
+        // A list that was encoded twice.
+        Ok((Value::String(encoded), _)) if encoded.trim_start().starts_with('[') => {
+            parse_array(&encoded, name)
+        }
+        Ok((other, _)) => Err(text::not_an_array(&other, name)),
+        Err(error) => Err(text::not_json(text, &error)),
     }
-}
-
-fn parse_object(line: &str) -> Result<Map<String, Value>, String> {
-    check_depth(line.as_bytes()).map_err(|too_deep| too_deep.to_string())?;
-    serde_json::from_str(line).map_err(|_| "expected a JSON object".to_owned())
 }

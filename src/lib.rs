@@ -17,7 +17,10 @@
 //!
 //! - [`folder`]: the JSON folder that `import` reads.
 //! - [`doctor`]: the checks of `doctor`, one file per subject.
-//! - [`logs`]: the log on stderr, whose reader may read late or not at all.
+//! - [`logs`]: the log on stderr, whose reader may read late or not at all; [`report_output`]: the
+//!   stdout of commands, whose reader may leave.
+//! - [`signals`]: Ctrl-C and SIGTERM.
+//! - [`style`]: colours on a terminal.
 //! - [`caller`]: who calls over HTTP, for both edges; [`deadline`]: the time that a call has left.
 //!
 //! # Where to change what
@@ -26,6 +29,8 @@
 //! |---|---|
 //! | an option, its variable, its default | `OPTIONS` in `settings.rs` |
 //! | the order in which a store is chosen | `fn choose` in `settings/location.rs` |
+//! | which mistakes in an address are named | `fn check` in `settings/pasted.rs` |
+//! | which unknown variables are refused | `fn nearest` in `settings/unknown.rs` |
 //! | what happens on SIGHUP | `hangup` in `commands/http.rs` |
 //! | a tool, its description | `fn update_project` in `mcp/projects.rs` |
 //! | the text of an error, such as a conflict | `fn conflict` in `mcp/error.rs` |
@@ -46,6 +51,7 @@ pub mod commands {
     pub mod doctor;
     pub mod http;
     pub mod import;
+    mod server;
     pub mod stdio;
 }
 pub mod deadline;
@@ -55,9 +61,12 @@ pub mod folder;
 pub mod http;
 pub mod logs;
 pub mod mcp;
+mod report_output;
 pub mod service;
 pub mod settings;
+pub mod signals;
 pub mod store;
+pub mod style;
 
 use std::{
     io::IsTerminal,
@@ -68,72 +77,115 @@ use std::{
 
 use anyhow::bail;
 use tokio::runtime::{Builder, Runtime};
-use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
-use cli::{Cli, Command, ImportArgs};
+use cli::{Cli, Command, DoctorArgs, ImportArgs};
 use domain::Timestamp;
+use report_output::{ReportOutput, unless_closed};
 use service::ContentService;
-use settings::{Environment, Settings};
+use settings::{Draft, Environment, Settings, StoreSource};
+use signals::{INTERRUPTED, Interrupted, Signals};
 
 /// Runs the command that `cli` asks for.
 ///
 /// # Errors
-/// A [`settings::UsageError`], or why the store or the system failed.
-pub fn run(cli: &Cli, environment: Environment<'_>) -> anyhow::Result<ExitCode> {
+/// A [`settings::UsageError`], an [`Interrupted`], or why the store or the system failed.
+pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
     let command = match &cli.command {
         Some(command) => command,
         None if std::io::stdin().is_terminal() => {
-            settings::command().print_help()?;
+            unless_closed(settings::command().print_help(), ())?;
             return Ok(ExitCode::SUCCESS);
         }
         None => &Command::Stdio,
     };
-    let settings = Settings::resolve(cli, environment)?;
-    logs::start(&settings);
-    info!(
-        "content is in {} ({})",
-        settings.location, settings.chosen_by
-    );
+    let draft = Draft::new(cli, environment);
+    logs::start(&draft.log, draft.log_format, reader(command));
+    if let Command::Doctor(arguments) = command {
+        let reported = draft.report(cli, environment);
+        return block_on(async |signals| doctor(&draft, reported, arguments, signals).await);
+    }
+    let settings = draft.into_settings(cli)?;
+    log_start(&settings);
+    block_on(async |signals| match command {
+        Command::Stdio => commands::stdio::run(open(&settings)?, &settings, signals.stop()).await,
+        Command::Http(_) => commands::http::run(open(&settings)?, settings, signals.stop()).await,
+        Command::Import(arguments) => import(&settings, arguments, signals).await,
+        Command::Doctor(_) => unreachable!("it has run above"),
+    })
+}
 
+/// Runs a command until it ends.
+fn block_on(
+    command: impl AsyncFnOnce(Signals) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
-    let result = runtime.block_on(async {
-        let stop = stop_on_signals();
-        match command {
-            Command::Stdio => commands::stdio::run(open(&settings)?, &settings, stop).await,
-            Command::Http(_) => commands::http::run(open(&settings)?, settings, stop).await,
-            Command::Import(arguments) => import(&settings, arguments, stop).await,
-            Command::Doctor(arguments) => {
-                let reported = settings.report(cli, environment);
-                let mut out = std::io::stdout().lock();
-                commands::doctor::run(&settings, reported, arguments, clock, stop, &mut out).await
-            }
-        }
-    });
+    let result = runtime.block_on(async { command(Signals::listen()).await });
     // A pending read of standard input must not keep the process alive.
     runtime.shutdown_background();
     result
 }
 
+/// Says which store was chosen and why, and what somebody should look at.
+fn log_start(settings: &Settings) {
+    let store = &settings.store;
+    match store.chosen_by {
+        StoreSource::Default => warn!("content is in {} ({})", store.location, store.chosen_by),
+        StoreSource::Name(_) | StoreSource::Rest(_) => {
+            info!("content is in {} ({})", store.location, store.chosen_by);
+        }
+    }
+    for warning in &settings.warnings {
+        warn!("{}: {}; {}", warning.name, warning.message, warning.remedy);
+    }
+}
+
+/// Who reads the log of a command.
+fn reader(command: &Command) -> logs::Reader {
+    match command {
+        Command::Stdio | Command::Http(_) => logs::Reader::Operator,
+        Command::Import(_) | Command::Doctor(_) => logs::Reader::Person,
+    }
+}
+
 /// The use cases on the store that the settings name.
 fn open(settings: &Settings) -> anyhow::Result<Arc<ContentService>> {
-    let store = store::open(&settings.location)?;
+    let store = store::open(&settings.store.location)?;
     Ok(Arc::new(ContentService::new(store, clock)))
 }
 
 async fn import(
     settings: &Settings,
     arguments: &ImportArgs,
-    stop: CancellationToken,
+    signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let content = open(settings)?;
-    let mut out = std::io::stdout();
+    let mut out = ReportOutput::new();
     tokio::select! {
-        done = commands::import::run(&content, settings, arguments, &mut out) => done,
-        () = stop.cancelled() => {
-            bail!("interrupted: what was imported so far is kept; run the command again to import the rest")
-        }
+        done = commands::import::run(&content, settings, arguments, &mut out) => return done,
+        () = signals.stop().cancelled_owned() => {}
     }
+    let kept = "what was imported so far is kept; run the command again to import the rest";
+    if signals.interrupted() {
+        return Err(Interrupted(kept).into());
+    }
+    bail!("interrupted: {kept}")
+}
+
+async fn doctor(
+    draft: &Draft,
+    reported: Vec<settings::ReportedSetting>,
+    arguments: &DoctorArgs,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    let mut out = ReportOutput::new();
+    let stop = signals.stop();
+    let code = commands::doctor::run(draft, reported, arguments, clock, stop, &mut out).await?;
+    Ok(if signals.interrupted() {
+        ExitCode::from(INTERRUPTED)
+    } else {
+        code
+    })
 }
 
 /// One worker for every two processors: calls mostly wait, and passing them between workers costs
@@ -161,36 +213,6 @@ pub fn clock() -> Timestamp {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
-}
-
-/// A token that Ctrl-C and SIGTERM cancel.
-fn stop_on_signals() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        // Registered here and not in the task, so that a signal is never missed once this returns.
-        let (Ok(mut terminate), Ok(mut interrupt)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
-            return stop;
-        };
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            stopping.cancel();
-        });
-    }
-    #[cfg(not(unix))]
-    tokio::spawn(async move {
-        let _ = tokio::signal::ctrl_c().await;
-        stopping.cancel();
-    });
-    stop
 }
 
 #[cfg(test)]

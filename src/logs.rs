@@ -6,17 +6,19 @@ use std::{
     any::Any,
     io::{self, Write, stderr},
     panic::{self, PanicHookInfo},
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
+use indicatif::ProgressBar;
 use tracing::{Level, enabled, error, level_filters::LevelFilter, warn};
 use tracing_subscriber::{filter::Targets, prelude::*};
 
 use crate::{
     domain::text::{escape_invisible, sanitize},
-    settings::{LogFormat, Settings},
+    settings::LogFormat,
+    style::{BAD, paint, stderr_has_colors},
 };
 
 mod queue;
@@ -33,7 +35,7 @@ static QUEUE: LazyLock<Option<Arc<Queue>>> = LazyLock::new(|| {
         .name("log".to_owned())
         .spawn({
             let queue = Arc::clone(&queue);
-            move || queue.write_to(stderr(), log_dropped)
+            move || queue.write_to(AboveProgress, log_dropped)
         })
         .ok()?;
     Some(queue)
@@ -58,6 +60,55 @@ pub fn print_line(line: &str) {
     push(format!("{}\n", sanitize(line)).as_bytes());
 }
 
+/// Writes a line about an error to stderr, its prefix in colour on a terminal.
+pub fn print_error(prefix: &str, line: &str) {
+    let prefix = if prefix.is_empty() || !stderr_has_colors() {
+        prefix.to_owned()
+    } else {
+        paint(BAD, prefix)
+    };
+    push(format!("{prefix}{}\n", sanitize(line)).as_bytes());
+}
+
+/// Keeps lines of the log above the bar as long as the guard lives.
+pub(crate) fn show_progress(bar: &ProgressBar) -> ShownProgress {
+    *progress() = Some(bar.clone()).filter(|bar| !bar.is_hidden());
+    ShownProgress
+}
+
+/// Ends when it is dropped.
+#[must_use]
+pub(crate) struct ShownProgress;
+
+impl Drop for ShownProgress {
+    fn drop(&mut self) {
+        *progress() = None;
+    }
+}
+
+fn progress() -> MutexGuard<'static, Option<ProgressBar>> {
+    static PROGRESS: Mutex<Option<ProgressBar>> = Mutex::new(None);
+    PROGRESS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Standard error, where a progress bar may be: it is taken away while a line is written.
+struct AboveProgress;
+
+impl Write for AboveProgress {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Not locked while it writes: the end of the bar must not wait for a reader.
+        let bar = progress().clone();
+        match bar {
+            Some(bar) => bar.suspend(|| stderr().write(bytes)),
+            None => stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        stderr().flush()
+    }
+}
+
 /// Puts a line into the queue.
 fn push(line: &[u8]) {
     match &*QUEUE {
@@ -77,16 +128,29 @@ fn log_dropped(count: u64) {
     }
 }
 
+/// Who reads the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Who runs a server, and wants a line for each write.
+    Operator,
+    /// Who runs a command, which tells on stdout what it did.
+    Person,
+}
+
 /// Starts logging to stderr.
 ///
 /// rmcp is silent: it logs whole messages, with content, and every rejected request a second time.
-pub(crate) fn start(settings: &Settings) {
-    let level: LevelFilter = settings.log.parse().unwrap_or(LevelFilter::INFO);
+pub(crate) fn start(level: &str, format: LogFormat, reader: Reader) {
+    let level: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
+    let writes = match reader {
+        Reader::Person if level == LevelFilter::INFO => LevelFilter::WARN,
+        Reader::Person | Reader::Operator => level,
+    };
     let targets = Targets::new()
         .with_target("portfolio_mcp", level)
+        .with_target("portfolio_mcp::service", writes)
         .with_target("rmcp", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::WARN));
-    let format = settings.log_format;
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(move || LineWriter { push, format })
         .with_target(false)

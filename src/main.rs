@@ -5,9 +5,10 @@ use std::{env, process::ExitCode};
 use clap::FromArgMatches;
 use portfolio_mcp::{
     cli::Cli,
-    logs::{FlushOnDrop, print_line},
+    logs::{self, FlushOnDrop},
     run,
     settings::{UsageError, command},
+    signals::{INTERRUPTED, Interrupted},
 };
 
 /// Documents are trees of small strings, created and dropped in every call: glibc's allocator took
@@ -29,26 +30,39 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     // A variable that is not Unicode must not look like one that is not set.
-    let environment = |name: &str| {
-        env::var_os(name)
-            .map(|value| value.to_string_lossy().into_owned())
-            .filter(|value| !value.is_empty())
-    };
+    let environment = env::vars_os()
+        .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()))
+        .map(|[name, value]| (name, value))
+        .collect();
     match run(&cli, &environment) {
         Ok(code) => code,
         Err(error) => {
             for cause in error.chain() {
                 print_error("portfolio-mcp: ", &cause.to_string());
             }
-            // 2: wrong usage; 3: the store or the system is at fault (CONTRACT.md, section 6).
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 3 })
+            ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// 2: wrong usage; 130: Ctrl-C; 3: the store or the system is at fault (CONTRACT.md, section 6).
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UsageError>() {
+        2
+    } else if error.is::<Interrupted>() {
+        INTERRUPTED
+    } else {
+        3
     }
 }
 
 fn print_error(prefix: &str, message: &str) {
     for line in message.lines() {
-        print_line(&format!("{prefix}{line}"));
+        // clap's own first line begins with it.
+        match line.split_at_checked("error:".len()) {
+            Some(("error:", rest)) if prefix.is_empty() => logs::print_error("error:", rest),
+            _ => logs::print_error(prefix, line),
+        }
     }
 }
 

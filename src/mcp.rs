@@ -15,6 +15,8 @@ use rmcp::{
 };
 use tokio::time::Instant;
 
+use crate::caller::Caller;
+
 mod arguments;
 mod audit;
 mod call;
@@ -29,6 +31,7 @@ mod invalid_params;
 mod list;
 mod meta;
 mod metrics;
+mod notice;
 mod origin;
 mod output;
 mod params;
@@ -42,6 +45,7 @@ mod tool_name;
 mod warnings;
 
 pub use error::ToolError;
+pub use notice::StoreNotice;
 pub use server::ContentServer;
 
 use metrics::{count_call, record_duration};
@@ -87,10 +91,23 @@ impl ContentServer {
         config: ServerConfig,
         context: &RequestContext<RoleServer>,
     ) -> ServerConfig {
-        config.with_instructions(match self.read_only_reason_in(context) {
-            Some(_) => READ_ONLY_INSTRUCTIONS,
-            None => INSTRUCTIONS,
-        })
+        config.with_instructions(self.instructions(origin::caller(context)))
+    }
+
+    fn instructions(&self, caller: Option<&Caller>) -> String {
+        let is_read_only = self.read_only_reason(caller).is_some();
+        let mut text = if is_read_only {
+            READ_ONLY_INSTRUCTIONS.to_owned()
+        } else {
+            INSTRUCTIONS.to_owned()
+        };
+        if self.requires_version && !is_read_only {
+            text.push_str(" Updates without expectedVersion are refused here.");
+        }
+        match &self.store_notice {
+            Some(notice) => format!("ATTENTION: {}. {text}", notice.fact),
+            None => text,
+        }
     }
 
     async fn call_or_reject(
@@ -120,10 +137,7 @@ impl ServerHandler for ContentServer {
                 Implementation::new("portfolio-mcp", env!("CARGO_PKG_VERSION"))
                     .with_title("Portfolio content"),
             )
-            .with_instructions(match self.read_only_reason(None) {
-                Some(_) => READ_ONLY_INSTRUCTIONS,
-                None => INSTRUCTIONS,
-            })
+            .with_instructions(self.instructions(None))
     }
 
     async fn initialize(
@@ -184,7 +198,10 @@ impl ServerHandler for ContentServer {
         let (tool, started) = (ToolName::parse(&request.name), Instant::now());
         let label = tool.map_or("unknown", ToolName::as_str);
         Box::pin(async move {
-            let response = self.call_or_reject(tool, request, context).await;
+            let mut response = self.call_or_reject(tool, request, context).await;
+            if let (Some(notice), Ok(response)) = (&self.store_notice, &mut response) {
+                notice.add_to(response);
+            }
             match &response {
                 // A `ToolError`, which was counted when it was rendered.
                 Ok(CallToolResponse::Complete(result)) if result.is_error == Some(true) => {}

@@ -6,21 +6,26 @@
 
 use crate::cli::{Cli, Command, HttpArgs, Secret};
 
+mod address;
+mod environment;
+mod file_access;
 mod help;
 mod http;
 mod location;
+mod pasted;
 mod report;
 mod resolved;
 mod resolver;
+mod sqlite_path;
+mod store_file;
+mod unknown;
 
+pub use environment::Environment;
 pub use help::command;
 pub use http::{HttpSettings, TokenSource, read_tokens};
-pub use location::StoreSource;
+pub use location::{DefaultStore, StoreChoice, StoreSource};
 pub use report::ReportedSetting;
-pub use resolved::{LogFormat, Settings, UsageError};
-
-/// Reads an environment variable; an empty one counts as absent.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub use resolved::{Draft, LogFormat, Settings, UsageError};
 
 /// One option. A flag wins over the variable, the variable over the default.
 #[derive(Debug)]
@@ -37,6 +42,17 @@ pub struct OptionSpec {
     flag_value: fn(&Cli) -> Option<String>,
 }
 
+/// What does not keep the program from starting, but should be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingWarning {
+    /// What it is about.
+    pub name: &'static str,
+    /// What was found.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
 /// What set an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -49,11 +65,13 @@ pub enum Source {
 }
 
 /// Every option that has a variable, in the order of `doctor` and of the table in README.md.
-pub const OPTIONS: [OptionSpec; 13] = [
+pub const OPTIONS: [OptionSpec; 15] = [
     STORE,
+    STORE_FILE,
     KEY_PREFIX,
     CA_FILE,
     READ_ONLY,
+    REQUIRE_VERSION,
     LOG,
     LOG_FORMAT,
     LISTEN,
@@ -72,6 +90,14 @@ const STORE: OptionSpec = OptionSpec {
     variable: "PORTFOLIO_STORE",
     default: "REDIS_URL or a similar variable, else a SQLite file in the user's data directory",
     flag_value: |cli| cli.common.store.clone().map(|Secret(store)| store),
+};
+
+const STORE_FILE: OptionSpec = OptionSpec {
+    name: "store file",
+    flag: "--store-file",
+    variable: "PORTFOLIO_STORE_FILE",
+    default: "none",
+    flag_value: |cli| cli.common.store_file.clone(),
 };
 
 const KEY_PREFIX: OptionSpec = OptionSpec {
@@ -96,6 +122,14 @@ const READ_ONLY: OptionSpec = OptionSpec {
     variable: "PORTFOLIO_READ_ONLY",
     default: "false",
     flag_value: |cli| cli.common.read_only.clone(),
+};
+
+const REQUIRE_VERSION: OptionSpec = OptionSpec {
+    name: "require version",
+    flag: "--require-version",
+    variable: "PORTFOLIO_REQUIRE_VERSION",
+    default: "false",
+    flag_value: |cli| cli.common.require_version.clone(),
 };
 
 const LOG: OptionSpec = OptionSpec {
@@ -176,10 +210,12 @@ impl OptionSpec {
     ///
     /// An empty flag means the default, even if the variable is set.
     #[must_use]
-    pub fn resolve(&self, cli: &Cli, environment: Environment<'_>) -> (Option<String>, Source) {
-        let (text, source) = match (self.flag_value)(cli) {
-            Some(text) => (Some(text), Source::Flag),
-            None => (environment(self.variable), Source::Variable),
+    pub fn resolve(&self, cli: &Cli, environment: &Environment) -> (Option<String>, Source) {
+        let (text, source) = if let Some(text) = (self.flag_value)(cli) {
+            (Some(text), Source::Flag)
+        } else {
+            let value = environment.get(self.variable);
+            (value.map(ToOwned::to_owned), Source::Variable)
         };
         match text.filter(|text| !text.is_empty()) {
             Some(text) => (Some(text), source),
@@ -225,7 +261,8 @@ mod tests {
     fn a_flag_wins_over_the_variable_and_an_empty_flag_means_the_default() {
         let resolved = |arguments: &[&str], variable: Option<&str>| {
             let cli = Cli::parse_from([&["portfolio-mcp", "stdio"], arguments].concat());
-            LOG.resolve(&cli, &|_| variable.map(ToOwned::to_owned))
+            let variables = variable.map(|value| (LOG.variable, value));
+            LOG.resolve(&cli, &variables.into_iter().collect())
         };
 
         let debug = Some("debug".to_owned());

@@ -4,12 +4,15 @@
 #
 #   scripts/clients/run.sh target/release/portfolio-mcp
 #
+# It also adds each setup of docs/clients.md to Claude Code and Codex, sends calls as n8n does, and serves the server with
+# --public-path behind a proxy.
+#
 # It needs Node.js with npm, and Python 3.10 or newer with pip. It installs the clients into target/clients, at the versions
 # that package-lock.json and requirements.txt pin, and reuses them in later runs. It starts the servers under test on free
 # loopback ports, with stores in a temporary folder.
 #
 # It prints one line for each check, and then `N passed, N failed`. The first failed check of a client ends that client's
-# checks. The exit code is 0 if all checks passed, 1 if one failed, and 2 if they could not be run.
+# checks. Claude Code and Codex are skipped, with the reason, if npm cannot install them. The exit code is 0 if all checks passed, 1 if one failed, and 2 if they could not be run.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -65,6 +68,23 @@ install_node_packages() {
   cp "$here"/*.mjs "$cache/node"
 }
 
+# Claude Code and Codex, if npm can install them.
+install_agents() {
+  local lock=$here/agents/package-lock.json into=$cache/agents
+  if ! cmp -s "$lock" "$into/installed.json"; then
+    rm -rf "$into"
+    mkdir -p "$into"
+    cp "$here/agents/package.json" "$lock" "$into"
+    # Their install scripts only copy the programs to other places.
+    if ! (cd "$into" && within 600 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null >&2); then
+      report "skipped claude-code and codex: npm could not install the packages of scripts/clients/agents/package-lock.json"
+      return
+    fi
+    cp "$lock" "$into/installed.json"
+  fi
+  agents=$into/node_modules
+}
+
 install_python_packages() {
   local into=$cache/python pip
   if ! cmp -s "$here/requirements.txt" "$into/installed.txt"; then
@@ -101,9 +121,10 @@ fill_store() {
   done
 }
 
+# Starts the server, with more options.
 start_http() {
   local _
-  "$server" http --listen 127.0.0.1:0 --store "$store" >"$files/http.out" 2>"$files/http.log" </dev/null &
+  "$server" http --listen 127.0.0.1:0 --store "$store" "$@" >"$files/http.out" 2>"$files/http.log" </dev/null &
   server_pid=$!
   for _ in $(seq 100); do
     url=$(grep -oE 'http://127\.0\.0\.1:[0-9]+' "$files/http.log" | head -n 1) && return 0
@@ -189,6 +210,35 @@ check_sdk() {
   fi
 }
 
+# Checks an agent with the setups that send a token, or with the others: check_agent NAME SCRIPT [TOKEN].
+check_agent() {
+  local home
+  home=$(mktemp -d "$files/home.XXXXXX")
+  run_checks "$node" "$cache/node/$1.mjs" "$agents/$2" "$home" "$root" "$server" "$store" "$url" "${@:3}"
+}
+
+check_agents() {
+  local token=agents-0123456789abcdef
+  [ -n "$agents" ] || return 0
+  fill_store
+  start_http
+  check_agent claude-code @anthropic-ai/claude-code/cli-wrapper.cjs
+  check_agent codex @openai/codex/bin/codex.js
+  stop_http
+  (umask 077 && printf 'agents:write:%s\n' "$token" >"$files/tokens")
+  start_http --token-file "$files/tokens"
+  check_agent claude-code @anthropic-ai/claude-code/cli-wrapper.cjs "$token"
+  check_agent codex @openai/codex/bin/codex.js "$token"
+  stop_http
+}
+
+check_public_path() {
+  fill_store
+  start_http --public-path /portfolio
+  run_checks "$node" "$cache/node/public-path.mjs" "$url"
+  stop_http
+}
+
 conformance() {
   within 300 "$node" "$modules/.bin/conformance" server --url "$url/mcp" --output-dir "$files/conformance" "$@" \
     >"$files/log" 2>&1 </dev/null
@@ -228,19 +278,29 @@ store=sqlite:$files/store.db
 
 install_node_packages
 install_python_packages
+agents=
+install_agents
 
 for transport in stdio sse http prefix; do
   check_sdk "$transport" "$node" "$cache/node/typescript-sdk.mjs"
   check_sdk "$transport" "$python" "$here/python-sdk.py"
 done
 
+check_agents
+check_public_path
+
 fill_store
 start_http
+run_checks "$node" "$cache/node/n8n.mjs" http "$url/mcp"
+run_checks "$node" "$cache/node/n8n.mjs" sse "$url/sse"
 run_checks "$node" "$cache/node/inspector.mjs" "$modules/.bin/mcp-inspector" "$url" "$server" stdio --store "$store"
 check_conformance
 stop_http
 
 passed=$(grep -c '^ok ' "$files/report" || true)
 failed=$(grep -c '^FAILED ' "$files/report" || true)
-printf '\n%s passed, %s failed\n' "$passed" "$failed"
+skipped=$(grep -c '^skipped ' "$files/report" || true)
+printf '\n%s passed, %s failed' "$passed" "$failed"
+if [ "$skipped" -gt 0 ]; then printf ', Claude Code and Codex skipped'; fi
+printf '\n'
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,6 +1,13 @@
 //! `http`: many MCP clients over the network. Reads its tokens again on SIGHUP.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -8,10 +15,10 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
+use super::server::server as mcp_server;
 use crate::{
     http::{self, SiteRoutes, Tokens},
     logs::print_line,
-    mcp::ContentServer,
     service::ContentService,
     settings::{HttpSettings, Settings, TokenSource, read_tokens},
 };
@@ -35,6 +42,8 @@ pub async fn run(
     settings: Settings,
     stop: CancellationToken,
 ) -> anyhow::Result<ExitCode> {
+    // Not the user who runs this process: callers are other people.
+    let handler = mcp_server(Arc::clone(&content), None, &settings);
     let HttpSettings {
         listen,
         mut server,
@@ -49,22 +58,19 @@ pub async fn run(
 
     let listener = TcpListener::bind(listen)
         .await
-        .with_context(|| format!("cannot listen on {listen}"))?;
+        .map_err(|error| cannot_listen(listen, &error))?;
     if !listen.ip().to_canonical().is_loopback() && server.allowed_hosts.is_empty() {
         warn!(
             "only the host name `localhost` is accepted; add every public host name with --allowed-host"
         );
     }
-    print_line(&addresses(listener.local_addr()?));
+    print_addresses(listener.local_addr()?);
     let _refresh = AbortOnDropHandle::new(tokio::spawn({
         let content = Arc::clone(&content);
         async move { content.run_refresh().await }
     }));
     let metrics = prometheus::start(content.store_name())?;
     let _upkeep = AbortOnDropHandle::new(tokio::spawn(run_upkeep(metrics.clone())));
-    // Not the user who runs this process: callers are other people.
-    let actor = None;
-    let handler = ContentServer::new(Arc::clone(&content), actor, settings.read_only.as_deref());
     let site = SiteRoutes {
         content,
         metrics: Some(metrics),
@@ -73,14 +79,41 @@ pub async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The start line, with whole addresses, because people copy them. Not a log line: with port 0 it is
-/// the only way to learn the address.
-fn addresses(address: SocketAddr) -> String {
-    let base = format!("http://{address}");
-    format!(
-        "listening on {base}/mcp (MCP over Streamable HTTP), {base}/sse (MCP over HTTP+SSE), \
-         {base}/api/projects and {base}/api/resources (the website's API)"
-    )
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+    let port = address.port();
+    let remedy = match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "another program listens on port {port}, perhaps another portfolio-mcp; end that program, or choose another port with --listen (PORTFOLIO_LISTEN), such as `--listen {}`",
+            SocketAddr::new(address.ip(), port.checked_add(1).unwrap_or(8787))
+        ),
+        ErrorKind::PermissionDenied => format!(
+            "port {port} needs more rights than this user has; choose one from 1024 on with --listen (PORTFOLIO_LISTEN)"
+        ),
+        ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address; choose another one with --listen (PORTFOLIO_LISTEN)"
+                .to_owned()
+        }
+        _ => "choose another address with --listen (PORTFOLIO_LISTEN)".to_owned(),
+    };
+    anyhow::anyhow!("cannot listen on {address} ({error}): {remedy}")
+}
+
+/// Not log lines: with port 0 this is the only way to learn the address.
+fn print_addresses(listening: SocketAddr) {
+    print_line(&format!("listening on http://{listening}, with:"));
+    // Nobody can call the address that stands for all addresses.
+    let mut shown = listening;
+    if shown.ip().is_unspecified() {
+        shown.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    for (what, path) in [
+        ("MCP, Streamable HTTP", "/mcp"),
+        ("MCP, HTTP+SSE", "/sse"),
+        ("website", "/api/projects"),
+        ("website", "/api/resources"),
+    ] {
+        print_line(&format!("  http://{shown}{path} ({what})"));
+    }
 }
 
 /// As many connections as the system's limit of open files allows.

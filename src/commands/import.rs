@@ -14,12 +14,18 @@ use crate::{
     deadline::Deadline,
     domain::{
         AuditQuery, Change, Current, DocumentKey, Operation, Origin, Source, StoredEntry,
-        text::{sanitize, truncate},
+        text::sanitize,
     },
     folder::Folder,
+    logs::show_progress,
     service::{ContentService, Error},
     settings::{Settings, UsageError},
+    style::{BAD, paint},
 };
+
+mod report;
+
+use report::Report;
 
 /// How many documents are written together, so that a distant store takes few round trips.
 const BATCH_SIZE: usize = 25;
@@ -47,19 +53,6 @@ struct Import<'a> {
     mode: Mode,
 }
 
-/// What was done, or in a dry run would be done.
-#[derive(Debug, Default)]
-struct Report {
-    created: usize,
-    replaced: usize,
-    unchanged: usize,
-    /// Skipped because they differ.
-    differing: usize,
-    /// Skipped because what is stored cannot be read.
-    unreadable: usize,
-    lines: Vec<String>,
-}
-
 /// Imports, and reports to `out`.
 ///
 /// # Errors
@@ -70,11 +63,14 @@ pub async fn run(
     arguments: &ImportArgs,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
-    let folder = match Folder::read(&arguments.folder) {
+    // In a task of its own, so that Ctrl-C also ends the reading of a slow or endless file.
+    let path = arguments.folder.clone();
+    let read = tokio::task::spawn_blocking(move || Folder::read(&path)).await?;
+    let folder = match read {
         Ok(folder) => folder,
         Err(error) => {
             for problem in &error.0 {
-                writeln!(out, "error      {}", sanitize(problem))?;
+                writeln!(out, "{} {}", paint(BAD, "error     "), sanitize(problem))?;
             }
             writeln!(
                 out,
@@ -102,12 +98,12 @@ pub async fn run(
     // History first, so that the entries of this import come after it.
     let imported_entries = import.entries(&folder.entries).await?;
     let report = import.documents(&folder.documents).await?;
-    report.write(out, import.mode)?;
+    report.write(out, &folder, import.mode)?;
     if !folder.entries.is_empty() {
         let line = entries_line(imported_entries, folder.entries.len(), import.mode);
         writeln!(out, "{line}")?;
     }
-    if report.differing > 0 {
+    if report.has_differing() {
         writeln!(
             out,
             "hint: --force overwrites the documents that differ; the audit log keeps every replaced value"
@@ -170,10 +166,11 @@ impl Import<'_> {
             ProgressStyle::with_template("importing {bar:30} {pos}/{len}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
+        let _shown = show_progress(&progress);
         let mut report = Report::default();
         for batch in documents.chunks(BATCH_SIZE) {
             let part = self.batch(batch).await.with_context(|| {
-                match report.created + report.replaced {
+                match report.written() {
                     0 => "nothing was imported".to_owned(),
                     written => format!(
                         "stopped after {written} documents, which are imported; run the command again to import the rest"
@@ -224,13 +221,11 @@ impl Import<'_> {
             match stored {
                 Ok(stored) => {
                     let change = self.change(document, &stored, operation);
-                    changes.extend(report.record(key, change, self));
+                    changes.extend(report.record(key, change, self.on_difference));
                 }
                 Err(error @ Error::Corrupt { .. }) => {
-                    report.unreadable += 1;
-                    report.lines.push(format!(
-                        "error      {key}: {error}; repair it or restore it from a backup, then import again"
-                    ));
+                    let remedy = "keep a copy of what is stored, repair it, then import again";
+                    report.record_unreadable(key, format!("{error}; {remedy}"));
                 }
                 Err(error) => return Err(error),
             }
@@ -252,89 +247,6 @@ impl Import<'_> {
         };
         let context = self.content.write_context(origin, operation.clone());
         Change::put(stored, document, context)
-    }
-}
-
-impl Report {
-    /// Records what becomes of a document, and returns the change unless it is skipped.
-    fn record(
-        &mut self,
-        key: &DocumentKey,
-        change: Option<Change>,
-        import: &Import<'_>,
-    ) -> Option<Change> {
-        let Some(change) = change else {
-            self.unchanged += 1;
-            return None;
-        };
-        let fields: Vec<_> = change
-            .entry()
-            .changes
-            .iter()
-            .map(|change| truncate(&change.field))
-            .collect();
-        let fields = fields.join(", ");
-        let is_new = change.expected_text().is_none();
-        self.lines
-            .push(match (is_new, import.on_difference, import.mode) {
-                (true, _, Mode::Write) => format!("created    {key}"),
-                (true, _, Mode::DryRun) => format!("would create {key}"),
-                (false, OnDifference::Replace, Mode::Write) => {
-                    format!("replaced   {key}: {fields}")
-                }
-                (false, OnDifference::Replace, Mode::DryRun) => {
-                    format!("would replace {key}: {fields}")
-                }
-                (false, OnDifference::Skip, _) => format!("skipped    {key}: differs in {fields}"),
-            });
-        if is_new {
-            self.created += 1;
-        } else if import.on_difference == OnDifference::Replace {
-            self.replaced += 1;
-        } else {
-            self.differing += 1;
-            return None;
-        }
-        for violation in change.next().violations() {
-            self.lines.push(format!("warning    {key}: {violation}"));
-        }
-        Some(change)
-    }
-
-    fn add(&mut self, part: Self) {
-        self.created += part.created;
-        self.replaced += part.replaced;
-        self.unchanged += part.unchanged;
-        self.differing += part.differing;
-        self.unreadable += part.unreadable;
-        self.lines.extend(part.lines);
-    }
-
-    fn skipped(&self) -> usize {
-        self.differing + self.unreadable
-    }
-
-    fn write(&self, out: &mut impl Write, mode: Mode) -> std::io::Result<()> {
-        for line in &self.lines {
-            writeln!(out, "{}", sanitize(line))?;
-        }
-        let Self {
-            created,
-            replaced,
-            unchanged,
-            ..
-        } = self;
-        let skipped = self.skipped();
-        match mode {
-            Mode::Write => writeln!(
-                out,
-                "{created} created, {replaced} replaced, {unchanged} unchanged, {skipped} skipped"
-            ),
-            Mode::DryRun => writeln!(
-                out,
-                "dry run, nothing was written: {created} to create, {replaced} to replace, {unchanged} unchanged, {skipped} to skip"
-            ),
-        }
     }
 }
 

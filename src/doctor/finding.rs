@@ -103,11 +103,20 @@ pub(super) fn documents(
             Fault::Content,
             &check,
             format!("cannot be read: {}", sample(unreadable, "; ")),
-            "lists leave them out; repair them, or keep a copy of what is stored and restore the documents from a backup",
+            "lists leave them out; keep a copy of what is stored, then repair it",
         ));
     }
     findings.extend(violations(kind, records));
     findings
+}
+
+/// A store without any document, which is probably not the one that was meant.
+pub(super) fn empty_store() -> Finding {
+    Finding::warning(
+        "content",
+        "the store is empty: it holds no projects and no resources",
+        "if there should be some, check the address of the store and the key prefix above, or import them with `portfolio-mcp import FOLDER`",
+    )
 }
 
 /// Documents that break rules, if there are any.

@@ -9,7 +9,7 @@ use redis::{RedisError, Value, cmd};
 
 use super::{
     connection::DiagnosticConnection,
-    finding::{Fault, Finding, counted, documents, sample},
+    finding::{Fault, Finding, counted, documents, empty_store, sample},
     redis_documents::{DocumentReader, PIECE_TIMEOUT, not_arrived},
     times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
@@ -157,6 +157,7 @@ impl ContentChecks<'_> {
 
     async fn documents(&mut self, now: Timestamp) -> Result<(), RedisError> {
         let stored = self.search().await?;
+        let mut is_empty = true;
         for kind in Kind::ALL {
             let indexed = self.index("all", kind).await?;
             let ids = indexed
@@ -166,6 +167,7 @@ impl ContentChecks<'_> {
                 .collect();
             let found = self.fetch(kind, ids).await?;
             let skipped = found.skipped.len();
+            is_empty &= found.records.is_empty() && found.unreadable.is_empty() && skipped == 0;
             self.findings
                 .extend(documents(kind, &found.records, &found.unreadable, skipped));
             self.findings
@@ -192,6 +194,7 @@ impl ContentChecks<'_> {
             }
             self.findings.append(&mut drift);
         }
+        self.findings.extend(is_empty.then(empty_store));
         self.findings.extend(self.reader.findings());
         Ok(())
     }

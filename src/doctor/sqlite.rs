@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::{
-    finding::{Fault, Finding, documents, sample},
+    finding::{Fault, Finding, Verdict, documents, empty_store, sample},
     times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
@@ -33,7 +33,11 @@ pub(super) async fn diagnose(path: &Path, clock: fn() -> Timestamp, findings: &m
                 findings.push(finding);
                 database(path, clock, &mut findings);
             }
-            ControlFlow::Break(finding) => findings.push(finding),
+            ControlFlow::Break(finding) => {
+                let is_empty = finding.verdict == Verdict::Ok;
+                findings.push(finding);
+                findings.extend(is_empty.then(empty_store));
+            }
         }
         findings
     });
@@ -114,6 +118,7 @@ fn database(path: PathBuf, clock: fn() -> Timestamp, findings: &mut Vec<Finding>
         for kind in Kind::ALL {
             findings.extend(content(&connection, kind, clock())?);
         }
+        findings.extend(is_empty(&connection)?.then(empty_store));
         findings.push(audit_log(&connection)?);
         let untimely = untimely_entries(&connection, clock())?;
         let correction = move_to_the_present(&database.path);
@@ -191,6 +196,13 @@ fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Fi
     let mut findings = documents(kind, &records, &unreadable, 0);
     findings.extend(updated_in_the_future(kind, &records, now));
     Ok(findings)
+}
+
+fn is_empty(connection: &Connection) -> Result<bool, Problem> {
+    let exists = connection.query_row("SELECT EXISTS (SELECT 1 FROM documents)", [], |row| {
+        row.get(0)
+    });
+    exists.map(|exists: bool| !exists).map_err(Problem::from)
 }
 
 fn audit_log(connection: &Connection) -> Result<Finding, Problem> {

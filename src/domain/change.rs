@@ -9,6 +9,7 @@ use super::{
     diff::{self, FieldChange},
     field_path::is_owned,
     kind::DocumentKey,
+    number::is_same_member,
     operation::Operation,
     patch,
     record::Record,
@@ -99,7 +100,7 @@ impl Change {
         if rejected.is_empty()
             && patch
                 .keys()
-                .all(|name| document.get(name) == stored.get(name))
+                .all(|name| is_same_member(document.get(name), stored.get(name)))
         {
             return Ok(Update::Unchanged(record.clone()));
         }
@@ -251,6 +252,8 @@ fn judge(
     let (old, set) = (before.violations(), patch::paths_set(patch));
     for mut violation in next.violations().iter().cloned() {
         let is_set = set.iter().any(|path| at_or_below(&violation.path, path));
+        let was_missing =
+            violation.rule == "required" && is_within_missing(&violation.path, old, &set);
         if is_set && violation.rule == "required" {
             "required, so `null` cannot remove it".clone_into(&mut violation.message);
         }
@@ -258,7 +261,7 @@ fn judge(
             violation.message.push_str("; `null` removes it");
         }
         let is_new = !old.iter().any(|old| old.same_as(&violation));
-        if (is_set || is_new) && !is_owned(&violation.path) {
+        if (is_set || is_new && !was_missing) && !is_owned(&violation.path) {
             rejected.push(violation);
         } else {
             left.push(violation);
@@ -275,20 +278,27 @@ fn is_emptied(path: &str, next: &Record) -> bool {
     value.flatten().and_then(Value::as_str) == Some("") && rules(next.key().kind).is_optional(path)
 }
 
-/// Sets what the server owns: the time of the change, and the fields that older programs derived at
-/// the top level.
+/// Sets what the server owns: the time of the change, a time of creation where there is none that
+/// can be read, and the fields that older programs derived at the top level.
 fn touch(document: &mut Map<String, Value>, now: Timestamp) {
+    let created = document.get("createdAt").and_then(instant);
+    // What else stands here is content, and stays until somebody replaces it.
+    if document.get("metadata").is_none_or(Value::is_null) {
+        document.insert("metadata".to_owned(), json!({}));
+    }
     let Some(Value::Object(metadata)) = document.get_mut("metadata") else {
         return;
     };
-    let previous = metadata
-        .get("updatedAt")
-        .and_then(Value::as_str)
-        .and_then(Timestamp::parse);
-    metadata.insert(
-        "updatedAt".to_owned(),
-        json!(now.after(previous).to_string()),
-    );
+    let updated = now.after(metadata.get("updatedAt").and_then(instant));
+    let created = match metadata.get("createdAt") {
+        None | Some(Value::Null) => Some(created.unwrap_or(updated)),
+        Some(number @ Value::Number(_)) => instant(number),
+        Some(_) => None,
+    };
+    if let Some(created) = created {
+        metadata.insert("createdAt".to_owned(), json!(created.to_string()));
+    }
+    metadata.insert("updatedAt".to_owned(), json!(updated.to_string()));
 
     let published = json!(metadata.get("status").and_then(Value::as_str) == Some("published"));
     let derived = DERIVED.map(|name| match name {
@@ -302,6 +312,40 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     }
 }
 
+/// A time as text, or as programs count it: in milliseconds since 1970, or in seconds.
+fn instant(value: &Value) -> Option<Timestamp> {
+    /// Milliseconds of 1973, and seconds of 5138.
+    const MILLISECONDS_FROM: i64 = 100_000_000_000;
+    let number = match value {
+        Value::String(text) => return Timestamp::parse(text),
+        Value::Number(number) => number.as_f64()?,
+        _ => return None,
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a float that is too large becomes the largest integer, which is no time"
+    )]
+    let integer = number as i64;
+    let millis = if integer < MILLISECONDS_FROM {
+        integer.saturating_mul(1000)
+    } else {
+        integer
+    };
+    (0..=Timestamp::LAST.millis())
+        .contains(&millis)
+        .then(|| Timestamp::from_millis(millis))
+}
+
+/// Whether a required field was missing before, because the object that would hold it was. Where
+/// `metadata` is missing, a write adds it with its times, and not with what only a person can say.
+fn is_within_missing(path: &str, old: &[Violation], set: &[String]) -> bool {
+    old.iter().any(|violation| {
+        violation.path == "metadata"
+            && path.starts_with("metadata.")
+            && !set.iter().any(|path| at_or_below(path, "metadata"))
+    })
+}
+
 fn at_or_below(path: &str, named: &str) -> bool {
     path.strip_prefix(named)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -309,6 +353,8 @@ fn at_or_below(path: &str, named: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::{Kind, Source};
 
@@ -360,7 +406,99 @@ mod tests {
             panic!("no change")
         };
 
-        assert_eq!(change.text(), r#"{"id":"a","solution":{"demoLink":"/x"}}"#);
+        assert_eq!(
+            change.next().document()["solution"],
+            json!({"demoLink":"/x"})
+        );
+    }
+
+    /// The metadata that an update of another field, or of `metadata`, leaves.
+    fn metadata_after(document: &Value, patch: &Value) -> Value {
+        match update(document, patch) {
+            Ok(Update::Change(change, _)) => change.next().document()["metadata"].clone(),
+            other => panic!("no change: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn missing_times_are_set_by_any_write() {
+        let now = "1970-01-01T00:00:00.001Z";
+        for document in [
+            json!({"id":"a"}),
+            json!({"id":"a","metadata":null}),
+            json!({"id":"a","metadata":{}}),
+            json!({"id":"a","metadata":{"createdAt":null}}),
+        ] {
+            assert_eq!(
+                metadata_after(&document, &json!({"title":"New"})),
+                json!({"createdAt":now,"updatedAt":now}),
+                "{document}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_a_number_becomes_the_time_that_it_means() {
+        for number in [
+            json!(1_700_000_000_000_i64),
+            json!(1_700_000_000),
+            json!(1.7e12),
+        ] {
+            let document = json!({"id":"a","metadata":{"createdAt":number,"updatedAt":number}});
+
+            let metadata = metadata_after(&document, &json!({"title":"New"}));
+
+            assert_eq!(
+                metadata["createdAt"], "2023-11-14T22:13:20.000Z",
+                "{number}"
+            );
+            assert_eq!(
+                metadata["updatedAt"], "2023-11-14T22:13:20.001Z",
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_time_of_creation_that_older_programs_left_is_taken() {
+        let document = json!({"id":"a","createdAt":"2020-01-01T00:00:00Z"});
+
+        let metadata = metadata_after(&document, &json!({"title":"New"}));
+
+        assert_eq!(metadata["createdAt"], "2020-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn metadata_that_is_no_object_stays_until_an_edit_replaces_it() {
+        let document = json!({"id":"a","metadata":"draft"});
+        let edit = json!({"metadata":{"status":"draft","featured":false}});
+
+        assert_eq!(metadata_after(&document, &json!({"title":"New"})), "draft");
+        let metadata = metadata_after(&document, &edit);
+        assert_eq!(metadata["status"], "draft");
+        assert!(metadata["createdAt"].is_string());
+    }
+
+    #[test]
+    fn a_time_of_creation_that_cannot_be_read_stays() {
+        let document = json!({"id":"a","metadata":{"createdAt":"spring"}});
+
+        let metadata = metadata_after(&document, &json!({"title":"New"}));
+
+        assert_eq!(metadata["createdAt"], "spring");
+    }
+
+    #[test]
+    fn an_equal_number_is_no_change() {
+        let document = json!({"id":"a","metadata":{"downloadCount":10},"extra":[1.5]});
+        let patch: Value =
+            serde_json::from_str(r#"{"metadata":{"downloadCount":1.0e1},"extra":[15e-1]}"#)
+                .unwrap();
+
+        assert!(matches!(
+            update(&document, &patch),
+            Ok(Update::Unchanged(_))
+        ));
     }
 
     #[test]
@@ -463,5 +601,50 @@ mod tests {
                 "metadata.updatedAt"
             ]
         );
+    }
+
+    /// JSON with numbers in every form.
+    fn odd_json() -> impl Strategy<Value = String> {
+        let number = prop_oneof![
+            "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?",
+            Just("-0".to_owned()),
+            Just("1e2".to_owned()),
+        ];
+        let leaf = prop_oneof![number, "\"[a-z0-9e:, ]{0,6}\"", Just("null".to_owned())];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(","))),
+                prop::collection::vec(inner, 0..4).prop_map(|members| {
+                    let members = members.iter().enumerate();
+                    let members: Vec<String> = members
+                        .map(|(index, member)| format!("\"m{index}\":{member}"))
+                        .collect();
+                    format!("{{{}}}", members.join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_update_keeps_every_byte_of_other_fields(odd in odd_json(), odder in odd_json()) {
+            let text = |title: &str, time: &str| format!(
+                r#"{{"id":"a","odd":{odd},"title":"{title}","metadata":{{"createdAt":"{time}","odder":{odder},"updatedAt":"{time}"}}}}"#
+            );
+            let key = DocumentKey::new(Kind::Project, "a");
+            let record = Record::parse(key.clone(), text("Old", "2020-01-01T00:00:00.000Z")).unwrap();
+            let current = Current::read(key, Some(record), None::<&str>);
+            let Ok(Update::Change(change, _)) =
+                Change::update(&current, &object(&json!({"title":"New"})), write_context())
+            else {
+                panic!("rejected")
+            };
+
+            let next = change.text().replace("2020-01-01T00:00:00.001Z", "2020-01-01T00:00:00.000Z");
+            prop_assert_eq!(next, text("New", "2020-01-01T00:00:00.000Z"));
+        }
     }
 }

@@ -5,6 +5,8 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::number::{is_same, is_same_member};
+
 /// One field that a write changed; an absent value means that the field was not there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,12 +29,26 @@ pub struct FieldChange {
     pub new_value: Option<Value>,
 }
 
+impl FieldChange {
+    /// The change that a member of an entry's `changes` records, if it has the form of one. serde
+    /// would pass the numbers on by their value, and not as they are written.
+    #[must_use]
+    pub fn of_json(json: &Value) -> Option<Self> {
+        Some(Self {
+            field: json.get("field")?.as_str()?.to_owned(),
+            old_value: json.get("oldValue").cloned(),
+            new_value: json.get("newValue").cloned(),
+        })
+    }
+}
+
 /// Keeps `null` apart from absence.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
-/// Every difference between two documents: objects member by member, everything else whole.
+/// Every difference between two documents: objects member by member, everything else whole. Equal
+/// numbers are no difference, however they are written.
 ///
 /// A member whose name holds a dot, or is empty, has no path of its own, so its parent is compared
 /// whole.
@@ -69,7 +85,7 @@ fn diff_members(
     if old
         .keys()
         .chain(new.keys())
-        .any(|name| unnameable(name) && old.get(name) != new.get(name))
+        .any(|name| unnameable(name) && !is_same_member(old.get(name), new.get(name)))
     {
         changes.push(FieldChange {
             field: path.to_owned(),
@@ -87,7 +103,7 @@ fn diff_members(
     };
     for (name, before) in old.iter().filter(|(name, _)| may_differ(name)) {
         match (before, new.get(name)) {
-            (_, Some(after)) if before == after => {}
+            (_, Some(after)) if is_same(before, after) => {}
             (Value::Object(before), Some(Value::Object(after))) => {
                 diff_members(before, after, &at(name), &|_| true, changes);
             }

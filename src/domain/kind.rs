@@ -81,8 +81,8 @@ impl fmt::Display for DocumentKey {
 
 /// The rule that binds every new id: lower-case words joined by hyphens.
 ///
-/// The website's client reads set members as JSON, so `123`, `true` and `null` would change type on
-/// the way.
+/// The website's client reads set members as JSON, so `123`, `1e-7`, `true` and `null` would change
+/// type on the way.
 #[must_use]
 pub fn is_slug(id: &str) -> bool {
     id.len() <= 100
@@ -94,6 +94,12 @@ pub fn is_slug(id: &str) -> bool {
         })
         && id.bytes().any(|byte| byte.is_ascii_lowercase())
         && !matches!(id, "true" | "false" | "null")
+        && !is_number(id)
+}
+
+/// Whether a slug is a number to who reads it as one: `1e7`. Rust also reads `inf` and `nan`.
+fn is_number(id: &str) -> bool {
+    id.starts_with(|c: char| c.is_ascii_digit()) && id.parse::<f64>().is_ok()
 }
 
 #[cfg(test)]
@@ -102,7 +108,7 @@ mod tests {
 
     #[test]
     fn slugs_are_lower_case_words_with_a_letter() {
-        for id in ["rdv-artisan", "a", "2024-review", "x1"] {
+        for id in ["rdv-artisan", "a", "2024-review", "x1", "1e", "nan", "e7"] {
             assert!(is_slug(id), "{id}");
         }
         for id in [
@@ -115,6 +121,8 @@ mod tests {
             "123",
             "true",
             "null",
+            "1e7",
+            "1e-7",
             "é",
             "a b",
             &"a".repeat(101),

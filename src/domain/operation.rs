@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{text::compact_json, version::sha256_hex};
+use super::{number::canonical_text, version::sha256_hex};
 
 /// Names a write, so that it is applied and recorded once, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +25,9 @@ impl Operation {
 
     /// A write that only this call repeats, under a key that nothing else has.
     #[must_use]
-    pub fn once(key: &str, mut request: Value) -> Self {
+    pub fn once(key: &str, request: Value) -> Self {
         let key = sha256_hex(key.as_bytes());
-        request.sort_all_objects(); // so that equal requests have equal texts
-        let fingerprint = sha256_hex([&key, " ", &compact_json(&request)].concat().as_bytes());
+        let fingerprint = sha256_hex([&key, " ", &canonical_text(request)].concat().as_bytes());
         Self {
             key,
             fingerprint,

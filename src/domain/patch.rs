@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::{content_type::Document, depth::check_depth};
+use super::{content_type::Document, depth::check_depth, json::parse};
 
 /// A part of a document of type `D`, to be merged into a stored one.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl<D: Document> JsonSchema for Patch<D> {
 pub fn parse_json_string(value: &mut Value) {
     if let Value::String(text) = value
         && check_depth(text.as_bytes()).is_ok()
-        && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)
+        && let Ok((object @ Value::Object(_), _)) = parse(text)
     {
         *value = object;
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     content_type::rules,
+    json::{Repairs, parse_object},
     kind::DocumentKey,
     list::IndexEntry,
     text::compact_json,
@@ -26,6 +27,7 @@ struct Content {
     key: DocumentKey,
     text: String,
     document: Value,
+    repairs: Repairs,
     checksum: String,
     version: Version,
     compact: OnceLock<Option<String>>,
@@ -34,30 +36,36 @@ struct Content {
 }
 
 impl Record {
-    /// Parses the text that is stored at `key`.
+    /// Parses the text that is stored at `key`. What JavaScript programs leave is read, and is among
+    /// the [violations](Self::violations).
     ///
     /// # Errors
     /// What is wrong with it, when it is not a JSON object.
     pub fn parse(key: DocumentKey, text: String) -> Result<Self, String> {
-        let document = match serde_json::from_str(&text) {
-            Ok(document @ Value::Object(_)) => document,
-            Ok(_) => return Err("it is JSON, but not an object".to_owned()),
-            Err(error) => return Err(format!("it is not JSON: {error}")),
-        };
-        Ok(Self::new(key, text, document, OnceLock::new()))
+        let (document, repairs) = parse_object(&text)?;
+        let document = Value::Object(document);
+        Ok(Self::new(key, text, document, repairs, OnceLock::new()))
     }
 
     /// The record that storing `document` at `key` gives.
     #[must_use]
     pub fn of(key: DocumentKey, document: Map<String, Value>) -> Self {
         let document = Value::Object(document);
-        Self::new(key, compact_json(&document), document, OnceLock::from(None))
+        let text = compact_json(&document);
+        Self::new(
+            key,
+            text,
+            document,
+            Repairs::default(),
+            OnceLock::from(None),
+        )
     }
 
     fn new(
         key: DocumentKey,
         text: String,
         document: Value,
+        repairs: Repairs,
         compact: OnceLock<Option<String>>,
     ) -> Self {
         let checksum = sha256_hex(text.as_bytes());
@@ -66,6 +74,7 @@ impl Record {
             key,
             text,
             document,
+            repairs,
             checksum,
             version,
             compact,
@@ -135,16 +144,14 @@ impl Record {
         &self.content.checksum
     }
 
-    /// The rules that this document breaks.
+    /// The rules that this document breaks, and what is stored differently from how it is read.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         self.content.violations.get_or_init(|| {
             let content = &self.content;
-            rules(content.key.kind).violations_at(
-                &content.key,
-                &content.document,
-                content.text.len(),
-            )
+            let rules = rules(content.key.kind);
+            let broken = rules.violations_at(&content.key, &content.document, content.text.len());
+            content.repairs.violations().chain(broken).collect()
         })
     }
 

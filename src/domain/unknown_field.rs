@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     field_path::{declared_paths, is_owned, join, last_name, properties},
+    number::is_same,
     similar::{is_same_name, is_typo, nearest, with_same_end},
     violation::Violation,
 };
@@ -54,7 +55,7 @@ impl Search<'_> {
         };
         for (name, value) in named {
             let (there, at) = (stored.and_then(|stored| stored.get(name)), join(path, name));
-            if there == Some(value) {
+            if there.is_some_and(|there| is_same(there, value)) {
                 continue;
             }
             match (properties.get(name), value) {

@@ -12,7 +12,10 @@ use tokio::time::timeout;
 
 use super::rejection::Rejection;
 pub(super) use crate::mcp::MAX_MESSAGE_BYTES as MAX_BODY_BYTES;
-use crate::mcp::incoming::{self, Incoming, classify};
+use crate::{
+    domain::json::without_halves,
+    mcp::incoming::{self, Incoming, classify},
+};
 
 /// How much of an oversized body is read and discarded, because most clients look for the response
 /// only after they sent everything.
@@ -26,7 +29,8 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// Reads the whole body, which is not too long, without a byte order mark.
+/// Reads the whole body, which is not too long, without a byte order mark and in a form that every
+/// JSON parser reads.
 pub(super) async fn read(body: Body, limit: Duration) -> Result<Bytes, Rejection> {
     let Ok(read) = timeout(limit, read_whole(body)).await else {
         let text =
@@ -35,7 +39,11 @@ pub(super) async fn read(body: Body, limit: Duration) -> Result<Bytes, Rejection
             .with_header(header::CONNECTION, HeaderValue::from_static("close")));
     };
     let body = read?;
-    Ok(body.slice_ref(incoming::trim(&body)))
+    let json = incoming::trim(&body);
+    Ok(match without_halves(json) {
+        Cow::Borrowed(json) => body.slice_ref(json),
+        Cow::Owned(json) => json.into(),
+    })
 }
 
 async fn read_whole(body: Body) -> Result<Bytes, Rejection> {

@@ -22,7 +22,10 @@ use super::{
     tool_name::ToolName,
     warnings::add_warnings,
 };
-use crate::deadline::Deadline;
+use crate::{
+    deadline::Deadline,
+    domain::{json::find_replacement, text::truncate},
+};
 
 /// Every call is answered within this time; see "Time budget of a call" in docs/architecture.md.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,10 +83,12 @@ impl ContentServer {
         };
         let Normalized { arguments, ignored } = check.normalize(arguments);
         let arguments = Value::Object(arguments);
-        let violations = check.violations(&arguments);
+        let mut violations = check.violations(&arguments);
+        let unreadable = find_replacement(&arguments);
         let Value::Object(arguments) = arguments else {
             unreachable!("it was made from an object");
         };
+        violations.extend(self.missing_version(tool, &arguments));
         let mut response = if violations.is_empty() {
             request.arguments = Some(arguments);
             ROUTER
@@ -94,11 +99,21 @@ impl ContentServer {
             let deadline = deadline_of(&context);
             Box::pin(self.reject_or_replay(tool, &arguments, violations, deadline)).await?
         };
+        if let Some(path) = unreadable {
+            add_warnings(&mut response, &[unreadable_argument(&path)]);
+        }
         if !ignored.is_empty() {
             add_warnings(&mut response, &[client_arguments::warning(&ignored)]);
         }
         Ok(response)
     }
+}
+
+fn unreadable_argument(path: &str) -> String {
+    format!(
+        "`{}` holds U+FFFD, which stands for a character that could not be read, such as half of a surrogate pair (`\\ud83d`); it was taken as it is",
+        truncate(path)
+    )
 }
 
 /// Tools take their deadline as an argument.

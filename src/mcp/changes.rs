@@ -129,7 +129,7 @@ mod tests {
         for changes in stored {
             let short = summarize_changes(Some("save"), changes);
 
-            assert!(short.to_string().len() < 300, "{short}");
+            assert!(short.to_string().len() < 400, "{short}");
             assert!(short.to_string().contains("characters"), "{short}");
         }
         assert_eq!(summarize_changes(Some("delete"), json!({})), json!({}));

@@ -146,7 +146,7 @@ impl ContentServer {
     ) -> ToolOutput<UpdatedDocument<D>, UpdateMeta> {
         let data = match detail {
             Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, &updated.version)),
-            Detail::Full => UpdatedDocument::whole(&updated.record),
+            Detail::Full => UpdatedDocument::full(&updated.record),
         };
         let mut meta = UpdateMeta {
             dry_run: mode == Mode::DryRun && !updated.replayed,
@@ -187,7 +187,7 @@ fn empty_objects_warning(paths: &[String]) -> String {
     )
 }
 
-/// The first changes that fit in so many bytes, and the number of the others.
+/// The first changes that fit in `room` bytes, and the number of the others.
 fn fitting_changes(changes: Value, room: usize) -> (Vec<Value>, usize) {
     let Value::Array(mut changes) = changes else {
         return (vec![changes], 0);

@@ -109,9 +109,9 @@ mod tests {
                 assert_eq!(row, expected);
             }
         }
-        let saved = json!({ "action": "save", "changes": { "image": "x", "tags": ["y"] } });
-        let [summary, names] = rows(&saved);
-        assert_eq!(summary, saved);
+        let foreign = json!({ "action": "save", "changes": { "image": "x", "tags": ["y"] } });
+        let [summary, names] = rows(&foreign);
+        assert_eq!(summary, foreign);
         assert_eq!(names["changes"], json!(["image", "tags"]));
     }
 

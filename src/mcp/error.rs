@@ -10,19 +10,22 @@ use rmcp::{
     handler::server::tool::IntoCallToolResult,
     model::{CallToolResponse, ContentBlock, IntoContents, JsonObject},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{metrics::count_call, tool_name::ToolName};
+use super::{metrics::count_call, output::MAX_ANSWER_BYTES, tool_name::ToolName};
 use crate::{
     domain::{
         DocumentKey, Kind, Timestamp, Version, Violation,
-        text::{escape_all, truncate},
+        text::{compact_json, escape_all, truncate},
     },
     service::{Error, UpdateRequest},
 };
 
 /// An error lists this many violations and counts the rest: a call of 230 KB can have 50,000.
 const MAX_LISTED_VIOLATIONS: usize = 50;
+/// And this much text of violations; the rest of an answer has room beside it.
+const MAX_LISTED_BYTES: usize = MAX_ANSWER_BYTES - 1000;
 
 const MISMATCH: &str = "nothing was changed: this idempotencyKey was used before for a different request; send a new key with a new request";
 const WAIT: &str = "try again in a moment";
@@ -235,7 +238,12 @@ impl ToolError {
             "{headline}. Fix {problems} and call {} again:",
             tool.as_str()
         );
-        let listed: Vec<&Violation> = violations.iter().take(MAX_LISTED_VIOLATIONS).collect();
+        let mut bytes = 0;
+        let fitting = violations.iter().take_while(|violation| {
+            bytes += text_len(violation) + text_len(&format!("\n  {violation}"));
+            bytes <= MAX_LISTED_BYTES
+        });
+        let listed: Vec<&Violation> = fitting.take(MAX_LISTED_VIOLATIONS).collect();
         let mut lines: Vec<String> = [headline]
             .into_iter()
             .chain(listed.iter().map(ToString::to_string))
@@ -272,6 +280,11 @@ impl ToolError {
             ..self
         }
     }
+}
+
+/// How much a value adds to the text of the answer.
+fn text_len(value: &impl Serialize) -> usize {
+    escape_all(compact_json(value)).len()
 }
 
 /// What to add to the message of a call that certainly wrote nothing.
@@ -318,7 +331,7 @@ fn conflict(key: &DocumentKey, current: Option<&Version>, options: CallOptions) 
 
 fn corrupt(key: &str, problem: &str, tool: ToolName) -> String {
     format!(
-        "the value stored at `{}` is not a valid document: {problem}{}; report this to the site's developer, who can repair it or restore it from a backup",
+        "the value stored at `{}` is not a valid document: {problem}{}; report this to the site's developer, who can keep a copy of it and repair it",
         truncate(key),
         unchanged(tool)
     )

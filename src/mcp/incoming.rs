@@ -11,7 +11,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 use super::invalid_params;
-use crate::domain::check_depth;
+use crate::domain::{check_depth, json::without_halves};
 
 mod forms;
 mod problem;
@@ -105,7 +105,8 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
 
 /// Classifies a whole line or body.
 pub(crate) fn classify(text: &[u8]) -> Incoming {
-    let json = trim(text);
+    let json = without_halves(trim(text));
+    let json = json.as_ref();
     if json.is_empty() {
         return Incoming::Blank;
     }
@@ -289,6 +290,13 @@ mod tests {
                 "{line:?}"
             );
         }
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_does_not_make_a_message_unreadable() {
+        let line = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"a":"\ud83d"}}}"#;
+
+        assert!(matches!(classify(line.as_bytes()), Incoming::Message(_)));
     }
 
     #[test]

@@ -30,6 +30,8 @@ const DEFAULT_LIMIT: usize = 20;
 /// A warning about a document names this many of its invalid fields.
 const MAX_NAMED_FIELDS: usize = 5;
 
+const EMPTY_STORE: &str = "the store is empty: it holds no projects and no resources. If there should be some, it is the wrong store or key prefix (`portfolio-mcp doctor` says which one is used, and why), or they have not been imported yet (`portfolio-mcp import FOLDER`)";
+
 impl ContentServer {
     pub(super) async fn list<D: Document>(
         &self,
@@ -51,10 +53,13 @@ impl ContentServer {
         let page = self.content.list(D::KIND, &query, deadline).await;
         let fetched = page.map_err(|error| self.read_error(tool, error))?;
 
+        let is_empty = fetched.value.total == 0 && self.content.is_empty(deadline).await;
         let mut rows = fitting_rows(&fetched.value.records, detail);
         loop {
             let mut meta = self.list_meta(&fetched, rows.len(), detail, &filters);
-            if meta.total == 0 && !query.words.is_empty() {
+            if is_empty {
+                meta.warnings.insert(0, EMPTY_STORE.to_owned());
+            } else if meta.total == 0 && !query.words.is_empty() {
                 meta.warnings.insert(0, nothing_found(D::KIND));
             }
             let bytes: usize = rows.iter().map(Row::bytes).sum();

@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::output::answer_text;
-use crate::domain::{Timestamp, Version, Violation};
+use crate::domain::{
+    Timestamp, Version, Violation,
+    text::{compact_json, escape_special_spaces},
+};
 
 /// More warnings than this, or more text of warnings, are only counted.
 const MAX_WARNINGS: usize = 20;
@@ -157,7 +159,7 @@ pub(super) fn limit_warnings(mut warnings: impl Iterator<Item = String>) -> Vec<
     let (mut limited, mut bytes) = (Vec::new(), 0);
     let mut more = 0;
     for warning in warnings.by_ref() {
-        bytes += answer_text(&warning).len() + 1;
+        bytes += escape_special_spaces(compact_json(&warning)).len() + 1;
         if limited.len() == MAX_WARNINGS || bytes > MAX_WARNING_BYTES {
             more = 1;
             break;

@@ -145,7 +145,7 @@ impl<D: Document> JsonSchema for DocumentBody<D> {
 /// The document that an update leaves: its summary row, or the whole document.
 pub(super) enum UpdatedDocument<D> {
     Row(Value),
-    Whole(DocumentBody<D>),
+    Full(DocumentBody<D>),
 }
 
 impl<D> UpdatedDocument<D> {
@@ -153,8 +153,8 @@ impl<D> UpdatedDocument<D> {
         Self::Row(Value::Object(row))
     }
 
-    pub(super) fn whole(record: &Record) -> Self {
-        Self::Whole(DocumentBody::new(record))
+    pub(super) fn full(record: &Record) -> Self {
+        Self::Full(DocumentBody::new(record))
     }
 }
 
@@ -162,14 +162,14 @@ impl<D> ToolData for UpdatedDocument<D> {
     fn text(&self) -> Cow<'_, str> {
         match self {
             Self::Row(row) => Cow::Owned(compact_json(row)),
-            Self::Whole(document) => document.text(),
+            Self::Full(document) => document.text(),
         }
     }
 
     fn into_json(self) -> Value {
         match self {
             Self::Row(row) => row,
-            Self::Whole(document) => document.into_json(),
+            Self::Full(document) => document.into_json(),
         }
     }
 }

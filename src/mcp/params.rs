@@ -151,38 +151,34 @@ impl EntityType {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AuditParams {
-    /// Entries per page; default 20.
+    /// Default 20.
     #[schemars(range(min = 1, max = 500))]
     pub limit: Option<u32>,
-    /// Only entries of this kind of document.
     pub entity_type: Option<EntityType>,
-    /// Only entries of the document with this id.
     #[schemars(length(min = 1, max = 500))]
     pub entity_id: Option<String>,
-    /// Only entries with this action: `create`, `update`, `delete`, `read`, `revert`, or one of an
-    /// older program.
+    /// `create`, `update`, `delete`, `read`, `revert`, `adopt`, or one of an older program.
     #[schemars(length(min = 1, max = 50))]
     pub action: Option<String>,
-    /// Only entries with this source: `mcp`, `api` or `admin`.
+    /// `mcp`, `api` or `admin`.
     #[schemars(length(min = 1, max = 50))]
     pub source: Option<String>,
-    /// Only by this actor: a token's name, or a user of the system.
+    /// Who: a token's name, or a user of the system.
     #[schemars(length(min = 1, max = 200))]
     pub actor: Option<String>,
-    /// Only by this client, such as `claude-code`, in any version.
+    /// Such as `claude-code` (any version) or `claude-code/2.0`.
     #[schemars(length(min = 1, max = 200))]
     pub client_id: Option<String>,
     /// Only changes of this field, such as `client.size`, or of one above or below it.
     #[schemars(length(min = 1, max = 500))]
     pub field: Option<String>,
-    /// Only entries at or after this time, in RFC 3339 such as `2026-11-22T00:00:00Z`.
+    /// From this time on, in RFC 3339: `2026-11-22T00:00:00Z`.
     pub since: Option<String>,
-    /// Only entries before this time, in RFC 3339.
+    /// Before this time.
     pub until: Option<String>,
-    /// `summary` (default): values over 200 characters become `{excerpt, characters}`; `full`:
-    /// entries as stored.
+    /// `summary` (default): values over 200 characters shortened; `full`: entries as stored.
     pub detail: Option<Detail>,
-    /// `meta.nextCursor` of the previous page; filters must be the same.
+    /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
 }
 

@@ -3,15 +3,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rmcp::model::JsonObject;
 use tokio::sync::Semaphore;
 
 use super::{
     error::{CallOptions, ToolError},
     meta::Freshness,
+    notice::StoreNotice,
     tool_name::ToolName,
 };
 use crate::{
     caller::{Caller, Role},
+    domain::Violation,
     service::{ContentService, Error},
 };
 
@@ -24,6 +27,8 @@ pub struct ContentServer {
     pub(super) content: Arc<ContentService>,
     pub(super) actor: Option<Arc<str>>,
     pub(super) call_permits: Arc<Semaphore>,
+    pub(super) store_notice: Option<Arc<StoreNotice>>,
+    pub(super) requires_version: bool,
     read_only: Option<Arc<str>>,
 }
 
@@ -38,8 +43,45 @@ impl ContentServer {
             content,
             actor: actor.map(Into::into),
             call_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS)),
+            store_notice: None,
+            requires_version: false,
             read_only: read_only.map(Into::into),
         }
+    }
+
+    /// The same server, whose instructions and answers say something about its store.
+    #[must_use]
+    pub fn with_store_notice(self, notice: StoreNotice) -> Self {
+        Self {
+            store_notice: Some(Arc::new(notice)),
+            ..self
+        }
+    }
+
+    /// The same server, which refuses updates without `expectedVersion`.
+    #[must_use]
+    pub fn requiring_version(self) -> Self {
+        Self {
+            requires_version: true,
+            ..self
+        }
+    }
+
+    /// What is wrong with the arguments of an update that does not say which version it changes.
+    pub(super) fn missing_version(
+        &self,
+        tool: ToolName,
+        arguments: &JsonObject,
+    ) -> Option<Violation> {
+        let kind = tool.written_kind().filter(|_| self.requires_version)?;
+        let is_missing = !arguments.contains_key("expectedVersion");
+        is_missing.then(|| {
+            let message = format!(
+                "missing, and this server requires it: read the document with get_{} and send its `meta.version`",
+                kind.singular()
+            );
+            Violation::new("expectedVersion", "required", message)
+        })
     }
 
     /// Why `caller` cannot write, if so.

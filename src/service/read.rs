@@ -100,6 +100,29 @@ impl ContentService {
         }
     }
 
+    /// Whether there is no document of any kind, as far as that is known without asking a distant
+    /// store.
+    pub async fn is_empty(&self, deadline: Deadline) -> bool {
+        let query = ListQuery {
+            limit: 1,
+            ..ListQuery::default()
+        };
+        let has_none = |page: ListPage| page.total == 0 && page.unreadable.is_empty();
+        if let Some(cache) = &self.snapshot {
+            return cache.last().is_some_and(|snapshot| {
+                let list = |kind| snapshot.list(kind, &query).is_ok_and(has_none);
+                Kind::ALL.into_iter().all(list)
+            });
+        }
+        for kind in Kind::ALL {
+            let page = in_time(deadline.run(self.store.list(kind, &query)).await);
+            if !page.is_ok_and(has_none) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Every published document of a kind, in the list's order.
     pub async fn published(
         &self,

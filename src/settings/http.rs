@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, PUBLIC_PATH, RATE_LIMIT,
-    Source, TOKENS, resolver::Resolver,
+    SettingWarning, Source, TOKENS, resolver::Resolver, store_file::warn_of_readers,
 };
 use crate::{
     cli::Cli,
@@ -51,8 +51,12 @@ enum Audience {
 }
 
 impl HttpSettings {
-    /// What arguments and environment say, or everything that is wrong with them.
-    pub(super) fn resolve(cli: &Cli, environment: Environment<'_>) -> Result<Self, Vec<String>> {
+    /// What arguments and environment say, or everything that is wrong with them; and what somebody
+    /// should look at.
+    pub(super) fn resolve(
+        cli: &Cli,
+        environment: &Environment,
+    ) -> (Result<Self, Vec<String>>, Vec<SettingWarning>) {
         let mut resolver = Resolver::new(cli, environment);
         let tokens = tokens(&mut resolver);
         let audience = match resolver.given(&TOKENS) {
@@ -68,8 +72,8 @@ impl HttpSettings {
             public_path: public_path(&mut resolver),
             ..Settings::default()
         };
-        let problems = resolver.into_problems();
-        if problems.is_empty() {
+        let (problems, warnings) = resolver.finish();
+        let settings = if problems.is_empty() {
             Ok(Self {
                 listen,
                 server,
@@ -77,7 +81,8 @@ impl HttpSettings {
             })
         } else {
             Err(problems)
-        }
+        };
+        (settings, warnings)
     }
 }
 
@@ -105,7 +110,8 @@ fn tokens(resolver: &mut Resolver<'_>) -> Option<TokenSource> {
     let (text, source) = resolver.given(&TOKENS);
     let text = text?;
     let result = if source == Source::Flag {
-        let path = PathBuf::from(text);
+        let path = resolver.path(&text);
+        warn_of_readers(&path, &shown_path(&text), resolver);
         read_tokens(&path)
             .map(|tokens| TokenSource::File { path, tokens })
             .map_err(|problems| prefixed(&format!("{} ", TOKENS.flag), problems))

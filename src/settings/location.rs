@@ -5,9 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{CA_FILE, KEY_PREFIX, STORE, resolver::Resolver};
+use super::{
+    CA_FILE, KEY_PREFIX, OptionSpec, STORE, STORE_FILE,
+    address::{self, Accepted, Address},
+    pasted,
+    resolver::Resolver,
+    store_file,
+};
 use crate::{
-    domain::text::shown_path,
+    domain::text::{sanitize, shown_path},
     store::{Authority, Location, RedisUrl},
 };
 
@@ -20,9 +26,37 @@ pub(super) const REST_PREFIXES: [&str; 3] =
 
 /// The store, and what chose it.
 #[derive(Debug)]
-pub(super) struct StoreChoice {
-    pub(super) location: Location,
-    pub(super) chosen_by: StoreSource,
+pub struct StoreChoice {
+    /// Where the content is.
+    pub location: Location,
+    /// What chose it.
+    pub chosen_by: StoreSource,
+}
+
+/// What clients have to know about a store that nobody chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultStore {
+    /// What it is, and what that means.
+    pub fact: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+impl StoreChoice {
+    /// What clients have to know, if nobody chose the store.
+    #[must_use]
+    pub fn default_store(&self) -> Option<DefaultStore> {
+        let Location::Sqlite(path) = &self.location else {
+            return None;
+        };
+        (self.chosen_by == StoreSource::Default).then(|| DefaultStore {
+            fact: format!(
+                "no Redis is configured: this is the local file {}; changes here do not reach the site",
+                sanitize(&path.to_string_lossy())
+            ),
+            remedy: "tell the site's owner before you go on; to work on the site, set REDIS_URL or PORTFOLIO_STORE_FILE for this server in the client's configuration (`env`; many clients pass no other variables) and restart it; to use this file on purpose, name it with --store sqlite:PATH",
+        })
+    }
 }
 
 /// What chose the store.
@@ -61,9 +95,10 @@ impl fmt::Display for StoreSource {
 /// Chooses the store. `None` if that is not possible; the problem is then recorded.
 pub(super) fn choose(resolver: &mut Resolver<'_>) -> Option<StoreChoice> {
     let authority = certificate_authority(resolver);
-    let choice = from_option(resolver)
+    let choice = from_options(resolver)
         .or_else(|| from_url_variables(resolver))
         .or_else(|| from_rest_variables(resolver))
+        .or_else(|| blank(resolver).map(Err))
         .unwrap_or_else(|| in_data_directory(resolver));
     let choice = choice
         .map_err(|problem| resolver.add_problem(problem))
@@ -80,24 +115,85 @@ pub(super) fn choose(resolver: &mut Resolver<'_>) -> Option<StoreChoice> {
     }
 }
 
-fn from_option(resolver: &Resolver<'_>) -> Option<Result<StoreChoice, String>> {
-    let (text, source) = resolver.given(&STORE);
-    let text = text?;
-    let chosen_by = StoreSource::Name(STORE.source_name(source));
-    let expected = |what: &str| Err(format!("{}: expected {what}", STORE.label()));
-    Some(match text.strip_prefix("sqlite:") {
-        Some(path) if path.is_empty() || path.contains("://") => expected("a path after `sqlite:`"),
-        Some(path) => sqlite(PathBuf::from(path), chosen_by, resolver),
-        None if text.contains("://") => redis(&text, &STORE.label(), chosen_by, resolver),
-        None => expected("`redis://…`, `rediss://…` or `sqlite:PATH`"),
-    })
+/// The flags first, then their variables.
+fn from_options(resolver: &mut Resolver<'_>) -> Option<Result<StoreChoice, String>> {
+    let [store, file] = [&STORE, &STORE_FILE].map(|option| resolver.flag(option));
+    if store.is_some() && file.is_some() {
+        let problem = "--store and --store-file: both say where the content is; pass one of them";
+        return Some(Err(problem.to_owned()));
+    }
+    let set = |option: &OptionSpec| resolver.variable(option.variable);
+    let (text, file, name) = match (store, file) {
+        (Some(text), _) => (Some(text), None, STORE.flag),
+        (None, Some(file)) => (None, Some(file), STORE_FILE.flag),
+        (None, None) => match (set(&STORE), set(&STORE_FILE)) {
+            (Some(text), _) => (Some(text), None, STORE.variable),
+            (None, file) => (None, file, STORE_FILE.variable),
+        },
+    };
+    let read = match (text, file) {
+        (Some(text), _) => Ok(text),
+        (None, file) => store_file::read(&file?, resolver),
+    };
+    Some(read.map_or_else(
+        |problem| Err(format!("{name}: {problem}")),
+        |text| at_address(&text, Accepted::AnyStore, name, resolver),
+    ))
 }
 
 fn from_url_variables(resolver: &Resolver<'_>) -> Option<Result<StoreChoice, String>> {
     let (name, url) = URL_VARIABLES
         .into_iter()
         .find_map(|name| Some((name, resolver.variable(name)?)))?;
-    Some(redis(&url, name, StoreSource::Name(name), resolver))
+    Some(at_address(&url, Accepted::Redis, name, resolver))
+}
+
+/// The store at an address that the flag or variable `name` gives.
+fn at_address(
+    text: &str,
+    accepted: Accepted,
+    name: &'static str,
+    resolver: &Resolver<'_>,
+) -> Result<StoreChoice, String> {
+    let home = resolver.home();
+    let address = address::parse(text, accepted, home.as_deref())
+        .map_err(|problem| format!("{name}: {problem}"))?;
+    let chosen_by = StoreSource::Name(name);
+    match address {
+        Address::Redis(url) => Ok(StoreChoice {
+            location: Location::Redis {
+                write: Some(url),
+                read: None,
+                key_prefix: key_prefix(resolver),
+            },
+            chosen_by,
+        }),
+        Address::Sqlite(path) => sqlite(path, chosen_by, resolver),
+    }
+}
+
+/// Something that should choose the store is empty. Then a local file would be used, and nobody
+/// would notice.
+fn blank(resolver: &Resolver<'_>) -> Option<String> {
+    let rest = REST_PREFIXES
+        .map(|prefix| ["URL", "TOKEN", "READ_ONLY_TOKEN"].map(|name| format!("{prefix}{name}")));
+    let variables = [STORE.variable, STORE_FILE.variable]
+        .into_iter()
+        .chain(URL_VARIABLES)
+        .map(ToOwned::to_owned)
+        .chain(rest.into_iter().flatten())
+        .filter(|name| resolver.is_blank_variable(name));
+    let flags = [&STORE, &STORE_FILE]
+        .into_iter()
+        .filter(|option| resolver.is_blank_flag(option))
+        .map(|option| option.flag.to_owned());
+    let names: Vec<String> = flags.chain(variables).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{}: found nothing in it, and nothing else chooses a store; expected the address of the content, such as `rediss://…`, or that it is not set at all. For a local file, pass --store sqlite:PATH",
+            names.join(", ")
+        )
+    })
 }
 
 fn from_rest_variables(resolver: &Resolver<'_>) -> Option<Result<StoreChoice, String>> {
@@ -111,6 +207,12 @@ fn upstash(prefix: &'static str, resolver: &Resolver<'_>) -> Option<Result<Store
     let names = ["URL", "TOKEN", "READ_ONLY_TOKEN"].map(|name| format!("{prefix}{name}"));
     let [url_name, token_name, read_only_token_name] = &names;
     let [url, token, read_only_token] = names.each_ref().map(|name| resolver.variable(name));
+    let values = [&url, &token, &read_only_token];
+    for (name, value) in names.iter().zip(values) {
+        if let Err(problem) = pasted::check(value.as_deref().unwrap_or_default().trim()) {
+            return Some(Err(format!("{name}: {problem}")));
+        }
+    }
     let url = match (url, &token, &read_only_token) {
         (None, None, None) => return None,
         (None, Some(_), _) => return Some(Err(missing_url(token_name, url_name))),
@@ -124,7 +226,7 @@ fn upstash(prefix: &'static str, resolver: &Resolver<'_>) -> Option<Result<Store
     };
     let derive = |user: &str, token: Option<String>| {
         token
-            .map(|token| RedisUrl::from_rest(&url, user, &token))
+            .map(|token| RedisUrl::from_rest(url.trim(), user, token.trim()))
             .transpose()
             .map_err(|problem| format!("{url_name}: {problem}"))
     };
@@ -155,24 +257,6 @@ fn in_data_directory(resolver: &Resolver<'_>) -> Result<StoreChoice, String> {
     sqlite(path, StoreSource::Default, resolver)
 }
 
-/// `label` is what a message calls the source of `url`.
-fn redis(
-    url: &str,
-    label: &str,
-    chosen_by: StoreSource,
-    resolver: &Resolver<'_>,
-) -> Result<StoreChoice, String> {
-    let url = RedisUrl::parse(url).map_err(|problem| format!("{label}: {problem}"))?;
-    Ok(StoreChoice {
-        location: Location::Redis {
-            write: Some(url),
-            read: None,
-            key_prefix: key_prefix(resolver),
-        },
-        chosen_by,
-    })
-}
-
 fn sqlite(
     path: PathBuf,
     chosen_by: StoreSource,
@@ -198,7 +282,7 @@ fn key_prefix(resolver: &Resolver<'_>) -> String {
 fn certificate_authority(resolver: &mut Resolver<'_>) -> Option<Authority> {
     let (path, _) = resolver.given(&CA_FILE);
     let path = path?;
-    read_authority(Path::new(&path))
+    read_authority(&resolver.path(&path))
         .map_err(|problem| resolver.reject(&CA_FILE, format!("`{}` {problem}", shown_path(&path))))
         .ok()
 }
@@ -211,15 +295,20 @@ fn read_authority(path: &Path) -> Result<Authority, String> {
 
 /// Where programs keep a user's data.
 fn data_directory(resolver: &Resolver<'_>) -> Option<PathBuf> {
-    let home = || resolver.variable("HOME").map(PathBuf::from);
-    if cfg!(windows) {
-        resolver.variable("APPDATA").map(PathBuf::from)
-    } else if cfg!(target_os = "macos") {
-        home().map(|home| home.join("Library").join("Application Support"))
-    } else {
+    // A relative path is to be ignored, says the XDG Base Directory Specification: it would be
+    // another folder in each working directory.
+    let set = |name| {
         resolver
-            .variable("XDG_DATA_HOME")
+            .variable(name)
             .map(PathBuf::from)
-            .or_else(|| home().map(|home| home.join(".local").join("share")))
+            .filter(|path| path.is_absolute())
+    };
+    if cfg!(windows) {
+        set("APPDATA")
+    } else if cfg!(target_os = "macos") {
+        let home = resolver.home()?;
+        Some(home.join("Library").join("Application Support"))
+    } else {
+        set("XDG_DATA_HOME").or_else(|| Some(resolver.home()?.join(".local").join("share")))
     }
 }

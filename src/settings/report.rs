@@ -1,8 +1,8 @@
 //! Where each setting comes from, for `doctor`.
 
 use super::{
-    CA_FILE, Environment, OPTIONS, STORE, Source, TOKENS,
-    location::{REST_PREFIXES, StoreSource, URL_VARIABLES},
+    CA_FILE, Environment, OPTIONS, STORE, STORE_FILE, Source, TOKENS,
+    location::{REST_PREFIXES, StoreChoice, StoreSource, URL_VARIABLES},
 };
 use crate::{cli::Cli, domain::text::shown_path, store::Location};
 
@@ -17,22 +17,35 @@ pub struct ReportedSetting {
     pub source: String,
 }
 
-/// Every setting, with its source.
+/// Every setting, with its source. A value with a problem is not shown: it may be a secret in the
+/// wrong place.
 pub(super) fn report(
     cli: &Cli,
-    location: &Location,
-    chosen_by: &StoreSource,
-    environment: Environment<'_>,
+    choice: Option<&StoreChoice>,
+    environment: &Environment,
+    problems: &[String],
 ) -> Vec<ReportedSetting> {
-    let mut settings = store(location, chosen_by);
-    settings.extend(unused_variables(chosen_by, environment));
+    let mut settings = Vec::new();
+    if let Some(StoreChoice {
+        location,
+        chosen_by,
+    }) = choice
+    {
+        settings.extend(store(location, chosen_by));
+        settings.extend(unused_variables(chosen_by, environment));
+    }
+    let is_invalid = |label: &str| problems.iter().any(|problem| problem.starts_with(label));
     for option in OPTIONS {
         let (value, source) = option.resolve(cli, environment);
         let value = match (option.name, source) {
             // Reported above, without its password.
             (name, _) if name == STORE.name => continue,
             (name, Source::Variable) if name == TOKENS.name => "set, not shown".to_owned(),
-            (name, _) if [TOKENS.name, CA_FILE.name].contains(&name) && value.is_some() => {
+            _ if is_invalid(&option.label()) => "not valid, not shown".to_owned(),
+            (name, _)
+                if [TOKENS.name, CA_FILE.name, STORE_FILE.name].contains(&name)
+                    && value.is_some() =>
+            {
                 shown_path(&value.unwrap_or_default()).into_owned()
             }
             _ => value.unwrap_or_else(|| option.default.to_owned()),
@@ -80,16 +93,14 @@ fn store(location: &Location, chosen_by: &StoreSource) -> Vec<ReportedSetting> {
 }
 
 /// Variables with the address of a Redis database that another one takes precedence over.
-fn unused_variables(
-    chosen_by: &StoreSource,
-    environment: Environment<'_>,
-) -> Option<ReportedSetting> {
+fn unused_variables(chosen_by: &StoreSource, environment: &Environment) -> Option<ReportedSetting> {
     let chosen = chosen_by.name()?;
-    let unused: Vec<String> = URL_VARIABLES
+    let unused: Vec<String> = [STORE.variable, STORE_FILE.variable]
         .into_iter()
+        .chain(URL_VARIABLES)
         .map(ToOwned::to_owned)
         .chain(REST_PREFIXES.map(|prefix| format!("{prefix}URL")))
-        .filter(|name| *name != chosen && environment(name).is_some())
+        .filter(|name| *name != chosen && environment.get(name).is_some())
         .collect();
     (!unused.is_empty()).then(|| ReportedSetting {
         name: "store, not used",

@@ -3,16 +3,14 @@
 use std::fmt;
 
 use super::{
-    Environment, LOG, LOG_FORMAT, READ_ONLY,
+    Environment, LOG, LOG_FORMAT, READ_ONLY, REQUIRE_VERSION, SettingWarning,
     http::HttpSettings,
-    location::{self, StoreChoice, StoreSource},
+    location::{self, DefaultStore, StoreChoice},
     report::{self, ReportedSetting},
     resolver::Resolver,
+    unknown,
 };
-use crate::{
-    cli::{Cli, Command},
-    store::Location,
-};
+use crate::cli::{Cli, Command};
 
 /// Levels of the log, quietest first.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -20,18 +18,41 @@ const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// What the commands need to know.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where the content is.
-    pub location: Location,
-    /// What chose the store.
-    pub chosen_by: StoreSource,
+    /// Where the content is, and why there.
+    pub store: StoreChoice,
     /// Why nothing can be written, if so.
     pub read_only: Option<String>,
+    /// Whether updates without `expectedVersion` are refused.
+    pub require_version: bool,
     /// The lowest level that is logged.
     pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
     /// The settings of `http`, or what is wrong with them. Never an error if `http` is the command.
     pub http: Result<HttpSettings, UsageError>,
+    /// What somebody should look at.
+    pub warnings: Vec<SettingWarning>,
+}
+
+/// What arguments and environment say as far as it can be understood, and what is wrong with the
+/// rest. `doctor` reports it; the other commands need [`Settings`].
+#[derive(Debug)]
+pub struct Draft {
+    /// Where the content is, and why there; absent if that cannot be understood.
+    pub store: Option<StoreChoice>,
+    /// Why nothing can be written, if so.
+    pub read_only: Option<String>,
+    /// The lowest level that is logged.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// The settings of `http`, or what is wrong with them.
+    pub http: Result<HttpSettings, UsageError>,
+    /// What is wrong, but with the settings of `http`.
+    pub problems: Vec<String>,
+    /// What somebody should look at.
+    pub warnings: Vec<SettingWarning>,
+    require_version: bool,
 }
 
 /// How logs are written.
@@ -61,11 +82,27 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong, at once. Wrong options of `http` count only if that is the
     /// command.
-    pub fn resolve(cli: &Cli, environment: Environment<'_>) -> Result<Self, UsageError> {
+    pub fn resolve(cli: &Cli, environment: &Environment) -> Result<Self, UsageError> {
+        Draft::new(cli, environment).into_settings(cli)
+    }
+
+    /// What clients have to know, if nobody chose the store.
+    #[must_use]
+    pub fn default_store(&self) -> Option<DefaultStore> {
+        self.store.default_store()
+    }
+}
+
+impl Draft {
+    /// Reads arguments and environment.
+    #[must_use]
+    pub fn new(cli: &Cli, environment: &Environment) -> Self {
         let mut resolver = Resolver::new(cli, environment);
         let log = log_level(&mut resolver);
         let log_format = log_format(&mut resolver);
-        let read_only = resolver.bool(&READ_ONLY);
+        let is_read_only = resolver.bool(&READ_ONLY);
+        let require_version = resolver.bool(&REQUIRE_VERSION);
+        unknown::check(environment, &mut resolver);
         if resolver.variable("PORTFOLIO_MIRROR").is_some() {
             resolver.add_problem(
                 "PORTFOLIO_MIRROR: this version does not support a mirror; unset the variable"
@@ -73,38 +110,59 @@ impl Settings {
             );
         }
         let store = location::choose(&mut resolver);
-        let (_, read_only_source) = resolver.given(&READ_ONLY);
-        let mut problems = resolver.into_problems();
-        let mut http = HttpSettings::resolve(cli, environment).map_err(UsageError);
-        if let (Some(Command::Http(_)), Err(UsageError(more))) = (&cli.command, &mut http) {
-            problems.append(more);
+        let (_, source) = resolver.given(&READ_ONLY);
+        let by_option = is_read_only.then(|| {
+            let name = READ_ONLY.source_name(source);
+            format!("read-only mode is on ({name})")
+        });
+        let by_credential = store
+            .as_ref()
+            .and_then(|store| store.location.read_only_reason());
+        let (problems, mut warnings) = resolver.finish();
+        let (http, more) = HttpSettings::resolve(cli, environment);
+        warnings.extend(more);
+        Self {
+            read_only: by_credential.map(ToOwned::to_owned).or(by_option),
+            store,
+            log,
+            log_format,
+            http: http.map_err(UsageError),
+            problems,
+            warnings,
+            require_version,
         }
-        match store {
-            Some(StoreChoice {
-                location,
-                chosen_by,
-            }) if problems.is_empty() => Ok(Self {
-                read_only: location
-                    .read_only_reason()
-                    .map(ToOwned::to_owned)
-                    .or_else(|| {
-                        let name = READ_ONLY.source_name(read_only_source);
-                        read_only.then(|| format!("read-only mode is on ({name})"))
-                    }),
-                location,
-                chosen_by,
-                log,
-                log_format,
-                http,
+    }
+
+    /// The settings of a command.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn into_settings(mut self, cli: &Cli) -> Result<Settings, UsageError> {
+        if let (Some(Command::Http(_)), Err(UsageError(more))) = (&cli.command, &mut self.http) {
+            self.problems.append(more);
+        }
+        match self.store {
+            Some(store) if self.problems.is_empty() => Ok(Settings {
+                store,
+                read_only: self.read_only,
+                require_version: self.require_version,
+                log: self.log,
+                log_format: self.log_format,
+                http: self.http,
+                warnings: self.warnings,
             }),
-            _ => Err(UsageError(problems)),
+            _ => Err(UsageError(self.problems)),
         }
     }
 
     /// Every setting, with the flag or variable that set it.
     #[must_use]
-    pub fn report(&self, cli: &Cli, environment: Environment<'_>) -> Vec<ReportedSetting> {
-        report::report(cli, &self.location, &self.chosen_by, environment)
+    pub fn report(&self, cli: &Cli, environment: &Environment) -> Vec<ReportedSetting> {
+        let mut problems = self.problems.clone();
+        if let Err(UsageError(more)) = &self.http {
+            problems.extend_from_slice(more);
+        }
+        report::report(cli, self.store.as_ref(), environment, &problems)
     }
 }
 
@@ -112,6 +170,7 @@ fn log_level(resolver: &mut Resolver<'_>) -> String {
     let level = resolver.text(&LOG).to_lowercase();
     if !LOG_LEVELS.contains(&level.as_str()) {
         resolver.reject(&LOG, "expected error, warn, info, debug or trace");
+        return LOG.default.to_owned();
     }
     level
 }
@@ -135,16 +194,11 @@ mod tests {
 
     fn chosen(variables: &[(&str, &str)], arguments: &[&str]) -> Result<(String, String), String> {
         let cli = Cli::parse_from([&["portfolio-mcp"], arguments].concat());
-        let environment = |name: &str| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
+        let environment = variables.iter().copied().collect();
         let settings = Settings::resolve(&cli, &environment).map_err(|error| error.to_string())?;
         Ok((
-            settings.location.to_string(),
-            settings.chosen_by.name().unwrap_or_default(),
+            settings.store.location.to_string(),
+            settings.store.chosen_by.name().unwrap_or_default(),
         ))
     }
 
@@ -172,10 +226,10 @@ mod tests {
         );
         assert_eq!(chosen(&url, &["stdio"]).unwrap().1, "REDIS_KV_URL");
         assert_eq!(
-            chosen(&url, &["stdio", "--store", "sqlite:x.db"])
+            chosen(&url, &["stdio", "--store", "sqlite:/no-such/x.db"])
                 .unwrap()
                 .0,
-            "sqlite:x.db"
+            "sqlite:/no-such/x.db"
         );
         assert!(
             chosen(&rest[2..], &["stdio"])
@@ -186,13 +240,69 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_store_variable_is_refused_only_where_nothing_else_chooses() {
+        let home = ("HOME", "/home/u");
+        for variables in [
+            [("REDIS_URL", ""), home],
+            [("PORTFOLIO_STORE", " \n"), home],
+            [("KV_REST_API_TOKEN", ""), home],
+        ] {
+            let problem = chosen(&variables, &["stdio"]).unwrap_err();
+            assert!(
+                problem.contains(variables[0].0) && problem.contains("expected"),
+                "{problem}"
+            );
+        }
+        assert!(
+            chosen(&[home], &["stdio", "--store="])
+                .unwrap_err()
+                .contains("--store")
+        );
+
+        let others = [
+            ("PORTFOLIO_STORE", ""),
+            ("REDIS_URL", ""),
+            ("KV_URL", "redis://kv:1"),
+        ];
+        assert_eq!(chosen(&others, &["stdio", "--store="]).unwrap().1, "KV_URL");
+    }
+
+    #[test]
+    fn a_flag_goes_before_variables_and_two_flags_contradict_each_other() {
+        let variables = [
+            ("PORTFOLIO_STORE", "redis://a"),
+            ("PORTFOLIO_STORE_FILE", "/no-such"),
+        ];
+
+        let flag = chosen(&variables, &["stdio", "--store-file", "/no-such/file"]).unwrap_err();
+        let both = chosen(
+            &variables,
+            &["stdio", "--store=redis://b", "--store-file=x"],
+        )
+        .unwrap_err();
+
+        assert!(
+            flag.starts_with("--store-file: `/no-such/file` cannot be read"),
+            "{flag}"
+        );
+        assert_eq!(chosen(&variables, &["stdio"]).unwrap().1, "PORTFOLIO_STORE");
+        assert!(
+            chosen(&variables[1..], &["stdio"])
+                .unwrap_err()
+                .starts_with("PORTFOLIO_STORE_FILE")
+        );
+        assert!(both.starts_with("--store and --store-file"), "{both}");
+    }
+
+    #[test]
     fn a_read_only_token_alone_makes_the_server_read_only() {
         let cli = Cli::parse_from(["portfolio-mcp", "stdio"]);
-        let environment = |name: &str| match name {
-            "UPSTASH_REDIS_REST_URL" => Some("https://a.upstash.io".to_owned()),
-            "UPSTASH_REDIS_REST_READ_ONLY_TOKEN" => Some("t".to_owned()),
-            _ => None,
-        };
+        let environment = [
+            ("UPSTASH_REDIS_REST_URL", "https://a.upstash.io"),
+            ("UPSTASH_REDIS_REST_READ_ONLY_TOKEN", "t"),
+        ]
+        .into_iter()
+        .collect();
 
         assert!(
             Settings::resolve(&cli, &environment)

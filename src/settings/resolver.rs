@@ -1,23 +1,25 @@
 //! Reads options as the types they stand for, and collects everything that is wrong with them.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, path::PathBuf, str::FromStr};
 
-use super::{Environment, OptionSpec, Source};
+use super::{Environment, OptionSpec, SettingWarning, Source};
 use crate::cli::Cli;
 
 /// Arguments and environment, and the problems found in them so far.
 pub(super) struct Resolver<'a> {
     cli: &'a Cli,
-    environment: Environment<'a>,
+    environment: &'a Environment,
     problems: Vec<String>,
+    warnings: Vec<SettingWarning>,
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(cli: &'a Cli, environment: Environment<'a>) -> Self {
+    pub(super) fn new(cli: &'a Cli, environment: &'a Environment) -> Self {
         Self {
             cli,
             environment,
             problems: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -29,7 +31,8 @@ impl<'a> Resolver<'a> {
     /// The value of an option, or its default.
     pub(super) fn text(&self, option: &OptionSpec) -> String {
         let (text, _) = self.given(option);
-        text.unwrap_or_else(|| option.default.to_owned())
+        let text = text.unwrap_or_else(|| option.default.to_owned());
+        text.trim().to_owned()
     }
 
     /// The value of an option that is on or off.
@@ -62,9 +65,38 @@ impl<'a> Resolver<'a> {
         values
     }
 
-    /// A variable that is not in the table of options.
+    /// The value of a flag, unless it is blank.
+    pub(super) fn flag(&self, option: &OptionSpec) -> Option<String> {
+        (option.flag_value)(self.cli).filter(|value| !value.trim().is_empty())
+    }
+
+    pub(super) fn is_blank_flag(&self, option: &OptionSpec) -> bool {
+        (option.flag_value)(self.cli).is_some_and(|value| value.trim().is_empty())
+    }
+
+    /// The value of a variable, unless it is blank.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
-        (self.environment)(name)
+        let value = self.environment.get(name)?;
+        (!value.trim().is_empty()).then(|| value.to_owned())
+    }
+
+    pub(super) fn is_blank_variable(&self, name: &str) -> bool {
+        self.environment.is_blank(name)
+    }
+
+    /// The user's home directory.
+    pub(super) fn home(&self) -> Option<PathBuf> {
+        let name = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+        let home = PathBuf::from(self.variable(name)?);
+        home.is_absolute().then_some(home)
+    }
+
+    /// The path of a file that an option names. Clients do not expand `~` as a shell does.
+    pub(super) fn path(&self, text: &str) -> PathBuf {
+        let in_home = |rest| Some(self.home()?.join(rest));
+        text.strip_prefix("~/")
+            .and_then(in_home)
+            .unwrap_or_else(|| PathBuf::from(text))
     }
 
     /// Records what is wrong with an option.
@@ -77,7 +109,17 @@ impl<'a> Resolver<'a> {
         self.problems.push(problem);
     }
 
-    pub(super) fn into_problems(self) -> Vec<String> {
-        self.problems
+    /// Records what somebody should look at.
+    pub(super) fn warn(&mut self, name: &'static str, message: String, remedy: &'static str) {
+        self.warnings.push(SettingWarning {
+            name,
+            message,
+            remedy,
+        });
+    }
+
+    /// What is wrong, and what somebody should look at.
+    pub(super) fn finish(self) -> (Vec<String>, Vec<SettingWarning>) {
+        (self.problems, self.warnings)
     }
 }

@@ -8,6 +8,8 @@ use rustls::{
 };
 use url::Url;
 
+use crate::domain::text::truncate;
+
 /// Hint for replies that do not come. With the wrong scheme both sides wait for each other without an
 /// error.
 pub(super) const TIMEOUT_HINT: &str = "the network to it may be slow or broken, or Redis is not running, or the address is wrong (`rediss://` if the port uses TLS, `redis://` if not)";
@@ -16,7 +18,11 @@ pub(super) const CONNECTION_HINT: &str = "check that Redis is running and that t
 
 /// Hint for URLs that an unescaped password may have broken.
 const ESCAPE_HINT: &str =
-    "; in a password, write `/` as %2F, `?` as %3F, `#` as %23 and `@` as %40";
+    "; in a password, write `/` as %2F, `?` as %3F, `#` as %23, `%` as %25 and `@` as %40";
+
+/// What a URL should look like.
+const EXPECTED: &str =
+    "expected `redis://USER:PASSWORD@HOST:PORT`, or the same with `rediss://` for TLS";
 
 /// Where documents and the audit log live.
 #[derive(Debug, Clone)]
@@ -147,20 +153,18 @@ impl RedisUrl {
     /// # Errors
     /// What is wrong with it, without repeating it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut url = Url::parse(text).map_err(|error| {
-            // The host looks wrong when a password is not escaped.
-            let hint = if text.contains('@') { ESCAPE_HINT } else { "" };
-            format!("invalid URL: {error}{hint}")
-        })?;
+        check_syntax(text)?;
+        let mut url = Url::parse(text)
+            .map_err(|error| format!("found a URL that is not valid ({error}); {EXPECTED}"))?;
         if !matches!(url.scheme(), "redis" | "rediss") {
-            return Err("expected `redis://…` or `rediss://…`".to_owned());
+            return Err(EXPECTED.to_owned());
         }
         let Some(host) = url
             .host_str()
             .filter(|host| !host.is_empty())
             .map(ToOwned::to_owned)
         else {
-            return Err("the URL has no host".to_owned());
+            return Err(format!("found no host; {EXPECTED}"));
         };
         // A password with such a character ends the host part early. One half of it would be shown
         // as a path or a port.
@@ -172,7 +176,7 @@ impl RedisUrl {
             || rest.into_iter().any(|text| text.contains('@'))
         {
             return Err(format!(
-                "expected only a database number after the host{ESCAPE_HINT}"
+                "found more than a database number after the host; {EXPECTED}{ESCAPE_HINT}"
             ));
         }
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
@@ -190,8 +194,23 @@ impl RedisUrl {
     /// # Errors
     /// What is wrong with the REST address.
     pub fn from_rest(rest_url: &str, user: &str, token: &str) -> Result<Self, String> {
-        let rest = Url::parse(rest_url).map_err(|error| format!("invalid URL: {error}"))?;
-        let host = rest.host_str().ok_or("the URL has no host")?;
+        const EXPECTED: &str = "expected the REST address of the database, `https://…`";
+        let scheme = rest_url.split_once("://").map(|(scheme, _)| scheme);
+        match scheme.map(str::to_lowercase).as_deref() {
+            Some("http" | "https") => {}
+            Some("redis" | "rediss") => {
+                return Err(format!(
+                    "found the address of a Redis database, which belongs in REDIS_URL; {EXPECTED}"
+                ));
+            }
+            Some(_) => return Err(format!("found another scheme; {EXPECTED}")),
+            None => return Err(format!("found no scheme; {EXPECTED}")),
+        }
+        let rest = Url::parse(rest_url)
+            .map_err(|error| format!("found a URL that is not valid ({error}); {EXPECTED}"))?;
+        let host = rest
+            .host_str()
+            .ok_or_else(|| format!("found no host; {EXPECTED}"))?;
         let mut url = Url::parse(&format!("rediss://{host}:6379"))
             .map_err(|error| format!("the URL has an invalid host: {error}"))?;
         if url.set_username(user).is_err() || url.set_password(Some(token)).is_err() {
@@ -212,6 +231,80 @@ impl RedisUrl {
     pub(super) fn authority(&self) -> Option<&Authority> {
         self.authority.as_ref()
     }
+}
+
+/// Names what the parser of URLs would misunderstand, or describe in its own words.
+fn check_syntax(text: &str) -> Result<(), String> {
+    let Some((_, rest)) = text.split_once("://") else {
+        return Err(EXPECTED.to_owned());
+    };
+    if rest.contains("://") {
+        return Err(format!("found two schemes; {EXPECTED}"));
+    }
+    // The last `@` ends a password, so that others may be in it.
+    let (credential, rest) = match rest.rsplit_once('@') {
+        Some((credential, rest)) => (Some(credential), rest),
+        None => (None, rest),
+    };
+    check_credential(credential.unwrap_or_default())?;
+    let address = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !address.ends_with(']') => (host, Some(port)),
+        _ => (address, None),
+    };
+    if host.is_empty() {
+        return Err(format!("found no host; {EXPECTED}"));
+    }
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err(format!(
+            "found more than one `:` after the host; {EXPECTED}; an IPv6 address needs brackets, such as `[::1]`"
+        ));
+    }
+    let Some(port) = port else {
+        return Ok(());
+    };
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "found a port that is not a number; {EXPECTED}{ESCAPE_HINT}"
+        ));
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(()),
+        _ if port.is_empty() => Ok(()),
+        // Without a credential it may be one, with its host missing.
+        Ok(0) | Err(_) if credential.is_some() || host.contains('.') || host == "localhost" => {
+            let port = truncate(port);
+            Err(format!("found port {port}; expected one from 1 to 65535"))
+        }
+        Ok(0) | Err(_) => Err(format!(
+            "found a port that does not exist; expected one from 1 to 65535: {EXPECTED}"
+        )),
+    }
+}
+
+/// Characters that have to be escaped in a user name or a password.
+fn check_credential(credential: &str) -> Result<(), String> {
+    let is_escape = |at: usize| {
+        let digits = credential.get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    };
+    let mut raw: Vec<(char, &str)> = [('/', "%2F"), ('?', "%3F"), ('#', "%23")]
+        .into_iter()
+        .filter(|(character, _)| credential.contains(*character))
+        .collect();
+    if credential.match_indices('%').any(|(at, _)| !is_escape(at)) {
+        raw.push(('%', "%25"));
+    }
+    if raw.is_empty() {
+        return Ok(());
+    }
+    let found: Vec<String> = raw.iter().map(|(raw, _)| format!("`{raw}`")).collect();
+    let expected: Vec<&str> = raw.iter().map(|(_, escape)| *escape).collect();
+    Err(format!(
+        "found {} in the user name or password, where it has a meaning of its own; expected the escape {}",
+        found.join(" and "),
+        expected.join(" and ")
+    ))
 }
 
 impl fmt::Display for RedisUrl {
@@ -267,7 +360,30 @@ mod tests {
                 "{problem}"
             );
         }
+        for (url, found) in [
+            ("redis://u:p#w@h:1", "`#`"),
+            ("redis://u:50%off@h", "%25"),
+            ("redis://u:p/w?@h", "`/` and `?`"),
+            ("redis://u:pw@h.example:99999", "99999"),
+            ("redis://h:99999", "from 1 to 65535"),
+            ("redis://u:pw@h:0", "port 0"),
+            ("redis://u:pw@h:one", "not a number"),
+            ("redis://u:pw@", "no host"),
+            ("redis://:6379", "no host"),
+            ("redis://u:pw@::1:6379", "brackets"),
+            ("redis://https://h", "two schemes"),
+            ("redis://h/staging", "database number"),
+        ] {
+            let problem = RedisUrl::parse(url).unwrap_err();
+
+            assert!(
+                problem.contains(found) && problem.contains("expected"),
+                "{url}: {problem}"
+            );
+        }
         for url in [
+            "redis://u:p@w@localhost",
+            "redis://[::1]",
             "redis://localhost/1",
             "redis://localhost:1/",
             "rediss://u:p%2Fw@localhost/0?protocol=resp2",

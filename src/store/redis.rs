@@ -386,7 +386,7 @@ impl HistoryImport for RedisStore {
 /// One line about a listed value that is left out.
 fn unreadable(key: &str, problem: &str) -> String {
     format!(
-        "left out the value at `{}`: {problem}; repair it, or rename the key and restore the document from a backup",
+        "left out the value at `{}`: {problem}; keep a copy of what is stored there, then repair it",
         truncate(key)
     )
 }

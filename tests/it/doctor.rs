@@ -31,7 +31,7 @@ use crate::support::{
     proxy::{Mode, Proxy, SlowNetwork},
     redis::{PASSWORD, READ_ONLY, RedisServer},
     stdio::StdioClient,
-    stores::{SITE, Store},
+    stores::{SITE, Store, on_each_store},
     wait_until,
 };
 
@@ -224,6 +224,164 @@ fn every_setting_is_listed_with_its_source_and_without_its_secret() {
     report.assert_line("ok", &["log format: text (default)"]);
     report.assert_line("ok", &["http: tokens: set, not shown (PORTFOLIO_TOKENS)"]);
     report.assert_line("problem", &["http", "PORTFOLIO_LISTEN", "127.0.0.1:8787"]);
+}
+
+#[test]
+fn malformed_settings_are_findings_beside_the_checks_of_the_store() {
+    let home = Home::new();
+    let url = format!("redis://u:{PASSWORD}@h:99999");
+    let malformed = |arguments: &[&str]| {
+        let mut command = command(&home, arguments);
+        command
+            .env("PORTFOLIO_READONLY", "1")
+            .env("REDIS_URL", &url);
+        command.output().unwrap()
+    };
+
+    let text = Report::of(&malformed(&[]));
+    let json = malformed(&["--format=json", "--log=loud", "--read-only=perhaps"]);
+    let store = Report::of(&malformed(&["--store=sqlite:x.db", "--log=loud"]));
+
+    text.assert_exit(1);
+    text.assert_line("problem", &["settings: REDIS_URL: found port 99999"]);
+    text.assert_line(
+        "problem",
+        &["settings: PORTFOLIO_READONLY", "PORTFOLIO_READ_ONLY"],
+    );
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let problems: Vec<&Value> = json["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["verdict"] == "problem")
+        .collect();
+    assert_eq!(
+        (&json["exitCode"], problems.len()),
+        (&json!(1), 4),
+        "{json:#}"
+    );
+    store.assert_line("problem", &["settings: --log"]);
+    store.assert_line("ok", &["file:", "does not exist yet"]);
+}
+
+#[tokio::test]
+async fn an_empty_store_is_a_warning() {
+    on_each_store(async |store: &Store| {
+        doctor(&store.arguments()).assert_line("warning", &["content: the store is empty"]);
+
+        create_sound(&*store.repository, &project_key("a")).await;
+
+        let filled = doctor(&store.arguments());
+        assert!(
+            filled.lines.iter().all(|line| !line.contains("is empty")),
+            "{:#?}",
+            filled.lines
+        );
+    })
+    .await;
+}
+
+/// Runs git in the home of a test.
+fn git(home: &Home, arguments: &[&str]) {
+    let status = home.command("git").args(arguments).status().unwrap();
+    assert!(status.success(), "git {arguments:?}");
+}
+
+#[test]
+fn a_secret_in_a_client_configuration_that_git_tracks_is_a_warning() {
+    let home = Home::new();
+    let url = format!("redis://default:{PASSWORD}@h:6379");
+    let json = format!(r#"{{"mcpServers":{{"p":{{"env":{{"REDIS_URL":"{url}"}}}}}}}}"#);
+    let toml = format!("[mcp_servers.p]\nenv = {{ KV_REST_API_TOKEN = \"{PASSWORD}\" }}\n");
+    let bearer = format!(r#"{{"headers":{{"Authorization":"Bearer {PASSWORD}-0123456789"}}}}"#);
+    let files = [
+        (".mcp.json", &json, "the password of a Redis URL"),
+        (".cursor/mcp.json", &json, "the password of a Redis URL"),
+        (".vscode/mcp.json", &bearer, "a bearer token"),
+        (".gemini/settings.json", &bearer, "a bearer token"),
+        (".codex/config.toml", &toml, "a token"),
+    ];
+    for (file, text, _) in files {
+        let path = home.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let report = || Report::of(&command(&home, &["--store=sqlite:x.db"]).output().unwrap());
+
+    let outside = report();
+    git(&home, &["init", "-q"]);
+    let untracked = report();
+    git(
+        &home,
+        &[
+            "add",
+            ".mcp.json",
+            ".cursor",
+            ".vscode",
+            ".gemini",
+            ".codex",
+        ],
+    );
+    let tracked = report();
+    let mut without_git = command(&home, &["--store=sqlite:x.db"]);
+    let unknown = Report::of(&without_git.env("PATH", home.path()).output().unwrap());
+
+    for report in [&outside, &untracked] {
+        assert!(
+            report
+                .lines
+                .iter()
+                .all(|line| !line.contains("client configuration"))
+        );
+    }
+    for (file, _, found) in files {
+        let parts = [
+            &format!("`{file}` holds {found}, and git tracks"),
+            "--store-file",
+        ];
+        tracked.assert_line("warning", &parts);
+        unknown.assert_line(
+            "warning",
+            &[&format!("`{file}` holds {found}"), "cannot be asked"],
+        );
+    }
+    tracked.assert_exit(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn files_with_secrets_that_others_may_read_are_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = home.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let report = |mode: u32| {
+        write(
+            "tokens",
+            &format!("site:read:{PASSWORD}-of-thirty-two-characters"),
+            mode,
+        );
+        write("store", "sqlite:x.db", mode);
+        let arguments = ["--store-file=store", "--token-file=~/tokens"];
+        Report::of(&command(&home, &arguments).output().unwrap())
+    };
+
+    let readable = report(0o644);
+    let private = report(0o600);
+
+    for file in ["store", "~/tokens"] {
+        readable.assert_line("warning", &[&format!("file access: `{file}`"), "chmod 600"]);
+        assert!(
+            private
+                .lines
+                .iter()
+                .all(|line| !line.contains("file access"))
+        );
+    }
+    readable.assert_line("ok", &["store file: store (--store-file)"]);
 }
 
 #[test]
@@ -898,8 +1056,8 @@ async fn a_sqlite_file_is_checked_and_not_created() {
         "--store",
         &format!("sqlite:{}", file.parent().unwrap().display()),
     ]);
-    folder.assert_exit(3);
-    folder.assert_line("problem", &["is not a file"]);
+    folder.assert_exit(1);
+    folder.assert_line("problem", &["--store: found a folder"]);
     fs::write(&others, vec![b'x'; 9000]).unwrap();
     doctor(&["--store", &format!("sqlite:{}", others.display())]).assert_exit(3);
     let smoked = command(

@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 6] = [
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/clients.md",
     "docs/operations.md",
 ];
 
@@ -67,6 +68,38 @@ fn every_promise_names_a_test_file_that_exists() {
     }
 
     assert!(count > 0, "the table of promises is empty");
+}
+
+#[test]
+fn the_readme_leads_to_the_setup_of_each_client() {
+    let readme = links(&read("README.md"));
+
+    for heading in anchors(&read("docs/clients.md")) {
+        let about_a_client = ![
+            "connect-a-client",
+            "before-you-start",
+            "check-that-it-works",
+        ]
+        .contains(&heading.as_str());
+        let target = format!("docs/clients.md#{heading}");
+        assert!(
+            !about_a_client || readme.contains(&target),
+            "README.md does not link to {target}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_says_what_the_tools_cannot_do() {
+    let readme = read("README.md");
+    let sentence = readme
+        .lines()
+        .find(|line| line.contains("**cannot**"))
+        .expect("README.md says what the tools cannot do");
+
+    for task in ["create", "delete", "rename", "upload"] {
+        assert!(sentence.contains(task), "not a word of {task}: {sentence}");
+    }
 }
 
 #[test]

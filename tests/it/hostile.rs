@@ -10,7 +10,6 @@ use portfolio_mcp::{
     },
     store::Repository,
 };
-use redis::cmd;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -489,17 +488,7 @@ async fn every_reader_sees_one_line_per_answer_over_stdio() {
 
 /// Texts that are not JSON objects, as another program may have stored them, and a word of each
 /// error.
-const UNREADABLE: [(&str, &str, &str); 7] = [
-    (
-        "lone-surrogate",
-        r#"{"id":"lone-surrogate","title":"\ud800"}"#,
-        "surrogate",
-    ),
-    (
-        "half-pair",
-        r#"{"id":"half-pair","title":"\ud83d\u0041"}"#,
-        "surrogate",
-    ),
+const UNREADABLE: [(&str, &str, &str); 5] = [
     (
         "raw-control",
         "{\"id\":\"raw-control\",\"title\":\"\u{1b}[31m\u{0}\"}",
@@ -795,33 +784,5 @@ async fn logs_have_no_control_characters() {
                     .is_ok_and(|event| object(event).contains_key("level"))),
             "{log}"
         );
-    }
-}
-
-impl Store {
-    /// Stores bytes as a document, as another program might.
-    fn put(&self, kind: Kind, id: &str, bytes: &[u8]) {
-        if self
-            .arguments()
-            .iter()
-            .any(|argument| argument.starts_with("sqlite:"))
-        {
-            let sql = "INSERT INTO documents (kind, id, text) VALUES (?, ?, CAST(? AS TEXT))";
-            rusqlite::Connection::open(self.file())
-                .unwrap()
-                .execute(sql, rusqlite::params![kind.singular(), id, bytes])
-                .unwrap();
-        } else {
-            self.server().run::<()>(
-                cmd("SET")
-                    .arg(format!("data:{}:{id}", kind.plural()))
-                    .arg(bytes),
-            );
-            self.server().run::<()>(
-                cmd("SADD")
-                    .arg(format!("index:all:{}", kind.plural()))
-                    .arg(id),
-            );
-        }
     }
 }

@@ -12,6 +12,7 @@
     reason = "tests and their helpers fail loudly, and their output is shown with a failure; clippy exempts only functions that are tests themselves"
 )]
 
+mod answers;
 mod architecture;
 mod audit;
 mod cli;
@@ -20,13 +21,17 @@ mod costs;
 mod credentials;
 mod doctor;
 mod documents;
+mod examples;
 mod failover;
 mod faults;
 mod forms;
 mod hostile;
 mod house;
 mod http;
+mod import;
+mod leftovers;
 mod log;
+mod manners;
 mod metrics;
 mod pipes;
 mod races;
@@ -34,6 +39,7 @@ mod repository;
 mod rest;
 mod secrets;
 mod seeds;
+mod settings;
 mod slow_network;
 mod snapshot;
 mod support;

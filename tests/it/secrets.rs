@@ -4,7 +4,10 @@
 use std::{fs, path::Path, process::Command};
 
 use clap::Parser;
-use portfolio_mcp::{cli::Cli, settings::Settings};
+use portfolio_mcp::{
+    cli::Cli,
+    settings::{Environment, Settings},
+};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -314,10 +317,6 @@ fn readyz_tells_no_path_and_no_message_of_a_library() {
     for (store, reason) in [
         (format!("sqlite:{damaged}"), "the store failed"),
         (
-            format!("sqlite:{}", path("")),
-            "the store cannot be reached",
-        ),
-        (
             format!("sqlite:{damaged}/x.db"),
             "the store cannot be reached",
         ),
@@ -351,6 +350,11 @@ fn an_error_does_not_repeat_what_stands_in_place_of_a_path() {
         &["stdio", "--ca-file", &url],
         &["doctor", "--token-file", &url],
         &["doctor", "--token-file", &token],
+        &["doctor", "--listen", &url],
+        &["doctor", "--log", &url],
+        &["doctor", "--store", &url, "--rate-limit", &url],
+        &["doctor", "--store-file", &url],
+        &["stdio", "--store-file", &url],
     ] {
         let (code, _) = run(home.command(PROGRAM).args(arguments), &[]);
 
@@ -552,24 +556,24 @@ fn printed_settings_contain_no_secret() {
         Cli::parse_from(["portfolio-mcp", "stdio", "--store", &url]),
         Cli::parse_from(["portfolio-mcp", "stdio"]),
     );
-    let rest = |name: &str| match name {
-        "KV_REST_API_URL" => Some("https://a.upstash.io".to_owned()),
-        "KV_REST_API_TOKEN" | "KV_REST_API_READ_ONLY_TOKEN" => Some(TOKEN.to_owned()),
-        _ => None,
-    };
+    let rest = [
+        ("KV_REST_API_URL", "https://a.upstash.io"),
+        ("KV_REST_API_TOKEN", TOKEN),
+        ("KV_REST_API_READ_ONLY_TOKEN", TOKEN),
+    ];
     for (cli, environment) in [
-        (
-            arguments,
-            &(|_: &str| None) as &dyn Fn(&str) -> Option<String>,
-        ),
-        (none, &rest),
+        (arguments, Environment::default()),
+        (none, rest.into_iter().collect()),
     ] {
-        let settings = Settings::resolve(&cli, environment).unwrap();
+        let settings = Settings::resolve(&cli, &environment).unwrap();
 
         assert_silent("the arguments", &format!("{cli:?}"));
         assert_silent(
             "the settings",
-            &format!("{settings:?} {} {:?}", settings.location, settings.location),
+            &format!(
+                "{settings:?} {} {:?}",
+                settings.store.location, settings.store
+            ),
         );
     }
 }

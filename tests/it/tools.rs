@@ -1041,28 +1041,12 @@ async fn numbers_that_readers_cannot_represent_are_rejected() {
     let (_store, client) = client_of_samples();
     let id = client.call("list_resources", json!({ "limit": 1 })).await["data"][0]["id"].clone();
 
-    for number in ["1e400", "-1e400", "1e309"] {
-        for params in [
-            format!(r#"{{"name":"list_projects","arguments":{{"limit":{number}}}}}"#),
-            format!(
-                r#"{{"name":"update_resource","arguments":{{"id":{id},"data":{{"metadata":{{"downloadCount":{number}}}}}}}}}"#
-            ),
-        ] {
-            let answer = client
-                .exchange(&format!(
-                    r#"{{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{params}}}"#
-                ))
-                .await;
-            assert!(
-                answer["error"]["code"].is_i64() && answer["id"] == json!(3),
-                "{number}: {answer}"
-            );
-        }
-    }
     for number in [
         "-1",
         "1.5",
         "1e300",
+        "1e400",
+        "-1e400",
         "9007199254740993",
         "-9007199254740993",
         "123456789012345678901234567890",
@@ -1081,11 +1065,19 @@ async fn numbers_that_readers_cannot_represent_are_rejected() {
                 .all(|path| *path == "metadata.downloadCount"),
             "{number}: {refused}"
         );
+        let limit = client
+            .call_error("list_projects", json!({ "limit": count }))
+            .await;
+        assert!(
+            paths(&limit).iter().all(|path| *path == "limit"),
+            "{number}: {limit}"
+        );
     }
+    // As they are written, but for a zero that has no sign in JavaScript either.
     for (number, stored) in [
-        ("-0", json!(-0.0)),
-        ("7.0", json!(7.0)),
-        ("9007199254740992", json!(9_007_199_254_740_992_u64)),
+        ("-0", "0"),
+        ("7.0", "7.0"),
+        ("9007199254740992", "9007199254740992"),
     ] {
         let count: Value = serde_json::from_str(number).unwrap();
         let updated = client
@@ -1095,7 +1087,8 @@ async fn numbers_that_readers_cannot_represent_are_rejected() {
             )
             .await;
         assert_eq!(
-            updated["data"]["downloadCount"], stored,
+            updated["data"]["downloadCount"].to_string(),
+            stored,
             "{number}: {updated}"
         );
     }

@@ -183,6 +183,7 @@ fn documents() -> Vec<PathBuf> {
         "CONTRIBUTING.md",
         "docs/operations.md",
         "docs/architecture.md",
+        "docs/clients.md",
     ]
     .map(|file| root().join(file))
     .into()

@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use super::entry::entry_seq;
 use crate::domain::{
     diff::FieldChange,
+    json::{Repairs, parse_object},
     kind::{DocumentKey, Kind},
+    number::canonical_text,
     timestamp::Timestamp,
     version::sha256_hex,
 };
@@ -18,7 +20,7 @@ use crate::domain::{
 #[derive(Debug, Clone)]
 pub struct StoredEntry {
     text: String,
-    json: OnceLock<Map<String, Value>>,
+    json: OnceLock<(Map<String, Value>, Repairs)>,
 }
 
 /// Entries are equal if their stored text is.
@@ -48,13 +50,24 @@ impl StoredEntry {
     /// The entry as JSON.
     #[must_use]
     pub fn json(&self) -> &Map<String, Value> {
+        &self.parsed().0
+    }
+
+    /// What is stored differently from how it is read.
+    #[must_use]
+    pub fn repairs(&self) -> &Repairs {
+        &self.parsed().1
+    }
+
+    fn parsed(&self) -> &(Map<String, Value>, Repairs) {
         self.json.get_or_init(|| parsed(&self.text))
     }
 
     /// The entry as JSON, given away.
     #[must_use]
     pub fn into_json(self) -> Map<String, Value> {
-        self.json.into_inner().unwrap_or_else(|| parsed(&self.text))
+        let json = self.json.into_inner();
+        json.unwrap_or_else(|| parsed(&self.text)).0
     }
 
     /// The value of a member that is a string.
@@ -146,10 +159,9 @@ impl StoredEntry {
     /// The changes, if they have the form that this program writes.
     #[must_use]
     pub fn changes(&self) -> Vec<FieldChange> {
-        self.json()
-            .get("changes")
-            .and_then(|changes| serde_json::from_value(changes.clone()).ok())
-            .unwrap_or_default()
+        let changes = self.json().get("changes").and_then(Value::as_array);
+        let changes = changes.into_iter().flatten().map(FieldChange::of_json);
+        changes.collect::<Option<_>>().unwrap_or_default()
     }
 
     /// The label under which this entry is counted in `category`, old spellings of a kind being the
@@ -165,11 +177,7 @@ impl StoredEntry {
     #[must_use]
     pub fn identity(&self) -> String {
         self.text_of("id").map_or_else(
-            || {
-                let mut json = Value::Object(self.json().clone());
-                json.sort_all_objects();
-                json.to_string()
-            },
+            || canonical_text(Value::Object(self.json().clone())),
             ToOwned::to_owned,
         )
     }
@@ -196,11 +204,11 @@ pub(super) fn folded(category: Category, label: &str) -> &str {
     }
 }
 
-fn parsed(text: &str) -> Map<String, Value> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(json)) => json,
-        _ => Map::from_iter([("unreadable".to_owned(), Value::String(text.to_owned()))]),
-    }
+fn parsed(text: &str) -> (Map<String, Value>, Repairs) {
+    parse_object(text).unwrap_or_else(|_| {
+        let unreadable = ("unreadable".to_owned(), Value::String(text.to_owned()));
+        (Map::from_iter([unreadable]), Repairs::default())
+    })
 }
 
 /// What the log is counted by.

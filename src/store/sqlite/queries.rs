@@ -173,7 +173,7 @@ fn edited(transaction: &Connection, kind: Kind) -> rusqlite::Result<Vec<Result<R
 /// One line about a listed document that is left out.
 fn unreadable(key: &DocumentKey, problem: &str) -> String {
     format!(
-        "left out the document at `{}`: {problem}; repair its text, or keep a copy of it and restore the document from a backup",
+        "left out the document at `{}`: {problem}; keep a copy of its text, then repair it",
         truncate(&row_path(key))
     )
 }

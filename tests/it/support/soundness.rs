@@ -10,7 +10,7 @@ use portfolio_mcp::{
     },
     store::Repository,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::fixtures::{Document, ids_of};
 
@@ -188,7 +188,7 @@ async fn replay(
         ),
     };
     if whole && !foreign.contains(&key) {
-        let checksum = sha256_hex(json!(document).to_string().as_bytes());
+        let checksum = sha256_hex(serde_json::to_string(&document).unwrap().as_bytes());
         assert_eq!(
             metadata["checksum"],
             checksum,
@@ -219,7 +219,7 @@ async fn assert_stored(repository: &dyn Repository, key: &DocumentKey, state: &S
     if state.whole {
         assert_eq!(
             record.text(),
-            json!(state.document).to_string(),
+            serde_json::to_string(&state.document).unwrap(),
             "{key} is what replaying gives"
         );
     } else {

@@ -140,6 +140,26 @@ impl Store {
         }
     }
 
+    /// Stores bytes as a document, as another program might.
+    pub(crate) fn put(&self, kind: Kind, id: &str, bytes: &[u8]) {
+        match &self.backend {
+            Backend::Sqlite { .. } => {
+                let sql = "INSERT INTO documents (kind, id, text) VALUES (?, ?, CAST(? AS TEXT))";
+                rusqlite::Connection::open(self.file())
+                    .unwrap()
+                    .execute(sql, rusqlite::params![kind.singular(), id, bytes])
+                    .unwrap();
+            }
+            Backend::Redis { server, .. } => {
+                let kind = kind.plural();
+                let document = self.key(&format!("data:{kind}:{id}"));
+                server.run::<()>(cmd("SET").arg(document).arg(bytes));
+                let index = self.key(&format!("index:all:{kind}"));
+                server.run::<()>(cmd("SADD").arg(index).arg(id));
+            }
+        }
+    }
+
     /// Imports a folder with the program.
     pub(crate) fn import(&self, folder: &Path) {
         let output = Home::new()

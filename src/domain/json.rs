@@ -1,0 +1,420 @@
+//! Where text becomes JSON: documents, audit entries, import files and the arguments of calls.
+//!
+//! Numbers keep their digits. What JavaScript programs leave is read, and remembered, so that
+//! answers can say so: half of a surrogate pair, which `JSON.stringify` writes as `"\ud83d"` where a
+//! text was cut in the middle of an emoji, and objects that were encoded twice.
+
+use std::{borrow::Cow, fmt::Write};
+
+use serde_json::{Error, Map, Number, Value};
+
+use super::{number::is_same_number, violation::Violation};
+
+/// An object may have been encoded this often.
+const MAX_ENCODINGS: usize = 4;
+
+/// What stands for a character that cannot be read.
+const REPLACEMENT: char = '\u{fffd}';
+
+/// What was read differently from how it is stored. The next write stores it as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// The dotted paths of the strings that held half of a surrogate pair.
+    halves: Vec<String>,
+    /// Whether it was a string that held the JSON object.
+    encoded_twice: bool,
+}
+
+impl Repairs {
+    /// Whether nothing was read differently.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.halves.is_empty() && !self.encoded_twice
+    }
+
+    /// What to say about a stored document.
+    pub fn violations(&self) -> impl Iterator<Item = Violation> {
+        let whole = self.encoded_twice.then(|| {
+            Violation::new(
+                "",
+                "encoding",
+                "stored as a JSON string that holds the JSON object; it is read as that object, and the next change of the document stores it as one",
+            )
+        });
+        let halves = self.halves.iter().map(|path| {
+            Violation::new(
+                path.clone(),
+                "surrogate",
+                "stored with half of a character (an unpaired surrogate such as `\\ud83d`), which is read as U+FFFD; the next change of the document stores it so",
+            )
+        });
+        whole.into_iter().chain(halves)
+    }
+}
+
+/// Reads any JSON.
+///
+/// # Errors
+/// When the text is not JSON.
+pub fn parse(text: &str) -> Result<(Value, Repairs), Error> {
+    let mut repairs = Repairs::default();
+    let error = match parse_exactly(text) {
+        Ok(value) => return Ok((value, repairs)),
+        Err(error) => error,
+    };
+    let mark = unused_character(text);
+    let Cow::Owned(marked) = replace_halves(text, mark) else {
+        return Err(error);
+    };
+    let mut value = parse_exactly(&marked)?;
+    replace_marks(&mut value, mark, &mut String::new(), &mut repairs.halves);
+    Ok((value, repairs))
+}
+
+/// Reads a JSON object, also one that was encoded twice.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_object(text: &str) -> Result<(Map<String, Value>, Repairs), String> {
+    let (mut value, mut repairs) =
+        parse(text).map_err(|error| format!("it is not JSON: {error}"))?;
+    for _ in 1..MAX_ENCODINGS {
+        let Value::String(encoded) = &value else {
+            break;
+        };
+        let Ok((decoded, below)) = parse(encoded) else {
+            break;
+        };
+        value = decoded;
+        repairs.encoded_twice = true;
+        repairs.halves = below.halves;
+    }
+    match value {
+        Value::Object(object) => Ok((object, repairs)),
+        _ => Err("it is JSON, but not an object".to_owned()),
+    }
+}
+
+/// The same JSON with U+FFFD for each half of a surrogate pair, which other readers refuse.
+#[must_use]
+pub fn without_halves(json: &[u8]) -> Cow<'_, [u8]> {
+    if !holds_surrogate(json) {
+        return Cow::Borrowed(json);
+    }
+    match str::from_utf8(json).map(|text| replace_halves(text, REPLACEMENT)) {
+        Ok(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
+        _ => Cow::Borrowed(json),
+    }
+}
+
+/// The path of the first string that holds U+FFFD, where a character could not be read.
+#[must_use]
+pub fn find_replacement(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains(REPLACEMENT).then(String::new),
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+            find_replacement(item).map(|below| format!("[{index}]{}", dotted(&below)))
+        }),
+        Value::Object(members) => members.iter().find_map(|(name, member)| {
+            if name.contains(REPLACEMENT) {
+                return Some(name.clone());
+            }
+            find_replacement(member).map(|below| format!("{name}{}", dotted(&below)))
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
+
+/// A path that continues another one.
+fn dotted(below: &str) -> Cow<'_, str> {
+    if below.is_empty() || below.starts_with('[') {
+        Cow::Borrowed(below)
+    } else {
+        Cow::Owned(format!(".{below}"))
+    }
+}
+
+/// Parses JSON whose numbers are then written as they stand in the text.
+fn parse_exactly(text: &str) -> Result<Value, Error> {
+    let mut value = serde_json::from_str(text)?;
+    if holds_exponent(text) {
+        restore_numbers(text, &mut value);
+    }
+    Ok(value)
+}
+
+/// Whether a number may be written with an exponent, which `serde_json` spells in its own way:
+/// `1E2` as `1e+2`. Nearly no text has one, so this has to be quick.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches many bytes are compared at a time"
+)]
+fn holds_exponent(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let pairs = || bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+    let is_exponent = |(digit, e): (&u8, &u8)| digit.is_ascii_digit() & (e | 0x20 == b'e');
+    pairs().fold(false, |found, pair| found | is_exponent(pair))
+        && pairs()
+            .enumerate()
+            .any(|(at, pair)| is_exponent(pair) && is_value(bytes, at))
+}
+
+/// Whether JSON may hold the escape of a surrogate. Nearly none does, so this has to be quick too.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches many bytes are compared at a time"
+)]
+fn holds_surrogate(json: &[u8]) -> bool {
+    let from = |at: usize| json.get(at..).unwrap_or_default();
+    json.iter()
+        .zip(from(1))
+        .zip(from(2))
+        .fold(false, |found, ((backslash, u), digit)| {
+            found | (*backslash == b'\\') & (*u == b'u') & (digit | 0x20 == b'd')
+        })
+}
+
+/// Whether the number around this digit begins where JSON has a value. Hashes have digits before an
+/// `e` too, but within a string.
+fn is_value(bytes: &[u8], digit: usize) -> bool {
+    let before = bytes.get(..digit).unwrap_or_default();
+    let before = before
+        .iter()
+        .rev()
+        .find(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-'));
+    before.is_none_or(|byte| matches!(byte, b':' | b',' | b'[') || byte.is_ascii_whitespace())
+}
+
+/// Gives the numbers of `value`, which was parsed from `text`, the form that they have there.
+///
+/// Where a member stands twice in the text, numbers are lost: then all keep the form of
+/// `serde_json`, which has the same digits.
+fn restore_numbers(text: &str, value: &mut Value) {
+    let mut numbers = Vec::new();
+    collect_numbers(value, &mut numbers);
+    let tokens = number_tokens(text);
+    if numbers.len() != tokens.len() {
+        return;
+    }
+    for (number, token) in numbers.into_iter().zip(tokens) {
+        // The only way to a number that `serde_json` would write differently; a test holds it.
+        let exact = Number::from_string_unchecked(token.to_owned());
+        if is_same_number(number, &exact) {
+            *number = exact;
+        }
+    }
+}
+
+fn collect_numbers<'a>(value: &'a mut Value, found: &mut Vec<&'a mut Number>) {
+    match value {
+        Value::Number(number) => found.push(number),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| collect_numbers(item, found)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| collect_numbers(member, found)),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// The numbers in valid JSON, as they are written.
+fn number_tokens(json: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut rest = json;
+    while let Some(start) = rest.find(|c: char| matches!(c, '"' | '-' | '0'..='9')) {
+        rest = rest.split_at(start).1;
+        if let Some(string) = rest.strip_prefix('"') {
+            rest = after_string(string);
+            continue;
+        }
+        let end = rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E'));
+        let (token, after) = rest.split_at(end.unwrap_or(rest.len()));
+        tokens.push(token);
+        rest = after;
+    }
+    tokens
+}
+
+/// What follows a string of which the opening quotation mark was read.
+fn after_string(text: &str) -> &str {
+    let mut rest = text;
+    while let Some(at) = rest.find(['"', '\\']) {
+        let (special, after) = rest.split_at(at).1.split_at(1);
+        if special == "\"" {
+            return after;
+        }
+        rest = after.get(1..).unwrap_or_default();
+    }
+    ""
+}
+
+/// The text with `mark` for each half of a surrogate pair. JSON has backslashes only in strings.
+fn replace_halves(text: &str, mark: char) -> Cow<'_, str> {
+    let mut result = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(found) = text.get(at..).and_then(|rest| rest.find('\\')) {
+        let escape = at + found;
+        let length = match (code_unit(text, escape), code_unit(text, escape + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                result.push_str(text.get(copied..escape).unwrap_or_default());
+                result.push(mark);
+                copied = escape + 6;
+                6
+            }
+            _ => 2,
+        };
+        at = escape + length;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    result.push_str(text.get(copied..).unwrap_or_default());
+    Cow::Owned(result)
+}
+
+/// The UTF-16 code unit of the escape `\uXXXX` that begins here.
+fn code_unit(text: &str, at: usize) -> Option<u16> {
+    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+/// A character that the text holds neither as it is nor as an escape. It must not be one that
+/// documents use, so it is one of those that Unicode keeps for the inside of programs.
+fn unused_character(text: &str) -> char {
+    let escapes = text.to_ascii_lowercase();
+    ('\u{fdd0}'..='\u{fdef}')
+        .find(|&c| !text.contains(c) && !escapes.contains(&format!("{:x}", u32::from(c))))
+        .unwrap_or(REPLACEMENT)
+}
+
+/// Replaces `mark` by U+FFFD, and adds the paths where it stood.
+fn replace_marks(value: &mut Value, mark: char, path: &mut String, found: &mut Vec<String>) {
+    let length = path.len();
+    match value {
+        Value::String(text) => {
+            if text.contains(mark) {
+                *text = text.replace(mark, "\u{fffd}");
+                found.push(path.clone());
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                let _ = write!(path, "[{index}]");
+                replace_marks(item, mark, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Object(members) => {
+            for (name, mut member) in std::mem::take(members) {
+                let readable = name.replace(mark, "\u{fffd}");
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(&readable);
+                if name.contains(mark) {
+                    found.push(path.clone());
+                }
+                replace_marks(&mut member, mark, path, found);
+                path.truncate(length);
+                members.insert(readable, member);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn half_of_a_surrogate_pair_is_read_as_u_fffd_and_its_field_named() {
+        let text = r#"{"title":"cut \ud83d","tags":["\ude00 \ud83d\ude00","\\ud83d"],"a":{"\uD83D":1},"known":"\ufffd"}"#;
+
+        let (object, repairs) = parse_object(text).unwrap();
+
+        assert_eq!(
+            Value::Object(object),
+            json!({"title":"cut \u{fffd}","tags":["\u{fffd} 😀","\\ud83d"],"a":{"\u{fffd}":1},"known":"\u{fffd}"})
+        );
+        assert_eq!(repairs.halves, ["title", "tags[0]", "a.\u{fffd}"]);
+        assert!(!repairs.encoded_twice);
+    }
+
+    #[test]
+    fn halves_beside_pairs_are_told_apart() {
+        for (text, expected) in [
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}😀"),
+            (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
+            (r#""\ud83dx\ude00""#, "\u{fffd}x\u{fffd}"),
+            (r#""\\\ud83d""#, "\\\u{fffd}"),
+        ] {
+            assert_eq!(parse(text).unwrap().0, expected, "{text}");
+            let repaired: Value = serde_json::from_slice(&without_halves(text.as_bytes())).unwrap();
+            assert_eq!(repaired, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_object_that_was_encoded_twice_is_read_as_the_object() {
+        let once = r#"{"title":"cut \ud83d","n":1.10}"#;
+        let twice = json!(once).to_string();
+
+        let (object, repairs) = parse_object(&twice).unwrap();
+
+        assert_eq!(object["title"], "cut \u{fffd}");
+        assert_eq!(object["n"].to_string(), "1.10");
+        assert!(repairs.encoded_twice);
+        assert_eq!(repairs.halves, ["title"]);
+        let (_, thrice) = parse_object(&json!(twice).to_string()).unwrap();
+        assert!(thrice.encoded_twice);
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused_as_what_it_is() {
+        for (text, problem) in [
+            ("", "not JSON"),
+            ("[object Object]", "not JSON"),
+            (r#"{"a":"\ud83d""#, "not JSON"),
+            (r#""text""#, "not an object"),
+            (r#""[1]""#, "not an object"),
+            ("[1]", "not an object"),
+        ] {
+            let error = parse_object(text).unwrap_err();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_number_keeps_its_digits() {
+        let text = r#"{"a":[1.10,1e2,1E2,1e+2,-0,1.0,-0.0,12345678901234567890123,0.1e-7,1e400],"b":"1e2","c":{"d":3E-5},"e":"a \" 7e1"}"#;
+
+        assert_eq!(parse(text).unwrap().0.to_string(), text);
+    }
+
+    #[test]
+    fn a_hash_is_not_taken_for_a_number_with_an_exponent() {
+        assert!(!holds_exponent(r#"{"id":"3e4f-12e","n":12}"#));
+        assert!(holds_exponent(r#"{"n": 12e3}"#));
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_is_read_as_the_last_one() {
+        let (value, _) = parse(r#"{"a":1e2,"b":2E1,"a":7}"#).unwrap();
+
+        assert_eq!(value["a"], json!(7));
+        assert_eq!(value["b"].as_f64(), Some(20.0));
+    }
+
+    #[test]
+    fn the_place_of_an_unreadable_character_is_found() {
+        let value = json!({"id":"a","data":{"tags":["ok",{"x":"\u{fffd}"}]}});
+
+        assert_eq!(find_replacement(&value).as_deref(), Some("data.tags[1].x"));
+        assert_eq!(find_replacement(&json!({"a":["b"]})), None);
+    }
+}
