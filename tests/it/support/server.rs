@@ -206,7 +206,7 @@ impl Drop for HttpServer {
 /// The address that the start line names.
 fn listen_address(log: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once("listening on http://")?;
-    let (address, _) = rest.split_once('/')?;
+    let (address, _) = rest.split_once(['/', ','])?;
     Some(address.parse().unwrap())
 }
 
