@@ -224,7 +224,8 @@ impl Reader {
         let found = match item {
             Value::Object(object) => return Some(object),
             Value::String(text) => match parse_object(&text) {
-                Ok((object, _)) => {
+                Ok((object, repairs)) => {
+                    self.remark_halves(file, &format!("at [{}].", number - 1), &repairs);
                     let remark =
                         "was a JSON string that holds the object, and was read as the object";
                     self.remarks.add(file, what, remark, number.to_string());
@@ -245,17 +246,23 @@ impl Reader {
         };
         match parse_array(&text, name) {
             Ok((items, repairs)) => {
-                for remark in repairs.violations() {
-                    let path = format!("at {}", truncate(&remark.path));
-                    let remark = "half of a character (an unpaired surrogate such as `\\ud83d`) was read as U+FFFD";
-                    self.remarks.add(file, "string", remark, path);
-                }
+                self.remark_halves(file, "at ", &repairs);
                 items
             }
             Err(problem) => {
                 self.problems.add_file(file, &problem);
                 Vec::new()
             }
+        }
+    }
+
+    /// Remarks where characters could not be read; `before` begins each path.
+    fn remark_halves(&mut self, file: &Path, before: &str, repairs: &Repairs) {
+        for half in repairs.halves() {
+            let path = format!("{before}{}", truncate(half));
+            let remark =
+                "half of a character (an unpaired surrogate such as `\\ud83d`) was read as U+FFFD";
+            self.remarks.add(file, "string", remark, path);
         }
     }
 
@@ -321,8 +328,8 @@ fn parse_array(text: &str, name: &str) -> Result<(Vec<Value>, Repairs), String> 
     check_depth(text.as_bytes()).map_err(|too_deep| too_deep.to_string())?;
     match parse(text) {
         Ok((Value::Array(items), repairs)) => Ok((items, repairs)),
-        // A list that was encoded twice.
-        Ok((Value::String(encoded), _)) if encoded.trim_start().starts_with('[') => {
+        // A list that was encoded twice, or what stands in its place.
+        Ok((Value::String(encoded), _)) if encoded.trim_start().starts_with(['[', '{']) => {
             parse_array(&encoded, name)
         }
         Ok((other, _)) => Err(text::not_an_array(&other, name)),

@@ -80,11 +80,12 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
 use cli::{Cli, Command, DoctorArgs, ImportArgs};
-use domain::Timestamp;
+use domain::{Timestamp, text::truncate};
 use report_output::{ReportOutput, unless_closed};
 use service::ContentService;
-use settings::{Draft, Environment, Settings, StoreSource};
+use settings::{Draft, Environment, Settings, StoreChoice, StoreSource};
 use signals::{INTERRUPTED, Interrupted, Signals};
+use store::Location;
 
 /// Runs the command that `cli` asks for.
 ///
@@ -128,11 +129,20 @@ fn block_on(
 
 /// Says which store was chosen and why, and what somebody should look at.
 fn log_start(settings: &Settings) {
-    let store = &settings.store;
-    match store.chosen_by {
-        StoreSource::Default => warn!("content is in {} ({})", store.location, store.chosen_by),
+    let StoreChoice {
+        location,
+        chosen_by,
+    } = &settings.store;
+    let prefix = match location {
+        Location::Redis { key_prefix, .. } if !key_prefix.is_empty() => {
+            format!(" under the key prefix `{}`", truncate(key_prefix))
+        }
+        Location::Redis { .. } | Location::Sqlite(_) => String::new(),
+    };
+    match chosen_by {
+        StoreSource::Default => warn!("content is in {location}{prefix} ({chosen_by})"),
         StoreSource::Name(_) | StoreSource::Rest(_) => {
-            info!("content is in {} ({})", store.location, store.chosen_by);
+            info!("content is in {location}{prefix} ({chosen_by})");
         }
     }
     for warning in &settings.warnings {

@@ -182,9 +182,13 @@ impl ServerHandler for ContentServer {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let params = request.params.as_ref();
+        // From 2026-07-28 on, each request names its revision, and none of them has `initialize`.
+        if request.method == "initialize" && context.meta.protocol_version().is_some() {
+            return Err(invalid_params::no_initialize());
+        }
         Err(invalid_params::error(&request.method, params))
     }
 

@@ -174,7 +174,8 @@ fn quoted_text(quoted: &str) -> (String, &str) {
 /// A Redis URL with a password that is no placeholder.
 fn has_password(value: &str) -> bool {
     ["redis://", "rediss://"].iter().any(|scheme| {
-        value.match_indices(scheme).any(|(at, _)| {
+        let lower = value.to_ascii_lowercase();
+        lower.match_indices(scheme).any(|(at, _)| {
             let rest = value.get(at + scheme.len()..).unwrap_or_default();
             let Some((credential, _)) = rest.rsplit_once('@') else {
                 return false;
@@ -210,7 +211,11 @@ fn is_token(named: &Named) -> bool {
 
 /// Not a placeholder, such as `${NAME}`, `<token>` or `PASSWORD`.
 fn is_secret(text: &str) -> bool {
-    let is_placeholder = text.contains(['$', '{', '<', '*', '…'])
+    // A password may hold a `$` or a `{` too.
+    let is_placeholder = text.starts_with(['$', '<'])
+        || ["${", "{{", "***", "…"]
+            .iter()
+            .any(|mark| text.contains(mark))
         || text.to_uppercase().starts_with("YOUR")
         || ["PASSWORD", "TOKEN", "..."].contains(&text);
     !text.trim().is_empty() && !is_placeholder
@@ -233,6 +238,10 @@ mod tests {
             ),
             (
                 "[mcp_servers.p]\nenv = { REDIS_URL = 'redis://u:s3cret@h' }\n",
+                "the password of a Redis URL",
+            ),
+            (
+                r#"{"args":["--store=REDISS://default:pa$$w{rd@h:6379"]}"#,
                 "the password of a Redis URL",
             ),
             (r#"{"env":{"KV_REST_API_TOKEN":"AXabc123"}}"#, "a token"),

@@ -21,6 +21,8 @@ use super::{
 };
 
 /// What older programs derived from `metadata`, at the top level.
+/// The states of a document, as `metadata.status` names them.
+const STATUSES: [&str; 3] = ["published", "draft", "archived"];
 const DERIVED: [&str; 3] = ["published", "createdAt", "updatedAt"];
 
 /// The surroundings of a write: what its audit entry holds besides the change.
@@ -292,17 +294,21 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     let updated = now.after(metadata.get("updatedAt").and_then(instant));
     let created = match metadata.get("createdAt") {
         None | Some(Value::Null) => Some(created.unwrap_or(updated)),
-        Some(number @ Value::Number(_)) => instant(number),
-        Some(_) => None,
+        Some(Value::String(text)) if Timestamp::parse(text).is_some() => None,
+        Some(other) => instant(other),
     };
     if let Some(created) = created {
         metadata.insert("createdAt".to_owned(), json!(created.to_string()));
     }
     metadata.insert("updatedAt".to_owned(), json!(updated.to_string()));
 
-    let published = json!(metadata.get("status").and_then(Value::as_str) == Some("published"));
+    // Without a status this field is all that says whether the website shows the document.
+    let status = metadata.get("status").and_then(Value::as_str);
+    let published = status
+        .filter(|status| STATUSES.contains(status))
+        .map(|status| json!(status == "published"));
     let derived = DERIVED.map(|name| match name {
-        "published" => (name, Some(published.clone())),
+        "published" => (name, published.clone()),
         _ => (name, metadata.get(name).cloned()),
     });
     for (name, value) in derived {
@@ -312,12 +318,20 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     }
 }
 
-/// A time as text, or as programs count it: in milliseconds since 1970, or in seconds.
+/// A time as text, a date, what MongoDB exports, or a time as programs count it: in milliseconds since
+/// 1970, or in seconds.
 fn instant(value: &Value) -> Option<Timestamp> {
     /// Milliseconds of 1973, and seconds of 5138.
     const MILLISECONDS_FROM: i64 = 100_000_000_000;
     let number = match value {
-        Value::String(text) => return Timestamp::parse(text),
+        Value::String(text) => {
+            let number = text.parse::<serde_json::Number>();
+            return match number {
+                Ok(number) => instant(&Value::Number(number)),
+                Err(_) => Timestamp::parse(text).or_else(|| midnight(text)),
+            };
+        }
+        Value::Object(object) => return object.get("$date").and_then(instant),
         Value::Number(number) => number.as_f64()?,
         _ => return None,
     };
@@ -334,6 +348,11 @@ fn instant(value: &Value) -> Option<Timestamp> {
     (0..=Timestamp::LAST.millis())
         .contains(&millis)
         .then(|| Timestamp::from_millis(millis))
+}
+
+/// The beginning of a day in UTC, which is how JavaScript reads a date.
+fn midnight(date: &str) -> Option<Timestamp> {
+    Timestamp::parse(&format!("{date}T00:00:00Z"))
 }
 
 /// Whether a required field was missing before, because the object that would hold it was. Where
@@ -456,6 +475,50 @@ mod tests {
                 metadata["updatedAt"], "2023-11-14T22:13:20.001Z",
                 "{number}"
             );
+        }
+    }
+
+    #[test]
+    fn a_time_of_another_form_becomes_the_time_that_it_means() {
+        for (stored, time) in [
+            (json!("1700000000000"), "2023-11-14T22:13:20.000Z"),
+            (json!("2025-01-20"), "2025-01-20T00:00:00.000Z"),
+            (
+                json!({ "$date": "2025-01-20T10:00:00Z" }),
+                "2025-01-20T10:00:00.000Z",
+            ),
+        ] {
+            let document = json!({"id":"a","metadata":{"createdAt":stored}});
+
+            let metadata = metadata_after(&document, &json!({"title":"New"}));
+
+            assert_eq!(metadata["createdAt"], time, "{stored}");
+        }
+        for unreadable in [json!("NaN"), json!(""), json!(true), json!({})] {
+            let document = json!({"id":"a","metadata":{"createdAt":unreadable}});
+
+            let metadata = metadata_after(&document, &json!({"title":"New"}));
+
+            assert_eq!(metadata["createdAt"], unreadable);
+        }
+    }
+
+    /// It may be the only record that the page is live.
+    #[test]
+    fn a_field_that_says_published_stays_where_there_is_no_status() {
+        for metadata in [
+            json!(null),
+            json!({}),
+            json!({ "featured": true }),
+            json!({ "status": "Published" }),
+        ] {
+            let document = json!({"id":"a","published":true,"metadata":metadata});
+
+            let Ok(Update::Change(change, _)) = update(&document, &json!({"title":"New"})) else {
+                panic!("no change: {metadata}");
+            };
+
+            assert_eq!(change.next().document()["published"], true, "{metadata}");
         }
     }
 

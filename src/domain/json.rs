@@ -32,6 +32,12 @@ impl Repairs {
         self.halves.is_empty() && !self.encoded_twice
     }
 
+    /// The dotted paths of the strings that held half of a surrogate pair.
+    #[must_use]
+    pub fn halves(&self) -> &[String] {
+        &self.halves
+    }
+
     /// What to say about a stored document.
     pub fn violations(&self) -> impl Iterator<Item = Violation> {
         let whole = self.encoded_twice.then(|| {
@@ -136,11 +142,27 @@ fn dotted(below: &str) -> Cow<'_, str> {
 
 /// Parses JSON whose numbers are then written as they stand in the text.
 fn parse_exactly(text: &str) -> Result<Value, Error> {
+    check_names(text.as_bytes())?;
     let mut value = serde_json::from_str(text)?;
     if holds_exponent(text) {
         restore_numbers(text, &mut value);
     }
     Ok(value)
+}
+
+/// Refuses the names by which `serde_json` marks its own values: it would read an object with one of
+/// them as a number or as other JSON.
+///
+/// # Errors
+/// When the text may hold one of them.
+pub fn check_names(json: &[u8]) -> Result<(), Error> {
+    let text = str::from_utf8(json).unwrap_or_default();
+    if text.contains("$serde_json::private::") {
+        return Err(serde::de::Error::custom(
+            "a name begins with `$serde_json::private::`, which this program cannot read",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether a number may be written with an exponent, which `serde_json` spells in its own way:
@@ -343,6 +365,15 @@ mod tests {
         );
         assert_eq!(repairs.halves, ["title", "tags[0]", "a.\u{fffd}"]);
         assert!(!repairs.encoded_twice);
+    }
+
+    #[test]
+    fn a_name_that_serde_json_reserves_is_no_number() {
+        let text = r#"{"x":{"$serde_json::private::Number":"12"}}"#;
+
+        let error = parse(text).unwrap_err();
+
+        assert!(error.to_string().contains("a name begins with"), "{error}");
     }
 
     #[test]

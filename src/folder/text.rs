@@ -48,7 +48,16 @@ pub(super) fn not_an_array(found: &Value, name: &str) -> String {
     if object.contains_key("id") || object.contains_key("title") {
         return "expected a JSON array, found one object: put it in brackets, `[…]`".to_owned();
     }
-    if !object.is_empty() && object.values().all(Value::is_object) {
+    let below = object.iter().find_map(|(member, value)| {
+        let list = list_in(value.as_object()?, name)?;
+        Some(format!("{member}.{list}"))
+    });
+    if let Some(path) = below {
+        return format!(
+            "expected a JSON array, found an object with `{path}`: put that list alone in the file"
+        );
+    }
+    if object.len() > 1 && object.values().all(Value::is_object) {
         return format!(
             "expected a JSON array, found an object whose {} members are objects: make them a list, each with its name as `id`",
             object.len()
@@ -99,6 +108,9 @@ fn hint(text: &str, error: &Error) -> Option<&'static str> {
     {
         return Some("this is JavaScript: keep the list alone, as JSON");
     }
+    if error.is_eof() {
+        return Some("the file ends in the middle: it may have been cut off");
+    }
     let line = text.lines().nth(error.line().saturating_sub(1))?;
     let at = error.column().saturating_sub(1);
     let rest = line.get(at..).unwrap_or_default();
@@ -108,8 +120,16 @@ fn hint(text: &str, error: &Error) -> Option<&'static str> {
     if error.to_string().starts_with("trailing comma") {
         return Some("take out the comma before the bracket");
     }
+    if ["undefined", "None", "True", "False", "NaN"]
+        .iter()
+        .any(|word| rest.starts_with(word))
+    {
+        return Some("JSON has `null`, `true` and `false`, and no other words for values");
+    }
     let is_name = |c: char| c == '\'' || c == '_' || c.is_alphabetic();
-    (rest.starts_with(is_name) && !rest.starts_with("NaN"))
+    let problem = error.to_string();
+    let expects_text = problem.starts_with("key must be") || problem.starts_with("expected value");
+    (rest.starts_with(is_name) && expects_text)
         .then_some("in JSON, names and texts are in double quotation marks")
 }
 
@@ -165,6 +185,8 @@ mod tests {
             ("[{id: 1}]", "double quotation marks"),
             ("['a']", "double quotation marks"),
             ("export default []", "JavaScript"),
+            (r#"[{"id":"a","title":"caf"#, "cut off"),
+            (r#"[{"id": None}]"#, "`null`"),
         ] {
             let error = serde_json::from_str::<Value>(text).unwrap_err();
             let problem = not_json(text, &error);
@@ -179,6 +201,10 @@ mod tests {
             (
                 r#"{"meta":{},"items":[{}]}"#,
                 "`items`: put that list alone",
+            ),
+            (
+                r#"{"data":{"projects":[]}}"#,
+                "`data.projects`: put that list alone",
             ),
             (r#"{"id":"a"}"#, "in brackets"),
             (r#"{"a":{},"b":{}}"#, "whose 2 members are objects"),

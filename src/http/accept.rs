@@ -8,11 +8,14 @@ const JSON_AND_EVENTS: HeaderValue =
     HeaderValue::from_static("application/json, text/event-stream");
 
 /// Serves a client that reads JSON, whether it says so or not: one without the header, with `*/*`
-/// or with `application/json` alone, as curl and simple HTTP libraries send them.
-pub(super) fn complete(headers: &mut HeaderMap) {
-    if reads_json(headers) {
+/// or with `application/json` alone, as curl and simple HTTP libraries send them. Whether the client
+/// is one.
+pub(super) fn complete(headers: &mut HeaderMap) -> bool {
+    let reads_json = reads_json(headers);
+    if reads_json {
         headers.insert(header::ACCEPT, JSON_AND_EVENTS);
     }
+    reads_json
 }
 
 fn reads_json(headers: &HeaderMap) -> bool {

@@ -29,6 +29,17 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
+/// Rejects a request whose body is not said to be JSON.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Rejection> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "the content type must be `application/json`",
+    ))
+}
+
 /// Reads the whole body, which is not too long, without a byte order mark and in a form that every
 /// JSON parser reads.
 pub(super) async fn read(body: Body, limit: Duration) -> Result<Bytes, Rejection> {

@@ -11,6 +11,20 @@ use axum::{
 
 use super::{public_path::PublicPath, rejection::Rejection};
 
+/// The paths that are served, besides those of the documents below [`LISTS`].
+const ROUTES: [&str; 9] = [
+    "/mcp",
+    "/sse",
+    "/sse/messages",
+    "/messages",
+    "/api/projects",
+    "/api/resources",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+];
+const LISTS: [&str; 2] = ["/api/projects/", "/api/resources/"];
+
 /// A request with the path that a route has: `/mcp/` is `/mcp`, and a proxy may have left
 /// the path of its own before it.
 pub(super) fn normalize<B>(
@@ -25,10 +39,12 @@ pub(super) fn normalize<B>(
 
 /// `None` if the path stays.
 fn normalized(uri: &Uri, public_path: Option<&PublicPath>) -> Option<Uri> {
-    let below = public_path.and_then(|public_path| public_path.below(uri.path()));
-    let path = below.unwrap_or(uri.path());
-    let trimmed = path.strip_suffix('/').filter(|path| !path.is_empty());
-    let path = trimmed.unwrap_or(path);
+    let sent = without_slash(uri.path());
+    // A proxy may serve under `/mcp` or `/api` what it forwards without that path.
+    let below = public_path
+        .filter(|_| !is_route(sent))
+        .and_then(|public_path| public_path.below(uri.path()));
+    let path = below.map_or(sent, without_slash);
     if path == uri.path() {
         return None;
     }
@@ -39,6 +55,19 @@ fn normalized(uri: &Uri, public_path: Option<&PublicPath>) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
     Uri::from_parts(parts).ok()
+}
+
+fn without_slash(path: &str) -> &str {
+    let trimmed = path.strip_suffix('/').filter(|path| !path.is_empty());
+    trimmed.unwrap_or(path)
+}
+
+fn is_route(path: &str) -> bool {
+    let is_document = |list: &&str| {
+        path.strip_prefix(*list)
+            .is_some_and(|slug| !slug.is_empty() && !slug.contains('/'))
+    };
+    ROUTES.contains(&path) || LISTS.iter().any(is_document)
 }
 
 /// The answer where nothing is served.
@@ -95,6 +124,37 @@ mod tests {
             let found = normalized(&uri, Some(&cms)).map(|uri| uri.to_string());
 
             assert_eq!(found.as_deref(), served, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_served_as_it_is_under_a_public_path_like_it() {
+        for (public_path, sent, served) in [
+            ("/mcp", "/mcp", "/mcp"),
+            ("/mcp", "/mcp/", "/mcp"),
+            ("/mcp", "/mcp?x", "/mcp?x"),
+            ("/mcp", "/mcp/mcp", "/mcp"),
+            ("/mcp", "/mcp/messages?sessionId=x", "/messages?sessionId=x"),
+            ("/mcp", "/healthz", "/healthz"),
+            ("/api", "/api", "/"),
+            ("/api", "/api/projects", "/api/projects"),
+            ("/api", "/api/projects/one/", "/api/projects/one"),
+            ("/api", "/api/api/projects/one", "/api/projects/one"),
+            ("/api", "/api/mcp", "/mcp"),
+            ("/sse", "/sse/sse", "/sse"),
+            ("/sse", "/sse/messages", "/sse/messages"),
+            (
+                "/api/projects",
+                "/api/projects/api/projects",
+                "/api/projects",
+            ),
+        ] {
+            let public_path: PublicPath = public_path.parse().unwrap();
+            let uri: Uri = sent.parse().unwrap();
+
+            let found = normalized(&uri, Some(&public_path)).unwrap_or(uri);
+
+            assert_eq!(found.to_string(), served, "{public_path}: {sent}");
         }
     }
 }

@@ -6,6 +6,9 @@ use axum::http::{HeaderMap, HeaderName};
 
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
+/// A longer forwarded prefix is ignored: answers repeat it.
+const MAX_FORWARDED_CHARACTERS: usize = 200;
+
 /// A path such as `/cms`, without a slash at its end; empty for the root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublicPath(String);
@@ -64,7 +67,8 @@ fn forwarded(headers: &HeaderMap) -> Option<PublicPath> {
         return None;
     };
     let prefix = prefix.to_str().ok()?;
-    is_prefix(prefix).then(|| PublicPath(prefix.to_owned()))
+    (prefix.len() <= MAX_FORWARDED_CHARACTERS && is_prefix(prefix))
+        .then(|| PublicPath(prefix.to_owned()))
 }
 
 /// Whether the text matches `^(/[A-Za-z0-9._~-]+)+$`.

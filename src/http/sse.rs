@@ -137,12 +137,7 @@ async fn accept_message<S>(
     request: Request,
 ) -> Result<(StatusCode, &'static str), Rejection> {
     let id = session_id(query)?;
-    if !body::is_json(request.headers()) {
-        return Err(Rejection::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the content type must be `application/json`",
-        ));
-    }
+    body::require_json(request.headers())?;
     let session = sessions
         .registry
         .find(&id, request.extensions().get())

@@ -39,6 +39,8 @@ const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The longest text with which rmcp refuses a request: it may repeat the body.
 const MAX_REFUSAL_BYTES: usize = 2 * body::MAX_BODY_BYTES;
 
+const NOT_ACCEPTABLE: &str = "the client must accept `application/json`: name it in the header `Accept`, or leave that header out";
+
 /// See [`Stages`] for when streams and requests end.
 pub(super) fn routes<S: ServerHandler + Clone>(
     server: S,
@@ -82,12 +84,13 @@ async fn serve_request<S: ServerHandler>(
     State(endpoint): State<Arc<Endpoint<S>>>,
     request: Request,
 ) -> Result<Response, Rejection> {
-    if request.method() != Method::POST || !body::is_json(request.headers()) {
-        return Ok(endpoint.forward(request).await); // rmcp rejects these: 405, 406, 415
+    if request.method() != Method::POST {
+        return Ok(endpoint.forward(request).await); // rmcp rejects these: 405
     }
+    body::require_json(request.headers())?;
 
     let (mut parts, body) = request.into_parts();
-    accept::complete(&mut parts.headers);
+    let reads_json = accept::complete(&mut parts.headers);
     let body = body::read(body, endpoint.limits.body_timeout).await?;
     body::check_nesting(&body)?;
     let body = body::normalize(body)?;
@@ -95,6 +98,10 @@ async fn serve_request<S: ServerHandler>(
         Ok(envelope) if !body::is_array(&body) => envelope,
         _ => return Err(body::not_a_message(&body)),
     };
+    if !reads_json {
+        let status = StatusCode::NOT_ACCEPTABLE;
+        return Err(body::refusal(status, &body, NOT_ACCEPTABLE));
+    }
 
     parts.extensions.insert(TransportKind::Http);
     if let Some(claimed) = parts

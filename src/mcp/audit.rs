@@ -121,9 +121,10 @@ impl ContentServer {
         if stats.recounting {
             warnings.push(RECOUNTING.to_owned());
         }
-        let [by_action, by_entity_type, by_source] = stats
-            .counts
-            .map(|counts| most_frequent(counts, &mut warnings));
+        let [by_action, by_entity_type, by_source] = stats.counts;
+        let by_action = most_frequent("action", by_action, &mut warnings);
+        let by_entity_type = most_frequent("entityType", by_entity_type, &mut warnings);
+        let by_source = most_frequent("source", by_source, &mut warnings);
         let meta = LogMeta {
             freshness: self.freshness(fetched.snapshot_age),
             next_cursor: None,
@@ -151,13 +152,14 @@ fn repaired_entries(entries: &[StoredEntry]) -> Option<String> {
         .count();
     (repaired > 0).then(|| {
         format!(
-            "{repaired} of these entries are stored with half of a character (an unpaired surrogate such as `\\ud83d`), which is read as U+FFFD, or as a JSON string that holds the entry; they stay stored as they are"
+            "{repaired} of these entries: stored with half of a character (an unpaired surrogate such as `\\ud83d`), which is read as U+FFFD, or as a JSON string that holds the entry; they stay stored as they are"
         )
     })
 }
 
 /// The labels that were counted most often, as many as an answer has room for.
 fn most_frequent(
+    category: &str,
     counts: BTreeMap<String, u64>,
     warnings: &mut Vec<String>,
 ) -> BTreeMap<String, u64> {
@@ -167,14 +169,18 @@ fn most_frequent(
     let shown: BTreeMap<String, u64> = sorted
         .into_iter()
         .take(MAX_LABELS)
-        .take_while(|counted| {
-            bytes += answer_text(counted).len();
-            bytes <= MAX_LABEL_BYTES
+        .filter(|counted| {
+            let more = bytes + answer_text(counted).len();
+            let fits = more <= MAX_LABEL_BYTES;
+            if fits {
+                bytes = more;
+            }
+            fits
         })
         .collect();
     if shown.len() < all {
         warnings.push(format!(
-            "{} rare or long labels are not shown",
+            "`{category}`: {} rare or long values are not shown",
             all - shown.len()
         ));
     }

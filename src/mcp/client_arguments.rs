@@ -4,6 +4,7 @@
 use rmcp::model::JsonObject;
 use serde_json::Value;
 
+use super::output::answer_text;
 use crate::domain::{similar::is_same_name, text::truncate};
 
 /// What n8n (the first four) and Gemini CLI add.
@@ -19,10 +20,16 @@ const BESIDE_ACTION: [&str; 3] = ["toolCallId", "chatInput", "sessionId"];
 /// The actions that the log has.
 const LOG_ACTIONS: [&str; 6] = ["create", "update", "delete", "read", "revert", "adopt"];
 
+/// Stands among the names of the ignored arguments for the `action` of a tool that has one. No
+/// argument that is ignored has this name.
+const OWN_ACTION: &str = "action of the tool";
+
 /// A warning names this many arguments and counts the rest.
 const MAX_NAMED: usize = 8;
+/// The length of those names in the text of an answer.
+const MAX_NAMED_BYTES: usize = 600;
 
-/// Takes out of the arguments what a client added, and returns the names; `known` are the tool's own.
+/// Takes out of the arguments what a client added, and returns the names for [`warning`].
 pub(super) fn take(arguments: &mut JsonObject, tool: &KnownArguments) -> Vec<String> {
     let with_action = BESIDE_ACTION
         .iter()
@@ -30,14 +37,13 @@ pub(super) fn take(arguments: &mut JsonObject, tool: &KnownArguments) -> Vec<Str
     let mut taken = Vec::new();
     arguments.retain(|name, value| {
         let ignored = if tool.has(name) {
-            name == "action" && with_action && !is_log_action(value)
+            let is_foreign = name == "action" && with_action && !is_log_action(value);
+            is_foreign.then_some(OWN_ACTION)
         } else {
-            tool.is_added(name)
+            tool.is_added(name).then_some(name.as_str())
         };
-        if ignored {
-            taken.push(name.clone());
-        }
-        !ignored
+        taken.extend(ignored.map(ToOwned::to_owned));
+        ignored.is_none()
     });
     taken
 }
@@ -89,21 +95,45 @@ impl KnownArguments {
     }
 }
 
-/// The warning that names the ignored arguments.
+/// The warning that names the ignored arguments, which [`take`] returned.
 pub(super) fn warning(ignored: &[String]) -> String {
-    let named: Vec<String> = ignored
+    let (own, unknown): (Vec<&str>, Vec<&str>) = ignored
         .iter()
-        .take(MAX_NAMED)
-        .map(|name| format!("`{}`", truncate(name)))
-        .collect();
-    let more = match ignored.len() - named.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!(
-        "ignored arguments that this tool does not have: {}{more}",
-        named.join(", ")
-    )
+        .map(String::as_str)
+        .partition(|name| *name == OWN_ACTION);
+    let mut parts = Vec::new();
+    if !unknown.is_empty() {
+        let names = list(&unknown);
+        parts.push(format!(
+            "ignored arguments that this tool does not have: {names}"
+        ));
+    }
+    if !own.is_empty() {
+        parts.push(
+            "ignored `action`: its value is none of the log's actions and was taken for the client's own; to filter by action, send one such as `update`"
+                .to_owned(),
+        );
+    }
+    parts.join("; ")
+}
+
+/// The first names, and how many more there are.
+fn list(names: &[&str]) -> String {
+    let mut named = Vec::new();
+    let mut room = MAX_NAMED_BYTES;
+    for name in names.iter().take(MAX_NAMED) {
+        let name = format!("`{}`", truncate(name));
+        // The comma and the space are as long as the quotation marks.
+        let Some(rest) = room.checked_sub(answer_text(&name).len()) else {
+            break;
+        };
+        room = rest;
+        named.push(name);
+    }
+    match names.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -133,12 +163,54 @@ mod tests {
         );
         for beside in BESIDE_ACTION {
             let arguments = json!({ "action": "sendMessage", beside: "x", "limit": 1 });
-            assert_eq!(taken(&arguments), ["action", beside]);
+            assert_eq!(taken(&arguments), [OWN_ACTION, beside]);
         }
         assert_eq!(
             taken(&json!({ "action": 5, "chatInput": "x" })),
-            ["action", "chatInput"]
+            [OWN_ACTION, "chatInput"]
         );
+    }
+
+    #[test]
+    fn a_warning_does_not_deny_an_argument_that_the_tool_has() {
+        let warning_of = |known: &[&str], arguments: &Value| {
+            let taken = taken(Effect::Reads, known, arguments);
+            warning(&taken)
+        };
+        let sent = json!({ "action": "Update", "sessionId": "x" });
+
+        let of_log = warning_of(&["action"], &sent);
+        let of_list = warning_of(&["limit"], &sent);
+
+        assert!(
+            of_log.starts_with(
+                "ignored arguments that this tool does not have: `sessionId`; ignored `action`: "
+            ),
+            "{of_log}"
+        );
+        assert!(of_log.contains("such as `update`"), "{of_log}");
+        assert!(
+            of_list.ends_with(" have: `action`, `sessionId`"),
+            "{of_list}"
+        );
+    }
+
+    #[test]
+    fn a_warning_is_short_as_an_answer_writes_it() {
+        for filler in ["\u{a0}", "\u{202f}", "\"", "é", "😀", "\u{1}", "x"] {
+            for length in [20, 79, 500] {
+                let names: Vec<String> = (0..100)
+                    .map(|number| format!("_{number}{}", filler.repeat(length)))
+                    .collect();
+
+                let warning = warning(&names);
+                let written = answer_text(&warning);
+
+                assert!(written.len() < 700, "{written}");
+                assert!(warning.contains("`_0"), "{warning}");
+                assert!(warning.ends_with(" more"), "{warning}");
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,10 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 use super::invalid_params;
-use crate::domain::{check_depth, json::without_halves};
+use crate::domain::{
+    check_depth,
+    json::{check_names, without_halves},
+};
 
 mod forms;
 mod problem;
@@ -138,16 +141,23 @@ pub(crate) fn normalize(json: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
     })
 }
 
-/// Checks that a message is not nested too deeply to be parsed.
+/// Checks that a message is not nested too deeply to be parsed, and holds no name that would be read
+/// as something else.
 ///
 /// # Errors
-/// The response to a message that is.
+/// The response to a message that is, or does.
 pub(crate) fn check_nesting(json: &[u8]) -> Result<(), Rejection> {
     check_depth(json).map_err(|too_deep| {
         // Parsing the id alone is not recursive.
         Rejection::invalid_request(
             parse_id(json),
             format!("the message was not read: {too_deep}"),
+        )
+    })?;
+    check_names(json).map_err(|problem| {
+        Rejection::invalid_request(
+            parse_id(json),
+            format!("the message was not read: {problem}"),
         )
     })
 }

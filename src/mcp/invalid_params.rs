@@ -91,6 +91,12 @@ pub(super) fn error(method: &str, params: Option<&Value>) -> ErrorData {
     ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
 }
 
+/// The error of `initialize` in a protocol revision without it.
+pub(super) fn no_initialize() -> ErrorData {
+    let message = "this protocol revision has no method `initialize`; send `server/discover`";
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
+}
+
 /// What is wrong with the params; `None` if the method is not known.
 fn describe(method: &str, params: Option<&Value>) -> Option<String> {
     let members = members_of(method)?;

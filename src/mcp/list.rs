@@ -188,7 +188,13 @@ pub(super) fn summary_row(record: &Record, version: &Version) -> JsonObject {
 fn invalid_fields_warning(record: &Record) -> Option<String> {
     let violations = record.violations().iter();
     let mut paths: Vec<&str> = violations
-        .map(|violation| violation.path.as_str())
+        .map(
+            |violation| match (violation.rule.as_ref(), violation.path.as_str()) {
+                ("encoding", _) => "(encoded twice)",
+                (_, "") => "(whole document)",
+                (_, path) => path,
+            },
+        )
         .collect();
     paths.dedup();
     if paths.is_empty() {
@@ -198,10 +204,7 @@ fn invalid_fields_warning(record: &Record) -> Option<String> {
     let named: Vec<_> = paths
         .iter()
         .take(MAX_NAMED_FIELDS)
-        .map(|path| match *path {
-            "" => "(whole document)".into(),
-            path => truncate(path),
-        })
+        .map(|path| truncate(path))
         .collect();
     let more = match paths.len() - named.len() {
         0 => String::new(),

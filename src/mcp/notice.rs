@@ -25,7 +25,7 @@ impl StoreNotice {
         let CallToolResponse::Complete(result) = response else {
             return;
         };
-        let warning = Value::String(format!("{}. {}", self.fact, self.remedy));
+        let warning = Value::String(format!("{}; {}", self.fact, self.remedy));
         if result.is_error == Some(true) {
             add_to_error(result, warning);
         } else {

@@ -95,6 +95,8 @@ impl fmt::Display for StoreSource {
 /// Chooses the store. `None` if that is not possible; the problem is then recorded.
 pub(super) fn choose(resolver: &mut Resolver<'_>) -> Option<StoreChoice> {
     let authority = certificate_authority(resolver);
+    let prefix = pasted::check_prefix(&key_prefix(resolver));
+    let prefix = prefix.map_err(|problem| resolver.reject(&KEY_PREFIX, problem));
     let choice = from_options(resolver)
         .or_else(|| from_url_variables(resolver))
         .or_else(|| from_rest_variables(resolver))
@@ -103,6 +105,7 @@ pub(super) fn choose(resolver: &mut Resolver<'_>) -> Option<StoreChoice> {
     let choice = choice
         .map_err(|problem| resolver.add_problem(problem))
         .ok()?;
+    prefix.ok()?;
     let Some(authority) = authority else {
         return Some(choice);
     };
@@ -188,9 +191,13 @@ fn blank(resolver: &Resolver<'_>) -> Option<String> {
         .filter(|option| resolver.is_blank_flag(option))
         .map(|option| option.flag.to_owned());
     let names: Vec<String> = flags.chain(variables).collect();
+    let (them, unset) = match names.len() {
+        1 => ("it", "it is"),
+        _ => ("them", "they are"),
+    };
     (!names.is_empty()).then(|| {
         format!(
-            "{}: found nothing in it, and nothing else chooses a store; expected the address of the content, such as `rediss://…`, or that it is not set at all. For a local file, pass --store sqlite:PATH",
+            "{}: found nothing in {them}, and nothing else chooses a store; expected the address of the content, such as `rediss://…`, or that {unset} not set at all. For a local file, pass --store sqlite:PATH",
             names.join(", ")
         )
     })
@@ -275,8 +282,10 @@ fn sqlite(
     }
 }
 
+/// The prefix, without the blanks and line ends that come along when it is pasted.
 fn key_prefix(resolver: &Resolver<'_>) -> String {
-    resolver.given(&KEY_PREFIX).0.unwrap_or_default()
+    let (prefix, _) = resolver.given(&KEY_PREFIX);
+    prefix.unwrap_or_default().trim().to_owned()
 }
 
 fn certificate_authority(resolver: &mut Resolver<'_>) -> Option<Authority> {
@@ -310,5 +319,72 @@ fn data_directory(resolver: &Resolver<'_>) -> Option<PathBuf> {
         Some(home.join("Library").join("Application Support"))
     } else {
         set("XDG_DATA_HOME").or_else(|| Some(resolver.home()?.join(".local").join("share")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{cli::Cli, settings::Environment};
+
+    /// The prefix of the store that is chosen, or what is wrong.
+    fn prefix_of(store: &str, prefix: &str) -> Result<String, Vec<String>> {
+        let cli = Cli::parse_from(["portfolio-mcp", "stdio", "--store", store]);
+        let environment: Environment = [(KEY_PREFIX.variable, prefix)].into_iter().collect();
+        let mut resolver = Resolver::new(&cli, &environment);
+        let choice = choose(&mut resolver);
+        let (problems, _) = resolver.finish();
+        match choice.map(|choice| choice.location) {
+            Some(Location::Redis { key_prefix, .. }) => Ok(key_prefix),
+            Some(Location::Sqlite(_)) | None => Err(problems),
+        }
+    }
+
+    #[test]
+    fn a_key_prefix_is_trimmed_and_checked() {
+        for (text, prefix) in [
+            ("site:", "site:"),
+            (" site:\r\n", "site:"),
+            ("{site}:", "{site}:"),
+            ("{site}", "{site}"),
+            ("a*[b]?\\:", "a*[b]?\\:"),
+            (" \n", ""),
+        ] {
+            assert_eq!(prefix_of("redis://h", text).as_deref(), Ok(prefix));
+        }
+        for (text, found) in [
+            ("${PREFIX}", "a placeholder"),
+            ("{{ prefix }}", "a placeholder"),
+            ("\"site:\"", "quotation marks"),
+            ("undefined:", "`undefined`"),
+            ("redis://u:s3cret@h", "an address"),
+        ] {
+            for store in ["redis://h", "redis://h:0"] {
+                let problems = prefix_of(store, text).unwrap_err();
+                let named = format!("{}: found {found}", KEY_PREFIX.label());
+
+                assert!(problems[0].starts_with(&named), "{text}: {problems:?}");
+                assert!(!problems[0].contains("s3cret"), "{problems:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn variables_that_are_empty_are_named_together() {
+        let cli = Cli::parse_from(["portfolio-mcp", "stdio"]);
+        for (names, found) in [
+            (&["REDIS_URL"][..], "REDIS_URL: found nothing in it,"),
+            (
+                &["REDIS_URL", "KV_URL"],
+                "REDIS_URL, KV_URL: found nothing in them,",
+            ),
+        ] {
+            let environment: Environment = names.iter().map(|name| (*name, " ")).collect();
+            let problem = blank(&Resolver::new(&cli, &environment)).unwrap();
+
+            assert!(problem.starts_with(found), "{problem}");
+        }
     }
 }

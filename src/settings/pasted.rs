@@ -1,19 +1,14 @@
 //! What people paste in place of an address or a token: quotation marks, a placeholder, a command
 //! line. Nothing of the text is repeated in a message, because any part of it may be a secret.
 
+use crate::domain::text::is_hidden;
+
 /// Quotation marks, also those of word processors.
 const QUOTES: [char; 12] = ['"', '\'', '`', '“', '”', '„', '‘', '’', '‚', '«', '»', '´'];
-/// What programs write where a value is missing.
-const MISSING: [&str; 8] = [
-    "undefined",
-    "null",
-    "none",
-    "nil",
-    "nan",
-    "true",
-    "false",
-    "[object object]",
-];
+/// What programs write where a value is missing, also where they put an address together.
+const MISSING: [&str; 5] = ["undefined", "null", "none", "nan", "[object object]"];
+/// What else they write in place of a whole value.
+const MISSING_ALONE: [&str; 3] = ["nil", "true", "false"];
 /// What stands where somebody should have put a value.
 const PLACEHOLDERS: [&str; 9] = [
     "${",
@@ -39,9 +34,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     } else if text.starts_with(QUOTES) || text.ends_with(QUOTES) {
         ("quotation marks", "the value without them")
     } else if let Some(word) = missing(text) {
-        return Err(format!(
-            "found `{word}`, which programs write where a value is missing; expected the value itself"
-        ));
+        return Err(is_missing(word));
     } else if is_command_line(text) {
         (
             "a command line (such as `redis-cli -u …`)",
@@ -64,7 +57,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
         )
     } else if text.contains(char::is_whitespace) {
         ("a space", "the value alone")
-    } else if text.contains(char::is_control) {
+    } else if text.contains(is_hidden) {
         ("an invisible character", "the value alone")
     } else {
         return Ok(());
@@ -72,14 +65,61 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     Err(format!("found {found}; expected {expected}"))
 }
 
+/// Refuses what is certainly not meant as the prefix of the keys. Braces alone are: they are a hash
+/// tag of a Redis Cluster.
+///
+/// # Errors
+/// What was found and what is expected.
+pub(super) fn check_prefix(prefix: &str) -> Result<(), String> {
+    if prefix.contains("://") {
+        return Err("found an address; expected a prefix such as `site:`".to_owned());
+    }
+    let lower = prefix.to_lowercase();
+    match missing_part(lower.split([':', '/', '{', '}'])) {
+        Some(word) => Err(is_missing(word)),
+        // A prefix may contain spaces.
+        None => check(&prefix.replace(' ', "_")),
+    }
+}
+
+fn is_missing(word: &str) -> String {
+    format!(
+        "found `{word}`, which programs write where a value is missing; expected the value itself"
+    )
+}
+
 fn missing(text: &str) -> Option<&'static str> {
     let lower = text.to_lowercase();
-    let value = lower.strip_prefix("sqlite:").unwrap_or(&lower);
-    // Where a script puts a path together.
-    if value.split('/').any(|part| part == "undefined") {
-        return Some("undefined");
+    let path = lower.strip_prefix("sqlite:");
+    let value = path.unwrap_or(&lower);
+    let alone = || MISSING_ALONE.into_iter().find(|word| *word == value);
+    if path.is_some() {
+        return missing_part(value.split(['/', '\\'])).or_else(alone);
     }
-    MISSING.into_iter().find(|word| *word == value)
+    match value.split_once("://") {
+        Some((_, rest)) => missing_part(parts_of_url(rest).into_iter()),
+        None => missing_part([value].into_iter()).or_else(alone),
+    }
+}
+
+/// The user, the password, the host, and the port.
+fn parts_of_url(rest: &str) -> Vec<&str> {
+    let (credential, address) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let address = address.split(['/', '?', '#']).next().unwrap_or_default();
+    let (user, password) = credential.split_once(':').unwrap_or((credential, ""));
+    [user, password]
+        .into_iter()
+        .chain(address.split(':'))
+        .collect()
+}
+
+/// The word that one of the parts consists of.
+fn missing_part<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    parts.find_map(|part| {
+        // The space of `[object Object]`, which a URL or a path has in another form.
+        let part = part.replace("%20", " ").replace('_', " ");
+        MISSING.into_iter().find(|word| *word == part)
+    })
 }
 
 fn is_command_line(text: &str) -> bool {
@@ -128,6 +168,65 @@ fn is_placeholder(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn assert_found(found: &str, texts: &[&str]) {
+        for text in texts {
+            let problem = check(text).unwrap_err();
+            assert!(
+                problem.starts_with(&format!("found {found}")),
+                "{text}: {problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_programs_write_for_a_missing_value_is_named_in_every_part() {
+        for (found, texts) in [
+            (
+                "`undefined`",
+                &[
+                    "undefined",
+                    "UNDEFINED",
+                    "sqlite:undefined/x.db",
+                    "sqlite:undefined",
+                ][..],
+            ),
+            (
+                "`undefined`",
+                &[
+                    "redis://undefined:6379",
+                    "redis://u:p@undefined",
+                    "rediss://undefined:p@h",
+                    "redis://u:undefined@h:1/0",
+                    "redis://:undefined@h",
+                    "redis://h:undefined",
+                    "https://undefined/x",
+                    "sqlite:/srv/undefined/x.db",
+                ],
+            ),
+            (
+                "`null`",
+                &["null", "NULL", "redis://u:null@h", "sqlite:/srv/null/x.db"],
+            ),
+            (
+                "`none`",
+                &["None", "redis://None:6379", "sqlite:/srv/None/x.db"],
+            ),
+            ("`nan`", &["NaN", "redis://u:NaN@h", "sqlite:NaN/x.db"]),
+            (
+                "`[object object]`",
+                &[
+                    "[object Object]",
+                    "redis://[object Object]:6379",
+                    "redis://u:[object%20Object]@h",
+                    "sqlite:/srv/[object_Object]/x.db",
+                ],
+            ),
+            ("`true`", &["true", "sqlite:true"]),
+        ] {
+            assert_found(found, texts);
+        }
+    }
+
     #[test]
     fn what_is_pasted_in_place_of_a_value_is_named() {
         for (found, texts) in [
@@ -136,15 +235,16 @@ mod tests {
                 &["\"redis://h\"", "'x'", "“redis://h”", "redis://h\"", "`x`"][..],
             ),
             (
-                "`undefined`",
+                "an invisible character",
                 &[
-                    "undefined",
-                    "UNDEFINED",
-                    "sqlite:undefined/x.db",
-                    "sqlite:undefined",
+                    "\u{200b}redis://h",
+                    "redis://h\u{200b}",
+                    "redis://u:p\u{ad}w@h",
+                    "\u{feff}sqlite:x.db",
+                    "a\u{2060}b",
+                    "a\u{7f}b",
                 ],
             ),
-            ("`null`", &["null", "NULL"]),
             (
                 "a command line",
                 &[
@@ -189,13 +289,49 @@ mod tests {
             ("several lines", &["redis://h\nredis://g", "a\r\nb"]),
             ("a space", &["redis:// h", "Bearer abc"]),
         ] {
-            for text in texts {
-                let problem = check(text).unwrap_err();
-                assert!(
-                    problem.starts_with(&format!("found {found}")),
-                    "{text}: {problem}"
-                );
-            }
+            assert_found(found, texts);
+        }
+    }
+
+    #[test]
+    fn a_prefix_that_was_not_meant_is_named() {
+        for (text, found) in [
+            ("${PREFIX}", "a placeholder"),
+            ("${PREFIX}:", "a placeholder"),
+            ("$PREFIX:", "a placeholder"),
+            ("<prefix>", "a placeholder"),
+            ("{{x}}", "a placeholder"),
+            ("{{ x }}:", "a placeholder"),
+            ("\"site:\"", "quotation marks"),
+            ("'site:", "quotation marks"),
+            ("si\u{200b}te:", "an invisible character"),
+            ("si\u{7}te:", "an invisible character"),
+            ("a\nb", "several lines"),
+            ("undefined", "`undefined`"),
+            ("undefined:", "`undefined`"),
+            ("{undefined}:", "`undefined`"),
+            ("null", "`null`"),
+            ("site:None:", "`none`"),
+            ("NaN", "`nan`"),
+            ("PORTFOLIO_KEY_PREFIX=site:", "an assignment"),
+            ("redis://u:p@h", "an address"),
+        ] {
+            let problem = check_prefix(text).unwrap_err();
+            assert!(
+                problem.starts_with(&format!("found {found}")) && problem.contains("expected"),
+                "{text}: {problem}"
+            );
+        }
+        for text in [
+            "",
+            "site:",
+            "{site}:",
+            "{site}",
+            "my site:",
+            "a*[b]?\\:",
+            "é:",
+        ] {
+            assert_eq!(check_prefix(text), Ok(()), "{text}");
         }
     }
 
@@ -208,6 +344,10 @@ mod tests {
             "AB_CD==",
             "sqlite:/home/u/content.db",
             "redis-host.example:6379",
+            "redis://u:nullable@undefined.example/0",
+            "redis://u:true@h",
+            "sqlite:/srv/nullable/none.db",
+            "AX/null/undefined",
         ] {
             assert_eq!(check(text), Ok(()), "{text}");
         }

@@ -48,7 +48,10 @@ pub(super) fn report(
             {
                 shown_path(&value.unwrap_or_default()).into_owned()
             }
-            _ => value.unwrap_or_else(|| option.default.to_owned()),
+            _ => value.map_or_else(
+                || option.default.to_owned(),
+                |value| value.trim().to_owned(),
+            ),
         };
         settings.push(ReportedSetting {
             name: option.name,

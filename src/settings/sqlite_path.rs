@@ -157,6 +157,9 @@ mod tests {
             ("$HOME/content.db", "a placeholder"),
             ("${HOME}/content.db", "a placeholder"),
             ("undefined/content.db", "`undefined`"),
+            ("/no-such/None/content.db", "`none`"),
+            ("/no-such/[object Object]/content.db", "`[object object]`"),
+            ("/no-such/con\u{200b}tent.db", "invisible"),
         ] {
             let problem = parse(text, Some(Path::new("/"))).unwrap_err();
 

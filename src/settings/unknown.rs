@@ -10,9 +10,16 @@ use super::{Environment, OPTIONS, resolver::Resolver};
 use crate::domain::text::truncate;
 
 const PREFIX: &str = "PORTFOLIO_";
-/// What people append to the name of an option.
-const SUFFIXES: [&str; 8] = [
-    "ADDR", "ADDRESS", "FILE", "LEVEL", "LIST", "PATH", "URL", "VALUE",
+/// What people append to the name of an option without an underscore.
+const SUFFIXES: [&str; 10] = [
+    "ADDR", "ADDRESS", "FILE", "LEVEL", "LIST", "MODE", "PATH", "URI", "URL", "VALUE",
+];
+/// Words that people put before or after the name of an option.
+const EXTRA_WORDS: [&str; 6] = ["ENABLED", "HTTP", "MCP", "ONLY", "REDIS", "SERVER"];
+/// Other names that people give an option.
+const ALIASES: [(&str, &str); 2] = [
+    ("RO", "PORTFOLIO_READ_ONLY"),
+    ("REDIS_URL", "PORTFOLIO_STORE"),
 ];
 /// Names of at least this length are near each other with one typing error, and with two if twice as
 /// long.
@@ -49,39 +56,69 @@ pub(super) fn check(environment: &Environment, resolver: &mut Resolver<'_>) {
 
 /// The variable that `suffix` probably means.
 fn nearest(suffix: &str) -> Option<&'static str> {
-    let name = normalized(suffix);
-    let distance = |known: &str| {
-        let known = normalized(known);
-        let shorter = name.len().min(known.len());
-        let distance = osa_distance(&name, &known);
-        (distance <= shorter / MIN_LENGTH_PER_ERROR && distance <= 2).then_some(distance)
-    };
-    let without_end = suffix
-        .rsplit_once('_')
-        .filter(|(_, end)| SUFFIXES.contains(end))
-        .map(|(start, _)| normalized(start));
     OPTIONS
         .iter()
         .filter_map(|option| {
-            let known = option.variable.strip_prefix(PREFIX)?;
+            let known = option.variable.strip_prefix(PREFIX)?.to_owned();
             // The variable may be named after the flag: `PORTFOLIO_TOKEN_FILE`.
             let flag = option.flag.trim_start_matches('-').replace('-', "_");
-            let distance = [known, &flag.to_uppercase()]
+            let aliases = ALIASES
+                .iter()
+                .filter(|(_, variable)| *variable == option.variable)
+                .map(|(alias, _)| (*alias).to_owned());
+            let distance = [known, flag.to_uppercase()]
                 .into_iter()
-                .filter_map(distance)
-                .min();
-            let is_start = without_end.as_ref() == Some(&normalized(known));
-            let distance = distance.or(is_start.then_some(usize::MAX))?;
+                .chain(aliases)
+                .filter_map(|known| distance(suffix, &known))
+                .min()?;
             Some((distance, option.variable))
         })
         .min()
         .map(|(_, variable)| variable)
 }
 
-/// The name as people write it: with or without underscores, singular or plural.
-fn normalized(name: &str) -> String {
-    let words = name.split('_').map(|word| word.trim_end_matches('S'));
-    words.collect()
+/// How far two names are apart, if they are near each other. Names with typing errors are nearer
+/// than names with more words, and of these the ones that have more in common.
+fn distance(name: &str, known: &str) -> Option<usize> {
+    let (whole, known) = (words(name).concat(), words(known).concat());
+    let shorter = whole.len().min(known.len());
+    let errors = osa_distance(&whole, &known);
+    if errors <= shorter / MIN_LENGTH_PER_ERROR && errors <= 2 {
+        return Some(errors);
+    }
+    has_words_of(name, &known).then_some(usize::MAX - known.len())
+}
+
+/// Whether some words of the name, one after the other, are the known name, also with one of
+/// [`SUFFIXES`], and the others say nothing else: `LOG_DIR` is a variable of another program.
+fn has_words_of(name: &str, known: &str) -> bool {
+    let words = words(name);
+    let is_known = |text: &str| {
+        let end = text.strip_prefix(known);
+        end.is_some_and(|end| {
+            end.is_empty() || SUFFIXES.iter().any(|suffix| singular(suffix) == end)
+        })
+    };
+    let is_extra = |word: &&str| {
+        let mut extra = SUFFIXES.iter().chain(&EXTRA_WORDS);
+        extra.any(|extra| singular(extra) == *word)
+    };
+    (0..words.len()).any(|start| {
+        let (before, rest) = words.split_at(start);
+        (1..=rest.len()).any(|length| {
+            let (run, after) = rest.split_at(length);
+            is_known(&run.concat()) && before.iter().chain(after).all(is_extra)
+        })
+    })
+}
+
+/// The words of a name as people write them: singular or plural.
+fn words(name: &str) -> Vec<&str> {
+    name.split('_').map(singular).collect()
+}
+
+fn singular(word: &str) -> &str {
+    word.trim_end_matches('S')
 }
 
 /// Whether Kubernetes makes such a name: `PORT`, `SERVICE_HOST`, `PORT_8787_TCP_ADDR`, also after
@@ -126,6 +163,22 @@ mod tests {
             ("LISTEN_ADDR", "PORTFOLIO_LISTEN"),
             ("REQUIRE_VERSIONS", "PORTFOLIO_REQUIRE_VERSION"),
             ("RATELIMIT", "PORTFOLIO_RATE_LIMIT"),
+            ("READ_ONLY_MODE", "PORTFOLIO_READ_ONLY"),
+            ("READONLY_MODE", "PORTFOLIO_READ_ONLY"),
+            ("MCP_READ_ONLY", "PORTFOLIO_READ_ONLY"),
+            ("MCP_READONLY", "PORTFOLIO_READ_ONLY"),
+            ("MCP_READ_ONLY_MODE", "PORTFOLIO_READ_ONLY"),
+            ("RO", "PORTFOLIO_READ_ONLY"),
+            ("STORE_URI", "PORTFOLIO_STORE"),
+            ("REDIS_URL", "PORTFOLIO_STORE"),
+            ("MCP_STORE", "PORTFOLIO_STORE"),
+            ("MCP_STORE_URL", "PORTFOLIO_STORE"),
+            ("STOREURL", "PORTFOLIO_STORE"),
+            ("STORE_FILE_PATH", "PORTFOLIO_STORE_FILE"),
+            ("LOGLEVEL", "PORTFOLIO_LOG"),
+            ("MCP_LOG_FORMAT", "PORTFOLIO_LOG_FORMAT"),
+            ("MCP_TOKEN", "PORTFOLIO_TOKENS"),
+            ("REDIS_KEY_PREFIX", "PORTFOLIO_KEY_PREFIX"),
         ] {
             assert_eq!(near(name), Some(known), "{name}");
         }
@@ -144,12 +197,29 @@ mod tests {
             "PORT_8787_TCP_ADDR",
             "STORE_PORT",
             "STORE_SERVICE_HOST",
+            "MCP_PORT",
+            "MCP_SERVICE_HOST",
+            "MCP_SERVICE_PORT",
+            "MCP_SERVICE_PORT_HTTP",
+            "MCP_PORT_8787_TCP",
+            "MCP_PORT_8787_TCP_ADDR",
+            "MCP_PORT_8787_TCP_PORT",
+            "MCP_PORT_8787_TCP_PROTO",
             "MCP_PORT_8787_UDP_ADDR",
+            "STORE_SERVICE_PORT",
+            "STORE_SERVICE_PORT_REDIS",
+            "STORE_PORT_6379_TCP",
+            "STORE_PORT_6379_TCP_ADDR",
+            "STORE_PORT_6379_TCP_PORT",
+            "STORE_PORT_6379_TCP_PROTO",
             "LOG_SERVICE_PORT",
             "ENV",
             "NAME",
             "STAGE",
             "DOG",
+            "STOREFRONT",
+            "BLOG",
+            "ROLE",
             "SITE_URL",
             "TOOLSETS",
         ] {

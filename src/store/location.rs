@@ -166,19 +166,8 @@ impl RedisUrl {
         else {
             return Err(format!("found no host; {EXPECTED}"));
         };
-        // A password with such a character ends the host part early. One half of it would be shown
-        // as a path or a port.
-        let (path, rest) = (
-            url.path().trim_start_matches('/'),
-            url.query().into_iter().chain(url.fragment()),
-        );
-        if path.bytes().any(|byte| !byte.is_ascii_digit())
-            || rest.into_iter().any(|text| text.contains('@'))
-        {
-            return Err(format!(
-                "found more than a database number after the host; {EXPECTED}{ESCAPE_HINT}"
-            ));
-        }
+        check_database(url.path())?;
+        check_options(&url)?;
         if url.scheme() == "redis" && host.ends_with(".upstash.io") && !host.starts_with("fly-") {
             let _ = url.set_scheme("rediss");
         }
@@ -277,9 +266,55 @@ fn check_syntax(text: &str) -> Result<(), String> {
             Err(format!("found port {port}; expected one from 1 to 65535"))
         }
         Ok(0) | Err(_) => Err(format!(
-            "found a port that does not exist; expected one from 1 to 65535: {EXPECTED}"
+            "found a port that does not exist (they go from 1 to 65535); {EXPECTED}"
         )),
     }
+}
+
+/// Refuses a path that names no database. The text is not repeated: it may be half of a password
+/// that was not escaped.
+fn check_database(path: &str) -> Result<(), String> {
+    let number = path.strip_prefix('/').unwrap_or(path);
+    if number.bytes().any(|byte| !byte.is_ascii_digit()) {
+        return Err(format!(
+            "found more than a database number after the host; {EXPECTED}, and `/NUMBER` at the end for another database than 0{ESCAPE_HINT}"
+        ));
+    }
+    // Redis numbers its databases with 32 bits.
+    if !number.is_empty() && number.parse::<i32>().is_err() {
+        return Err(format!(
+            "found a database number that is too large; expected one from 0 to {}, such as `redis://HOST:6379/5`",
+            i32::MAX
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses what other clients read after `?` and `#`: it would have no effect, and the content would
+/// be in another database, or be sent without TLS.
+fn check_options(url: &Url) -> Result<(), String> {
+    if url.fragment().is_some() {
+        return Err(format!(
+            "found `#` and more at the end, which has no meaning here; {EXPECTED}, and nothing after it (`--ca-file` names a private certificate authority){ESCAPE_HINT}"
+        ));
+    }
+    for (name, value) in url.query_pairs() {
+        let expected = match name.to_lowercase().as_str() {
+            "protocol" if matches!(&*value, "2" | "3" | "resp2" | "resp3") => continue,
+            "protocol" => "expected `protocol=resp2` or `protocol=resp3`",
+            "db" | "database" => {
+                "expected the number of the database after the host, such as `redis://HOST:6379/5`"
+            }
+            "ssl" | "tls" => "expected `rediss://` at the start for TLS, or `redis://` without it",
+            _ => {
+                "expected no option there but `protocol`; the number of a database belongs after the host (`redis://HOST:6379/5`), and TLS is `rediss://`"
+            }
+        };
+        return Err(format!(
+            "found an option after `?` that would have no effect; {expected}"
+        ));
+    }
+    Ok(())
 }
 
 /// Characters that have to be escaped in a user name or a password.
@@ -335,9 +370,8 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         for url in [
-            "redis://user:s3cret@localhost:1/0?password=s3cret",
+            "redis://user:s3cret@localhost:1/0?protocol=resp2",
             "redis://s3cret@localhost:1",
-            "redis://localhost:1#s3cret",
         ] {
             let url = RedisUrl::parse(url).unwrap();
 
@@ -390,6 +424,44 @@ mod tests {
         ] {
             assert!(RedisUrl::parse(url).is_ok(), "{url}");
         }
+    }
+
+    #[test]
+    fn what_would_have_no_effect_after_the_host_is_refused() {
+        for (url, expected) in [
+            ("redis://h:6379?db=5", "`redis://HOST:6379/5`"),
+            ("redis://h:6379/?DB=5", "`redis://HOST:6379/5`"),
+            ("redis://h/0?database=5", "`redis://HOST:6379/5`"),
+            ("redis://h?ssl=true", "`rediss://`"),
+            ("redis://h?tls=true", "`rediss://`"),
+            ("redis://h?protocol=resp2&db=3", "`redis://HOST:6379/5`"),
+            ("redis://h?password=s3cret", "no option there"),
+            ("redis://h?s3cret", "no option there"),
+            ("redis://h?protocol=s3cret", "`protocol=resp2`"),
+            ("rediss://h#insecure", "`#`"),
+            ("redis://h#", "`#`"),
+            ("redis://h#s3cret", "`#`"),
+            ("redis://h//5", "`/NUMBER`"),
+            ("redis://h/5/", "`/NUMBER`"),
+            ("redis://h/5/s3cret", "`/NUMBER`"),
+            ("redis://h/-1", "`/NUMBER`"),
+            ("redis://h/99999999999999999999", "too large"),
+            ("redis://h/2147483648", "too large"),
+        ] {
+            let problem = RedisUrl::parse(url).unwrap_err();
+
+            assert!(
+                problem.starts_with("found") && problem.contains(expected),
+                "{url}: {problem}"
+            );
+            assert_eq!(problem.matches("expected").count(), 1, "{problem}");
+            assert!(!problem.contains("s3cret"), "{problem}");
+        }
+        for url in ["redis://h", "redis://h/", "redis://h/15?protocol=3"] {
+            assert!(RedisUrl::parse(url).is_ok(), "{url}");
+        }
+        let port = RedisUrl::parse("redis://h:99999").unwrap_err();
+        assert_eq!(port.matches("expected").count(), 1, "{port}");
     }
 
     #[test]

@@ -102,6 +102,25 @@ fn the_readme_says_what_the_tools_cannot_do() {
     }
 }
 
+/// Cursor, Codex and, on Windows, Claude Desktop break an argument with a space in it.
+#[test]
+fn no_argument_for_mcp_remote_holds_a_space() {
+    let clients = read("docs/clients.md");
+    let examples: Vec<Vec<String>> = clients
+        .lines()
+        .filter(|line| line.contains(r#""mcp-remote""#))
+        .map(|line| {
+            let list = line.trim().trim_start_matches(r#""args":"#);
+            serde_json::from_str(list.trim_end_matches(',')).unwrap()
+        })
+        .collect();
+
+    assert!(examples.len() >= 2, "found only: {examples:?}");
+    for argument in examples.iter().flatten() {
+        assert!(!argument.contains(' '), "{argument}");
+    }
+}
+
 #[test]
 fn every_line_holds_at_most_one_sentence() {
     for document in DOCUMENTS {

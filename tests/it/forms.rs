@@ -148,6 +148,38 @@ async fn an_action_filters_the_log_unless_n8n_sent_another_one() {
     );
     assert_eq!(count(json!({ "action": "publish" })).await, 0);
     assert!(count(json!({ "action": "publish", "toolCallId": "x" })).await > 1);
+    let output = client
+        .call(
+            "get_audit_log",
+            json!({ "action": "Update", "sessionId": "x" }),
+        )
+        .await;
+    let warnings = warnings(&output);
+    assert!(warnings.contains("does not have: `sessionId`;"));
+    assert!(warnings.contains("none of the log's actions"), "{warnings}");
+}
+
+#[tokio::test]
+async fn the_warning_about_ignored_arguments_is_short_whatever_their_names() {
+    let (_store, client) = client_of_samples();
+
+    for filler in ["\u{a0}", "\u{202f}", "\"", "x"] {
+        let mut arguments = json!({});
+        for number in 0..100 {
+            arguments[format!("_{number}{}", filler.repeat(79))] = json!(1);
+        }
+        let answer = client
+            .result(
+                "tools/call",
+                json!({ "name": "get_audit_stats", "arguments": arguments }),
+            )
+            .await;
+
+        let text = answer["content"][0]["text"].as_str().unwrap();
+        assert!(text.contains(" more"), "{text}");
+        let data = answer["structuredContent"]["data"].to_string();
+        assert!(text.len() < data.len() + 1500, "{text}");
+    }
 }
 
 #[tokio::test]
@@ -356,6 +388,27 @@ async fn initialize_is_served_whatever_a_client_says_about_itself() {
     store.assert_sound().await;
 }
 
+/// A client that tries both ways takes any other answer for a server of an older revision.
+#[tokio::test]
+async fn a_revision_without_sessions_has_no_initialize() {
+    let server = HttpServer::start(&samples(), &[]);
+    let headers = [
+        ("MCP-Protocol-Version", MODERN),
+        ("Mcp-Method", "initialize"),
+    ];
+    let params = json!({ "_meta": modern_meta("modern", "1") });
+
+    let response = post(
+        &server,
+        "/mcp",
+        &headers,
+        &messages::request(1, "initialize", &params),
+    );
+
+    assert_eq!(response.status, 404);
+    assert_eq!(response.json()["error"]["code"], -32601);
+}
+
 #[tokio::test]
 async fn params_of_a_known_method_that_do_not_fit_name_the_member() {
     let store = samples();
@@ -483,12 +536,57 @@ fn clients_that_read_json_are_served_whatever_they_accept() {
         let answer = post(&server, "/mcp", &headers, &modern);
         assert_eq!(answer.status, 200, "{accept:?}");
     }
-    for accept in ["text/html", "application/json;q=0"] {
+    for accept in [
+        "text/html",
+        "text/event-stream",
+        "application/json;q=0",
+        "application/json;q=0, text/event-stream",
+    ] {
         let refused = post(&server, "/mcp", &[("Accept", accept)], &call);
         assert_eq!(refused.status, 406, "{accept}");
-        assert_eq!(refused.json()["id"], 1);
+        let refused = refused.json();
+        assert_eq!(refused["id"], 1);
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("the client must accept `application/json`: "),
+            "{accept}: {message}"
+        );
     }
     assert_eq!(server.get("/mcp").status, 405);
+}
+
+#[test]
+fn a_body_of_another_type_is_refused_with_the_type_that_is_needed() {
+    let server = HttpServer::start(&samples(), &[]);
+    let session = SseSession::open(server.address);
+    let ping = messages::request(1, "ping", &json!({})).to_string();
+    let types = [
+        &[][..],
+        &[("Content-Type", "application/x-www-form-urlencoded")],
+        &[("Content-Type", "text/plain")],
+        &[("Content-Type", "application/jsonx")],
+    ];
+
+    for content_type in types {
+        for accept in [
+            &[][..],
+            &[("Accept", "*/*")],
+            &[("Accept", "text/html")],
+            &[("Accept", "application/json, text/event-stream")],
+        ] {
+            for path in ["/mcp", session.endpoint()] {
+                let headers = [content_type, accept].concat();
+                let refused = http::send(server.address, "POST", path, &headers, ping.as_str());
+
+                assert_eq!(refused.status, 415, "{path} {headers:?}");
+                assert_eq!(
+                    refused.text().trim_end(),
+                    "the content type must be `application/json`",
+                    "{path} {headers:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -629,6 +727,59 @@ fn a_malformed_forwarded_prefix_is_ignored() {
         let session = SseSession::open_with(server.address, &headers);
 
         assert!(session.endpoint().starts_with("/messages?"), "{prefix}");
+    }
+}
+
+#[test]
+fn a_long_forwarded_prefix_is_not_repeated() {
+    let server = HttpServer::start(&samples(), &[]);
+    let longest = format!("/{}", "a".repeat(199));
+
+    for (prefix, repeated) in [
+        (longest.clone(), true),
+        (format!("{longest}a"), false),
+        (format!("/{}", "a".repeat(3000)), false),
+    ] {
+        let headers = [("X-Forwarded-Prefix", prefix.as_str())];
+        let missing = http::send(server.address, "GET", "/zz", &headers, "");
+        let session = SseSession::open_with(server.address, &headers);
+
+        assert_eq!(missing.status, 404);
+        let text = missing.text();
+        assert_eq!(text.contains(&longest), repeated, "{text}");
+        assert!(text.len() < 2500, "{text}");
+        assert_eq!(session.endpoint().starts_with(&prefix), repeated);
+    }
+}
+
+#[test]
+fn a_public_path_like_a_route_hides_no_route() {
+    let store = samples();
+    let hello = messages::request(1, "initialize", &client_hello("2025-06-18", "it", "1"));
+
+    for public_path in ["/mcp", "/api", "/sse", "/healthz", "/metrics", "/messages"] {
+        let server = HttpServer::start(&store, &["--public-path", public_path]);
+
+        for below in ["", public_path] {
+            let path = |route: &str| format!("{below}{route}");
+            for route in ["/mcp", "/mcp/"] {
+                let answer = post(&server, &path(route), &[], &hello);
+                assert_eq!(answer.status, 200, "{public_path}: {}", path(route));
+            }
+            for route in [
+                "/healthz",
+                "/readyz",
+                "/metrics",
+                "/api/projects",
+                "/api/projects/rdv-artisan",
+                "/api/resources/",
+            ] {
+                let answer = server.get(&path(route));
+                assert_eq!(answer.status, 200, "{public_path}: {}", path(route));
+            }
+            let base = format!("http://{}{}", server.address, path("/sse"));
+            assert_eq!(call_over_sse(&base)["success"], true, "{base}");
+        }
     }
 }
 

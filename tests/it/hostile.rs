@@ -706,7 +706,7 @@ fn usage_errors_and_failures_write_no_control_characters() {
         (vec!["import", evil], 1),
         (
             vec!["import", env!("CARGO_MANIFEST_DIR"), "--store", &path],
-            1,
+            2,
         ),
         (
             vec![
@@ -715,7 +715,7 @@ fn usage_errors_and_failures_write_no_control_characters() {
                 "--store",
                 &path,
             ],
-            3,
+            2,
         ),
         (
             vec![
@@ -724,7 +724,7 @@ fn usage_errors_and_failures_write_no_control_characters() {
                 "--store",
                 &folder_as_file,
             ],
-            3,
+            2,
         ),
     ] {
         let (code, output) = run(&home, &arguments);

@@ -551,7 +551,7 @@ fn help_shows_no_secret_of_the_environment() {
 
 #[test]
 fn printed_settings_contain_no_secret() {
-    let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1/0?x={PASSWORD}");
+    let url = format!("redis://owner:{PASSWORD}@127.0.0.1:1/0");
     let (arguments, none) = (
         Cli::parse_from(["portfolio-mcp", "stdio", "--store", &url]),
         Cli::parse_from(["portfolio-mcp", "stdio"]),

@@ -206,6 +206,10 @@ fn variables_of_kubernetes_and_of_others_are_a_warning() {
         ("PORTFOLIO_PORT_8787_TCP_ADDR", "10.0.0.1"),
         ("PORTFOLIO_STORE_SERVICE_HOST", "10.0.0.2"),
         ("PORTFOLIO_STORE_PORT", "tcp://10.0.0.2:6379"),
+        ("PORTFOLIO_STORE_PORT_6379_TCP", "tcp://10.0.0.2:6379"),
+        ("PORTFOLIO_MCP_PORT", "tcp://10.0.0.3:8787"),
+        ("PORTFOLIO_MCP_SERVICE_HOST", "10.0.0.3"),
+        ("PORTFOLIO_MCP_PORT_8787_TCP", "tcp://10.0.0.3:8787"),
         ("PORTFOLIO_THEME", SECRET),
     ];
 
@@ -303,7 +307,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// What people paste, and what has to be said about it.
-const PASTED: [(&str, &str); 20] = [
+const PASTED: [(&str, &str); 26] = [
     ("\"redis://default:s3cret@h:6379\"", "quotation marks"),
     ("'redis://default:s3cret@h:6379'", "quotation marks"),
     ("“redis://default:s3cret@h:6379”", "quotation marks"),
@@ -330,6 +334,15 @@ const PASTED: [(&str, &str); 20] = [
     ("redis://default:s3cret@h:99999", "99999"),
     ("redis://default:s3cret@", "no host"),
     ("redis://default:********@h:6379", "hidden"),
+    ("redis://default:s3cret@h:6379?db=5", "/5`"),
+    ("redis://default:s3cret@h:6379?ssl=true", "`rediss://`"),
+    ("rediss://default:s3cret@h:6379#insecure", "`#`"),
+    (
+        "redis://default:s3cret@h:6379/99999999999999999999",
+        "too large",
+    ),
+    ("redis://default:s3cret@undefined:6379", "`undefined`"),
+    ("redis://default:s3cret@h:6379\u{200b}", "invisible"),
 ];
 
 #[test]
@@ -407,10 +420,43 @@ fn an_empty_variable_does_not_choose_the_local_file() {
     let home = Home::new();
 
     let (alone, stderr) = stdio(&home, &[], &[("REDIS_URL", "")]);
+    let (_, both) = stdio(&home, &[], &[("REDIS_URL", ""), ("KV_URL", "")]);
     let (beside, _) = stdio(&home, &["--store=sqlite:x.db"], &[("REDIS_URL", "")]);
 
     assert_eq!((alone, beside), (2, 0), "{stderr}");
-    assert!(stderr.contains("REDIS_URL: found nothing"), "{stderr}");
+    assert!(
+        stderr.contains("REDIS_URL: found nothing in it,"),
+        "{stderr}"
+    );
+    assert!(
+        both.contains("REDIS_URL, KV_URL: found nothing in them,"),
+        "{both}"
+    );
+}
+
+#[test]
+fn the_start_line_shows_the_key_prefix_and_a_placeholder_is_refused() {
+    let home = Home::new();
+    let server = RedisServer::start();
+    let start = |prefix: &str| {
+        let variables = [("PORTFOLIO_KEY_PREFIX", prefix)];
+        stdio(&home, &["--store", &server.url()], &variables)
+    };
+
+    let (with, shown) = start(" {site}:\n");
+    let (without, none) = start("");
+    let (refused, placeholder) = start("${PREFIX}");
+
+    assert_eq!((with, without, refused), (0, 0, 2), "{placeholder}");
+    assert!(
+        shown.contains("under the key prefix `{site}:` (set by"),
+        "{shown}"
+    );
+    assert!(!none.contains("key prefix"), "{none}");
+    assert!(
+        placeholder.contains("PORTFOLIO_KEY_PREFIX): found a placeholder"),
+        "{placeholder}"
+    );
 }
 
 #[cfg(unix)]

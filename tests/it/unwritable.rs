@@ -41,9 +41,9 @@ async fn check_read_only(client: &StdioClient, reason: &str) {
     assert!(message.contains(reason), "{refused}");
 }
 
-/// A store that no process has open, in a file of its own with a `?` in its path.
+/// A store that no process has open, in a file of its own with odd characters in its path.
 async fn closed_store() -> Store {
-    let folder = tempfile::Builder::new().prefix("50%41?#").tempdir();
+    let folder = tempfile::Builder::new().prefix("50% of #1 ").tempdir();
     let mut store = Store::sqlite_in(folder.unwrap());
     create_sound(&*store.repository, &project_key("a")).await;
     store.reopen();

@@ -141,7 +141,7 @@ fn is_above_or_below(path: &str, other: &str) -> bool {
         above.is_empty()
             || below
                 .strip_prefix(above)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
     leads_to(path, other) || leads_to(other, path)
 }
