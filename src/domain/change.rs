@@ -318,8 +318,8 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     }
 }
 
-/// A time as text, a date, what MongoDB exports, or a time as programs count it: in milliseconds since
-/// 1970, or in seconds.
+/// A time as text, a date, what a database exports as `$date`, or a time as programs count it: in
+/// milliseconds since 1970, or in seconds.
 fn instant(value: &Value) -> Option<Timestamp> {
     /// Milliseconds of 1973, and seconds of 5138.
     const MILLISECONDS_FROM: i64 = 100_000_000_000;

@@ -119,7 +119,7 @@ pub(super) fn warning(ignored: &[String]) -> String {
 
 /// The first names, and how many more there are.
 fn list(names: &[&str]) -> String {
-    let mut named = Vec::new();
+    let mut shown = Vec::new();
     let mut room = MAX_NAMED_BYTES;
     for name in names.iter().take(MAX_NAMED) {
         let name = format!("`{}`", truncate(name));
@@ -128,11 +128,11 @@ fn list(names: &[&str]) -> String {
             break;
         };
         room = rest;
-        named.push(name);
+        shown.push(name);
     }
-    match names.len() - named.len() {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
