@@ -17,7 +17,7 @@
 //!
 //! - [`folder`]: the JSON folder that `import` reads.
 //! - [`doctor`]: the checks of `doctor`, one file per subject.
-//! - [`logs`]: the log on stderr, whose reader may read late or not at all; [`report_output`]: the
+//! - [`logs`]: the log on stderr, whose reader may read late or not at all; `report_output`: the
 //!   stdout of commands, whose reader may leave.
 //! - [`signals`]: Ctrl-C and SIGTERM.
 //! - [`style`]: colours on a terminal.
