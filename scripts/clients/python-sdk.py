@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from contextlib import AsyncExitStack, contextmanager
+from datetime import datetime, timezone
 
 import anyio
 from mcp import ClientSession, StdioServerParameters
@@ -157,6 +158,10 @@ async def check_kind(session, kind, field):
         # An older program wrote `published`, `createdAt` and `updatedAt` at the top level; they follow `metadata`.
         derived = {"published": data["published"], "createdAt": data["createdAt"], "updatedAt": updated_at}
         metadata = stored["metadata"] | {"updatedAt": updated_at}
+        # A time that was stored as a number becomes the time that it means.
+        if isinstance(metadata["createdAt"], int):
+            created = datetime.fromtimestamp(metadata["createdAt"] / 1000, timezone.utc)
+            metadata["createdAt"] = created.strftime("%Y-%m-%dT%H:%M:%S.000Z")
         equal(data, stored | {"tags": ["repaired"], "metadata": metadata} | derived)
 
 

@@ -138,6 +138,8 @@ for (const { kind, field } of KINDS) {
     // An older program wrote `published`, `createdAt` and `updatedAt` at the top level; they follow `metadata`.
     const { published, createdAt } = data;
     const metadata = { ...stored.data.metadata, updatedAt };
+    // A time that was stored as a number becomes the time that it means.
+    if (typeof metadata.createdAt === 'number') metadata.createdAt = new Date(metadata.createdAt).toISOString();
     assert.deepEqual(data, { ...stored.data, tags, metadata, published, createdAt, updatedAt });
   });
 }
