@@ -1294,7 +1294,9 @@ async fn a_node_of_a_cluster_is_named() {
             assert!(message.contains("Redis Cluster"), "{answer}");
             assert!(!message.contains("127.0.0.1"), "{answer}");
         }
-        assert!(client.stderr().contains(reply), "{}", client.stderr());
+        wait_until("the log has the reply of Redis", || {
+            client.stderr().contains(reply).then_some(())
+        });
     }
     let report = doctor(&["--store", &full.url()]);
     report.assert_exit(3);
