@@ -10,7 +10,7 @@ use crate::domain::{
     DocumentKey, Kind, StoredEntry, check_depth,
     content_type::rules,
     is_slug,
-    json::{Repairs, parse, parse_object},
+    json::{Repairs, parse, parse_object, type_name},
     text::{sanitize, truncate},
 };
 
@@ -233,7 +233,7 @@ impl Reader {
                 }
                 Err(_) => "a string",
             },
-            other => text::type_name(&other),
+            other => type_name(&other),
         };
         let problem = format!("expected a JSON object, found {found}");
         self.problems.add(file, what, &problem, number.to_string());
@@ -313,7 +313,7 @@ fn key_of(kind: Kind, document: &Map<String, Value>) -> Result<DocumentKey, (Str
             sanitize(id).into_owned(),
         )),
         Some(other) => Err((
-            format!("`id` is not a string, but {}", text::type_name(other)),
+            format!("`id` is not a string, but {}", type_name(other)),
             title(),
         )),
     }

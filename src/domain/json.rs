@@ -131,6 +131,19 @@ pub fn find_replacement(value: &Value) -> Option<String> {
     }
 }
 
+/// The type of a value with its article, for messages.
+#[must_use]
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// A path that continues another one.
 fn dotted(below: &str) -> Cow<'_, str> {
     if below.is_empty() || below.starts_with('[') {

@@ -2,6 +2,8 @@
 
 use serde_json::{Error, Map, Value};
 
+use crate::domain::json::type_name;
+
 /// The text of a file in UTF-8, with or without a byte order mark.
 ///
 /// # Errors
@@ -131,18 +133,6 @@ fn hint(text: &str, error: &Error) -> Option<&'static str> {
     let expects_text = problem.starts_with("key must be") || problem.starts_with("expected value");
     (rest.starts_with(is_name) && expects_text)
         .then_some("in JSON, names and texts are in double quotation marks")
-}
-
-/// The type of a value with its article.
-pub(super) fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }
 
 #[cfg(test)]

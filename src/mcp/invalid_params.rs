@@ -4,7 +4,7 @@
 use rmcp::{ErrorData, model::ErrorCode};
 use serde_json::{Map, Value};
 
-use crate::domain::text::truncate;
+use crate::domain::{json::type_name, text::truncate};
 
 /// A member of a method's params.
 struct Member {
@@ -138,17 +138,6 @@ impl Member {
                 Some(format!("`{name}` must be {wanted}, found {found},"))
             }
         }
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }
 
