@@ -20,9 +20,9 @@ use super::{
     violation::Violation,
 };
 
-/// What older programs derived from `metadata`, at the top level.
 /// The states of a document, as `metadata.status` names them.
-const STATUSES: [&str; 3] = ["published", "draft", "archived"];
+pub(super) const STATUSES: [&str; 3] = ["published", "draft", "archived"];
+/// What older programs derived from `metadata`, at the top level.
 const DERIVED: [&str; 3] = ["published", "createdAt", "updatedAt"];
 
 /// The surroundings of a write: what its audit entry holds besides the change.
