@@ -146,6 +146,18 @@ pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
         .collect()
 }
 
+/// Every top-level field of a document that is not there any more, whole; or the document whole, if
+/// a name has no path.
+#[must_use]
+pub fn deletion(document: &Map<String, Value>) -> Vec<FieldChange> {
+    let gone = |change: FieldChange| FieldChange {
+        field: change.field,
+        old_value: change.new_value,
+        new_value: None,
+    };
+    creation(document).into_iter().map(gone).collect()
+}
+
 /// The document that an update's `changes` lead to. New fields come last, as merging a patch puts
 /// them.
 #[must_use]

@@ -397,9 +397,12 @@ impl Updated {
     }
 
     fn by(change: &Change, warnings: Vec<Violation>) -> Self {
+        let Some(record) = change.next() else {
+            unreachable!("an update leaves a document")
+        };
         Self {
-            record: change.next().clone(),
-            version: change.next().version().clone(),
+            record: record.clone(),
+            version: record.version().clone(),
             changes: json!(change.entry().changes),
             audit_id: None,
             replayed: false,

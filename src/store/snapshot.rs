@@ -149,7 +149,8 @@ impl SnapshotCache {
         for (change, entry) in changes.iter().zip(entries) {
             self.own_writes.note(OwnWrite {
                 entry: entry.clone(),
-                record: change.next().clone(),
+                key: change.key().clone(),
+                record: change.next().cloned(),
             });
         }
         if self.own_write_pending.swap(true, Ordering::Relaxed) {
@@ -366,9 +367,7 @@ impl SnapshotCache {
             .between(&before.history, &revision.history, added)?;
         let entries = writes.iter().rev().map(|write| write.entry.clone());
         let entries = entries.collect();
-        let changed = writes
-            .into_iter()
-            .map(|write| (write.record.key().clone(), Some(write.record)));
+        let changed = writes.into_iter().map(|write| (write.key, write.record));
         last.followed_by(revision, changed, entries)
     }
 

@@ -14,6 +14,12 @@ pub enum Action {
     Create,
     /// The document was changed.
     Update,
+    /// The document was deleted.
+    Delete,
+    /// Earlier changes were undone.
+    Revert,
+    /// What was changed outside this server was recorded.
+    Adopt,
 }
 
 impl Action {
@@ -23,6 +29,9 @@ impl Action {
         match self {
             Self::Create => "create",
             Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Revert => "revert",
+            Self::Adopt => "adopt",
         }
     }
 
@@ -32,6 +41,9 @@ impl Action {
         match self {
             Self::Create => "created",
             Self::Update => "updated",
+            Self::Delete => "deleted",
+            Self::Revert => "reverted",
+            Self::Adopt => "adopted",
         }
     }
 }
@@ -113,13 +125,18 @@ pub struct EntryMetadata {
     pub origin: Origin,
     /// Hash of the idempotency key and the request.
     pub operation: String,
+    /// The ids of the entries whose changes it undoes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reverts: Vec<String>,
     /// The document's version before the write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version_before: Option<Version>,
-    /// The document's version after the write.
-    pub version_after: Version,
-    /// SHA-256 of the stored bytes after the write.
-    pub checksum: String,
+    /// The document's version after the write; absent after a deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_after: Option<Version>,
+    /// SHA-256 of the stored bytes after the write; absent after a deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// SHA-256 of this document's stored entry before this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,

@@ -1,6 +1,6 @@
 //! Queries of the audit log, their pages, and its statistics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::stored::{AuditPosition, Category, Slot, StoredEntry, folded};
 use crate::domain::{
@@ -16,6 +16,8 @@ pub struct AuditQuery {
     pub kind: Option<Kind>,
     /// Only of this document.
     pub entity_id: Option<String>,
+    /// Only entries with one of these audit ids.
+    pub audit_ids: Option<BTreeSet<String>>,
     /// Only this action.
     pub action: Option<String>,
     /// Only this source.
@@ -48,6 +50,7 @@ impl Default for AuditQuery {
         Self {
             kind: None,
             entity_id: None,
+            audit_ids: None,
             action: None,
             source: None,
             actor: None,
@@ -78,6 +81,10 @@ impl AuditQuery {
                 .entity_id
                 .as_deref()
                 .is_none_or(|id| entry.text_of("entityId") == Some(id))
+            && self.audit_ids.as_ref().is_none_or(|ids| {
+                let id = entry.text_of("id");
+                id.is_some_and(|id| ids.contains(id))
+            })
             && self
                 .actor
                 .as_deref()
@@ -98,6 +105,7 @@ impl AuditQuery {
         let Self {
             kind,
             entity_id,
+            audit_ids,
             action,
             source,
             actor,
@@ -112,7 +120,7 @@ impl AuditQuery {
             with_log_begins: _,
         } = self;
         let texts = [entity_id, action, source, actor, client_id, field];
-        kind.is_some() || texts.into_iter().any(Option::is_some)
+        kind.is_some() || audit_ids.is_some() || texts.into_iter().any(Option::is_some)
     }
 
     /// The entries of one document.
@@ -122,6 +130,17 @@ impl AuditQuery {
             kind: Some(key.kind),
             entity_id: Some(key.id.clone()),
             limit,
+            ..Self::default()
+        }
+    }
+
+    /// The entries with these audit ids. An id that is not on the page is in no entry, unless the page
+    /// has a [next one](AuditPage::next).
+    #[must_use]
+    pub fn by_ids(audit_ids: BTreeSet<String>) -> Self {
+        Self {
+            limit: audit_ids.len(),
+            audit_ids: Some(audit_ids),
             ..Self::default()
         }
     }

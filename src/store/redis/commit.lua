@@ -1,4 +1,4 @@
--- Writes n documents with their audit entries, indexes, counters and cache invalidation: all of it or nothing, once
+-- Writes or deletes n documents with their audit entries, indexes, counters and cache invalidation: all of it or nothing, once
 -- for each operation.
 --
 -- Redis keeps what a failed script wrote, so everything that can fail comes before the first write: the operation's
@@ -11,7 +11,7 @@
 -- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
 --       5 how an entry begins, a format for its seq and its time
 --       then 10 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
---       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
+--       new text ('' = delete it), id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
 -- reply one text: 'OK' or 'REPLAY' with milliseconds, seq of the first entry and n; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
 local RECORD, ENTRIES, STATS, SCRATCH, HISTORY, SCHEMA = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -56,7 +56,7 @@ for i = 1, n do
   local expected, beginning = ARGV[a + 1], ARGV[a + 2]
   if (text or '') ~= expected or (text and expected == '') then return 'CONFLICT' end
   if beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning then return 'CONFLICT' end
-  local wanted = {[3] = true, [4] = ARGV[a + 5] == '1', [5] = ARGV[a + 6] == '1'}
+  local wanted = {[3] = ARGV[a + 3] ~= '', [4] = ARGV[a + 5] == '1', [5] = ARGV[a + 6] == '1'}
   for j = 3, 5 do
     if (call('SISMEMBER', KEYS[k + j], id) == 1) ~= wanted[j] then moves[#moves + 1] = {wanted[j] and 'SADD' or 'SREM', KEYS[k + j], id} end
   end
@@ -125,12 +125,12 @@ if redis.acl_check_cmd then
   need('SET', RECORD, '', 'EX', '1')
   need('SET', HISTORY, '')
   for i = 1, n do
-    local k = offsets(i)
+    local k, a = offsets(i)
     if i == 1 then -- in any case: a missing permission shows at the first write, not at the first that needs it
       need('SADD', KEYS[k + 3], '')
       need('SREM', KEYS[k + 3], '')
     end
-    need('SET', KEYS[k + 1], '')
+    if ARGV[a + 3] == '' then need('DEL', KEYS[k + 1]) else need('SET', KEYS[k + 1], '') end
     need('SET', KEYS[k + 2], '')
     need('DEL', KEYS[k + 6], KEYS[k + 7])
   end
@@ -173,7 +173,7 @@ call(unpack(zadd))
 call(unpack(hset))
 for i = 1, n do
   local k, a = offsets(i)
-  call('SET', KEYS[k + 1], ARGV[a + 3])
+  if ARGV[a + 3] == '' then call('DEL', KEYS[k + 1]) else call('SET', KEYS[k + 1], ARGV[a + 3]) end
   call('SET', KEYS[k + 2], entries[i])
   call('DEL', KEYS[k + 6], KEYS[k + 7])
 end

@@ -164,6 +164,33 @@ async fn a_commit_returns_its_entries_as_they_are_in_the_log() {
     .await;
 }
 
+#[tokio::test]
+async fn entries_are_found_by_their_audit_ids() {
+    on_each_store(async |store| {
+        mixed(store).await;
+        let all = entries(&*store.repository, &AuditQuery::default()).await;
+        let foreign = all.iter().find(|entry| entry.seq().is_none()).unwrap();
+        let wanted = [all.last().unwrap(), all.get(9).unwrap(), foreign]
+            .map(|entry| entry.text_of("id").unwrap_or("-").to_owned());
+        let ids = wanted.iter().cloned().chain(["unknown".to_owned()]);
+
+        let page = store
+            .repository
+            .audit_entries(&AuditQuery::by_ids(ids.collect()))
+            .await
+            .unwrap();
+
+        let expected = all.iter().rev().filter(|entry| {
+            let id = entry.text_of("id");
+            id.is_some_and(|id| wanted.iter().any(|wanted| wanted == id))
+        });
+        assert_eq!(page.entries, expected.cloned().collect::<Vec<_>>());
+        assert_eq!(page.next, None);
+        store.assert_sound().await;
+    })
+    .await;
+}
+
 /// Legacy entries beside our own on three documents.
 async fn mixed(store: &Store) {
     store
