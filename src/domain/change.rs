@@ -6,6 +6,7 @@ use super::{
     audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin},
     content_type::rules,
     current::Current,
+    depth::check_depth,
     diff::{self, FieldChange},
     field_path::is_owned,
     kind::DocumentKey,
@@ -151,17 +152,33 @@ impl Change {
 
     /// The change that brings `document`, or its absence, back by undoing the changes of the entries
     /// `reverts`; `None` when everything is as it was already.
-    #[must_use]
+    ///
+    /// What was there before may come back, whatever rules it breaks.
+    ///
+    /// # Errors
+    /// The limits of every stored document, if the one to bring back is beyond them.
     pub fn revert(
         current: &Current,
         document: Option<&Map<String, Value>>,
         reverts: Vec<String>,
         context: WriteContext,
-    ) -> Option<Self> {
-        let step = step(current, document)?;
+    ) -> Result<Option<Self>, Vec<Violation>> {
+        if step(current, document).is_none() {
+            return Ok(None);
+        }
+        let mut document = document.cloned();
+        if let Some(document) = &mut document {
+            touch(document, context.now);
+        }
+        let Some(step) = step(current, document.as_ref()) else {
+            return Ok(None);
+        };
+        if let Some(next) = &step.0 {
+            check_limits(current.record(), next)?;
+        }
         let mut change = Self::new(current, Action::Revert, step, context);
         change.entry.metadata.reverts = reverts;
-        Some(change)
+        Ok(Some(change))
     }
 
     fn new(
@@ -278,6 +295,25 @@ fn check_size(patch: &Map<String, Value>) -> Result<(), Vec<Violation>> {
         "expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}"
     );
     Err(vec![Violation::new("data", "size", message)])
+}
+
+/// A document that is brought back is no larger and no deeper than any other, unless the stored one
+/// is too.
+fn check_limits(stored: Option<&Record>, next: &Record) -> Result<(), Vec<Violation>> {
+    let is_limit = |violation: &Violation| violation.rule == "size";
+    if stored.is_some_and(|stored| stored.violations().iter().any(is_limit)) {
+        return Ok(());
+    }
+    let size = next
+        .violations()
+        .iter()
+        .find(|violation| is_limit(violation));
+    let depth = check_depth(next.text().as_bytes()).err();
+    let depth = depth.map(|depth| Violation::new("", "depth", depth.to_string()));
+    match size.cloned().or(depth) {
+        Some(violation) => Err(vec![violation]),
+        None => Ok(()),
+    }
 }
 
 /// The violations of `next` that a patch is rejected for, and those that were there before.

@@ -125,22 +125,19 @@ impl Timeline<'_> {
             })
             .collect();
         let fields = Fields::of(&asked, &changes);
-        kept.extend(self.staying(&asked));
-        let is_gone = |asked: &&Asked<'_>| {
-            !fields.change(asked.path)
-                && !matches!(asked.fate, Fate::Kept(_))
-                && !kept.iter().any(|kept| is_within(asked.path, &kept.field))
-        };
-        let gone = topmost(asked.iter().filter(is_gone).map(|asked| asked.path));
-        let reverted = asked
-            .iter()
-            .filter(|asked| asked.is_going() && fields.change(asked.path));
+        kept.extend(self.staying(&asked, &outcome.fates));
+        let stays = |path: &str| kept.iter().any(|kept| is_within(path, &kept.field));
+        let reverted = asked.iter().filter(|asked| {
+            fields.change(asked.path) && !(matches!(asked.fate, Fate::Kept(_)) && stays(asked.path))
+        });
+        let already = asked.iter().map(|asked| asked.path);
+        let already = already.filter(|path| !fields.change(path) && !stays(path));
         Undo {
             reverts: self.ids_of(&reverted.map(|asked| asked.entry).collect()),
             counts: UndoCounts {
                 undone: changes.iter().map(fields_of).sum(),
                 kept: kept.len(),
-                already_gone: gone.len(),
+                already_gone: topmost(already).len(),
             },
             document: self.next(&changes, outcome.state),
             kept,
@@ -148,13 +145,11 @@ impl Timeline<'_> {
     }
 
     /// The fields that later changes keep, each with the last of them.
-    fn staying(&self, asked: &[Asked<'_>]) -> Vec<Kept> {
-        let is_going = |path: &str| {
-            let mut going = asked.iter().filter(|other| other.is_going());
-            going.any(|other| is_within(path, other.path))
-        };
+    fn staying(&self, asked: &[Asked<'_>], fates: &[Fate]) -> Vec<Kept> {
         let staying = asked.iter().filter_map(|asked| match asked.fate {
-            Fate::Kept(last) if !is_going(asked.path) => Some((asked.path, last)),
+            Fate::Kept(last) if !self.goes_back(fates, asked.path, last) => {
+                Some((asked.path, last))
+            }
             Fate::Kept(_) | Fate::Stands | Fate::Gone | Fate::GoneBefore | Fate::Merged => None,
         });
         let staying: Vec<(&str, usize)> = staying.collect();
@@ -193,7 +188,9 @@ impl Timeline<'_> {
     }
 
     fn ids_of(&self, entries: &BTreeSet<usize>) -> Vec<String> {
-        let entries = entries.iter().filter_map(|number| self.entries.get(*number));
+        let entries = entries
+            .iter()
+            .filter_map(|number| self.entries.get(*number));
         let ids = entries.filter_map(|entry| entry.text_of("id"));
         ids.map(ToOwned::to_owned).collect()
     }

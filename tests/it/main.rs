@@ -46,6 +46,7 @@ mod support;
 mod tls;
 mod tools;
 mod transport;
+mod undo;
 #[cfg(unix)]
 mod unwritable;
 mod words;

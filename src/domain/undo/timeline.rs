@@ -16,6 +16,9 @@ use crate::domain::{
     record::Record,
 };
 
+/// How often a list is merged, one later change after another. Beyond that it is one value.
+const MAX_MERGES: usize = 100;
+
 /// The changes that lead to a document. Older ones than the first lead to `base`.
 #[derive(Debug)]
 pub struct Timeline<'a> {
@@ -111,34 +114,40 @@ impl<'a> Timeline<'a> {
         before: &State,
         after: &State,
     ) {
-        let outcome = self.without(&self.numbers_of(reverts));
-        let undone = |wanted: Fate| {
-            let fates = outcome.fates.iter().enumerate();
-            let is_wanted = fates.filter(move |(_, fate)| **fate == wanted);
-            is_wanted.map(|(number, _)| number).collect::<Vec<_>>()
-        };
-        let (gone, merged) = (undone(Fate::Gone), undone(Fate::Merged));
+        let undone = self.numbers_of(reverts);
+        let fates = self.without(&undone).fates;
         let (server_set, content): (Vec<Item>, Vec<Item>) = items
             .into_iter()
             .partition(|item| item.role == Role::ServerSet);
-        let within = |numbers: &[usize], top: &str| -> Vec<usize> {
-            let is_there = |number: &&usize| is_within(self.path(**number), top);
-            numbers.iter().filter(is_there).copied().collect()
-        };
-        let paths = content.iter().map(|item| item.path.as_str());
+        let there = || self.items.iter().zip(&fates).enumerate();
+        let gone = there().filter(|(_, (item, fate))| match fate {
+            Fate::Gone => true,
+            Fate::GoneBefore => undone.contains(&item.entry),
+            Fate::Kept(last) => self.goes_back(&fates, &item.path, *last),
+            Fate::Stands | Fate::Merged => false,
+        });
+        let gone = gone.map(|(_, (item, _))| item.path.as_str());
+        let own = content.iter().map(|item| item.path.as_str());
         let mut added = Vec::new();
-        for top in topmost(paths.chain(gone.iter().map(|number| self.path(*number)))) {
+        for top in topmost(own.chain(gone.clone())) {
             let own = content.iter().filter(|item| is_within(&item.path, top));
             let own: Vec<Item> = own.cloned().collect();
-            let cancelled = within(&gone, top);
+            let is_within_top = |item: &Item| is_within(&item.path, top);
+            let is_merged =
+                there().any(|(_, (item, fate))| *fate == Fate::Merged && is_within_top(item));
             match own.first() {
-                Some(first) if !cancelled.is_empty() && within(&merged, top).is_empty() => {
+                Some(first) if !is_merged && gone.clone().any(|path| is_within(path, top)) => {
+                    let cancelled = there().filter(|(_, (item, _))| {
+                        undone.contains(&item.entry)
+                            && item.role != Role::ServerSet
+                            && is_within_top(item)
+                    });
                     added.push(Item {
                         entry: first.entry,
                         path: top.to_owned(),
                         old: value_at(before, top).cloned(),
                         new: value_at(after, top).cloned(),
-                        role: Role::Undo(cancelled),
+                        role: Role::Undo(cancelled.map(|(number, _)| number).collect()),
                     });
                 }
                 _ => added.extend(own),
@@ -148,19 +157,28 @@ impl<'a> Timeline<'a> {
         added.extend(times_of(self.entries.len(), after));
         let count = self.items.len();
         self.items.extend(added);
-        if !differences(&self.replay(&self.fates(&BTreeSet::new())), after).is_empty() {
+        if !differences(
+            &self.replay(&self.fates(self.items.len(), &BTreeSet::new())),
+            after,
+        )
+        .is_empty()
+        {
             self.items.truncate(count);
             self.items.extend(content);
         }
     }
 
-    fn path(&self, item: usize) -> &str {
-        self.items.get(item).map_or("", |item| &item.path)
+    /// Whether the field at `path`, which the item `last` keeps, goes back all the same with a later
+    /// change of it.
+    pub(super) fn goes_back(&self, fates: &[Fate], path: &str, last: usize) -> bool {
+        let later = self.items.iter().zip(fates).skip(last + 1);
+        let mut going = later.filter(|(_, fate)| matches!(fate, Fate::Gone | Fate::Merged));
+        going.any(|(item, _)| overlap(&item.path, path))
     }
 
     /// The document if these entries had never been made.
     pub(super) fn without(&self, undone: &BTreeSet<usize>) -> Outcome {
-        let mut fates = self.fates(undone);
+        let mut fates = self.fates(self.items.len(), undone);
         let mut state = self.replay(&fates);
         let kept = self.items.iter().zip(&fates);
         let kept: BTreeSet<&str> = kept
@@ -168,42 +186,43 @@ impl<'a> Timeline<'a> {
             .map(|(item, _)| item.path.as_str())
             .collect();
         for path in kept {
-            let Some(list) = self.merged_list(&fates, path) else {
+            let list = self.merged_list(undone, &fates, &state, path, MAX_MERGES);
+            let Some(list) = list else {
                 continue;
             };
-            let fate = if is_same_member(Some(&list), value_at(&state, path)) {
-                Fate::GoneBefore
-            } else {
-                Fate::Merged
-            };
+            let changes = !is_same_member(Some(&list), value_at(&state, path));
             set(&mut state, path, Some(&list));
+            let merged_fate = if changes {
+                Fate::Merged
+            } else {
+                Fate::GoneBefore
+            };
             let there = self.items.iter().zip(&mut fates);
-            for (_, kept) in there
-                .filter(|(item, fate)| item.path == path && matches!(fate, Fate::Kept(_)))
-            {
-                *kept = fate;
+            for (_, fate) in there.filter(|(item, _)| item.path == path) {
+                if matches!(fate, Fate::Kept(_)) {
+                    *fate = merged_fate;
+                }
             }
         }
         Outcome { fates, state }
     }
 
-    /// What becomes of each item, from the newest to the oldest: an item that is to be undone stays
-    /// if a later one that stays overlaps it.
-    pub(super) fn fates(&self, undone: &BTreeSet<usize>) -> Vec<Fate> {
-        let mut fates = Vec::with_capacity(self.items.len());
+    /// What becomes of each of the first `count` items, as if there were no others. Looked at from the
+    /// newest to the oldest: an item that is to be undone stays if a later one that stays overlaps
+    /// it.
+    pub(super) fn fates(&self, count: usize, undone: &BTreeSet<usize>) -> Vec<Fate> {
+        let mut fates = Vec::with_capacity(count);
         let mut standing = Standing::default();
         // For each item the undo in effect that undid it.
         let mut cancelled: BTreeMap<usize, usize> = BTreeMap::new();
-        for (number, item) in self.items.iter().enumerate().rev() {
+        for (number, item) in self.items.iter().enumerate().take(count).rev() {
             let is_undone = undone.contains(&item.entry);
             // What came after an earlier undo builds on it.
             let (before, gone) = match cancelled.get(&number) {
                 Some(undo) => (*undo, Fate::GoneBefore),
-                None => (self.items.len(), Fate::Gone),
+                None => (count, Fate::Gone),
             };
-            let fate = if item.role == Role::ServerSet
-                || !is_undone && gone == Fate::Gone
-            {
+            let fate = if item.role == Role::ServerSet || !is_undone && gone == Fate::Gone {
                 Fate::Stands
             } else {
                 match standing.last_over(&item.path, before) {
@@ -248,38 +267,42 @@ impl<'a> Timeline<'a> {
         state
     }
 
-    /// The list at `path` with the changes that are to be undone taken out of it, where later
-    /// changes of the list allow it.
-    ///
-    /// The base is the list before a later change, one side is the list as it would have been then,
-    /// the other is the list after that change.
-    fn merged_list(&self, fates: &[Fate], path: &str) -> Option<Value> {
-        let all = self.items.iter().zip(fates);
-        let changes = all
-            .skip_while(|(item, fate)| item.path != path || !matches!(fate, Fate::Kept(_)))
-            .filter(|(item, _)| item.role != Role::ServerSet && overlap(&item.path, path));
-        let mut without = None;
-        // The list before and after the changes in a row that stay.
-        let mut row = None;
-        for (number, (item, fate)) in changes.enumerate() {
-            if item.path != path {
-                return None;
-            }
-            if number == 0 {
-                without = item.old.as_ref().and_then(Value::as_array).cloned();
-            }
-            let new = item.new.as_ref().and_then(Value::as_array);
-            if *fate == Fate::Stands && item.role == Role::Content {
-                let old = item.old.as_ref().and_then(Value::as_array);
-                row = Some((row.map_or(old, |(old, _)| old), new));
-            } else if let Some((old, new)) = row.take() {
-                without = Some(list::merge(old?, &without?, new?)?);
-            }
+    /// The list at `path` with the changes that are to be undone taken out of it, where later changes
+    /// of the list allow it: the base is the list after the last of them, one side is the list to go
+    /// back to, the other is the list now.
+    fn merged_list(
+        &self,
+        undone: &BTreeSet<usize>,
+        fates: &[Fate],
+        now: &State,
+        path: &str,
+        merges: usize,
+    ) -> Option<Value> {
+        let merges = merges.checked_sub(1)?;
+        let items = || self.items.iter().zip(fates).enumerate();
+        let (last, (item, _)) = items()
+            .rfind(|(_, (item, fate))| item.path == path && matches!(fate, Fate::Kept(_)))?;
+        let mut later = items().skip(last + 1).map(|(_, later)| later);
+        if later.any(|(item, fate)| {
+            item.role == Role::Content
+                && *fate == Fate::Stands
+                && item.path != path
+                && overlap(&item.path, path)
+        }) {
+            return None;
         }
-        if let Some((old, new)) = row {
-            without = Some(list::merge(old?, &without?, new?)?);
+        let before = self.fates(last + 1, undone);
+        let mut back = self.replay(&before);
+        if let Some(list) = self.merged_list(undone, &before, &back, path, merges) {
+            set(&mut back, path, Some(&list));
         }
-        without.map(Value::Array)
+        let list = |value: Option<&'_ Value>| value.and_then(Value::as_array).cloned();
+        list::merge(
+            &list(item.new.as_ref())?,
+            &list(value_at(&back, path))?,
+            &list(value_at(now, path))?,
+        )
+        .map(Value::Array)
     }
 }
 
