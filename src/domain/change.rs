@@ -3,12 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin},
+    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, StoredEntry},
     content_type::rules,
     current::Current,
     diff::{self, FieldChange},
     field_path::is_owned,
     kind::DocumentKey,
+    last_known::LastKnown,
     number::is_same_member,
     operation::Operation,
     patch,
@@ -16,7 +17,7 @@ use super::{
     rules::MAX_BYTES,
     text::compact_json,
     timestamp::Timestamp,
-    version::sha256_hex,
+    version::{Version, sha256_hex},
     violation::Violation,
 };
 
@@ -164,6 +165,31 @@ impl Change {
         Some(change)
     }
 
+    /// The change that records what was changed outside this server after `known`: the document, or
+    /// its absence, stays as it was found. `None` when there is nothing to record.
+    #[must_use]
+    pub fn adopt(current: &Current, known: &LastKnown, context: WriteContext) -> Option<Self> {
+        current.changed_outside()?;
+        let newest = StoredEntry::parse(current.latest_entry()?.to_owned());
+        let found = current.record();
+        let changes = match (known, found) {
+            (LastKnown::Document(known), Some(found)) => differences(known, found),
+            (LastKnown::Document(known), None) => diff::deletion(known),
+            (LastKnown::Absent, Some(found)) => diff::creation(found.document()),
+            (LastKnown::Unknown, Some(found)) => vec![diff::whole(None, Some(found.document()))],
+            (LastKnown::Absent | LastKnown::Unknown, None) => Vec::new(),
+        };
+        let step = (found.cloned(), changes);
+        let mut change = Self::new(current, Action::Adopt, step, context);
+        // Where the log does not say what was before, no entry may seem to lead here.
+        change.entry.metadata.version_before = match known {
+            LastKnown::Document(_) => newest.checksum().map(Version::of_checksum),
+            LastKnown::Absent => None,
+            LastKnown::Unknown => found.map(|found| found.version().clone()),
+        };
+        Some(change)
+    }
+
     fn new(
         current: &Current,
         action: Action,
@@ -196,6 +222,12 @@ impl Change {
             entry,
             time: context.now,
         }
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn current(&self) -> &Current {
+        &self.current
     }
 
     /// Which document it changes.
@@ -266,6 +298,17 @@ fn step(current: &Current, document: Option<&Map<String, Value>>) -> Option<Step
     };
     let next = next.map(|document| Record::of(current.key().clone(), document));
     Some((next, changes))
+}
+
+/// The differences between a document and one that was found; both whole, where the differences do
+/// not give what was found with its order of members and its notation of numbers.
+fn differences(known: &Map<String, Value>, found: &Record) -> Vec<FieldChange> {
+    let changes = diff::diff(known, found.document());
+    let reached = diff::apply(known.clone(), &changes);
+    if compact_json(&reached) == found.compact() {
+        return changes;
+    }
+    vec![diff::whole(Some(known), Some(found.document()))]
 }
 
 /// A patch is no larger than a whole document may be.

@@ -11,11 +11,12 @@ use super::{
     changes::summarize_changes,
     error::{CallOptions, ToolError},
     list::summary_row,
-    meta::{DocumentMeta, UpdateMeta, violation_warnings},
+    meta::{DocumentMeta, UpdateMeta, limit_warnings},
     output::{
         DocumentBody, MAX_ANSWER_BYTES, RESERVED_BYTES, ToolData, ToolOutput, UpdatedDocument,
         answer_text,
     },
+    outside,
     params::{Detail, GetParams, UpdateParams},
     router::CHECKS,
     server::ContentServer,
@@ -45,11 +46,13 @@ impl ContentServer {
         let key = DocumentKey::new(D::KIND, params.id);
         let record = self.content.get(key, deadline).await;
         let fetched = record.map_err(|error| self.read_error(ToolName::Get(D::KIND), error))?;
-        let record = fetched.value;
+        let record = fetched.value.record;
+        let outside = fetched.value.changed_outside.map(outside::shown);
+        let violations = record.violations().iter().map(ToString::to_string);
         let meta = DocumentMeta {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
-            warnings: violation_warnings(record.violations()),
+            warnings: limit_warnings(outside.into_iter().chain(violations)),
         };
         Ok(ToolOutput::new(DocumentBody::new(&record), meta))
     }
@@ -148,8 +151,16 @@ impl ContentServer {
             Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, &updated.version)),
             Detail::Full => UpdatedDocument::full(&updated.record),
         };
+        let is_dry_run = mode == Mode::DryRun && !updated.replayed;
+        let outside = updated
+            .changed_outside
+            .map(|after| match &updated.audit_id {
+                Some(_) => outside::recorded(after),
+                None => outside::shown(after),
+            });
+        let violations = updated.warnings.iter().map(ToString::to_string);
         let mut meta = UpdateMeta {
-            dry_run: mode == Mode::DryRun && !updated.replayed,
+            dry_run: is_dry_run,
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version: updated.version,
@@ -157,7 +168,7 @@ impl ContentServer {
             changes: Vec::new(),
             more: 0,
             replayed: updated.replayed,
-            warnings: violation_warnings(&updated.warnings),
+            warnings: limit_warnings(outside.into_iter().chain(violations)),
         };
         // A document that is larger than an answer has one beside it.
         let document = Some(data.text_len()).filter(|bytes| *bytes <= MAX_ANSWER_BYTES);

@@ -117,6 +117,8 @@ impl Origin {
 }
 
 /// What the entry holds besides the change itself.
+///
+/// `checksum` and `previous` come last: the checksum is found from the end of the text.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EntryMetadata {
@@ -199,6 +201,18 @@ pub(super) fn entry_seq(text: &str) -> Option<u64> {
     seq.trim_start().parse().ok()
 }
 
+/// The checksum of an entry whose text ends as this program writes it, if it has one.
+#[must_use]
+pub(super) fn entry_checksum(text: &str) -> Option<&str> {
+    const DIGITS: usize = 64;
+    let digest = |text: &'_ str| text.len().checked_sub(DIGITS);
+    let text = text.strip_suffix(r#""}}"#)?;
+    let (rest, _) = text.split_at_checked(digest(text)?)?;
+    let text = rest.strip_suffix(r#"","previous":""#).unwrap_or(text);
+    let (rest, checksum) = text.split_at_checked(digest(text)?)?;
+    rest.ends_with(r#","checksum":""#).then_some(checksum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,5 +228,27 @@ mod tests {
             .replace("%s", &timestamp.to_string());
         assert_eq!(text, format!("{prefix}rest"));
         assert_eq!(entry_seq(&text), Some(42));
+    }
+
+    #[test]
+    fn the_checksum_is_found_at_the_end() {
+        let (checksum, other) = ("c".repeat(64), "d".repeat(64));
+        for (end, expected) in [
+            (format!(r#","checksum":"{checksum}"}}}}"#), Some(&checksum)),
+            (
+                format!(r#","checksum":"{checksum}","previous":"{other}"}}}}"#),
+                Some(&checksum),
+            ),
+            (
+                format!(r#","versionBefore":"","previous":"{other}"}}}}"#),
+                None,
+            ),
+            (format!(r#","checksum":"{checksum}","more":1}}}}"#), None),
+            ("}}".to_owned(), None),
+        ] {
+            let text = format!(r#"{{"id":"x","metadata":{{"operation":"é"{end}"#);
+
+            assert_eq!(entry_checksum(&text), expected.map(String::as_str), "{end}");
+        }
     }
 }

@@ -7,16 +7,18 @@
 --
 -- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)   5 the history
 --       6 meta:schema:version, or scratch again where the user has no access to that
---       then 7 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document
+--       then 8 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document,
+--       checksum
 -- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
 --       5 how an entry begins, a format for its seq and its time
---       then 10 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
---       new text ('' = delete it), id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
+--       then 11 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
+--       new text ('' = delete it), id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp,
+--       checksum of the new text
 -- reply one text: 'OK' or 'REPLAY' with milliseconds, seq of the first entry and n; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
 local RECORD, ENTRIES, STATS, SCRATCH, HISTORY, SCHEMA = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
-local function offsets(i) return 6 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
+local function offsets(i) return 6 + (i - 1) * 8, 5 + (i - 1) * 11 end -- of document i in KEYS and ARGV
 local LAST = 253402300799999 -- 9999-12-31T23:59:59.999Z, as Timestamp::LAST: a higher score is no time
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
@@ -130,7 +132,9 @@ if redis.acl_check_cmd then
       need('SADD', KEYS[k + 3], '')
       need('SREM', KEYS[k + 3], '')
     end
-    if ARGV[a + 3] == '' then need('DEL', KEYS[k + 1]) else need('SET', KEYS[k + 1], '') end
+    for _, key in ipairs({KEYS[k + 1], KEYS[k + 8]}) do
+      if ARGV[a + 3] == '' then need('DEL', key) else need('SET', key, '') end
+    end
     need('SET', KEYS[k + 2], '')
     need('DEL', KEYS[k + 6], KEYS[k + 7])
   end
@@ -173,7 +177,12 @@ call(unpack(zadd))
 call(unpack(hset))
 for i = 1, n do
   local k, a = offsets(i)
-  if ARGV[a + 3] == '' then call('DEL', KEYS[k + 1]) else call('SET', KEYS[k + 1], ARGV[a + 3]) end
+  if ARGV[a + 3] == '' then
+    call('DEL', KEYS[k + 1], KEYS[k + 8])
+  else
+    call('SET', KEYS[k + 1], ARGV[a + 3])
+    call('SET', KEYS[k + 8], ARGV[a + 11])
+  end
   call('SET', KEYS[k + 2], entries[i])
   call('DEL', KEYS[k + 6], KEYS[k + 7])
 end

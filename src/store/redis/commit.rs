@@ -28,9 +28,9 @@ use crate::{
 
 /// How many keys and arguments the script takes, and how many of each for a document.
 const FIXED_KEYS: usize = 6;
-const KEYS_PER_DOCUMENT: usize = 7;
+const KEYS_PER_DOCUMENT: usize = 8;
 const FIXED_ARGUMENTS: usize = 5;
-const ARGUMENTS_PER_DOCUMENT: usize = 10;
+const ARGUMENTS_PER_DOCUMENT: usize = 11;
 
 impl RedisStore {
     pub(super) async fn run_commit(
@@ -181,7 +181,8 @@ impl RedisStore {
             }
             command
                 .arg(self.keys.cache(key.kind))
-                .arg(self.keys.cache_of(key));
+                .arg(self.keys.cache_of(key))
+                .arg(self.keys.checksum(key));
         }
         let now = changes
             .first()
@@ -204,7 +205,8 @@ impl RedisStore {
                 .arg(entry.action.as_str())
                 .arg(entry.entity_type.singular())
                 .arg(entry.source.as_str())
-                .arg(rest);
+                .arg(rest)
+                .arg(next.map(Record::checksum).unwrap_or_default());
         }
         command
     }
