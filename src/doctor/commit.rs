@@ -246,6 +246,7 @@ pub(super) fn written_keys(prefix: &str) -> Vec<String> {
     let mut written = vec![
         keys.document(&document),
         keys.latest(&document),
+        keys.checksum(&document),
         format!("{cache}:{}", document.id),
         cache,
         keys.entries(),

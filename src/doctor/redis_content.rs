@@ -79,12 +79,12 @@ struct ContentChecks<'a> {
 
 /// What is stored under the ids of a kind.
 #[derive(Default)]
-pub(super) struct StoredDocuments {
-    pub(super) records: Vec<Record>,
+struct StoredDocuments {
+    records: Vec<Record>,
     /// What cannot be read as a document, in words.
     unreadable: Vec<String>,
     /// Ids without a document.
-    pub(super) absent: BTreeSet<String>,
+    absent: BTreeSet<String>,
     /// Ids of documents that were not read.
     skipped: BTreeSet<String>,
 }
@@ -179,8 +179,11 @@ impl ContentChecks<'_> {
             self.findings
                 .extend(updated_in_the_future(kind, &found.records, now));
 
-            let outside = redis_outside::changes(self.keys, self.connection, kind, &found).await?;
-            self.outside.extend(outside);
+            let absent = found.absent.iter();
+            let absent: Vec<_> = absent.map(|id| DocumentKey::new(kind, id)).collect();
+            let (keys, connection) = (self.keys, &mut *self.connection);
+            let outside = redis_outside::changes(keys, connection, &found.records, &absent);
+            self.outside.extend(outside.await?);
 
             let mut drift = self.index_of_all(kind, &indexed, &found);
             drift.extend(

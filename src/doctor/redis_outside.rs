@@ -2,9 +2,9 @@
 
 use redis::{RedisError, Value, cmd};
 
-use super::{connection::DiagnosticConnection, redis_content::StoredDocuments};
+use super::connection::DiagnosticConnection;
 use crate::{
-    domain::{DocumentKey, FoundDocument, Kind, OutsideChange, Record, changed_outside},
+    domain::{DocumentKey, FoundDocument, OutsideChange, Record, changed_outside},
     store::redis::{
         error::is_permission_denied,
         keys::Keys,
@@ -21,17 +21,13 @@ const ENTRIES_AT_ONCE: usize = 20;
 pub(super) async fn changes(
     keys: &Keys,
     connection: &mut DiagnosticConnection,
-    kind: Kind,
-    stored: &StoredDocuments,
+    records: &[Record],
+    absent: &[DocumentKey],
 ) -> Result<Vec<OutsideChange>, RedisError> {
-    let present = stored
-        .records
+    let present = records
         .iter()
         .map(|record| (record.key().clone(), Some(record)));
-    let absent = stored
-        .absent
-        .iter()
-        .map(|id| (DocumentKey::new(kind, id), None));
+    let absent = absent.iter().map(|key| (key.clone(), None));
     let documents: Vec<(DocumentKey, Option<&Record>)> = present.chain(absent).collect();
     let mut check = Check { keys, connection };
     let unexplained = check.unexplained(&documents).await?;

@@ -30,6 +30,7 @@ mod audit;
 mod commit;
 pub(crate) mod connection;
 pub(crate) mod error;
+mod explained;
 pub(crate) mod keys;
 mod load;
 pub(crate) mod log;
@@ -42,9 +43,9 @@ mod script;
 
 use connection::{Connection, connect};
 use error::{is_permission_denied, read_error, write_error};
+use explained::Explained;
 use keys::Keys;
 use log::LogUse;
-use outside::Explained;
 use record_cache::RecordCache;
 use recount::Recounts;
 use reply::{array, kind_of, text};

@@ -136,7 +136,7 @@ async fn newest_actions(store: &Store) -> Vec<String> {
 }
 
 /// A JSON text with every character of its strings escaped.
-fn escaped(value: &Value) -> String {
+fn with_escapes(value: &Value) -> String {
     let text = |text: &str| {
         let units = text.encode_utf16();
         let escapes: String = units.map(|unit| format!("\\u{unit:04x}")).collect();
@@ -145,13 +145,13 @@ fn escaped(value: &Value) -> String {
     match value {
         Value::String(string) => text(string),
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(escaped).collect();
+            let items: Vec<String> = items.iter().map(with_escapes).collect();
             format!("[{}]", items.join(","))
         }
         Value::Object(members) => {
             let members: Vec<String> = members
                 .iter()
-                .map(|(name, value)| format!("{}:{}", text(name), escaped(value)))
+                .map(|(name, value)| format!("{}:{}", text(name), with_escapes(value)))
                 .collect();
             format!("{{{}}}", members.join(","))
         }
@@ -173,7 +173,7 @@ fn edited(document: &Map<String, Value>, sort: usize) -> String {
         2 => drop(other.shift_remove("tags")),
         3 => other = document.clone().into_iter().rev().collect(),
         4 => return serde_json::to_string_pretty(document).unwrap(),
-        5 => return escaped(&json!(document)),
+        5 => return with_escapes(&json!(document)),
         6 => return json!(compact).to_string(),
         7 => return format!("{{\"title\":\"shadowed\",{}", &compact[1..]),
         8 => {

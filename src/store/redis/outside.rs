@@ -4,9 +4,8 @@
 //! Version 0.1.0 does not write that key, and documents that this program never wrote have none. So
 //! where the key is another one, or missing, the newest entry itself decides.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
-use quick_cache::sync::Cache;
 use redis::{Value, cmd};
 
 use super::{
@@ -19,23 +18,9 @@ use crate::{
     store::StoreError,
 };
 
-/// About this many verdicts are remembered.
-const MAX_EXPLAINED: usize = 20_000;
 /// How many newest entries are read at once, and how many documents together with theirs.
 const ENTRIES_AT_ONCE: usize = 100;
 const DOCUMENTS_AT_ONCE: usize = 10;
-
-/// Documents that their newest entry explains, or that have none, although the checksum beside them
-/// is another one or missing. Without it, each read of them would take two round trips.
-pub(super) struct Explained(Cache<DocumentKey, Arc<Explanation>>);
-
-#[derive(PartialEq, Eq)]
-struct Explanation {
-    /// The checksum of the document.
-    document: String,
-    /// What was stored beside it.
-    beside: Option<String>,
-}
 
 /// A document as it was read, with the checksum beside it.
 pub(super) struct WithChecksum {
@@ -49,28 +34,6 @@ pub(super) struct WithEntry {
     pub(super) record: Option<Record>,
     pub(super) latest_entry: Option<String>,
     checksum: Option<String>,
-}
-
-impl Default for Explained {
-    fn default() -> Self {
-        Self(Cache::new(MAX_EXPLAINED))
-    }
-}
-
-impl Explained {
-    fn contains(&self, record: &Record, beside: Option<&str>) -> bool {
-        self.0.get(record.key()).is_some_and(|explanation| {
-            explanation.document == record.checksum() && explanation.beside.as_deref() == beside
-        })
-    }
-
-    fn insert(&self, record: &Record, beside: Option<String>) {
-        let explanation = Explanation {
-            document: record.checksum().to_owned(),
-            beside,
-        };
-        self.0.insert(record.key().clone(), Arc::new(explanation));
-    }
 }
 
 impl RedisStore {
