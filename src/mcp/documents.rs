@@ -113,7 +113,14 @@ impl ContentServer {
         };
         let mut request = UpdateRequest::from_arguments(kind, arguments);
         let detail = Detail::of_arguments(arguments);
-        match self.content.replay_if_done(&request, deadline).await {
+        // With an unknown argument it is another request.
+        let is_other = violations.iter().any(|broken| broken.rule == "unknown");
+        let done = if is_other {
+            Ok(None)
+        } else {
+            self.content.replay_if_done(&request, deadline).await
+        };
+        match done {
             Ok(None) => {
                 (request.mode, request.idempotency_key) = (Mode::DryRun, None);
                 if let Err(Error::Invalid(mut more)) = self.content.update(request, deadline).await
