@@ -151,8 +151,8 @@ impl Rules {
         }
         let created = document.pointer("/metadata/createdAt");
         if created.is_some_and(|time| !time.is_null() && Timestamp::from_json(time).is_none()) {
-            let broken = found.iter_mut().filter(|it| it.path == CREATED_AT);
-            broken.for_each(|violation| violation.message.push_str(REPAIR_OF_CREATED_AT));
+            let of_it = found.iter_mut().filter(|it| it.path == CREATED_AT);
+            of_it.for_each(|violation| violation.message.push_str(REPAIR_OF_CREATED_AT));
         }
         // Searched without paths first, at a fifth of the cost.
         if holds_large_integer(document) {
