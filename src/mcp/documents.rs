@@ -8,11 +8,11 @@ use rmcp::{
 use serde_json::Value;
 
 use super::{
-    changes::summarize_changes,
+    changes::{fitting_changes, summarize_changes},
     error::{CallOptions, ToolError},
     list::summary_row,
     meta::{DocumentMeta, UpdateMeta, violation_warnings},
-    output::{DocumentBody, ToolOutput, UpdatedDocument, answer_text, room_beside},
+    output::{DocumentBody, ToolOutput, UpdatedDocument, room_beside},
     params::{Detail, GetParams, UpdateParams},
     router::CHECKS,
     server::ContentServer,
@@ -116,7 +116,9 @@ impl ContentServer {
         let mut request = UpdateRequest::from_arguments(kind, arguments);
         let detail = Detail::of_arguments(arguments);
         // With an unknown argument it is another request.
-        let is_other = violations.iter().any(|broken| broken.rule == "unknown");
+        let is_other = violations
+            .iter()
+            .any(|violation| violation.rule == "unknown");
         let done = if is_other {
             Ok(None)
         } else {
@@ -172,7 +174,12 @@ impl ContentServer {
             meta.warnings = violation_warnings(&updated.warnings, room_beside(&data, &meta));
         }
         let changes = summarize_changes(Some(Action::Update.as_str()), updated.changes);
-        (meta.changes, meta.more) = fitting_changes(changes, room_beside(&data, &meta));
+        let listed;
+        (listed, meta.more) = fitting_changes(changes, room_beside(&data, &meta));
+        meta.changes = match listed {
+            Value::Array(changes) => changes,
+            other => vec![other],
+        };
         ToolOutput::new(data, meta)
     }
 }
@@ -193,19 +200,4 @@ fn empty_objects_warning(paths: &[String]) -> String {
         "nothing was changed within {}: an empty object names no field. If `null` was meant to remove a field there, the client left it out",
         named.join(", ")
     )
-}
-
-/// The first changes that fit in `room` bytes, and the number of the others.
-fn fitting_changes(changes: Value, room: usize) -> (Vec<Value>, usize) {
-    let Value::Array(mut changes) = changes else {
-        return (vec![changes], 0);
-    };
-    let mut bytes = 0;
-    let fitting = changes.iter().take_while(|change| {
-        bytes += answer_text(change).len() + 1;
-        bytes <= room
-    });
-    let (count, all) = (fitting.count(), changes.len());
-    changes.truncate(count);
-    (changes, all - count)
 }
