@@ -107,7 +107,9 @@ pub(super) fn parse(body: &[u8]) -> Result<ClientJsonRpcMessage, Rejection> {
     match classify(body) {
         Incoming::Message(message) => Ok(*message),
         Incoming::Blank => Err(bad_request(incoming::Rejection::empty())),
-        Incoming::Invalid(rejection) => Err(bad_request(rejection)),
+        Incoming::Invalid(rejection) | Incoming::InvalidNotification(rejection) => {
+            Err(bad_request(rejection))
+        }
     }
 }
 
