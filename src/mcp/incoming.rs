@@ -92,6 +92,14 @@ struct Envelope {
     id: Option<RequestId>,
 }
 
+/// What a message asks for. Parsing skips the rest.
+#[derive(Deserialize)]
+pub(crate) struct Outline<'a> {
+    /// Empty in a response.
+    #[serde(borrow, default)]
+    pub(crate) method: Cow<'a, str>,
+}
+
 #[derive(Deserialize)]
 struct Request {
     id: RequestId,
@@ -119,7 +127,9 @@ pub(crate) fn classify(text: &[u8]) -> Incoming {
     if json.starts_with(b"[") {
         return Incoming::Invalid(reject_array(json));
     }
-    let normalized = match normalize(json) {
+    let outline = serde_json::from_slice::<Outline<'_>>(json);
+    let method = outline.map(|outline| outline.method).unwrap_or_default();
+    let normalized = match normalize(json, &method) {
         Ok(normalized) => normalized,
         Err(rejection) => return Incoming::Invalid(rejection),
     };
@@ -129,12 +139,12 @@ pub(crate) fn classify(text: &[u8]) -> Incoming {
     }
 }
 
-/// The message in the form that rmcp reads.
+/// The message with this method in the form that rmcp reads.
 ///
 /// # Errors
 /// The response to a request whose params do not fit, where rmcp would not notice.
-pub(crate) fn normalize(json: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
-    forms::normalize(json).ok_or_else(|| {
+pub(crate) fn normalize<'a>(json: &'a [u8], method: &str) -> Result<Cow<'a, [u8]>, Rejection> {
+    forms::normalize(json, method).ok_or_else(|| {
         reject_params(json).unwrap_or_else(|| {
             Rejection::invalid_request(parse_id(json), "its params do not fit".to_owned())
         })
