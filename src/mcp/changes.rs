@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::output::answer_text;
 
+use crate::domain::text::compact_json;
+
 /// Summaries hold only the beginning of longer values.
 const MAX_VALUE_CHARS: usize = 200;
 
@@ -87,7 +89,7 @@ fn shorten_members(changes: &mut Value) {
 pub(super) fn shorten(value: &mut Value) {
     let beginning = match &*value {
         Value::String(text) => beginning(text),
-        Value::Array(_) | Value::Object(_) | Value::Number(_) => beginning(&value.to_string()),
+        Value::Array(_) | Value::Object(_) | Value::Number(_) => beginning(&compact_json(value)),
         Value::Null | Value::Bool(_) => None,
     };
     if let Some(beginning) = beginning {
@@ -98,6 +100,9 @@ pub(super) fn shorten(value: &mut Value) {
 /// The beginning of a long text, as an object: no string field accepts an object, so a model cannot
 /// write it back by mistake.
 fn beginning(text: &str) -> Option<Value> {
+    if text.len() <= MAX_VALUE_CHARS {
+        return None; // a character has at least one byte
+    }
     let (end, _) = text.char_indices().nth(MAX_VALUE_CHARS)?;
     Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
 }

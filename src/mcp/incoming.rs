@@ -94,6 +94,14 @@ struct Envelope {
     id: Option<RequestId>,
 }
 
+/// What a message asks for. Parsing skips the rest.
+#[derive(Deserialize)]
+pub(crate) struct Outline<'a> {
+    /// Empty in a response.
+    #[serde(borrow, default)]
+    pub(crate) method: Cow<'a, str>,
+}
+
 #[derive(Deserialize)]
 struct Request {
     id: RequestId,
@@ -129,16 +137,18 @@ fn read(json: &[u8]) -> Result<ClientJsonRpcMessage, Rejection> {
     if json.starts_with(b"[") {
         return Err(reject_array(json));
     }
-    let normalized = normalize(json)?;
+    let outline = serde_json::from_slice::<Outline<'_>>(json);
+    let method = outline.map(|outline| outline.method).unwrap_or_default();
+    let normalized = normalize(json, &method)?;
     serde_json::from_slice(&normalized).map_err(|error| reject(json, &error))
 }
 
-/// The message in the form that rmcp reads.
+/// The message with this method in the form that rmcp reads.
 ///
 /// # Errors
 /// The response to a request whose params do not fit, where rmcp would not notice.
-pub(crate) fn normalize(json: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
-    forms::normalize(json).ok_or_else(|| {
+pub(crate) fn normalize<'a>(json: &'a [u8], method: &str) -> Result<Cow<'a, [u8]>, Rejection> {
+    forms::normalize(json, method).ok_or_else(|| {
         reject_params(json).unwrap_or_else(|| {
             Rejection::invalid_request(parse_id(json), "its params do not fit".to_owned())
         })
