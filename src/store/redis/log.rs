@@ -184,7 +184,11 @@ impl Scan<'_> {
                 .take(same)
                 .position(|entry| sha256_hex(entry.text.as_bytes()).starts_with(&after.digest));
             match known {
-                Some(known) => drop(found.drain(..=known)),
+                Some(known) => {
+                    // It is read again if nothing follows it in this piece.
+                    after.nth += known;
+                    drop(found.drain(..=known));
+                }
                 None if same == found.len() && !self.ended => {
                     after.nth += same;
                     return Vec::new();

@@ -600,6 +600,32 @@ async fn a_page_begins_after_its_position_within_its_time_range() {
     .await;
 }
 
+/// Cursors of a SQLite store, of version 0.1.0 and of the history index do not count the entries of
+/// the same millisecond.
+#[tokio::test]
+async fn a_page_begins_after_a_position_whose_place_was_not_counted() {
+    let log: Vec<StoredEntry> = (0..40)
+        .map(|n| StoredEntry::parse(format!(r#"{{"n":{n:>2},"timestamp":1000}}"#)))
+        .collect();
+    on_each_store(async |store| {
+        store.history.import_entries(&log, clock()).await.unwrap();
+        for (at, limit) in [(38, 1), (38, 2), (20, 1), (20, 7), (1, 1)] {
+            let query = AuditQuery {
+                after: Some(log[at].position()),
+                limit,
+                ..AuditQuery::default()
+            };
+
+            let page = store.repository.audit_entries(&query).await.unwrap();
+
+            let next: Vec<_> = log[..at].iter().rev().take(limit).cloned().collect();
+            assert_eq!(page.entries, next, "{limit} after {at}");
+            assert_eq!(page.searched_since, None);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn entries_of_older_programs_are_returned_unchanged() {
     on_each_store(async |store| {
