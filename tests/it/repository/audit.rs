@@ -1181,9 +1181,9 @@ async fn pages_of_any_query_have_each_match_once_while_others_write() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_search_looks_through_ten_thousand_entries_and_says_how_far_it_came() {
     let entry = |number: i64| {
-        let id = if number == 3 { "rare" } else { "other" };
+        let action = if number == 3 { "rare" } else { "other" };
         StoredEntry::parse(format!(
-            r#"{{"n":{number},"timestamp":{},"entityId":"{id}"}}"#,
+            r#"{{"n":{number},"timestamp":{},"action":"{action}"}}"#,
             1_600_000_000_000 + number
         ))
     };
@@ -1191,7 +1191,7 @@ async fn a_search_looks_through_ten_thousand_entries_and_says_how_far_it_came() 
     on_each_store(async |store| {
         store.history.import_entries(&log, clock()).await.unwrap();
         let mut query = AuditQuery {
-            entity_id: Some("rare".to_owned()),
+            action: Some("rare".to_owned()),
             limit: 5,
             ..AuditQuery::default()
         };
@@ -1212,20 +1212,20 @@ async fn a_search_looks_through_ten_thousand_entries_and_says_how_far_it_came() 
     .await;
 }
 
-/// A site's log is searched for the newest change of a document much more often than for all.
+/// A site's log is searched for the newest change of some kind much more often than for all.
 #[tokio::test]
 async fn a_full_page_is_not_held_up_by_the_search_for_one_more_match() {
     let entry = |number: i64| {
-        let id = if number == 1999 { "rare" } else { "other" };
+        let action = if number == 1999 { "rare" } else { "other" };
         StoredEntry::parse(format!(
-            r#"{{"n":{number},"timestamp":{number},"entityId":"{id}"}}"#
+            r#"{{"n":{number},"timestamp":{number},"action":"{action}"}}"#
         ))
     };
     let log: Vec<StoredEntry> = (1000..2000).map(entry).collect();
     on_each_store(async |store| {
         store.history.import_entries(&log, clock()).await.unwrap();
         let query = AuditQuery {
-            entity_id: Some("rare".to_owned()),
+            action: Some("rare".to_owned()),
             limit: 1,
             ..AuditQuery::default()
         };
