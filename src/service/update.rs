@@ -60,13 +60,25 @@ impl UpdateRequest {
                 .map(ToOwned::to_owned)
         };
         let patch = arguments.get("data").and_then(Value::as_object);
+        let mode = match arguments.get("dryRun") {
+            None | Some(Value::Null | Value::Bool(false)) => Mode::Commit,
+            Some(_) => Mode::DryRun,
+        };
         Self {
             key: DocumentKey::new(kind, text("id").unwrap_or_default()),
             patch: patch.cloned().unwrap_or_default(),
             expected_version: text("expectedVersion"),
-            mode: Mode::Commit,
+            mode,
             idempotency_key: text("idempotencyKey"),
             origin: Origin::new(Source::Mcp),
+        }
+    }
+
+    /// The key under which an earlier call may have done this. A dry run is another request.
+    fn key_of_write(&self) -> Option<&str> {
+        match self.mode {
+            Mode::Commit => self.idempotency_key.as_deref(),
+            Mode::DryRun => None,
         }
     }
 }
@@ -196,7 +208,7 @@ impl ContentService {
         request: &UpdateRequest,
         deadline: Deadline,
     ) -> Result<Option<Updated>, Error> {
-        if request.idempotency_key.is_none() {
+        if request.key_of_write().is_none() {
             return Ok(None);
         }
         let call = UpdateCall::new(request.clone(), deadline.capped(UPDATE_TIMEOUT));
@@ -216,7 +228,7 @@ impl ContentService {
                 .run(self.store.get_for_update(call.key()))
                 .await,
         );
-        if call.request.idempotency_key.is_some() {
+        if call.request.key_of_write().is_some() {
             let record = call.deadline.run(self.store.find_commit(&call.operation));
             if let Some(commit) = in_time(record.await)? {
                 return Ok(Found::Done(commit));
@@ -382,7 +394,7 @@ fn log_write(change: &Change) {
 
 impl UpdateCall {
     fn new(request: UpdateRequest, deadline: Deadline) -> Self {
-        let operation = match &request.idempotency_key {
+        let operation = match request.key_of_write() {
             Some(key) => Operation::keyed(key, identity(&request)),
             None => Operation::once(&Uuid::new_v4().to_string(), identity(&request)),
         };

@@ -28,7 +28,7 @@ use crate::support::{
     },
     history_index,
     process::signal,
-    program::{Home, PROGRAM},
+    program::{Home, PROGRAM, repository_path},
     proxy::{Mode, Proxy, SlowNetwork},
     redis::{PASSWORD, READ_ONLY, RedisServer},
     stdio::StdioClient,
@@ -383,6 +383,28 @@ fn files_with_secrets_that_others_may_read_are_a_warning() {
         );
     }
     readable.assert_line("ok", &["store file: store (--store-file)"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_database_that_others_may_write_is_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+    let store = Store::sqlite();
+    store.import(&repository_path("examples/content"));
+    let report = |mode: u32| {
+        fs::set_permissions(store.file(), fs::Permissions::from_mode(mode)).unwrap();
+        doctor(&store.arguments())
+    };
+
+    let writable = report(0o664);
+    let private = report(0o644);
+
+    writable.assert_line(
+        "warning",
+        &["file access", "can be changed by other users", "chmod 600"],
+    );
+    let access = |line: &String| line.contains("file access");
+    assert!(!private.lines.iter().any(access), "{:?}", private.lines);
 }
 
 #[test]

@@ -231,7 +231,7 @@ async fn ignored_arguments_and_the_reason_do_not_make_another_request() {
         )
         .await;
     let invalid = client
-        .call("update_project", request(json!({ "limit": 5, "_x": 2 })))
+        .call("update_project", request(json!({ "reason": 5, "_x": 2 })))
         .await;
 
     assert_eq!(again["meta"]["replayed"], true);

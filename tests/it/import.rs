@@ -34,6 +34,26 @@ fn list(documents: impl IntoIterator<Item = Value>) -> String {
 }
 
 #[test]
+fn most_documents_that_are_no_case_studies_are_summed_up_too() {
+    let posts =
+        (1..=30).map(|n| json!({ "id": format!("post-{n}"), "title": "Post", "body": "x" }));
+    let mut half = project("half");
+    half.remove("result");
+    let good = [project("a"), project("b"), half].map(Value::Object);
+
+    let (_, report) = import("projects.json", list(posts.clone().chain(good)));
+    let (_, of_all) = import("projects.json", list(posts.chain([project("a").into()])));
+
+    assert!(
+        report.contains("30 of the 33 projects have none of result, tags, image, client"),
+        "{report}"
+    );
+    assert!(report.contains("31 projects: result: missing"), "{report}");
+    assert!(!report.contains("projects: client: missing"), "{report}");
+    assert!(!of_all.contains("projects: result: missing"), "{of_all}");
+}
+
+#[test]
 fn documents_that_are_no_case_studies_are_summed_up() {
     let posts = (1..=500).map(|n| json!({ "id": format!("post-{n}"), "title": format!("Post {n}"), "tags": "none", "body": "x" }));
 

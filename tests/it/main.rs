@@ -48,4 +48,5 @@ mod tools;
 mod transport;
 #[cfg(unix)]
 mod unwritable;
+mod upgrade;
 mod words;

@@ -5,6 +5,7 @@ pub(crate) mod fixtures;
 pub(crate) mod history_index;
 pub(crate) mod http;
 pub(crate) mod messages;
+pub(crate) mod old_version;
 pub(crate) mod prefix_proxy;
 pub(crate) mod process;
 pub(crate) mod program;

@@ -506,7 +506,7 @@ async fn a_repeated_request_gets_the_first_answer() {
     let again = client.call("update_project", request).await;
     let other = json!({ "id": "rdv-artisan", "data": { "title": "Twice" }, "expectedVersion": version, "idempotencyKey": "once" });
     let mismatch = client.call_error("update_project", other).await;
-    let invalid = json!({ "id": "rdv-artisan", "data": { "title": "" }, "limit": 1, "idempotencyKey": "once" });
+    let invalid = json!({ "id": "rdv-artisan", "data": { "title": "" }, "reason": 5, "idempotencyKey": "once" });
     let checked_later = client.call_error("update_project", invalid).await;
 
     assert_eq!(again["meta"]["replayed"], true);
@@ -521,6 +521,45 @@ async fn a_repeated_request_gets_the_first_answer() {
         checked_later["code"], "IDEMPOTENCY_MISMATCH",
         "the key is looked up before anything is checked"
     );
+}
+
+#[tokio::test]
+async fn a_dry_run_and_an_unknown_argument_are_no_repetition() {
+    let (store, client) = client_of_samples();
+    let request = |more: Value| {
+        let mut request =
+            json!({ "id": "rdv-artisan", "data": { "title": "Once" }, "idempotencyKey": "k" });
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        request
+    };
+    client.call("update_project", request(json!({}))).await;
+    client
+        .call(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": "Later" } }),
+        )
+        .await;
+
+    let dry = client
+        .call("update_project", request(json!({ "dryRun": true })))
+        .await;
+    let unclear = client
+        .call_error("update_project", request(json!({ "dryRun": "yes" })))
+        .await;
+    let unknown = client
+        .call_error("update_project", request(json!({ "force": true })))
+        .await;
+
+    assert_eq!(dry["meta"]["dryRun"], true);
+    assert_eq!(dry["meta"].get("replayed"), None);
+    assert_eq!(dry["meta"]["changes"][0]["newValue"], "Once");
+    assert_eq!(unclear["details"]["violations"][0]["path"], "dryRun");
+    assert_eq!(unknown["code"], "VALIDATION_FAILED");
+    assert_eq!(unknown["details"]["violations"][0]["path"], "force");
+    store.assert_sound().await;
 }
 
 #[tokio::test]
