@@ -23,15 +23,31 @@ pub(super) fn summary_row(entry: &StoredEntry) -> Value {
 
 /// The row with the names of the changed fields.
 pub(super) fn names_row(entry: &StoredEntry) -> Value {
-    let names = Value::Array(limit_names(entry.changed_fields()));
     let changes = entry.json().contains_key("changes");
-    row(entry, changes.then_some(names), 0)
+    row(entry, changes.then(|| changed_names(entry)), 0)
+}
+
+/// Who changed which fields.
+pub(super) fn change_row(entry: &StoredEntry) -> Value {
+    let mut row = members([
+        ("auditId", entry.json().get("id")),
+        ("timestamp", entry.json().get("timestamp")),
+        ("actor", entry.origin("actor")),
+        ("clientId", entry.origin("clientId")),
+        ("action", entry.json().get("action")),
+    ]);
+    row.insert("fields".to_owned(), changed_names(entry));
+    Value::Object(row)
+}
+
+fn changed_names(entry: &StoredEntry) -> Value {
+    Value::Array(limit_names(entry.changed_fields()))
 }
 
 fn row(entry: &StoredEntry, changes: Option<Value>, more: usize) -> Value {
-    let own = |member: &str| entry.json().get(member).cloned();
-    let origin = |member: &str| entry.origin(member).cloned();
-    let members = [
+    let own = |member: &str| entry.json().get(member);
+    let origin = |member: &str| entry.origin(member);
+    let mut row = members([
         ("seq", own("seq")),
         ("auditId", own("id")),
         ("timestamp", own("timestamp")),
@@ -44,12 +60,7 @@ fn row(entry: &StoredEntry, changes: Option<Value>, more: usize) -> Value {
         ("transport", origin("transport")),
         ("reason", origin("reason")),
         ("unreadable", own("unreadable")),
-    ];
-    let mut row: Map<String, Value> = members
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value.filter(|it| !it.is_null())?)))
-        .collect();
-    row.values_mut().for_each(shorten);
+    ]);
     if let Some(changes) = changes {
         row.insert("changes".to_owned(), changes);
     }
@@ -57,6 +68,19 @@ fn row(entry: &StoredEntry, changes: Option<Value>, more: usize) -> Value {
         row.insert("more".to_owned(), json!(more));
     }
     Value::Object(row)
+}
+
+/// The members that there are, long values being shortened.
+fn members<const N: usize>(members: [(&str, Option<&Value>); N]) -> Map<String, Value> {
+    let mut row: Map<String, Value> = members
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let value = value.filter(|value| !value.is_null())?;
+            Some((name.to_owned(), value.clone()))
+        })
+        .collect();
+    row.values_mut().for_each(shorten);
+    row
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use super::{ContentService, Error, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
-        Change, Current, DocumentKey, Kind, Operation, Origin, Record, Source, StoredEntry, Update,
-        Version, Violation, WriteContext,
+        AuditQuery, Change, Current, DocumentKey, Kind, Operation, Origin, Record, Source,
+        StoredEntry, Update, Version, Violation, WriteContext,
     },
     store::{Commit, StoreError},
 };
@@ -23,6 +23,10 @@ use crate::{
 /// How long an update may take before its last commit; see "Time budget of a call" in
 /// docs/architecture.md.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(7);
+/// A conflict names this many of the writes that led to it, and waits this long for them.
+const MAX_CHANGED_SINCE: usize = 20;
+const MAX_CHANGED_SINCE_BYTES: usize = 4 * 1024 * 1024;
+const CHANGED_SINCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after a lost race: a random part of it, twice as much the next time, up to the
 /// maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
@@ -187,7 +191,7 @@ impl ContentService {
                     }
                 }
                 Plan::Missing => return Err(self.not_found(call.request.key, call.deadline).await),
-                Plan::VersionConflict => return Err(call.conflict(current.version())),
+                Plan::VersionConflict => return Err(self.conflict(&call, current.version()).await),
                 Plan::Refuse(violations) => return Err(Error::Invalid(violations)),
                 Plan::Unchanged(record) => return Ok(Updated::unchanged(record)),
                 Plan::Preview(change, warnings) => {
@@ -277,11 +281,47 @@ impl ContentService {
         }
         if call.request.expected_version.is_some() || call.deadline.is_within(call.backoff) {
             let newest = self.read_stored(call.key()).await.ok();
-            return Err(call.conflict(newest.as_ref().and_then(Current::version)));
+            let version = newest.as_ref().and_then(Current::version);
+            return Err(self.conflict(call, version).await);
         }
         sleep(call.backoff.mul_f64(0.5 + fastrand::f64())).await;
         call.backoff = (call.backoff * 2).min(BACKOFF_MAX);
         Ok(())
+    }
+
+    /// The error for a document that has another version, with who changed it.
+    async fn conflict(&self, call: &UpdateCall, current: Option<&Version>) -> Error {
+        let changed_since = match &call.request.expected_version {
+            Some(expected) => self.changed_since(call, expected).await,
+            None => Vec::new(),
+        };
+        Error::Conflict {
+            key: call.key().clone(),
+            current: current.cloned(),
+            changed_since,
+        }
+    }
+
+    /// The entries of the document after a version of it, newest first; none if that is not among
+    /// the last few versions, or the store does not tell soon.
+    async fn changed_since(&self, call: &UpdateCall, version: &str) -> Vec<StoredEntry> {
+        let query = AuditQuery {
+            max_bytes: MAX_CHANGED_SINCE_BYTES,
+            ..AuditQuery::of(call.key(), MAX_CHANGED_SINCE + 1)
+        };
+        let deadline = call.deadline.capped(CHANGED_SINCE_TIMEOUT);
+        let page = deadline.run(self.store.audit_entries(&query)).await;
+        let mut entries = page.ok().and_then(Result::ok).unwrap_or_default().entries;
+        let is_version = |entry: &StoredEntry, member| entry.origin_text(member) == Some(version);
+        let later = entries
+            .iter()
+            .position(|entry| is_version(entry, "versionAfter"));
+        // The version may be older than the first entry.
+        let first = entries
+            .iter()
+            .position(|entry| is_version(entry, "versionBefore"));
+        entries.truncate(later.or(first.map(|first| first + 1)).unwrap_or_default());
+        entries
     }
 
     /// The result of an update that an earlier call did.
@@ -385,13 +425,6 @@ impl UpdateCall {
                 Mode::Commit => Plan::Commit(change, warnings),
             },
             Err(violations) => Plan::Refuse(violations),
-        }
-    }
-
-    fn conflict(&self, current: Option<&Version>) -> Error {
-        Error::Conflict {
-            key: self.request.key.clone(),
-            current: current.cloned(),
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::support::{
         change, create_sound, object, once, project, project_key, resource, stored, unique, update,
         write_context,
     },
+    history_index,
     process::signal,
     program::{Home, PROGRAM, repository_path},
     proxy::{Mode, Proxy, SlowNetwork},
@@ -891,11 +892,12 @@ async fn an_entry_of_the_future_in_redis_is_named_and_its_correction_works() {
 
     let report = doctor(&store.arguments());
     let line = report.with("warning")[0].clone();
-    let script = between(&line, "EVAL \"", "\" 1 ");
-    let key = between(&line, "\" 1 '", "'`");
+    let script = between(&line, "EVAL \"", "\" 2 ");
+    let keys = between(&line, "\" 2 '", "'`");
+    let keys: Vec<&str> = keys.split("' '").collect();
     store
         .server()
-        .run::<()>(cmd("EVAL").arg(script).arg(1).arg(key));
+        .run::<()>(cmd("EVAL").arg(script).arg(2).arg(keys));
 
     report.assert_exit(0);
     report.assert_line(
@@ -911,6 +913,7 @@ async fn an_entry_of_the_future_in_redis_is_named_and_its_correction_works() {
     let replayed = store.another().commit(&changes, &operation).await.unwrap();
     assert_eq!(replayed.entries, late.entries);
     assert_eq!(numbers(&store).await, [5, 4, 3, 2, 1]);
+    history_index::assert_right(store.server(), SITE);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! is sound.
 
 pub(crate) mod fixtures;
+pub(crate) mod history_index;
 pub(crate) mod http;
 pub(crate) mod messages;
 pub(crate) mod old_version;

@@ -20,7 +20,7 @@ use crate::support::{
     messages::{self, client_hello, modern_meta, tool_output},
     program::repository_path,
     stdio::StdioClient,
-    stores::Store,
+    stores::{Store, on_each_store},
 };
 
 /// A store with the sample content, and a client.
@@ -317,6 +317,51 @@ fn invalid_updates() -> Vec<InvalidCall> {
             "get_project",
         ),
     ]
+}
+
+#[tokio::test]
+async fn a_conflict_says_who_changed_which_fields_since_the_expected_version() {
+    on_each_store(async |store| {
+        store.import(&repository_path("examples/content"));
+        let (ours, theirs) = (StdioClient::start(store).await, StdioClient::start(store).await);
+        theirs.initialize("cms", "2.0").await;
+        let read = ours.call("get_project", json!({ "id": "rdv-artisan" })).await;
+        let version = &read["meta"]["version"];
+        let mut audit_ids = Vec::new();
+        for data in [
+            json!({ "title": "Theirs" }),
+            json!({ "client": { "size": "12" }, "tags": ["a"] }),
+        ] {
+            let update = json!({ "id": "rdv-artisan", "data": data });
+            let updated = theirs.call("update_project", update).await;
+            audit_ids.push(updated["meta"]["auditId"].clone());
+        }
+
+        let update = |version: &Value| {
+            json!({ "id": "rdv-artisan", "data": { "title": "Ours" }, "expectedVersion": version })
+        };
+        let conflict = ours.call_error("update_project", update(version)).await;
+        let unknown = ours.call_error("update_project", update(&json!("0"))).await;
+
+        assert_eq!(conflict["code"], "VERSION_CONFLICT");
+        let rows = conflict["details"]["changedSince"].as_array().unwrap();
+        assert_eq!(rows.len(), 2, "{conflict}");
+        let fields = [
+            json!(["tags", "client.size", "metadata.updatedAt"]),
+            json!(["title", "metadata.updatedAt"]),
+        ];
+        for ((row, id), fields) in rows.iter().zip(audit_ids.iter().rev()).zip(fields) {
+            assert_eq!(row["auditId"], *id);
+            assert_eq!(row["clientId"], "cms/2.0");
+            assert_eq!(row["action"], "update");
+            assert_eq!(row["fields"], fields);
+            assert!(row["timestamp"].is_string() && row["actor"].is_string(), "{row}");
+        }
+        assert_eq!(unknown["details"].get("changedSince"), None, "{unknown}");
+        assert!(unknown["details"]["currentVersion"].is_string());
+        store.assert_sound().await;
+    })
+    .await;
 }
 
 #[tokio::test]
