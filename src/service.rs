@@ -144,12 +144,17 @@ impl ContentService {
         operation: Operation,
         deadline: Deadline,
     ) -> Result<Commit, Error> {
-        let key = changes.first().map(|change| change.key().clone());
+        let conflict = |key| Error::Conflict {
+            key,
+            current: None,
+            changed_since: Vec::new(),
+        };
         if let Some(key) = self.adopt(&changes, deadline).await? {
-            return Err(Error::Conflict { key, current: None });
+            return Err(conflict(key));
         }
+        let key = changes.first().map(|change| change.key().clone());
         match (self.commit_in_task(changes, operation).await, key) {
-            (Err(StoreError::Conflict), Some(key)) => Err(Error::Conflict { key, current: None }),
+            (Err(StoreError::Conflict), Some(key)) => Err(conflict(key)),
             (commit, _) => Ok(commit?),
         }
     }

@@ -1,6 +1,11 @@
 //! Changes outside this server: a document whose stored bytes are not those of its newest entry.
 
-use super::{audit::StoredEntry, kind::DocumentKey, record::Record, timestamp::Timestamp};
+use super::{
+    audit::{StoredEntry, entry_checksum},
+    kind::DocumentKey,
+    record::Record,
+    timestamp::Timestamp,
+};
 
 /// A document as it was read for display.
 #[derive(Debug, Clone, Default)]
@@ -38,9 +43,11 @@ impl OutsideChange {
 /// that has no entry of this program was never changed outside it.
 #[must_use]
 pub fn changed_outside(record: Option<&Record>, latest_entry: Option<&str>) -> Option<Timestamp> {
-    let entry = StoredEntry::parse(latest_entry?.to_owned());
-    if entry.checksum() == record.map(Record::checksum) {
+    let (latest_entry, checksum) = (latest_entry?, record.map(Record::checksum));
+    // Every read comes here; to parse the entry would take longer than the rest of it.
+    if checksum.is_some() && entry_checksum(latest_entry) == checksum {
         return None;
     }
-    entry.timestamp()
+    let entry = StoredEntry::parse(latest_entry.to_owned());
+    entry.timestamp().filter(|_| entry.checksum() != checksum)
 }

@@ -31,6 +31,7 @@ mod commit;
 pub(crate) mod connection;
 pub(crate) mod error;
 mod explained;
+mod history_index;
 pub(crate) mod keys;
 mod load;
 pub(crate) mod log;
@@ -44,6 +45,7 @@ mod script;
 use connection::{Connection, connect};
 use error::{is_permission_denied, read_error, write_error};
 use explained::Explained;
+use history_index::catch_up::CatchUps;
 use keys::Keys;
 use log::LogUse;
 use record_cache::RecordCache;
@@ -67,6 +69,7 @@ pub(crate) struct RedisStore {
     cache: Arc<RecordCache>,
     explained: Explained,
     recounts: Recounts,
+    catch_ups: CatchUps,
     log_use: Arc<LogUse>,
     last_write: Mutex<Option<Instant>>,
     /// Commits that were sent and not answered yet.
@@ -118,6 +121,7 @@ impl RedisStore {
             cache: Arc::default(),
             explained: Explained::default(),
             recounts: Recounts::default(),
+            catch_ups: CatchUps::default(),
             log_use: Arc::default(),
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),
