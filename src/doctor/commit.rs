@@ -246,11 +246,15 @@ pub(super) fn written_keys(prefix: &str) -> Vec<String> {
     let mut written = vec![
         keys.document(&document),
         keys.latest(&document),
+        keys.checksum(&document),
         format!("{cache}:{}", document.id),
         cache,
         keys.entries(),
         keys.stats(),
         keys.history(),
+        keys.history_index(),
+        keys.history_index_lock(),
+        keys.history_index_position(),
         keys.schema_version(),
     ];
     written.extend(["all", "published", "featured"].map(|index| keys.index(index, document.kind)));

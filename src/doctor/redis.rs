@@ -397,6 +397,7 @@ fn read_commands(keys: &Keys) -> Vec<Cmd> {
             commands.push(cmd(command).arg(keys.document(&document)).clone());
         }
         commands.push(cmd("GET").arg(keys.latest(&document)).clone());
+        commands.push(cmd("GET").arg(keys.checksum(&document)).clone());
         commands.push(cmd("SMEMBERS").arg(keys.index("all", kind)).clone());
         commands.push(cmd("SCARD").arg(keys.index("all", kind)).clone());
     }
@@ -420,6 +421,8 @@ fn write_commands(keys: &Keys) -> Vec<String> {
         need(&["GET", &data]);
         need(&["SET", &data, "x"]);
         need(&["SET", &keys.latest(&document), "x"]);
+        need(&["SET", &keys.checksum(&document), "x"]);
+        need(&["DEL", &data, &keys.checksum(&document)]);
         need(&["DEL", &cache, &format!("{cache}:x")]);
         for index in ["all", "published", "featured"].map(|name| keys.index(name, kind)) {
             need(&["SISMEMBER", &index, "x"]);
@@ -430,12 +433,19 @@ fn write_commands(keys: &Keys) -> Vec<String> {
     let (entries, stats) = (keys.entries(), keys.stats());
     need(&["ZRANGE", &entries, "-1", "-1", "WITHSCORES"]);
     need(&["ZADD", &entries, "0", "x"]);
+    let index = keys.history_index();
+    need(&["ZRANGE", &index, "1", "0"]);
+    need(&["ZCARD", &index]);
+    need(&["ZADD", &index, "0", "x"]);
+    need(&["DEL", &index]);
     need(&["HMGET", &stats, "seq"]);
     need(&["HSET", &stats, "seq", "1"]);
     need(&["HDEL", &stats, "seq"]);
     need(&["SET", &keys.internal("operation:x"), "x", "EX", "1"]);
     need(&["SET", &keys.internal("self-test"), "x", "XX"]);
     need(&["SET", &keys.history(), "x"]);
+    need(&["SET", &keys.history_index_lock(), "x", "EX", "1"]);
+    need(&["SET", &keys.history_index_position(), "x"]);
     need(&["EVALSHA", "x", "0"]);
     need(&["MULTI"]);
     need(&["EXEC"]);

@@ -9,13 +9,17 @@ use redis::{RedisError, Value, cmd};
 
 use super::{
     connection::DiagnosticConnection,
-    finding::{Fault, Finding, counted, documents, empty_store, sample},
+    finding::{Fault, Finding, changed_outside, counted, documents, empty_store, sample},
     redis_documents::{DocumentReader, PIECE_TIMEOUT, not_arrived},
+    redis_outside,
     times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
     deadline::Deadline,
-    domain::{AuditStats, DocumentKey, Kind, Record, StoredEntry, Timestamp, text::truncate},
+    domain::{
+        AuditStats, DocumentKey, Kind, OutsideChange, Record, StoredEntry, Timestamp,
+        text::truncate,
+    },
     store::redis::{
         error::is_permission_denied,
         keys::Keys,
@@ -30,11 +34,13 @@ const NEWEST_ENTRIES: usize = 100;
 const NEWEST_BYTES: usize = 128 * 1024;
 /// How many entries with a score that is no time are shown.
 const SHOWN_ENTRIES: usize = 3;
-/// Scores all entries of the future, in their order, with the milliseconds from now on. Without
-/// quotation marks that a shell would end its argument at.
+/// Scores all entries of the future, in their order, with the milliseconds from now on, and deletes
+/// the history index, which the server builds again. Without quotation marks that a shell would end
+/// its argument at.
 const MOVE_TO_THE_PRESENT: &str = "local now = redis.call('TIME')[1] * 1000 \
 local late = redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE') \
 for i, entry in ipairs(late) do redis.call('ZADD', KEYS[1], 'XX', now + i, entry) end \
+redis.call('DEL', KEYS[2]) \
 return #late";
 /// A search for documents that are in no index goes through every key of the database, so it ends
 /// after this time.
@@ -55,6 +61,7 @@ pub(super) async fn diagnose(
         keys,
         connection,
         reader: DocumentReader::until(deadline),
+        outside: Vec::new(),
         findings,
     };
     checks.schema_version().await?;
@@ -68,6 +75,7 @@ struct ContentChecks<'a> {
     keys: &'a Keys,
     connection: &'a mut DiagnosticConnection,
     reader: DocumentReader,
+    outside: Vec<OutsideChange>,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -119,6 +127,7 @@ impl ContentChecks<'_> {
             (self.keys.entries(), "zset"),
             (self.keys.stats(), "hash"),
             (self.keys.internal("unlabelled"), "hash"),
+            (self.keys.history_index(), "zset"),
         ];
         for kind in Kind::ALL {
             expected.extend(
@@ -173,6 +182,12 @@ impl ContentChecks<'_> {
             self.findings
                 .extend(updated_in_the_future(kind, &found.records, now));
 
+            let absent = found.absent.iter();
+            let absent: Vec<_> = absent.map(|id| DocumentKey::new(kind, id)).collect();
+            let (keys, connection) = (self.keys, &mut *self.connection);
+            let outside = redis_outside::changes(keys, connection, &found.records, &absent);
+            self.outside.extend(outside.await?);
+
             let mut drift = self.index_of_all(kind, &indexed, &found);
             drift.extend(
                 self.secondary_index("published", kind, &found, Record::is_published)
@@ -194,6 +209,7 @@ impl ContentChecks<'_> {
             }
             self.findings.append(&mut drift);
         }
+        self.findings.extend(changed_outside(&self.outside));
         self.findings.extend(is_empty.then(empty_store));
         self.findings.extend(self.reader.findings());
         Ok(())
@@ -290,12 +306,15 @@ impl ContentChecks<'_> {
         }
     }
 
-    /// The ids of all documents, also of those that are in no index.
+    /// The ids of all documents, also of those that are in no index, and of those that had a document
+    /// once.
     async fn search(&mut self) -> Result<BTreeMap<Kind, BTreeSet<String>>, RedisError> {
         let mut found: BTreeMap<Kind, BTreeSet<String>> = BTreeMap::new();
         let start = Instant::now();
-        for kind in Kind::ALL {
-            let prefix = self.keys.document(&DocumentKey::new(kind, ""));
+        for (kind, prefix) in Kind::ALL.into_iter().flat_map(|kind| {
+            let every = DocumentKey::new(kind, "");
+            [self.keys.document(&every), self.keys.checksum(&every)].map(|prefix| (kind, prefix))
+        }) {
             let mut cursor = "0".to_owned();
             loop {
                 let (next, keys) = match self.connection.scan(&prefix, &cursor).await {
@@ -405,6 +424,7 @@ impl ContentChecks<'_> {
         pipeline
             .cmd("HGETALL")
             .arg(self.keys.internal("unlabelled"));
+        pipeline.cmd("ZCARD").arg(self.keys.history_index());
         pipeline.cmd("MEMORY").arg("USAGE").arg(self.keys.entries());
         let mut replies = self
             .connection
@@ -413,15 +433,18 @@ impl ContentChecks<'_> {
             .into_iter()
             .map(Result::unwrap_or_default);
         let mut next = || replies.next().unwrap_or_default();
-        let total = match next() {
-            Value::Int(total) => u64::try_from(total).unwrap_or_default(),
+        let number = |value| match value {
+            Value::Int(number) => u64::try_from(number).unwrap_or_default(),
             _ => 0,
         };
+        let total = number(next());
         let (counters, unlabelled) = (pairs(next()), pairs(next()));
+        let indexed = number(next());
         self.findings.push(log_size(total, &newest, &next()));
         let Some((entry, _)) = newest.first() else {
             return Ok(());
         };
+        self.findings.push(history_index(total, indexed));
 
         let check = "audit counters";
         let counter = counters.get("seq").and_then(|seq| seq.parse::<u64>().ok());
@@ -510,17 +533,33 @@ impl ContentChecks<'_> {
             timeless: next(),
         };
         untimely.timeless.extend(next());
-        let correction = move_to_the_present(&self.keys.entries());
+        let correction = move_to_the_present(self.keys);
         self.findings.extend(untimely.findings(now, &correction));
         Ok(())
     }
 }
 
+/// `members` is the size of the history index, which has two for each entry of the log.
+fn history_index(entries: u64, members: u64) -> Finding {
+    let message = match (2 * entries).checked_sub(members) {
+        Some(0) => "complete".to_owned(),
+        Some(missing) => format!(
+            "lacks {} of {entries} entries, which the server adds when it reads a history or writes",
+            missing.div_ceil(2)
+        ),
+        None => {
+            "does not match the log, and is built again when the server reads a history".to_owned()
+        }
+    };
+    Finding::ok("history index", message)
+}
+
 /// The command that gives all entries of the future the present time, in their order.
-fn move_to_the_present(entries: &str) -> String {
+fn move_to_the_present(keys: &Keys) -> String {
     format!(
-        "`redis-cli -u \"$REDIS_URL\" EVAL \"{MOVE_TO_THE_PRESENT}\" 1 '{}'`",
-        truncate(entries)
+        "`redis-cli -u \"$REDIS_URL\" EVAL \"{MOVE_TO_THE_PRESENT}\" 2 '{}' '{}'`",
+        truncate(&keys.entries()),
+        truncate(&keys.history_index())
     )
 }
 

@@ -12,14 +12,15 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::{
-    finding::{Fault, Finding, Verdict, documents, empty_store, sample},
+    finding::{Fault, Finding, Verdict, changed_outside, documents, empty_store, sample},
     times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
-    domain::{DocumentKey, Kind, StoredEntry, Timestamp, text::truncate},
+    domain::{DocumentKey, Kind, OutsideChange, StoredEntry, Timestamp, text::truncate},
+    settings::file_access,
     store::sqlite::{
         database::{Database, Problem, SCHEMA_VERSION},
-        queries::{parse, row_path},
+        queries::{found, outside_change, parse, row_path},
     },
 };
 
@@ -27,10 +28,12 @@ use crate::{
 pub(super) async fn diagnose(path: &Path, clock: fn() -> Timestamp, findings: &mut Vec<Finding>) {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let checks = tokio::task::spawn_blocking(move || {
-        let mut findings = vec![folder(&path)];
+        let (writable, this_user) = folder(&path);
+        let mut findings = vec![writable];
         match file(&path) {
             ControlFlow::Continue(finding) => {
                 findings.push(finding);
+                findings.extend(others(&path, this_user));
                 database(path, clock, &mut findings);
             }
             ControlFlow::Break(finding) => {
@@ -53,8 +56,8 @@ pub(super) async fn diagnose(path: &Path, clock: fn() -> Timestamp, findings: &m
 }
 
 /// Whether files can be created in the folder: SQLite keeps two more beside its own. If the folder
-/// does not exist yet, its nearest parent is checked.
-fn folder(path: &Path) -> Finding {
+/// does not exist yet, its nearest parent is checked. Also the user that files are created for.
+fn folder(path: &Path) -> (Finding, Option<u32>) {
     let folder = path
         .ancestors()
         .skip(1)
@@ -65,9 +68,9 @@ fn folder(path: &Path) -> Finding {
     let created = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .open(&probe)
-        .and_then(|_| fs::remove_file(&probe));
-    match created {
+        .open(&probe);
+    let this_user = file_access::owner(&probe);
+    let finding = match created.and_then(|_| fs::remove_file(&probe)) {
         Ok(()) => Finding::ok("folder", format!("`{name}` is writable")),
         Err(error) => Finding::problem(
             Fault::Store,
@@ -75,7 +78,28 @@ fn folder(path: &Path) -> Finding {
             format!("`{name}` is not writable: {error}"),
             "give this user write access, or choose another path with --store sqlite:PATH",
         ),
+    };
+    (finding, this_user)
+}
+
+/// What other users may do to the content, whatever the server allows.
+fn others(path: &Path, this_user: Option<u32>) -> Option<Finding> {
+    let name = path.display();
+    if file_access::others_may_write(path) {
+        return Some(Finding::warning(
+            "file access",
+            format!("`{name}` can be changed by other users of this machine"),
+            "run `chmod 600` on it, unless the server runs as one of them",
+        ));
     }
+    let owner = file_access::owner(path)?;
+    (owner != this_user?).then(|| {
+        Finding::warning(
+            "file access",
+            format!("`{name}` belongs to another user (number {owner})"),
+            "run doctor and the server as that user, or give the file to this one with `chown`",
+        )
+    })
 }
 
 /// `Break` if there is no database to check.
@@ -115,9 +139,11 @@ fn database(path: PathBuf, clock: fn() -> Timestamp, findings: &mut Vec<Finding>
         findings.push(writing(&database, &mut connection));
         findings.push(write_ahead_log(&connection)?);
         findings.push(integrity(&connection)?);
+        let mut outside = Vec::new();
         for kind in Kind::ALL {
-            findings.extend(content(&connection, kind, clock())?);
+            findings.extend(content(&connection, kind, clock(), &mut outside)?);
         }
+        findings.extend(changed_outside(&outside));
         findings.extend(is_empty(&connection)?.then(empty_store));
         findings.push(audit_log(&connection)?);
         let untimely = untimely_entries(&connection, clock())?;
@@ -180,7 +206,12 @@ fn integrity(connection: &Connection) -> Result<Finding, Problem> {
     })
 }
 
-fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Finding>, Problem> {
+fn content(
+    connection: &Connection,
+    kind: Kind,
+    now: Timestamp,
+    outside: &mut Vec<OutsideChange>,
+) -> Result<Vec<Finding>, Problem> {
     let mut statement =
         connection.prepare("SELECT id, text FROM documents WHERE kind = ? ORDER BY id")?;
     let mut rows = statement.query([kind.singular()])?;
@@ -193,9 +224,27 @@ fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Fi
             Err(problem) => unreadable.push(format!("`{}` ({problem})", truncate(&row_path(&key)))),
         }
     }
+    for record in &records {
+        outside.extend(outside_change(connection, record)?);
+    }
+    outside.extend(deleted_outside(connection, kind)?);
     let mut findings = documents(kind, &records, &unreadable, 0);
     findings.extend(updated_in_the_future(kind, &records, now));
     Ok(findings)
+}
+
+/// Documents whose newest entry did not delete them, and which are gone.
+fn deleted_outside(connection: &Connection, kind: Kind) -> Result<Vec<OutsideChange>, Problem> {
+    let sql = "SELECT DISTINCT entity_id FROM entries WHERE kind = ?1 AND seq IS NOT NULL
+        EXCEPT SELECT id FROM documents WHERE kind = ?1";
+    let mut statement = connection.prepare(sql)?;
+    let ids = statement.query_map([kind.singular()], |row| row.get::<_, String>(0))?;
+    let mut gone = Vec::new();
+    for id in ids {
+        let key = DocumentKey::new(kind, id?);
+        gone.extend(OutsideChange::of(&key, &found(connection, &key)?));
+    }
+    Ok(gone)
 }
 
 fn is_empty(connection: &Connection) -> Result<bool, Problem> {

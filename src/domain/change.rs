@@ -3,13 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin},
+    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, StoredEntry},
     content_type::rules,
     current::Current,
     depth::check_depth,
     diff::{self, FieldChange},
     field_path::is_owned,
     kind::DocumentKey,
+    last_known::LastKnown,
     number::is_same_member,
     operation::Operation,
     patch,
@@ -17,7 +18,7 @@ use super::{
     rules::MAX_BYTES,
     text::compact_json,
     timestamp::Timestamp,
-    version::sha256_hex,
+    version::{Version, sha256_hex},
     violation::Violation,
 };
 
@@ -99,7 +100,9 @@ impl Change {
             return Ok(Update::Unchanged(record.clone()));
         }
         let mut rejected = rules.unknown_fields(patch, stored);
-        let mut document = patch::merge(stored, &rules.pruned(patch, stored));
+        let mut named = rules.pruned(patch, stored);
+        write_time_of_creation(&mut named);
+        let mut document = patch::merge(stored, &named);
         if rejected.is_empty()
             && patch
                 .keys()
@@ -181,6 +184,31 @@ impl Change {
         Ok(Some(change))
     }
 
+    /// The change that records what was changed outside this server after `known`: the document, or
+    /// its absence, stays as it was found. `None` when there is nothing to record.
+    #[must_use]
+    pub fn adopt(current: &Current, known: &LastKnown, context: WriteContext) -> Option<Self> {
+        current.changed_outside()?;
+        let newest = StoredEntry::parse(current.latest_entry()?.to_owned());
+        let found = current.record();
+        let changes = match (known, found) {
+            (LastKnown::Document(known), Some(found)) => differences(known, found),
+            (LastKnown::Document(known), None) => diff::deletion(known),
+            (LastKnown::Absent, Some(found)) => diff::creation(found.document()),
+            (LastKnown::Unknown, Some(found)) => vec![diff::whole(None, Some(found.document()))],
+            (LastKnown::Absent | LastKnown::Unknown, None) => Vec::new(),
+        };
+        let step = (found.cloned(), changes);
+        let mut change = Self::new(current, Action::Adopt, step, context);
+        // Where the log does not say what was before, no entry may seem to lead here.
+        change.entry.metadata.version_before = match known {
+            LastKnown::Document(_) => newest.checksum().map(Version::of_checksum),
+            LastKnown::Absent => None,
+            LastKnown::Unknown => found.map(|found| found.version().clone()),
+        };
+        Some(change)
+    }
+
     fn new(
         current: &Current,
         action: Action,
@@ -213,6 +241,12 @@ impl Change {
             entry,
             time: context.now,
         }
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn current(&self) -> &Current {
+        &self.current
     }
 
     /// Which document it changes.
@@ -285,6 +319,17 @@ fn step(current: &Current, document: Option<&Map<String, Value>>) -> Option<Step
     Some((next, changes))
 }
 
+/// The differences between a document and one that was found; both whole, where the differences do
+/// not give what was found with its order of members and its notation of numbers.
+fn differences(known: &Map<String, Value>, found: &Record) -> Vec<FieldChange> {
+    let changes = diff::diff(known, found.document());
+    let reached = diff::apply(known.clone(), &changes);
+    if compact_json(&reached) == found.compact() {
+        return changes;
+    }
+    vec![diff::whole(Some(known), Some(found.document()))]
+}
+
 /// A patch is no larger than a whole document may be.
 fn check_size(patch: &Map<String, Value>) -> Result<(), Vec<Violation>> {
     let bytes = compact_json(patch).len();
@@ -334,8 +379,13 @@ fn judge(
         if is_set && violation.rule == "required" {
             "required, so `null` cannot remove it".clone_into(&mut violation.message);
         }
-        if is_set && is_emptied(&violation.path, next) {
-            violation.message.push_str("; `null` removes it");
+        if is_set && let Some(field) = emptied_field(&violation.path, next) {
+            let hint = if field == violation.path {
+                "; `null` removes it".to_owned()
+            } else {
+                format!("; `null` for `{field}` removes it")
+            };
+            violation.message.push_str(&hint);
         }
         let is_new = !old.iter().any(|old| old.same_as(&violation));
         if (is_set || is_new && !was_missing) && !is_owned(&violation.path) {
@@ -347,18 +397,40 @@ fn judge(
     (rejected, left)
 }
 
-/// Whether an optional field is an empty string, which is how some clients remove one.
-fn is_emptied(path: &str, next: &Record) -> bool {
-    let mut names = path.split('.');
-    let first = names.next().and_then(|name| next.document().get(name));
-    let value = names.try_fold(first, |value, name| value.map(|value| value.get(name)));
-    value.flatten().and_then(Value::as_str) == Some("") && rules(next.key().kind).is_optional(path)
+/// The optional field at or above `path` that holds nothing but blanks, which is how some clients
+/// remove one.
+fn emptied_field<'a>(path: &'a str, next: &Record) -> Option<&'a str> {
+    let above = |path: &&'a str| path.rsplit_once('.').map(|(above, _)| above);
+    std::iter::successors(Some(path), above).find(|path| {
+        let mut names = path.split('.');
+        let first = names.next().and_then(|name| next.document().get(name));
+        let value = names.try_fold(first, |value, name| value.map(|value| value.get(name)));
+        value.flatten().is_some_and(is_blank) && rules(next.key().kind).is_optional(path)
+    })
+}
+
+fn is_blank(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.trim().is_empty(),
+        Value::Object(members) => !members.is_empty() && members.values().all(is_blank),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => false,
+    }
+}
+
+/// Gives a time of creation that repairs an unreadable one the form in which times are written.
+fn write_time_of_creation(patch: &mut Map<String, Value>) {
+    let metadata = patch.get_mut("metadata");
+    if let Some(Value::String(text)) = metadata.and_then(|metadata| metadata.get_mut("createdAt"))
+        && let Some(time) = Timestamp::parse(text)
+    {
+        *text = time.to_string();
+    }
 }
 
 /// Sets what the server owns: the time of the change, a time of creation where there is none that
 /// can be read, and the fields that older programs derived at the top level.
 fn touch(document: &mut Map<String, Value>, now: Timestamp) {
-    let created = document.get("createdAt").and_then(instant);
+    let created = document.get("createdAt").and_then(Timestamp::from_json);
     // What else stands here is content, and stays until somebody replaces it.
     if document.get("metadata").is_none_or(Value::is_null) {
         document.insert("metadata".to_owned(), json!({}));
@@ -366,11 +438,11 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     let Some(Value::Object(metadata)) = document.get_mut("metadata") else {
         return;
     };
-    let updated = now.after(metadata.get("updatedAt").and_then(instant));
+    let updated = now.after(metadata.get("updatedAt").and_then(Timestamp::from_json));
     let created = match metadata.get("createdAt") {
         None | Some(Value::Null) => Some(created.unwrap_or(updated)),
         Some(Value::String(text)) if Timestamp::parse(text).is_some() => None,
-        Some(other) => instant(other),
+        Some(other) => Timestamp::from_json(other),
     };
     if let Some(created) = created {
         metadata.insert("createdAt".to_owned(), json!(created.to_string()));
@@ -391,43 +463,6 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
             *member = value;
         }
     }
-}
-
-/// A time as text, a date, what a database exports as `$date`, or a time as programs count it: in
-/// milliseconds since 1970, or in seconds.
-fn instant(value: &Value) -> Option<Timestamp> {
-    /// Milliseconds of 1973, and seconds of 5138.
-    const MILLISECONDS_FROM: i64 = 100_000_000_000;
-    let number = match value {
-        Value::String(text) => {
-            let number = text.parse::<serde_json::Number>();
-            return match number {
-                Ok(number) => instant(&Value::Number(number)),
-                Err(_) => Timestamp::parse(text).or_else(|| midnight(text)),
-            };
-        }
-        Value::Object(object) => return object.get("$date").and_then(instant),
-        Value::Number(number) => number.as_f64()?,
-        _ => return None,
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a float that is too large becomes the largest integer, which is no time"
-    )]
-    let integer = number as i64;
-    let millis = if integer < MILLISECONDS_FROM {
-        integer.saturating_mul(1000)
-    } else {
-        integer
-    };
-    (0..=Timestamp::LAST.millis())
-        .contains(&millis)
-        .then(|| Timestamp::from_millis(millis))
-}
-
-/// The beginning of a day in UTC, which is how JavaScript reads a date.
-fn midnight(date: &str) -> Option<Timestamp> {
-    Timestamp::parse(&format!("{date}T00:00:00Z"))
 }
 
 /// Whether a required field was missing before, because the object that would hold it was. Where
@@ -628,6 +663,83 @@ mod tests {
         let metadata = metadata_after(&document, &json!({"title":"New"}));
 
         assert_eq!(metadata["createdAt"], "spring");
+    }
+
+    #[test]
+    fn a_time_of_creation_that_cannot_be_read_can_be_set() {
+        let repair = |time: &str| json!({"metadata":{"createdAt":time}});
+        for unreadable in [
+            json!("spring"),
+            json!(true),
+            json!(""),
+            json!({"at": 1}),
+            json!([]),
+        ] {
+            let document =
+                json!({"id":"a","createdAt":unreadable,"metadata":{"createdAt":unreadable}});
+
+            let Ok(Update::Change(change, left)) =
+                update(&document, &repair("2020-05-01T02:00:00+02:00"))
+            else {
+                panic!("rejected: {unreadable}");
+            };
+
+            let next = change.next().unwrap().document();
+            assert_eq!(next["metadata"]["createdAt"], "2020-05-01T00:00:00.000Z");
+            assert_eq!(next["createdAt"], "2020-05-01T00:00:00.000Z");
+            assert!(!left.iter().any(|left| left.path == "metadata.createdAt"));
+            let stored = Record::parse(change.key().clone(), document.to_string()).unwrap();
+            let mut found = stored.violations().iter();
+            let found = found.find(|violation| violation.path == "metadata.createdAt");
+            assert!(found.unwrap().message.contains("an update may set it"));
+        }
+    }
+
+    #[test]
+    fn a_time_of_creation_is_set_only_where_none_can_be_read_and_only_to_a_time() {
+        let refusal = |stored: &Value, value: Value| {
+            let document = json!({"id":"a","metadata":{"createdAt":stored}});
+            let rejected = update(&document, &json!({"metadata":{"createdAt":value}})).unwrap_err();
+            rejected[0].to_string()
+        };
+
+        for value in [json!("autumn"), json!(5), Value::Null] {
+            assert!(refusal(&json!("spring"), value).contains("send an RFC 3339 time"));
+        }
+        for stored in [json!("2020-01-01T00:00:00Z"), json!(1_700_000_000)] {
+            let message = refusal(&stored, json!("2021-01-01T00:00:00Z"));
+            assert!(message.contains("set by the server"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_blank_optional_field_is_told_how_to_be_removed() {
+        for (patch, path, hint) in [
+            (
+                json!({"solution":{"videoUrl":" "}}),
+                "solution.videoUrl",
+                "; `null` removes it",
+            ),
+            (
+                json!({"insight":{"resourceLink":{"url":"","text":""}}}),
+                "insight.resourceLink.url",
+                "; `null` for `insight.resourceLink` removes it",
+            ),
+            (
+                json!({"insight":{"resourceLink":{"url":"\t","text":""}}}),
+                "insight.resourceLink.text",
+                "; `null` for `insight.resourceLink` removes it",
+            ),
+        ] {
+            let rejected = update(&json!({"id":"a"}), &patch).unwrap_err();
+
+            let found = rejected.iter().find(|violation| violation.path == path);
+            assert!(found.unwrap().message.ends_with(hint), "{rejected:?}");
+        }
+        let half = json!({"insight":{"resourceLink":{"url":"","text":"Guide"}}});
+        for violation in update(&json!({"id":"a"}), &half).unwrap_err() {
+            assert!(!violation.message.contains("removes it"), "{violation}");
+        }
     }
 
     #[test]

@@ -8,14 +8,12 @@ use rmcp::{
 use serde_json::Value;
 
 use super::{
-    changes::summarize_changes,
+    changes::{fitting_changes, summarize_changes},
     error::{CallOptions, ToolError},
     list::summary_row,
-    meta::{DocumentMeta, UpdateMeta, violation_warnings},
-    output::{
-        DocumentBody, MAX_ANSWER_BYTES, RESERVED_BYTES, ToolData, ToolOutput, UpdatedDocument,
-        answer_text,
-    },
+    meta::{DocumentMeta, UpdateMeta, fitting_warnings},
+    output::{DocumentBody, ToolOutput, UpdatedDocument, room_beside},
+    outside,
     params::{Detail, GetParams, UpdateParams},
     router::CHECKS,
     server::ContentServer,
@@ -45,13 +43,21 @@ impl ContentServer {
         let key = DocumentKey::new(D::KIND, params.id);
         let record = self.content.get(key, deadline).await;
         let fetched = record.map_err(|error| self.read_error(ToolName::Get(D::KIND), error))?;
-        let record = fetched.value;
-        let meta = DocumentMeta {
+        let record = fetched.value.record;
+        let mut meta = DocumentMeta {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
-            warnings: violation_warnings(record.violations()),
+            warnings: Vec::new(),
         };
-        Ok(ToolOutput::new(DocumentBody::new(&record), meta))
+        let document = DocumentBody::new(&record);
+        // Counting the text of a document costs as much as the rest of the call.
+        let outside = fetched.value.changed_outside.map(outside::shown);
+        if outside.is_some() || !record.violations().is_empty() {
+            let violations = record.violations().iter().map(ToString::to_string);
+            let warnings = outside.into_iter().chain(violations);
+            meta.warnings = fitting_warnings(warnings, room_beside(&document, &meta));
+        }
+        Ok(ToolOutput::new(document, meta))
     }
 
     pub(super) async fn update<D: Document>(
@@ -113,7 +119,16 @@ impl ContentServer {
         };
         let mut request = UpdateRequest::from_arguments(kind, arguments);
         let detail = Detail::of_arguments(arguments);
-        match self.content.replay_if_done(&request, deadline).await {
+        // With an unknown argument it is another request.
+        let is_other = violations
+            .iter()
+            .any(|violation| violation.rule == "unknown");
+        let done = if is_other {
+            Ok(None)
+        } else {
+            self.content.replay_if_done(&request, deadline).await
+        };
+        match done {
             Ok(None) => {
                 (request.mode, request.idempotency_key) = (Mode::DryRun, None);
                 if let Err(Error::Invalid(mut more)) = self.content.update(request, deadline).await
@@ -148,8 +163,15 @@ impl ContentServer {
             Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, &updated.version)),
             Detail::Full => UpdatedDocument::full(&updated.record),
         };
+        let is_dry_run = mode == Mode::DryRun && !updated.replayed;
+        let outside = updated
+            .changed_outside
+            .map(|after| match &updated.audit_id {
+                Some(_) => outside::recorded(after),
+                None => outside::shown(after),
+            });
         let mut meta = UpdateMeta {
-            dry_run: mode == Mode::DryRun && !updated.replayed,
+            dry_run: is_dry_run,
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version: updated.version,
@@ -157,14 +179,20 @@ impl ContentServer {
             changes: Vec::new(),
             more: 0,
             replayed: updated.replayed,
-            warnings: violation_warnings(&updated.warnings),
+            warnings: Vec::new(),
         };
-        // A document that is larger than an answer has one beside it.
-        let document = Some(data.text_len()).filter(|bytes| *bytes <= MAX_ANSWER_BYTES);
-        let taken = document.unwrap_or_default() + answer_text(&meta).len() + RESERVED_BYTES;
+        if outside.is_some() || !updated.warnings.is_empty() {
+            let violations = updated.warnings.iter().map(ToString::to_string);
+            let warnings = outside.into_iter().chain(violations);
+            meta.warnings = fitting_warnings(warnings, room_beside(&data, &meta));
+        }
         let changes = summarize_changes(Some(Action::Update.as_str()), updated.changes);
-        let room = MAX_ANSWER_BYTES.saturating_sub(taken);
-        (meta.changes, meta.more) = fitting_changes(changes, room);
+        let listed;
+        (listed, meta.more) = fitting_changes(changes, room_beside(&data, &meta));
+        meta.changes = match listed {
+            Value::Array(changes) => changes,
+            other => vec![other],
+        };
         ToolOutput::new(data, meta)
     }
 }
@@ -185,19 +213,4 @@ fn empty_objects_warning(paths: &[String]) -> String {
         "nothing was changed within {}: an empty object names no field. If `null` was meant to remove a field there, the client left it out",
         named.join(", ")
     )
-}
-
-/// The first changes that fit in `room` bytes, and the number of the others.
-fn fitting_changes(changes: Value, room: usize) -> (Vec<Value>, usize) {
-    let Value::Array(mut changes) = changes else {
-        return (vec![changes], 0);
-    };
-    let mut bytes = 0;
-    let fitting = changes.iter().take_while(|change| {
-        bytes += answer_text(change).len() + 1;
-        bytes <= room
-    });
-    let (count, all) = (fitting.count(), changes.len());
-    changes.truncate(count);
-    (changes, all - count)
 }

@@ -13,10 +13,13 @@ use rmcp::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{metrics::count_call, output::MAX_ANSWER_BYTES, tool_name::ToolName};
+use super::{
+    entry_row::change_row, metrics::count_call, output::MAX_ANSWER_BYTES, outside,
+    tool_name::ToolName,
+};
 use crate::{
     domain::{
-        DocumentKey, Kind, Timestamp, Version, Violation,
+        DocumentKey, Kind, StoredEntry, Timestamp, Version, Violation,
         text::{compact_json, escape_all, truncate},
     },
     service::{Error, UpdateRequest},
@@ -92,14 +95,26 @@ impl ToolError {
             Error::Invalid(violations) => {
                 Self::invalid(tool, "nothing was changed", &violations, timestamp)
             }
-            Error::NotFound { key, similar } => {
-                failure(not_found_code(key.kind), not_found(&key, &similar))
-                    .with_details(json!({ "similar": similar }))
+            Error::NotFound {
+                key,
+                similar,
+                deleted_outside,
+            } => {
+                let message = not_found(&key, &similar, deleted_outside);
+                let mut details = json!({ "similar": similar });
+                if let (Some(details), Some(after)) = (details.as_object_mut(), deleted_outside) {
+                    details.insert("deletedOutside".to_owned(), json!(after.to_string()));
+                }
+                failure(not_found_code(key.kind), message).with_details(details)
             }
-            Error::Conflict { key, current } => {
+            Error::Conflict {
+                key,
+                current,
+                changed_since,
+            } => {
                 let message = conflict(&key, current.as_ref(), options);
                 let mut error = failure("VERSION_CONFLICT", message);
-                error.details = current.map(|version| json!({ "currentVersion": version }));
+                error.details = conflict_details(current, &changed_since);
                 error
             }
             Error::IdempotencyMismatch => failure("IDEMPOTENCY_MISMATCH", MISMATCH.to_owned()),
@@ -302,7 +317,10 @@ fn not_found_code(kind: Kind) -> &'static str {
     }
 }
 
-fn not_found(key: &DocumentKey, similar: &[String]) -> String {
+fn not_found(key: &DocumentKey, similar: &[String], deleted_outside: Option<Timestamp>) -> String {
+    if let Some(after) = deleted_outside {
+        return outside::deleted(key, after);
+    }
     if similar.is_empty() {
         return format!(
             "there is no {key}; call list_{} to see all ids",
@@ -327,6 +345,25 @@ fn conflict(key: &DocumentKey, current: Option<&Version>, options: CallOptions) 
         "{key} was not changed: the expectedVersion you sent is not its current version{version}. It may have changed since you read it, so read it again with get_{}, check that your change still fits, and send it with the new version",
         key.kind
     )
+}
+
+/// The version now, and who changed which fields since the expected one.
+fn conflict_details(current: Option<Version>, changed_since: &[StoredEntry]) -> Option<Value> {
+    let mut bytes = 0;
+    let rows = changed_since.iter().map(change_row);
+    let fitting = rows.take_while(|row| {
+        bytes += text_len(row);
+        bytes <= MAX_LISTED_BYTES
+    });
+    let rows: Vec<Value> = fitting.collect();
+    let mut details = JsonObject::new();
+    if let Some(version) = current {
+        details.insert("currentVersion".to_owned(), json!(version));
+    }
+    if !rows.is_empty() {
+        details.insert("changedSince".to_owned(), json!(rows));
+    }
+    (!details.is_empty()).then_some(Value::Object(details))
 }
 
 fn corrupt(key: &str, problem: &str, tool: ToolName) -> String {
@@ -395,6 +432,7 @@ mod tests {
         Error::Conflict {
             key: DocumentKey::new(Kind::Project, "a"),
             current: None,
+            changed_since: Vec::new(),
         }
     }
 

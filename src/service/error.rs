@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::{
-    domain::{DocumentKey, Version, Violation},
+    domain::{DocumentKey, StoredEntry, Timestamp, Version, Violation},
     store::StoreError,
 };
 
@@ -23,6 +23,8 @@ pub enum Error {
         key: DocumentKey,
         /// Ids that are near the requested one.
         similar: Vec<String>,
+        /// The time of its newest entry, if it was deleted outside this server after that.
+        deleted_outside: Option<Timestamp>,
     },
     /// The request or the change breaks rules.
     #[error("{} rules are broken", .0.len())]
@@ -34,6 +36,9 @@ pub enum Error {
         key: DocumentKey,
         /// Its version now, if it is known.
         current: Option<Version>,
+        /// The newest audit entries since the version that the caller expects, newest first, if the
+        /// log tells.
+        changed_since: Vec<StoredEntry>,
     },
     /// The idempotency key belongs to another request.
     #[error("the idempotency key was used before for a different request")]

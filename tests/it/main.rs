@@ -33,6 +33,7 @@ mod leftovers;
 mod log;
 mod manners;
 mod metrics;
+mod outside;
 mod pipes;
 mod races;
 mod repository;
@@ -49,4 +50,5 @@ mod transport;
 mod undo;
 #[cfg(unix)]
 mod unwritable;
+mod upgrade;
 mod words;

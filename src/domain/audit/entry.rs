@@ -117,6 +117,8 @@ impl Origin {
 }
 
 /// What the entry holds besides the change itself.
+///
+/// `checksum` and `previous` come last: the checksum is found from the end of the text.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EntryMetadata {
@@ -190,6 +192,15 @@ pub fn entry_text(seq: u64, timestamp: Timestamp, rest: &str) -> String {
     format!(r#"{{"seq":{seq:>16},"timestamp":"{timestamp}",{rest}"#)
 }
 
+/// The part of an entry's text up to its number, if it begins as [`entry_text`] writes it. It orders
+/// the entries of one score.
+#[must_use]
+pub fn numbered_beginning(text: &str) -> Option<&str> {
+    entry_seq(text)?;
+    let (beginning, _) = text.split_once(',')?;
+    Some(beginning)
+}
+
 /// The number of an entry whose text begins as [`entry_text`] writes it.
 #[must_use]
 pub(super) fn entry_seq(text: &str) -> Option<u64> {
@@ -197,6 +208,18 @@ pub(super) fn entry_seq(text: &str) -> Option<u64> {
         .strip_prefix(r#"{"seq":"#)?
         .split_once(r#","timestamp":""#)?;
     seq.trim_start().parse().ok()
+}
+
+/// The checksum of an entry whose text ends as this program writes it, if it has one.
+#[must_use]
+pub(in crate::domain) fn entry_checksum(text: &str) -> Option<&str> {
+    const DIGITS: usize = 64;
+    let digest = |text: &'_ str| text.len().checked_sub(DIGITS);
+    let text = text.strip_suffix(r#""}}"#)?;
+    let (rest, _) = text.split_at_checked(digest(text)?)?;
+    let text = rest.strip_suffix(r#"","previous":""#).unwrap_or(text);
+    let (rest, checksum) = text.split_at_checked(digest(text)?)?;
+    rest.ends_with(r#","checksum":""#).then_some(checksum)
 }
 
 #[cfg(test)]
@@ -214,5 +237,31 @@ mod tests {
             .replace("%s", &timestamp.to_string());
         assert_eq!(text, format!("{prefix}rest"));
         assert_eq!(entry_seq(&text), Some(42));
+        assert_eq!(
+            numbered_beginning(&text),
+            Some(format!(r#"{{"seq":{:>16}"#, 42).as_str())
+        );
+    }
+
+    #[test]
+    fn the_checksum_is_found_at_the_end() {
+        let (checksum, other) = ("c".repeat(64), "d".repeat(64));
+        for (end, expected) in [
+            (format!(r#","checksum":"{checksum}"}}}}"#), Some(&checksum)),
+            (
+                format!(r#","checksum":"{checksum}","previous":"{other}"}}}}"#),
+                Some(&checksum),
+            ),
+            (
+                format!(r#","versionBefore":"","previous":"{other}"}}}}"#),
+                None,
+            ),
+            (format!(r#","checksum":"{checksum}","more":1}}}}"#), None),
+            ("}}".to_owned(), None),
+        ] {
+            let text = format!(r#"{{"id":"x","metadata":{{"operation":"é"{end}"#);
+
+            assert_eq!(entry_checksum(&text), expected.map(String::as_str), "{end}");
+        }
     }
 }

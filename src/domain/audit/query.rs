@@ -44,6 +44,20 @@ pub struct AuditQuery {
     pub with_log_begins: bool,
 }
 
+/// What an index of the log finds without looking through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup<'a> {
+    /// The entries with these audit ids.
+    AuditIds(&'a BTreeSet<String>),
+    /// The entries of a document.
+    Document {
+        /// Its id.
+        id: &'a str,
+        /// Its kind; without one, the documents of all kinds with this id.
+        kind: Option<Kind>,
+    },
+}
+
 /// No filter, no limit in bytes, and no entries.
 impl Default for AuditQuery {
     fn default() -> Self {
@@ -97,6 +111,35 @@ impl AuditQuery {
                 let mut fields = entry.changed_fields();
                 fields.any(|field| overlap(field, wanted))
             })
+    }
+
+    /// What an index can find of it; `None` where the log has to be looked through.
+    #[must_use]
+    pub fn lookup(&self) -> Option<Lookup<'_>> {
+        let document = |id| Lookup::Document {
+            id,
+            kind: self.kind,
+        };
+        let ids = self.audit_ids.as_ref().map(Lookup::AuditIds);
+        ids.or_else(|| self.entity_id.as_deref().map(document))
+    }
+
+    /// Whether some of the entries that an index finds may not match, apart from their time.
+    #[must_use]
+    pub fn is_filtered_beyond_lookup(&self) -> bool {
+        let rest = match self.lookup() {
+            Some(Lookup::AuditIds(_)) => Self {
+                audit_ids: None,
+                ..self.clone()
+            },
+            Some(Lookup::Document { .. }) => Self {
+                entity_id: None,
+                kind: None,
+                ..self.clone()
+            },
+            None => return self.is_filtered(),
+        };
+        rest.is_filtered()
     }
 
     /// Whether some entries may not match, apart from their time.

@@ -62,8 +62,28 @@ impl Keys {
         self.internal("history")
     }
 
+    /// Holds where the entries of each document are in the log, and where those of each audit id are.
+    pub(crate) fn history_index(&self) -> String {
+        self.internal("history-index")
+    }
+
+    /// Names the server that adds to the history index what it lacks.
+    pub(crate) fn history_index_lock(&self) -> String {
+        self.internal("history-index:lock")
+    }
+
+    /// Holds how far the log was read for that.
+    pub(crate) fn history_index_position(&self) -> String {
+        self.internal("history-index:position")
+    }
+
     pub(crate) fn latest(&self, key: &DocumentKey) -> String {
         self.join(&["internal:latest:", key.kind.plural(), ":", &key.id])
+    }
+
+    /// Holds the checksum of a document after its newest entry of this program.
+    pub(crate) fn checksum(&self, key: &DocumentKey) -> String {
+        self.join(&["internal:checksum:", key.kind.plural(), ":", &key.id])
     }
 
     pub(crate) fn idempotency_record(&self, operation: &Operation) -> String {

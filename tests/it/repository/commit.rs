@@ -154,7 +154,7 @@ async fn a_change_after_a_change_and_its_reversal_keeps_the_chain() {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
         let late = change(&*store.repository, &key, json!({"title": "Late"})).await;
-        let original = store.repository.get(&key).await.unwrap().unwrap();
+        let original = store.repository.get(&key).await.unwrap().record.unwrap();
         update(&*store.repository, &key, json!({"title": "Meanwhile"})).await;
         let current = store.repository.get_for_update(&key).await.unwrap();
         let back = Change::put(&current, original.document(), write_context(&once())).unwrap();

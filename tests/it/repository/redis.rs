@@ -289,6 +289,7 @@ async fn an_indexed_id_without_a_document_is_left_out() {
             .get(&project_key("gone"))
             .await
             .unwrap()
+            .record
             .is_none()
     );
     store.assert_sound_but(&[project_key("gone")]).await;
@@ -371,7 +372,7 @@ async fn an_update_of_another_programs_write_records_its_version() {
         "data:projects:a",
         json!(object(json!({"id": "a", "title": "Theirs"}))).to_string(),
     ));
-    let theirs = store.repository.get(&key).await.unwrap().unwrap();
+    let theirs = store.repository.get(&key).await.unwrap().record.unwrap();
     let patch = project("a");
     let ours = portfolio_mcp::domain::Change::put(
         &store.repository.get_for_update(&key).await.unwrap(),
@@ -435,6 +436,8 @@ async fn a_value_of_the_wrong_type_stops_a_commit_before_it_writes() {
         ("audit:entries", text),
         ("audit:stats", list),
         ("audit:stats", text),
+        ("internal:history-index", list),
+        ("internal:history-index", text),
         ("data:projects:a", list),
         ("internal:latest:projects:a", list),
         ("index:all:projects", list),
@@ -1172,7 +1175,7 @@ async fn a_user_without_a_reading_command_writes_nothing() {
     let store = Store::redis();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
-    for command in ["get", "sismember", "zrange", "hmget"] {
+    for command in ["get", "sismember", "zrange", "zcard", "hmget"] {
         let change = [change(&*store.repository, &key, json!({"title": command})).await];
         let user = store
             .server()
@@ -1601,7 +1604,7 @@ async fn a_replica_rejects_writes_and_answers_reads() {
             "{proof:?}: {result:?}"
         );
         assert_eq!(replica.dump(), before, "{proof:?}");
-        assert!(on_replica.get(&key).await.unwrap().is_some());
+        assert!(on_replica.get(&key).await.unwrap().record.is_some());
         // Its own writes wait a moment now, and so does what is read for them.
         let another = store_for(Some(replica.redis_url()), None);
         assert_eq!(soundness::assert_sound(&*another).await.seq, 1);
