@@ -68,6 +68,15 @@ pub struct UndoCounts {
     pub already_gone: usize,
 }
 
+impl UndoCounts {
+    /// Adds those of another document.
+    pub fn add(&mut self, other: Self) {
+        self.undone += other.undone;
+        self.kept += other.kept;
+        self.already_gone += other.already_gone;
+    }
+}
+
 /// Whether undoing the creation of a document deletes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Creations {

@@ -275,7 +275,7 @@ impl ContentService {
 
     /// Permission to read the log. A call may read much of it, so few do at once, and the others
     /// wait for a while. A page without a filter need not wait behind searches.
-    async fn log_permit(
+    pub(super) async fn log_permit(
         &self,
         query: &AuditQuery,
         deadline: Deadline,

@@ -253,7 +253,7 @@ impl ContentService {
     }
 
     /// The stored state, never a remembered one.
-    async fn read_stored(&self, key: &DocumentKey) -> Result<Current, StoreError> {
+    pub(super) async fn read_stored(&self, key: &DocumentKey) -> Result<Current, StoreError> {
         loop {
             let current = self.store.get_for_update(key).await?;
             if !current.is_remembered() {

@@ -129,6 +129,13 @@ impl StoredEntry {
             .or_else(|| self.json().get("metadata")?.get("checksum")?.as_str())
     }
 
+    /// The ids of the entries that it undid.
+    pub fn reverts(&self) -> impl Iterator<Item = &str> {
+        let metadata = self.json().get("metadata");
+        let reverts = metadata.and_then(|it| it.get("reverts")?.as_array());
+        reverts.into_iter().flatten().filter_map(Value::as_str)
+    }
+
     /// When it was written, as a time or in milliseconds since 1970.
     #[must_use]
     pub fn timestamp(&self) -> Option<Timestamp> {

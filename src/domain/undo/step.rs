@@ -1,7 +1,5 @@
 //! The steps of a document's history: entries that join up, back from the present.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value};
 
 use super::state::{State, is_server_set, set, value_at};
@@ -86,14 +84,6 @@ impl<'a> Step<'a> {
             after,
             changes: entry.changes(),
         })
-    }
-
-    /// The ids of the entries that it undid.
-    pub(super) fn reverts(&self) -> BTreeSet<String> {
-        let metadata = self.entry.json().get("metadata");
-        let reverts = metadata.and_then(|it| it.get("reverts")?.as_array());
-        let ids = reverts.into_iter().flatten().filter_map(Value::as_str);
-        ids.map(ToOwned::to_owned).collect()
     }
 
     /// Whether its changes are known. They are not where it only records what was found.

@@ -94,7 +94,7 @@ impl<'a> Timeline<'a> {
 
     /// Adds a step; `state` is the document before it, and then the one after it.
     fn add(&mut self, step: &Step<'a>, state: &mut State) {
-        let reverts = step.reverts();
+        let reverts: BTreeSet<String> = step.entry.reverts().map(ToOwned::to_owned).collect();
         let before = (!reverts.is_empty()).then(|| state.clone());
         step.apply(state);
         let items = step.items(self.entries.len(), state);
