@@ -46,13 +46,13 @@ impl<D: Document> JsonSchema for Patch<D> {
     }
 }
 
-/// Replaces a string that holds a JSON object by that object: some clients send objects as strings.
+/// Replaces a string that holds a JSON object or array by that: some clients send them as strings.
 pub fn parse_json_string(value: &mut Value) {
     if let Value::String(text) = value
         && check_depth(text.as_bytes()).is_ok()
-        && let Ok((object @ Value::Object(_), _)) = parse(text)
+        && let Ok((parsed @ (Value::Object(_) | Value::Array(_)), _)) = parse(text)
     {
-        *value = object;
+        *value = parsed;
     }
 }
 

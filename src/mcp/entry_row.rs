@@ -14,7 +14,8 @@ const MAX_NAMES: usize = 20;
 pub(super) fn summary_row(entry: &StoredEntry) -> Value {
     let changes = entry.json().get("changes").map(|changes| {
         let action = entry.text_of(Category::Action.member());
-        summarize_changes(action, changes.clone())
+        let kind = entry.key().map(|key| key.kind);
+        summarize_changes(kind, action, changes.clone())
     });
     row(entry, changes)
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tool_name::ToolName;
-use crate::domain::{Document, Kind, Patch, Project, Resource, rules};
+use crate::domain::{Document, Edit, Kind, MAX_EDITS, Patch, Project, Resource, rules};
 
 /// The published schema of arguments `P`: self-contained, with plain types, and without the rules
 /// that are checked all the same.
@@ -113,7 +113,12 @@ pub(super) struct UpdateParams<D: Document> {
     /// Only the fields to change. Objects are merged: `{"metadata":{"featured":true}}` keeps the
     /// rest of `metadata`. Arrays and texts are replaced whole. `null` removes an optional field;
     /// no text may be empty. A link is an http(s) URL or a site path such as `/images/a.png`.
-    pub data: Patch<D>,
+    pub data: Option<Patch<D>>,
+    /// Instead of `data`, for parts of texts and lists. `find` puts `with` in place of a part of a
+    /// text that occurs once (plain spaces and quotes match typographic ones); the others change
+    /// list elements.
+    #[schemars(length(max = MAX_EDITS))]
+    pub edits: Option<Vec<Edit>>,
     /// `meta.version` that you read: refused if the document has changed since.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,

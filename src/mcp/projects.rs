@@ -52,7 +52,7 @@ impl ContentServer {
     /// make it.
     #[tool(
         title = "Update project",
-        annotations(title = "Update project", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),
+        annotations(title = "Update project", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),
         input_schema = params::schema::<UpdateParams<Project>>(),
         output_schema = output::schema::<ToolOutput<UpdatedDocument<Project>, UpdateMeta>>()
     )]

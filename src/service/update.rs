@@ -14,8 +14,8 @@ use super::{ContentService, Error, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
-        Change, Current, DocumentKey, Kind, Operation, Origin, Record, Source, StoredEntry, Update,
-        Version, Violation, WriteContext,
+        Change, Current, DocumentKey, Edit, Kind, Operation, Origin, Record, Source, StoredEntry,
+        Update, Version, Violation, WriteContext,
     },
     store::{Commit, StoreError},
 };
@@ -35,6 +35,8 @@ pub struct UpdateRequest {
     pub key: DocumentKey,
     /// What to merge into it.
     pub patch: Map<String, Value>,
+    /// What to change after that.
+    pub edits: Vec<Edit>,
     /// The version that the caller has read.
     pub expected_version: Option<String>,
     /// Whether to write.
@@ -56,9 +58,12 @@ impl UpdateRequest {
                 .map(ToOwned::to_owned)
         };
         let patch = arguments.get("data").and_then(Value::as_object);
+        let edits = arguments.get("edits").cloned();
+        let edits = edits.and_then(|edits| serde_json::from_value(edits).ok());
         Self {
             key: DocumentKey::new(kind, text("id").unwrap_or_default()),
             patch: patch.cloned().unwrap_or_default(),
+            edits: edits.unwrap_or_default(),
             expected_version: text("expectedVersion"),
             mode: Mode::Commit,
             idempotency_key: text("idempotencyKey"),
@@ -365,7 +370,7 @@ impl UpdateCall {
         {
             return Plan::VersionConflict;
         }
-        match Change::update(current, &self.request.patch, context) {
+        match Change::update(current, &self.request.patch, &self.request.edits, context) {
             Ok(Update::Missing) => Plan::Missing,
             Ok(Update::Unchanged(record)) => Plan::Unchanged(record),
             Ok(Update::Change(change, warnings)) => match self.request.mode {
@@ -427,10 +432,18 @@ impl Updated {
 
 /// What makes two requests the same one.
 fn identity(request: &UpdateRequest) -> Value {
-    json!({
+    let mut identity = json!({
         "tool": format!("update_{}", request.key.kind),
         "id": request.key.id,
         "data": request.patch,
         "expectedVersion": request.expected_version,
-    })
+    });
+    // Only where there are any, so that requests without edits are the same as those of 0.1.0.
+    if let Some(members) = identity
+        .as_object_mut()
+        .filter(|_| !request.edits.is_empty())
+    {
+        members.insert("edits".to_owned(), json!(request.edits));
+    }
+    identity
 }
