@@ -335,10 +335,11 @@ impl<'a> MovedElements<'a> {
     /// about an element of an edited list.
     fn take(&mut self, violation: &Violation, next: &Record) -> Option<bool> {
         let name = self.name_of(violation, next)?;
-        let left = self.left.get_mut(&name).filter(|left| **left > 0);
-        let was_there = left.is_some();
-        left.into_iter().for_each(|left| *left -= 1);
-        Some(was_there)
+        let Some(left) = self.left.get_mut(&name).filter(|left| **left > 0) else {
+            return Some(false);
+        };
+        *left -= 1;
+        Some(true)
     }
 
     /// The violation with the element itself in the place of its index.

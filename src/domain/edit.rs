@@ -20,28 +20,32 @@ mod take_back;
 
 pub use take_back::edit_to_take_back;
 
-/// One edit. Doc comments on its members are published as descriptions for models.
+/// One edit, with the members that a client sends. Their doc comments are not published: the
+/// description of the argument has all of it in fewer words.
 ///
 /// `value` and `with` may be any JSON, because a stored list may hold any. They are published as
 /// strings, which is what the rules allow in each list: some clients refuse every tool if a member
 /// of one has no type.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub struct Edit {
-    /// Such as `tags`.
+    /// A field, such as `solution.tools`; for `find` also an element, such as `results[0]`.
+    #[schemars(description = "")]
     pub path: String,
-    #[expect(missing_docs, reason = "its values are published, and say all")]
+    /// What to do.
+    #[schemars(description = "")]
     pub op: Op,
-    /// The element, or the part of the text.
-    #[schemars(with = "String")]
+    /// The element of a list, or a part of a text.
+    #[schemars(description = "", with = "String")]
     pub value: Value,
-    /// `replace`, `find`: the new one.
+    /// What `replace` and `find` put in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(description = "", with = "Option<String>")]
     pub with: Option<Value>,
-    /// Index from 0: where to `insert`, or which of equal elements.
+    /// Where to `insert`, from 0, or which of equal elements to `remove` or `replace`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(description = "")]
     pub at: Option<u32>,
 }
 
@@ -53,7 +57,7 @@ const MAX_NAMED: usize = 10;
 /// What an edit does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 #[expect(
     missing_docs,
     reason = "a doc comment on a variant would turn the plain list of values into a list of schemas"
@@ -202,15 +206,15 @@ impl Edit {
                 ..rules.not_editable(field, document)
             });
         };
-        let message = match (self.op, declared, index) {
-            (Op::Find, "array", _) | (Op::Find, "string", None) | (_, "array", None) => {
-                return Ok(());
-            }
-            (_, "array", Some(_)) => format!("expected a list; name it as `{field}`"),
-            (Op::Find, "string", Some(_)) => format!("`{field}` is a string and has no elements"),
-            (Op::Find, ..) => format!("expected a string or a list; change `{field}` with `data`"),
-            (_, "string", _) => "expected a list; `find` changes a part of a string".to_owned(),
-            (_, ..) => format!("expected a list; change `{field}` with `data`"),
+        let finds = self.op == Op::Find;
+        let message = match (declared, index) {
+            ("array", None) => return Ok(()),
+            ("array", Some(_)) | ("string", None) if finds => return Ok(()),
+            ("array", Some(_)) => format!("expected a list; name it as `{field}`"),
+            ("string", _) if finds => format!("`{field}` is a string and has no elements"),
+            ("string", _) => "expected a list; `find` changes a part of a string".to_owned(),
+            _ if finds => format!("expected a string or a list; change `{field}` with `data`"),
+            _ => format!("expected a list; change `{field}` with `data`"),
         };
         Err(Violation::new("path", "edit", message))
     }

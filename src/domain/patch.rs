@@ -46,11 +46,13 @@ impl<D: Document> JsonSchema for Patch<D> {
     }
 }
 
-/// Replaces a string that holds a JSON object or array by that: some clients send them as strings.
-pub fn parse_json_string(value: &mut Value) {
+/// Replaces a string that holds JSON of the wanted type by that: some clients send objects and arrays
+/// as strings.
+pub fn parse_json_string(value: &mut Value, is_wanted: fn(&Value) -> bool) {
     if let Value::String(text) = value
         && check_depth(text.as_bytes()).is_ok()
-        && let Ok((parsed @ (Value::Object(_) | Value::Array(_)), _)) = parse(text)
+        && let Ok((parsed, _)) = parse(text)
+        && is_wanted(&parsed)
     {
         *value = parsed;
     }

@@ -93,7 +93,7 @@ impl ToolCheck {
         let ignored = client_arguments::take(&mut arguments, &self.known);
         arguments.retain(|name, value| !self.is_absent(name, value));
         if let Some(data) = arguments.get_mut("data") {
-            parse_json_string(data);
+            parse_json_string(data, Value::is_object);
         }
         if let Some(edits) = arguments.get_mut("edits") {
             normalize_edits(edits);
@@ -250,9 +250,9 @@ fn string_argument<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
 /// Reads a list of edits as clients send it: it or its elements as strings, and absent members as
 /// `null` or, where that can be no value, as `""`.
 fn normalize_edits(edits: &mut Value) {
-    parse_json_string(edits);
+    parse_json_string(edits, Value::is_array);
     for edit in edits.as_array_mut().into_iter().flatten() {
-        parse_json_string(edit);
+        parse_json_string(edit, Value::is_object);
         let Some(members) = edit.as_object_mut() else {
             continue;
         };

@@ -430,7 +430,7 @@ impl Updated {
     }
 }
 
-/// What makes two requests the same one.
+/// What makes two requests the same one. Stored idempotency records depend on it.
 fn identity(request: &UpdateRequest) -> Value {
     let mut identity = json!({
         "tool": format!("update_{}", request.key.kind),
@@ -446,4 +446,32 @@ fn identity(request: &UpdateRequest) -> Value {
         members.insert("edits".to_owned(), json!(request.edits));
     }
     identity
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Op;
+
+    #[test]
+    fn a_request_without_edits_is_the_same_as_for_0_1_0() {
+        let arguments = json!({ "id": "a", "data": { "title": "New" }, "expectedVersion": "1" });
+        let mut request =
+            UpdateRequest::from_arguments(Kind::Project, arguments.as_object().unwrap());
+
+        assert_eq!(
+            identity(&request).to_string(),
+            r#"{"tool":"update_project","id":"a","data":{"title":"New"},"expectedVersion":"1"}"#
+        );
+
+        request.edits.push(Edit {
+            path: "tags".to_owned(),
+            op: Op::Append,
+            value: json!("x"),
+            with: None,
+            at: None,
+        });
+        let edits = json!([{ "path": "tags", "op": "append", "value": "x" }]);
+        assert_eq!(identity(&request)["edits"], edits);
+    }
 }
