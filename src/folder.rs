@@ -44,43 +44,55 @@ pub struct Misshapen {
     /// What they should be.
     pub kind: Kind,
     /// How many there are.
-    count: usize,
+    pub count: usize,
+    /// How many documents there are in all.
+    total: usize,
     /// The fields.
     pub missing: Vec<String>,
 }
 
 impl Misshapen {
+    /// Most of the documents, if they lack the same fields.
     fn find(kind: Kind, documents: &[Map<String, Value>]) -> Option<Self> {
-        let required = rules(kind).required_fields();
-        let missing: Vec<String> = required
-            .filter(|name| {
-                documents
-                    .iter()
-                    .all(|document| !document.contains_key(*name))
-            })
-            .map(ToOwned::to_owned)
-            .collect();
-        let is_clear = documents.len() > 1 && missing.len() >= MIN_MISSING_FIELDS;
-        is_clear.then_some(Self {
+        let missing_in = |document: &Map<String, Value>| -> Vec<&str> {
+            let required = rules(kind).required_fields();
+            required
+                .filter(|name| !document.contains_key(*name))
+                .collect()
+        };
+        let lacking = documents.iter().map(missing_in);
+        let mut lacking = lacking.filter(|missing| missing.len() >= MIN_MISSING_FIELDS);
+        let (mut missing, mut count) = (lacking.next()?, 1);
+        for other in lacking {
+            missing.retain(|name| other.contains(name));
+            count += 1;
+        }
+        let is_clear =
+            count > 1 && count * 2 > documents.len() && missing.len() >= MIN_MISSING_FIELDS;
+        is_clear.then(|| Self {
             kind,
-            count: documents.len(),
-            missing,
+            count,
+            total: documents.len(),
+            missing: missing.into_iter().map(ToOwned::to_owned).collect(),
         })
     }
 
     /// One line about it.
     #[must_use]
     pub fn summary(&self) -> String {
+        let Self { count, total, .. } = self;
+        let (plural, missing) = (self.kind.plural(), self.missing.join(", "));
         let what = match self.kind {
             Kind::Project => "case studies",
             Kind::Resource => "downloadable goods",
         };
-        format!(
-            "none of the {} {} has {}: these do not look like {what}",
-            self.count,
-            self.kind.plural(),
-            self.missing.join(", ")
-        )
+        if count == total {
+            format!("none of the {total} {plural} has {missing}: these do not look like {what}")
+        } else {
+            format!(
+                "{count} of the {total} {plural} have none of {missing}: those do not look like {what}"
+            )
+        }
     }
 }
 

@@ -142,7 +142,11 @@ impl ContentService {
     ) -> Result<Commit, Error> {
         let key = changes.first().map(|change| change.key().clone());
         match (self.commit_in_task(changes, operation).await, key) {
-            (Err(StoreError::Conflict), Some(key)) => Err(Error::Conflict { key, current: None }),
+            (Err(StoreError::Conflict), Some(key)) => Err(Error::Conflict {
+                key,
+                current: None,
+                changed_since: Vec::new(),
+            }),
             (commit, _) => Ok(commit?),
         }
     }

@@ -8,7 +8,7 @@ use crate::cli::{Cli, Command, HttpArgs, Secret};
 
 mod address;
 mod environment;
-mod file_access;
+pub(crate) mod file_access;
 mod help;
 mod http;
 mod location;

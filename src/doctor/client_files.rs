@@ -3,6 +3,8 @@
 
 use std::{fs, path::Path, process::Command};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
+
 use super::finding::Finding;
 
 /// The files of the working directory in which clients look for servers.
@@ -18,6 +20,10 @@ const MIN_TOKEN_LENGTH: usize = 16;
 /// The quotation marks of each format.
 const JSON: &[char] = &['"'];
 const TOML: &[char] = &['"', '\''];
+/// The digits of the escape `\uXXXX`.
+const CODE_DIGITS: usize = 4;
+const REDIS_SCHEMES: [&str; 2] = ["redis://", "rediss://"];
+const WEB_SCHEMES: [&str; 2] = ["http://", "https://"];
 const HOW_TO_REPLACE_IT: &str = "replace it by a variable that the client expands, or name a file with --store-file; then change it, because git keeps the old one";
 
 /// Checks the files of the working directory. Without git, it says what it could not find out.
@@ -101,15 +107,16 @@ fn in_repository(folder: &Path) -> bool {
 
 /// What secret a configuration holds, in words.
 fn secret_in(text: &str, marks: &[char]) -> Option<&'static str> {
-    let is_comment = |line: &str| ["//", "#"].iter().any(|mark| line.trim().starts_with(mark));
-    // A mark in a comment opens no text.
-    let lines: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
-    let strings = strings(&lines.join("\n"), marks);
+    let strings = strings(text, marks);
     let holds = |is: fn(&Named) -> bool| strings.iter().any(is);
-    if holds(|named| has_password(&named.value)) {
+    if holds(|named| has_password(&named.value, &REDIS_SCHEMES, password_of_redis)) {
         Some("the password of a Redis URL")
+    } else if holds(|named| has_password(&named.value, &WEB_SCHEMES, password_of_web)) {
+        Some("the password of a URL")
     } else if holds(has_bearer_token) {
         Some("a bearer token")
+    } else if holds(has_basic_password) {
+        Some("a password in a header (`Basic …`)")
     } else if holds(is_token) {
         Some("a token")
     } else {
@@ -124,13 +131,12 @@ struct Named {
     value: String,
 }
 
-/// The values of JSON, with or without comments, and of TOML. Members of a list have the list's
-/// name.
+/// The values of JSON, with or without comments, and of TOML, also where the file is not complete.
+/// Members of a list have the list's name.
 fn strings(text: &str, marks: &[char]) -> Vec<Named> {
     let (mut found, mut name) = (Vec::new(), String::new());
     let mut rest = text;
-    while let Some(start) = rest.find(marks) {
-        let (before, quoted) = rest.split_at(start);
+    while let Some((before, quoted)) = next_quoted(rest, marks) {
         // TOML: `name = "value"`.
         if let Some(before) = before.trim_end().strip_suffix('=') {
             let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -152,6 +158,24 @@ fn strings(text: &str, marks: &[char]) -> Vec<Named> {
     found
 }
 
+/// The text up to the next opening mark, and what begins with it. A mark in a comment opens no text.
+fn next_quoted<'a>(mut text: &'a str, marks: &[char]) -> Option<(&'a str, &'a str)> {
+    loop {
+        let at = text.find(|c| c == '/' || c == '#' || marks.contains(&c))?;
+        let (before, rest) = text.split_at(at);
+        let skipped = if rest.starts_with("//") || rest.starts_with('#') {
+            rest.find('\n')?
+        } else if rest.starts_with("/*") {
+            rest.find("*/")? + 2
+        } else if rest.starts_with('/') {
+            1
+        } else {
+            return Some((before, rest));
+        };
+        text = rest.get(skipped..)?;
+    }
+}
+
 /// The text up to the closing mark, and what follows that.
 fn quoted_text(quoted: &str) -> (String, &str) {
     let mut characters = quoted.char_indices();
@@ -161,38 +185,74 @@ fn quoted_text(quoted: &str) -> (String, &str) {
         if Some(character) == mark {
             return (value, quoted.get(at + 1..).unwrap_or_default());
         }
-        // No escape of JSON occurs in a secret but `\/`.
-        if character == '\\' {
-            value.extend(characters.next().map(|(_, character)| character));
-        } else {
+        // TOML has no escapes between `'`.
+        if character != '\\' || mark == Some('\'') {
             value.push(character);
+            continue;
+        }
+        let code = || u32::from_str_radix(quoted.get(at + 2..at + 6)?, 16).ok();
+        match characters.next() {
+            Some((_, 'u')) => {
+                value.extend(code().and_then(char::from_u32));
+                characters.nth(CODE_DIGITS - 1);
+            }
+            Some((_, character)) => value.push(character),
+            None => {}
         }
     }
     (value, "")
 }
 
-/// A Redis URL with a password that is no placeholder.
-fn has_password(value: &str) -> bool {
-    ["redis://", "rediss://"].iter().any(|scheme| {
-        let lower = value.to_ascii_lowercase();
+/// A URL with one of these schemes and a password that is no placeholder.
+fn has_password(value: &str, schemes: &[&str], password: fn(&str) -> Option<&str>) -> bool {
+    let lower = value.to_ascii_lowercase();
+    schemes.iter().any(|scheme| {
         lower.match_indices(scheme).any(|(at, _)| {
             let rest = value.get(at + scheme.len()..).unwrap_or_default();
-            let Some((credential, _)) = rest.rsplit_once('@') else {
-                return false;
-            };
-            let password = credential.split_once(':').map_or(credential, |(_, p)| p);
-            is_secret(password)
+            password(rest).is_some_and(is_secret)
         })
     })
 }
 
+/// What people paste may hold any character.
+fn password_of_redis(rest: &str) -> Option<&str> {
+    let (credential, _) = rest.rsplit_once('@')?;
+    Some(credential.split_once(':').map_or(credential, |(_, p)| p))
+}
+
+/// A path may hold `@` too. A user's name alone is none, but a token may stand in its place.
+fn password_of_web(rest: &str) -> Option<&str> {
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (credential, _) = authority.rsplit_once('@')?;
+    match credential.split_once(':') {
+        Some((_, password)) => Some(password),
+        None => Some(credential).filter(|token| token.len() >= MIN_TOKEN_LENGTH),
+    }
+}
+
+/// What follows an authentication scheme such as `Bearer `.
+fn credentials<'a>(value: &'a str, scheme: &str) -> Vec<&'a str> {
+    let lower = value.to_ascii_lowercase();
+    let found = lower.match_indices(scheme).filter_map(|(at, word)| {
+        let rest = value.get(at + word.len()..)?;
+        rest.split_whitespace().next()
+    });
+    found.collect()
+}
+
 fn has_bearer_token(named: &Named) -> bool {
-    let lower = named.value.to_lowercase();
-    lower.match_indices("bearer ").any(|(at, word)| {
-        let rest = named.value.get(at + word.len()..).unwrap_or_default();
-        let token = rest.split_whitespace().next().unwrap_or_default();
-        token.len() >= MIN_TOKEN_LENGTH && is_secret(token)
-    })
+    credentials(&named.value, "bearer ")
+        .into_iter()
+        .any(|token| token.len() >= MIN_TOKEN_LENGTH && is_secret(token))
+}
+
+/// `USER:PASSWORD` in base64.
+fn has_basic_password(named: &Named) -> bool {
+    let found = credentials(&named.value, "basic ").into_iter();
+    let decoded = found.filter_map(|text| BASE64_STANDARD.decode(text).ok());
+    decoded
+        .filter_map(|bytes| String::from_utf8(bytes).ok())
+        .any(|text| text.split_once(':').is_some_and(|(_, it)| is_secret(it)))
 }
 
 /// The value of `…_TOKEN`, or the lines of `PORTFOLIO_TOKENS`.
@@ -259,6 +319,34 @@ mod tests {
                 r#"{"args":["mcp-remote","--header","Authorization:bearer 0123456789abcdef"]}"#,
                 "a bearer token",
             ),
+            (
+                "{ /* isn't\n\" */ \"REDIS_URL\": \"redis://u:s3cret@h\" } // x",
+                "the password of a Redis URL",
+            ),
+            (
+                "{\"args\": [/*\"*/\"--store\", // \"\n\"redis://:s3cret@h\"",
+                "the password of a Redis URL",
+            ),
+            (
+                r#"{"REDIS_URL":"redis:\u002f\u002Fu:s3cret@h"}"#,
+                "the password of a Redis URL",
+            ),
+            (
+                r#"{"url":"https://me:s3cret@example.com/mcp"}"#,
+                "the password of a URL",
+            ),
+            (
+                r#"{"args":["mcp-remote","https://0123456789abcdef@example.com/mcp"]}"#,
+                "the password of a URL",
+            ),
+            (
+                r#"{"headers":{"Authorization":"Basic bWU6czNjcmV0"}}"#,
+                "a password in a header (`Basic …`)",
+            ),
+            (
+                "url = 'C:\\' # it's\nAuthorization = \"basic bWU6czNjcmV0\"",
+                "a password in a header (`Basic …`)",
+            ),
         ] {
             assert_eq!(secret_in(text, TOML), Some(secret), "{text}");
         }
@@ -273,6 +361,12 @@ mod tests {
             r#"{"env":{"REDIS_URL":"rediss://default:PASSWORD@HOST.upstash.io:6379"}}"#,
             r#"{"headers":{"Authorization":"Bearer ${PORTFOLIO_TOKEN}"}}"#,
             r#"{"description":"Uses Bearer authentication"}"#,
+            r#"{"description":"Basic authentication, basic YWJj"}"#,
+            r#"{"headers":{"Authorization":"Basic ${CREDENTIALS}"}}"#,
+            r#"{"url":"https://${USER}:${PASSWORD}@example.com/mcp"}"#,
+            r#"{"url":"https://git@example.com/@me/a:b@c"}"#,
+            "{ /* \"REDIS_URL\": \"redis://u:s3cret@h\" */ }",
+            "/* not closed \"redis://u:s3cret@h\"",
             "bearer_token_env_var = \"PORTFOLIO_TOKEN\"",
             "env_vars = [\"KV_REST_API_TOKEN\"]",
             r#"{"env":{"KV_REST_API_TOKEN":""}}"#,

@@ -251,6 +251,9 @@ pub(super) fn written_keys(prefix: &str) -> Vec<String> {
         keys.entries(),
         keys.stats(),
         keys.history(),
+        keys.history_index(),
+        keys.history_index_lock(),
+        keys.history_index_position(),
         keys.schema_version(),
     ];
     written.extend(["all", "published", "featured"].map(|index| keys.index(index, document.kind)));

@@ -30,11 +30,13 @@ const NEWEST_ENTRIES: usize = 100;
 const NEWEST_BYTES: usize = 128 * 1024;
 /// How many entries with a score that is no time are shown.
 const SHOWN_ENTRIES: usize = 3;
-/// Scores all entries of the future, in their order, with the milliseconds from now on. Without
-/// quotation marks that a shell would end its argument at.
+/// Scores all entries of the future, in their order, with the milliseconds from now on, and deletes
+/// the history index, which the server builds again. Without quotation marks that a shell would end
+/// its argument at.
 const MOVE_TO_THE_PRESENT: &str = "local now = redis.call('TIME')[1] * 1000 \
 local late = redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE') \
 for i, entry in ipairs(late) do redis.call('ZADD', KEYS[1], 'XX', now + i, entry) end \
+redis.call('DEL', KEYS[2]) \
 return #late";
 /// A search for documents that are in no index goes through every key of the database, so it ends
 /// after this time.
@@ -119,6 +121,7 @@ impl ContentChecks<'_> {
             (self.keys.entries(), "zset"),
             (self.keys.stats(), "hash"),
             (self.keys.internal("unlabelled"), "hash"),
+            (self.keys.history_index(), "zset"),
         ];
         for kind in Kind::ALL {
             expected.extend(
@@ -405,6 +408,7 @@ impl ContentChecks<'_> {
         pipeline
             .cmd("HGETALL")
             .arg(self.keys.internal("unlabelled"));
+        pipeline.cmd("ZCARD").arg(self.keys.history_index());
         pipeline.cmd("MEMORY").arg("USAGE").arg(self.keys.entries());
         let mut replies = self
             .connection
@@ -413,15 +417,18 @@ impl ContentChecks<'_> {
             .into_iter()
             .map(Result::unwrap_or_default);
         let mut next = || replies.next().unwrap_or_default();
-        let total = match next() {
-            Value::Int(total) => u64::try_from(total).unwrap_or_default(),
+        let number = |value| match value {
+            Value::Int(number) => u64::try_from(number).unwrap_or_default(),
             _ => 0,
         };
+        let total = number(next());
         let (counters, unlabelled) = (pairs(next()), pairs(next()));
+        let indexed = number(next());
         self.findings.push(log_size(total, &newest, &next()));
         let Some((entry, _)) = newest.first() else {
             return Ok(());
         };
+        self.findings.push(history_index(total, indexed));
 
         let check = "audit counters";
         let counter = counters.get("seq").and_then(|seq| seq.parse::<u64>().ok());
@@ -510,17 +517,33 @@ impl ContentChecks<'_> {
             timeless: next(),
         };
         untimely.timeless.extend(next());
-        let correction = move_to_the_present(&self.keys.entries());
+        let correction = move_to_the_present(self.keys);
         self.findings.extend(untimely.findings(now, &correction));
         Ok(())
     }
 }
 
+/// `members` is the size of the history index, which has two for each entry of the log.
+fn history_index(entries: u64, members: u64) -> Finding {
+    let message = match (2 * entries).checked_sub(members) {
+        Some(0) => "complete".to_owned(),
+        Some(missing) => format!(
+            "lacks {} of {entries} entries, which the server adds when it reads a history or writes",
+            missing.div_ceil(2)
+        ),
+        None => {
+            "does not match the log, and is built again when the server reads a history".to_owned()
+        }
+    };
+    Finding::ok("history index", message)
+}
+
 /// The command that gives all entries of the future the present time, in their order.
-fn move_to_the_present(entries: &str) -> String {
+fn move_to_the_present(keys: &Keys) -> String {
     format!(
-        "`redis-cli -u \"$REDIS_URL\" EVAL \"{MOVE_TO_THE_PRESENT}\" 1 '{}'`",
-        truncate(entries)
+        "`redis-cli -u \"$REDIS_URL\" EVAL \"{MOVE_TO_THE_PRESENT}\" 2 '{}' '{}'`",
+        truncate(&keys.entries()),
+        truncate(&keys.history_index())
     )
 }
 

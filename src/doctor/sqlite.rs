@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     domain::{DocumentKey, Kind, StoredEntry, Timestamp, text::truncate},
+    settings::file_access,
     store::sqlite::{
         database::{Database, Problem, SCHEMA_VERSION},
         queries::{parse, row_path},
@@ -27,10 +28,12 @@ use crate::{
 pub(super) async fn diagnose(path: &Path, clock: fn() -> Timestamp, findings: &mut Vec<Finding>) {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let checks = tokio::task::spawn_blocking(move || {
-        let mut findings = vec![folder(&path)];
+        let (writable, this_user) = folder(&path);
+        let mut findings = vec![writable];
         match file(&path) {
             ControlFlow::Continue(finding) => {
                 findings.push(finding);
+                findings.extend(others(&path, this_user));
                 database(path, clock, &mut findings);
             }
             ControlFlow::Break(finding) => {
@@ -53,8 +56,8 @@ pub(super) async fn diagnose(path: &Path, clock: fn() -> Timestamp, findings: &m
 }
 
 /// Whether files can be created in the folder: SQLite keeps two more beside its own. If the folder
-/// does not exist yet, its nearest parent is checked.
-fn folder(path: &Path) -> Finding {
+/// does not exist yet, its nearest parent is checked. Also the user that files are created for.
+fn folder(path: &Path) -> (Finding, Option<u32>) {
     let folder = path
         .ancestors()
         .skip(1)
@@ -65,9 +68,9 @@ fn folder(path: &Path) -> Finding {
     let created = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .open(&probe)
-        .and_then(|_| fs::remove_file(&probe));
-    match created {
+        .open(&probe);
+    let this_user = file_access::owner(&probe);
+    let finding = match created.and_then(|_| fs::remove_file(&probe)) {
         Ok(()) => Finding::ok("folder", format!("`{name}` is writable")),
         Err(error) => Finding::problem(
             Fault::Store,
@@ -75,7 +78,28 @@ fn folder(path: &Path) -> Finding {
             format!("`{name}` is not writable: {error}"),
             "give this user write access, or choose another path with --store sqlite:PATH",
         ),
+    };
+    (finding, this_user)
+}
+
+/// What other users may do to the content, whatever the server allows.
+fn others(path: &Path, this_user: Option<u32>) -> Option<Finding> {
+    let name = path.display();
+    if file_access::others_may_write(path) {
+        return Some(Finding::warning(
+            "file access",
+            format!("`{name}` can be changed by other users of this machine"),
+            "run `chmod 600` on it, unless the server runs as one of them",
+        ));
     }
+    let owner = file_access::owner(path)?;
+    (owner != this_user?).then(|| {
+        Finding::warning(
+            "file access",
+            format!("`{name}` belongs to another user (number {owner})"),
+            "run doctor and the server as that user, or give the file to this one with `chown`",
+        )
+    })
 }
 
 /// `Break` if there is no database to check.

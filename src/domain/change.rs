@@ -23,9 +23,9 @@ use super::{
     violation::Violation,
 };
 
-/// What older programs derived from `metadata`, at the top level.
 /// The states of a document, as `metadata.status` names them.
 const STATUSES: [&str; 3] = ["published", "draft", "archived"];
+/// What older programs derived from `metadata`, at the top level.
 const DERIVED: [&str; 3] = ["published", "createdAt", "updatedAt"];
 
 /// The surroundings of a write: what its audit entry holds besides the change.
@@ -103,7 +103,9 @@ impl Change {
             return Ok(Update::Unchanged(record.clone()));
         }
         let mut rejected = rules.unknown_fields(patch, stored);
-        let mut document = patch::merge(stored, &rules.pruned(patch, stored));
+        let mut data = rules.pruned(patch, stored);
+        write_time_of_creation(&mut data);
+        let mut document = patch::merge(stored, &data);
         rejected.extend(edit::apply(&mut document, edits, rules));
         keep_equal_fields(&mut document, stored, edits);
         let edited: Vec<&str> = edits.iter().map(Edit::top_level_field).collect();
@@ -294,8 +296,13 @@ fn judge(
         if is_set && violation.rule == "required" {
             "required, so `null` cannot remove it".clone_into(&mut violation.message);
         }
-        if is_set && is_emptied(&violation.path, next) {
-            violation.message.push_str("; `null` removes it");
+        if is_set && let Some(field) = emptied_field(&violation.path, next) {
+            let hint = if field == violation.path {
+                "; `null` removes it".to_owned()
+            } else {
+                format!("; `null` for `{field}` removes it")
+            };
+            violation.message.push_str(&hint);
         }
         let is_new = match moved.take(&violation, next) {
             Some(was_there) => !was_there,
@@ -358,16 +365,38 @@ impl<'a> MovedElements<'a> {
     }
 }
 
-/// Whether an optional field is an empty string, which is how some clients remove one.
-fn is_emptied(path: &str, next: &Record) -> bool {
-    field(next.document(), path).is_some_and(|value| value == "")
-        && rules(next.key().kind).is_optional(path)
+/// The optional field at or above `path` that holds nothing but blanks, which is how some clients
+/// remove one.
+fn emptied_field<'a>(path: &'a str, next: &Record) -> Option<&'a str> {
+    let above = |path: &&'a str| path.rsplit_once('.').map(|(above, _)| above);
+    std::iter::successors(Some(path), above).find(|path| {
+        field(next.document(), path).is_some_and(is_blank)
+            && rules(next.key().kind).is_optional(path)
+    })
+}
+
+fn is_blank(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.trim().is_empty(),
+        Value::Object(members) => !members.is_empty() && members.values().all(is_blank),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => false,
+    }
+}
+
+/// Gives a time of creation that repairs an unreadable one the form in which times are written.
+fn write_time_of_creation(patch: &mut Map<String, Value>) {
+    let metadata = patch.get_mut("metadata");
+    if let Some(Value::String(text)) = metadata.and_then(|metadata| metadata.get_mut("createdAt"))
+        && let Some(time) = Timestamp::parse(text)
+    {
+        *text = time.to_string();
+    }
 }
 
 /// Sets what the server owns: the time of the change, a time of creation where there is none that
 /// can be read, and the fields that older programs derived at the top level.
 fn touch(document: &mut Map<String, Value>, now: Timestamp) {
-    let created = document.get("createdAt").and_then(instant);
+    let created = document.get("createdAt").and_then(Timestamp::from_json);
     // What else stands here is content, and stays until somebody replaces it.
     if document.get("metadata").is_none_or(Value::is_null) {
         document.insert("metadata".to_owned(), json!({}));
@@ -375,11 +404,11 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
     let Some(Value::Object(metadata)) = document.get_mut("metadata") else {
         return;
     };
-    let updated = now.after(metadata.get("updatedAt").and_then(instant));
+    let updated = now.after(metadata.get("updatedAt").and_then(Timestamp::from_json));
     let created = match metadata.get("createdAt") {
         None | Some(Value::Null) => Some(created.unwrap_or(updated)),
         Some(Value::String(text)) if Timestamp::parse(text).is_some() => None,
-        Some(other) => instant(other),
+        Some(other) => Timestamp::from_json(other),
     };
     if let Some(created) = created {
         metadata.insert("createdAt".to_owned(), json!(created.to_string()));
@@ -400,43 +429,6 @@ fn touch(document: &mut Map<String, Value>, now: Timestamp) {
             *member = value;
         }
     }
-}
-
-/// A time as text, a date, what a database exports as `$date`, or a time as programs count it: in
-/// milliseconds since 1970, or in seconds.
-fn instant(value: &Value) -> Option<Timestamp> {
-    /// Milliseconds of 1973, and seconds of 5138.
-    const MILLISECONDS_FROM: i64 = 100_000_000_000;
-    let number = match value {
-        Value::String(text) => {
-            let number = text.parse::<serde_json::Number>();
-            return match number {
-                Ok(number) => instant(&Value::Number(number)),
-                Err(_) => Timestamp::parse(text).or_else(|| midnight(text)),
-            };
-        }
-        Value::Object(object) => return object.get("$date").and_then(instant),
-        Value::Number(number) => number.as_f64()?,
-        _ => return None,
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a float that is too large becomes the largest integer, which is no time"
-    )]
-    let integer = number as i64;
-    let millis = if integer < MILLISECONDS_FROM {
-        integer.saturating_mul(1000)
-    } else {
-        integer
-    };
-    (0..=Timestamp::LAST.millis())
-        .contains(&millis)
-        .then(|| Timestamp::from_millis(millis))
-}
-
-/// The beginning of a day in UTC, which is how JavaScript reads a date.
-fn midnight(date: &str) -> Option<Timestamp> {
-    Timestamp::parse(&format!("{date}T00:00:00Z"))
 }
 
 /// Whether a required field was missing before, because the object that would hold it was. Where
@@ -634,6 +626,83 @@ mod tests {
         let metadata = metadata_after(&document, &json!({"title":"New"}));
 
         assert_eq!(metadata["createdAt"], "spring");
+    }
+
+    #[test]
+    fn a_time_of_creation_that_cannot_be_read_can_be_set() {
+        let repair = |time: &str| json!({"metadata":{"createdAt":time}});
+        for unreadable in [
+            json!("spring"),
+            json!(true),
+            json!(""),
+            json!({"at": 1}),
+            json!([]),
+        ] {
+            let document =
+                json!({"id":"a","createdAt":unreadable,"metadata":{"createdAt":unreadable}});
+
+            let Ok(Update::Change(change, left)) =
+                update(&document, &repair("2020-05-01T02:00:00+02:00"))
+            else {
+                panic!("rejected: {unreadable}");
+            };
+
+            let next = change.next().document();
+            assert_eq!(next["metadata"]["createdAt"], "2020-05-01T00:00:00.000Z");
+            assert_eq!(next["createdAt"], "2020-05-01T00:00:00.000Z");
+            assert!(!left.iter().any(|left| left.path == "metadata.createdAt"));
+            let stored = Record::parse(change.key().clone(), document.to_string()).unwrap();
+            let mut found = stored.violations().iter();
+            let found = found.find(|violation| violation.path == "metadata.createdAt");
+            assert!(found.unwrap().message.contains("an update may set it"));
+        }
+    }
+
+    #[test]
+    fn a_time_of_creation_is_set_only_where_none_can_be_read_and_only_to_a_time() {
+        let refusal = |stored: &Value, value: Value| {
+            let document = json!({"id":"a","metadata":{"createdAt":stored}});
+            let rejected = update(&document, &json!({"metadata":{"createdAt":value}})).unwrap_err();
+            rejected[0].to_string()
+        };
+
+        for value in [json!("autumn"), json!(5), Value::Null] {
+            assert!(refusal(&json!("spring"), value).contains("send an RFC 3339 time"));
+        }
+        for stored in [json!("2020-01-01T00:00:00Z"), json!(1_700_000_000)] {
+            let message = refusal(&stored, json!("2021-01-01T00:00:00Z"));
+            assert!(message.contains("set by the server"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_blank_optional_field_is_told_how_to_be_removed() {
+        for (patch, path, hint) in [
+            (
+                json!({"solution":{"videoUrl":" "}}),
+                "solution.videoUrl",
+                "; `null` removes it",
+            ),
+            (
+                json!({"insight":{"resourceLink":{"url":"","text":""}}}),
+                "insight.resourceLink.url",
+                "; `null` for `insight.resourceLink` removes it",
+            ),
+            (
+                json!({"insight":{"resourceLink":{"url":"\t","text":""}}}),
+                "insight.resourceLink.text",
+                "; `null` for `insight.resourceLink` removes it",
+            ),
+        ] {
+            let rejected = update(&json!({"id":"a"}), &patch).unwrap_err();
+
+            let found = rejected.iter().find(|violation| violation.path == path);
+            assert!(found.unwrap().message.ends_with(hint), "{rejected:?}");
+        }
+        let half = json!({"insight":{"resourceLink":{"url":"","text":"Guide"}}});
+        for violation in update(&json!({"id":"a"}), &half).unwrap_err() {
+            assert!(!violation.message.contains("removes it"), "{violation}");
+        }
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value};
 
+/// The time of creation.
+pub(super) const CREATED_AT: &str = "metadata.createdAt";
+
 /// Fields that the server owns. Callers cannot set them, so no caller is refused for them.
-const READ_ONLY_FIELDS: [&str; 3] = ["id", "metadata.createdAt", "metadata.updatedAt"];
+const READ_ONLY_FIELDS: [&str; 3] = ["id", CREATED_AT, "metadata.updatedAt"];
 
 /// Whether the server owns the field at `path`.
 #[must_use]

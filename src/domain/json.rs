@@ -4,8 +4,9 @@
 //! answers can say so: half of a surrogate pair, which `JSON.stringify` writes as `"\ud83d"` where a
 //! text was cut in the middle of an emoji, and objects that were encoded twice.
 
-use std::{borrow::Cow, fmt::Write};
+use std::{borrow::Cow, collections::HashSet, fmt::Write};
 
+use memchr::memchr_iter;
 use serde_json::{Error, Map, Number, Value};
 
 use super::{number::is_same_number, violation::Violation};
@@ -15,6 +16,12 @@ const MAX_ENCODINGS: usize = 4;
 
 /// What stands for a character that cannot be read.
 const REPLACEMENT: char = '\u{fffd}';
+
+/// A half is remembered by its mark and this many hexadecimal digits.
+const CODE_DIGITS: usize = 4;
+
+/// How `serde_json` begins the names of its own values.
+const PRIVATE: &[u8] = b"$serde_json::private::";
 
 /// What was read differently from how it is stored. The next write stores it as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,8 +75,11 @@ pub fn parse(text: &str) -> Result<(Value, Repairs), Error> {
         Ok(value) => return Ok((value, repairs)),
         Err(error) => error,
     };
-    let mark = unused_character(text);
-    let Cow::Owned(marked) = replace_halves(text, mark) else {
+    let Some(mark) = unused_character(text) else {
+        return Err(error);
+    };
+    let with_code = |half: u16| format!("{mark}{half:x}");
+    let Cow::Owned(marked) = replace_halves(text, with_code) else {
         return Err(error);
     };
     let mut value = parse_exactly(&marked)?;
@@ -107,7 +117,7 @@ pub fn without_halves(json: &[u8]) -> Cow<'_, [u8]> {
     if !holds_surrogate(json) {
         return Cow::Borrowed(json);
     }
-    match str::from_utf8(json).map(|text| replace_halves(text, REPLACEMENT)) {
+    match str::from_utf8(json).map(|text| replace_halves(text, |_| REPLACEMENT.to_string())) {
         Ok(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
         _ => Cow::Borrowed(json),
     }
@@ -157,7 +167,7 @@ fn dotted(below: &str) -> Cow<'_, str> {
 fn parse_exactly(text: &str) -> Result<Value, Error> {
     check_names(text.as_bytes())?;
     let mut value = serde_json::from_str(text)?;
-    if holds_exponent(text) {
+    if holds_exponent(&value) {
         restore_numbers(text, &mut value);
     }
     Ok(value)
@@ -169,8 +179,8 @@ fn parse_exactly(text: &str) -> Result<Value, Error> {
 /// # Errors
 /// When the text may hold one of them.
 pub fn check_names(json: &[u8]) -> Result<(), Error> {
-    let text = str::from_utf8(json).unwrap_or_default();
-    if text.contains("$serde_json::private::") {
+    let begins = |at| json.get(at..).unwrap_or_default().starts_with(PRIVATE);
+    if memchr_iter(b'$', json).any(begins) {
         return Err(serde::de::Error::custom(
             "a name begins with `$serde_json::private::`, which this program cannot read",
         ));
@@ -178,23 +188,18 @@ pub fn check_names(json: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a number may be written with an exponent, which `serde_json` spells in its own way:
-/// `1E2` as `1e+2`. Nearly no text has one, so this has to be quick.
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "without branches many bytes are compared at a time"
-)]
-fn holds_exponent(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let pairs = || bytes.iter().zip(bytes.get(1..).unwrap_or_default());
-    let is_exponent = |(digit, e): (&u8, &u8)| digit.is_ascii_digit() & (e | 0x20 == b'e');
-    pairs().fold(false, |found, pair| found | is_exponent(pair))
-        && pairs()
-            .enumerate()
-            .any(|(at, pair)| is_exponent(pair) && is_value(bytes, at))
+/// Whether a number was written with an exponent, which `serde_json` spells in its own way: `1E2` as
+/// `1e+2`. All others keep their form.
+fn holds_exponent(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_str().contains('e'),
+        Value::Array(items) => items.iter().any(holds_exponent),
+        Value::Object(members) => members.values().any(holds_exponent),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
 }
 
-/// Whether JSON may hold the escape of a surrogate. Nearly none does, so this has to be quick too.
+/// Whether JSON may hold the escape of a surrogate. Nearly none does, so this has to be quick.
 #[expect(
     clippy::needless_bitwise_bool,
     reason = "without branches many bytes are compared at a time"
@@ -207,17 +212,6 @@ fn holds_surrogate(json: &[u8]) -> bool {
         .fold(false, |found, ((backslash, u), digit)| {
             found | (*backslash == b'\\') & (*u == b'u') & (digit | 0x20 == b'd')
         })
-}
-
-/// Whether the number around this digit begins where JSON has a value. Hashes have digits before an
-/// `e` too, but within a string.
-fn is_value(bytes: &[u8], digit: usize) -> bool {
-    let before = bytes.get(..digit).unwrap_or_default();
-    let before = before
-        .iter()
-        .rev()
-        .find(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-'));
-    before.is_none_or(|byte| matches!(byte, b':' | b',' | b'[') || byte.is_ascii_whitespace())
 }
 
 /// Gives the numbers of `value`, which was parsed from `text`, the form that they have there.
@@ -284,17 +278,17 @@ fn after_string(text: &str) -> &str {
     ""
 }
 
-/// The text with `mark` for each half of a surrogate pair. JSON has backslashes only in strings.
-fn replace_halves(text: &str, mark: char) -> Cow<'_, str> {
+/// The text with another one for each half of a surrogate pair. JSON has backslashes only in strings.
+fn replace_halves(text: &str, other: impl Fn(u16) -> String) -> Cow<'_, str> {
     let mut result = String::new();
     let (mut copied, mut at) = (0, 0);
     while let Some(found) = text.get(at..).and_then(|rest| rest.find('\\')) {
         let escape = at + found;
         let length = match (code_unit(text, escape), code_unit(text, escape + 6)) {
             (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
-            (Some(0xd800..=0xdfff), _) => {
+            (Some(half @ 0xd800..=0xdfff), _) => {
                 result.push_str(text.get(copied..escape).unwrap_or_default());
-                result.push(mark);
+                result.push_str(&other(half));
                 copied = escape + 6;
                 6
             }
@@ -317,20 +311,30 @@ fn code_unit(text: &str, at: usize) -> Option<u16> {
 
 /// A character that the text holds neither as it is nor as an escape. It must not be one that
 /// documents use, so it is one of those that Unicode keeps for the inside of programs.
-fn unused_character(text: &str) -> char {
+fn unused_character(text: &str) -> Option<char> {
     let escapes = text.to_ascii_lowercase();
     ('\u{fdd0}'..='\u{fdef}')
         .find(|&c| !text.contains(c) && !escapes.contains(&format!("{:x}", u32::from(c))))
-        .unwrap_or(REPLACEMENT)
 }
 
-/// Replaces `mark` by U+FFFD, and adds the paths where it stood.
+/// The text with U+FFFD for each mark and the code that follows it.
+fn without_marks(text: &str, mark: char) -> String {
+    let mut parts = text.split(mark);
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        result.push(REPLACEMENT);
+        result.push_str(part.get(CODE_DIGITS..).unwrap_or_default());
+    }
+    result
+}
+
+/// Replaces each marked half by U+FFFD, and adds the paths where it stood.
 fn replace_marks(value: &mut Value, mark: char, path: &mut String, found: &mut Vec<String>) {
     let length = path.len();
     match value {
         Value::String(text) => {
             if text.contains(mark) {
-                *text = text.replace(mark, "\u{fffd}");
+                *text = without_marks(text, mark);
                 found.push(path.clone());
             }
         }
@@ -342,13 +346,16 @@ fn replace_marks(value: &mut Value, mark: char, path: &mut String, found: &mut V
             }
         }
         Value::Object(members) => {
-            for (name, mut member) in std::mem::take(members) {
-                let readable = name.replace(mark, "\u{fffd}");
+            let marked = std::mem::take(members);
+            let mut names = ReadableNames::new(&marked, mark);
+            for (name, mut member) in marked {
+                let is_marked = name.contains(mark);
+                let readable = if is_marked { names.add(&name) } else { name };
                 if !path.is_empty() {
                     path.push('.');
                 }
                 path.push_str(&readable);
-                if name.contains(mark) {
+                if is_marked {
                     found.push(path.clone());
                 }
                 replace_marks(&mut member, mark, path, found);
@@ -357,6 +364,42 @@ fn replace_marks(value: &mut Value, mark: char, path: &mut String, found: &mut V
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// The names of one object. Those that differ only in halves stay different, so that no member is
+/// lost: the second one gets a number.
+struct ReadableNames {
+    taken: HashSet<String>,
+    mark: char,
+    number: usize,
+}
+
+impl ReadableNames {
+    fn new(members: &Map<String, Value>, mark: char) -> Self {
+        let is_marked = |name: &String| name.contains(mark);
+        let taken = if members.keys().any(is_marked) {
+            let readable = members.keys().filter(|name| !is_marked(name));
+            readable.cloned().collect()
+        } else {
+            HashSet::new()
+        };
+        Self {
+            taken,
+            mark,
+            number: 1,
+        }
+    }
+
+    /// The readable form of a marked name.
+    fn add(&mut self, name: &str) -> String {
+        let readable = without_marks(name, self.mark);
+        let mut unique = readable.clone();
+        while !self.taken.insert(unique.clone()) {
+            self.number += 1;
+            unique = format!("{readable} {}", self.number);
+        }
+        unique
     }
 }
 
@@ -378,6 +421,34 @@ mod tests {
         );
         assert_eq!(repairs.halves, ["title", "tags[0]", "a.\u{fffd}"]);
         assert!(!repairs.encoded_twice);
+    }
+
+    #[test]
+    fn names_that_differ_only_in_halves_stay_different_members() {
+        for (text, expected) in [
+            (
+                r#"{"\ud83d":1,"\uD83E":2,"\ud83f":3}"#,
+                r#"{"?":1,"? 2":2,"? 3":3}"#,
+            ),
+            (
+                r#"{"x":{"a\ud83d":1,"a\ufffd":2,"a\ufffd 2":3,"a\ude00b":4}}"#,
+                r#"{"x":{"a? 3":1,"a?":2,"a? 2":3,"a?b":4}}"#,
+            ),
+            (r#"{"\ud83d":1,"\uD83D":2}"#, r#"{"?":2}"#),
+        ] {
+            let (value, repairs) = parse(text).unwrap();
+
+            assert_eq!(value.to_string(), expected.replace('?', "\u{fffd}"));
+            assert!(!repairs.halves.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_holds_every_mark_is_not_read_as_another_text() {
+        let marks: String = ('\u{fdd0}'..='\u{fdef}').collect();
+
+        assert!(parse(&format!(r#""{marks}\ud83d""#)).is_err());
+        assert_eq!(parse(&format!(r#""{marks}""#)).unwrap().0, json!(marks));
     }
 
     #[test]
@@ -442,8 +513,12 @@ mod tests {
 
     #[test]
     fn a_hash_is_not_taken_for_a_number_with_an_exponent() {
-        assert!(!holds_exponent(r#"{"id":"3e4f-12e","n":12}"#));
-        assert!(holds_exponent(r#"{"n": 12e3}"#));
+        let holds = |text: &str| holds_exponent(&serde_json::from_str(text).unwrap());
+
+        assert!(!holds(r#"{"id":"3e4f-12e","n":[12,1.5]}"#));
+        for number in ["12e3", "1E2", "1e+2", "1E-2"] {
+            assert!(holds(&format!(r#"{{"n":[{number}]}}"#)), "{number}");
+        }
     }
 
     #[test]

@@ -16,7 +16,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     field_path::{
-        declared, declared_paths, is_optional, is_owned, is_required, join, names_nothing,
+        CREATED_AT, declared, declared_paths, is_optional, is_owned, is_required, join,
+        names_nothing,
     },
     kind::DocumentKey,
     number::{is_integer_beyond, is_same},
@@ -38,6 +39,10 @@ pub const KEY: &str = r"^[!-~]{1,128}$";
 
 /// Largest stored document, in bytes (CONTRACT.md, section 1).
 pub const MAX_BYTES: usize = 256 * 1024;
+
+/// What to do about a time of creation that cannot be read, which the server does not replace.
+const REPAIR_OF_CREATED_AT: &str =
+    "; an update may set it to an RFC 3339 time, because the stored one cannot be read";
 
 /// Integers beyond this lose digits in JavaScript, which shares the data: 2^53.
 const MAX_INTEGER: u64 = 1 << 53;
@@ -144,6 +149,11 @@ impl Rules {
                     message,
                 ));
             }
+        }
+        let created = document.pointer("/metadata/createdAt");
+        if created.is_some_and(|time| !time.is_null() && Timestamp::from_json(time).is_none()) {
+            let of_it = found.iter_mut().filter(|it| it.path == CREATED_AT);
+            of_it.for_each(|violation| violation.message.push_str(REPAIR_OF_CREATED_AT));
         }
         // Searched without paths first, at a fifth of the cost.
         if holds_large_integer(document) {

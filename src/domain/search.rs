@@ -55,8 +55,8 @@ fn fold_values(value: &Value, folded: &mut String) {
     }
 }
 
-/// A text for comparison: without case and accents, with one form of apostrophe and hyphen, without
-/// invisible characters, whatever the Unicode composition. `É` is `e`, `œ` is `oe`, `ß` is `ss`,
+/// A text for comparison: without case, accents, quotation marks and invisible characters, with one
+/// form of apostrophe and hyphen, whatever the Unicode composition. `É` is `e`, `œ` is `oe`, `ß` is `ss`,
 /// and a full-width letter is the letter.
 ///
 /// No language's own rules apply: `İ` and `ı` are `i`, so that a search finds more rather than
@@ -76,6 +76,7 @@ fn fold_into(text: &str, folded: &mut String) {
 pub(super) fn fold_char(c: char, folded: &mut String) {
     match c {
         '`' => folded.push('\''),
+        '"' => {}
         c if c.is_ascii() => folded.push(c.to_ascii_lowercase()),
         // Decomposed, an acute accent would become a space.
         '´' => folded.push('\''),
@@ -88,6 +89,7 @@ pub(super) fn fold_char(c: char, folded: &mut String) {
 /// Folds a character that cannot be decomposed further.
 fn fold_part(c: char, folded: &mut String) {
     match c {
+        '"' | '«' | '»' | '\u{201c}'..='\u{201f}' | '\u{301d}'..='\u{301f}' => {}
         c if is_combining_mark(c) => {}
         '`' | '\u{2018}'..='\u{201b}' | '\u{2032}' | '\u{2b9}' | '\u{2bb}' | '\u{2bc}' => {
             folded.push('\'');
@@ -127,6 +129,10 @@ mod tests {
                 "l'etage l'etage l'etage l'etage l'etage l'etage",
             ),
             ("e\u{301}te\u{301} \u{e9}t\u{e9}", "ete ete"),
+            (
+                "\"Devis\" “devis” „devis“ «devis» « devis »",
+                "devis devis devis devis  devis ",
+            ),
             ("Œuvre œuvre Æ ø Ł Đ", "oeuvre oeuvre ae o l d"),
             ("Straße STRASSE ẞ", "strasse strasse ss"),
             ("ﬁn ﬂux", "fin flux"),

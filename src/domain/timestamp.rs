@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// An instant, in microseconds since 1970-01-01T00:00:00Z.
@@ -33,6 +34,43 @@ impl Timestamp {
         i64::try_from(instant.unix_timestamp_nanos() / 1000)
             .ok()
             .map(Self)
+    }
+
+    /// Reads what programs write as a time: text, a date, what a database exports as `$date`, or the
+    /// milliseconds or seconds since 1970.
+    #[must_use]
+    pub fn from_json(value: &Value) -> Option<Self> {
+        /// Milliseconds of 1973, and seconds of 5138.
+        const MILLISECONDS_FROM: i64 = 100_000_000_000;
+        let number = match value {
+            Value::String(text) => {
+                return match text.parse() {
+                    Ok(number) => Self::from_json(&Value::Number(number)),
+                    Err(_) => Self::parse(text).or_else(|| Self::midnight(text)),
+                };
+            }
+            Value::Object(object) => return object.get("$date").and_then(Self::from_json),
+            Value::Number(number) => number.as_f64()?,
+            Value::Null | Value::Bool(_) | Value::Array(_) => return None,
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a float that is too large becomes the largest integer, which is no time"
+        )]
+        let integer = number as i64;
+        let millis = if integer < MILLISECONDS_FROM {
+            integer.saturating_mul(1000)
+        } else {
+            integer
+        };
+        (0..=Self::LAST.millis())
+            .contains(&millis)
+            .then(|| Self::from_millis(millis))
+    }
+
+    /// The beginning of a day in UTC, which is how JavaScript reads a date.
+    fn midnight(date: &str) -> Option<Self> {
+        Self::parse(&format!("{date}T00:00:00Z"))
     }
 
     /// Microseconds since 1970.

@@ -6,9 +6,12 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::{
-    field_path::{declared, declared_paths, field, is_owned, join, last_name, properties},
+    field_path::{
+        CREATED_AT, declared, declared_paths, field, is_owned, join, last_name, properties,
+    },
     number::is_same,
     similar::{is_same_name, is_typo, nearest, with_same_end},
+    timestamp::Timestamp,
     violation::Violation,
 };
 
@@ -20,6 +23,8 @@ const DERIVED_STATUS: (&str, &str) = ("published", "metadata.status");
 
 const UNKNOWN: &str = "unknown field";
 const LEAVE_OUT: &str = "set by the server; leave it out";
+
+const REPAIR: &str = "the stored time cannot be read; send an RFC 3339 time such as `2026-11-22T10:15:30Z`, or leave it out";
 
 /// The members of `patch` that `schema` does not declare, or that only the server sets.
 ///
@@ -91,6 +96,11 @@ impl Search<'_> {
             }
             match (properties.get(name), value) {
                 _ if at == "id" => self.add_owned(at, "an id never changes; leave it out"),
+                _ if at == CREATED_AT && there.is_some_and(is_unreadable_time) => {
+                    if !value.as_str().is_some_and(is_time) {
+                        self.add_owned(at, REPAIR);
+                    }
+                }
                 _ if is_owned(&at) => self.add_owned(at, LEAVE_OUT),
                 (None, _) => {
                     let violation = match there {
@@ -176,6 +186,15 @@ impl Search<'_> {
             .or_else(|| similarly_named(&elsewhere, name))
             .unwrap_or_default()
     }
+}
+
+/// A time that the server cannot keep up, so that a caller may replace it.
+fn is_unreadable_time(value: &Value) -> bool {
+    !value.is_null() && Timestamp::from_json(value).is_none()
+}
+
+fn is_time(text: &str) -> bool {
+    Timestamp::parse(text).is_some()
 }
 
 /// The fields elsewhere that have this whole path, else this name, the least nested first.

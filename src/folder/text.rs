@@ -7,8 +7,13 @@ use crate::domain::json::type_name;
 /// The text of a file in UTF-8, with or without a byte order mark.
 ///
 /// # Errors
-/// In which encoding it seems to be.
+/// In which format or encoding it seems to be.
 pub(super) fn decode(bytes: Vec<u8>) -> Result<String, String> {
+    if let Some(format) = binary_format(&bytes) {
+        return Err(format!(
+            "is {format}, not JSON; put the JSON file that is in it in its place"
+        ));
+    }
     if let Some(encoding) = wide_encoding(&bytes) {
         return Err(format!("is {encoding}; save it as UTF-8"));
     }
@@ -25,6 +30,23 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<String, String> {
         Some(without_mark) => without_mark.to_owned(),
         None => text,
     })
+}
+
+/// A file that is packed, or that another program wrote.
+fn binary_format(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [b'P', b'K', 3 | 5, 4 | 6, ..] => {
+            Some("a ZIP archive (or a document of an office program)")
+        }
+        [0x1f, 0x8b, ..] => Some("a gzip archive"),
+        [b'B', b'Z', b'h', ..]
+        | [0xfd, b'7', b'z', b'X', ..]
+        | [b'7', b'z', 0xbc, 0xaf, ..]
+        | [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("an archive"),
+        bytes if bytes.starts_with(b"SQLite format 3\0") => Some("a SQLite database"),
+        bytes if bytes.starts_with(b"%PDF-") => Some("a PDF document"),
+        _ => None,
+    }
 }
 
 /// UTF-16 or UTF-32, with a byte order mark or without: JSON begins with an ASCII character, which
@@ -84,12 +106,38 @@ fn list_in<'a>(object: &'a Map<String, Value>, name: &'a str) -> Option<&'a str>
     }
 }
 
+/// How a file of JavaScript begins.
+const JAVASCRIPT: [&str; 7] = [
+    "export ",
+    "module.exports",
+    "exports.",
+    "const ",
+    "let ",
+    "var ",
+    "import ",
+];
+
 /// Why a text is not JSON, and what it is, where that is plain to see.
 pub(super) fn not_json(text: &str, error: &Error) -> String {
     match hint(text, error) {
         Some(hint) => format!("not JSON: {error}; {hint}"),
         None => format!("not JSON: {error}"),
     }
+}
+
+/// Rows of the same number of columns, below their names.
+fn is_table(text: &str) -> bool {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let is_name = |c: char| c.is_alphabetic() || c == '_' || c == '"';
+    let (Some(names), Some(_)) = (lines.next(), lines.next()) else {
+        return false;
+    };
+    [',', ';', '\t'].iter().any(|separator| {
+        let mut columns = names.split(*separator);
+        names.contains(*separator)
+            && columns
+                .all(|name| name.trim().starts_with(is_name) && !name.contains(['{', '[', ':']))
+    })
 }
 
 fn hint(text: &str, error: &Error) -> Option<&'static str> {
@@ -104,11 +152,17 @@ fn hint(text: &str, error: &Error) -> Option<&'static str> {
         );
     }
     let beginning = text.trim_start();
-    if ["export ", "module.exports", "const ", "import "]
-        .iter()
-        .any(|word| beginning.starts_with(word))
-    {
+    if JAVASCRIPT.iter().any(|word| beginning.starts_with(word)) {
         return Some("this is JavaScript: keep the list alone, as JSON");
+    }
+    if ["<!", "<?", "<html"]
+        .iter()
+        .any(|tag| beginning.starts_with(tag))
+    {
+        return Some("this is HTML or XML, perhaps the page of an error");
+    }
+    if is_table(text) {
+        return Some("this is a table (CSV): make each row an object, `[{…}, {…}]`");
     }
     if error.is_eof() {
         return Some("the file ends in the middle: it may have been cut off");
@@ -116,6 +170,9 @@ fn hint(text: &str, error: &Error) -> Option<&'static str> {
     let line = text.lines().nth(error.line().saturating_sub(1))?;
     let at = error.column().saturating_sub(1);
     let rest = line.get(at..).unwrap_or_default();
+    if rest.trim() == ";" {
+        return Some("this is JavaScript: take out the `;` at the end");
+    }
     if rest.starts_with('/') {
         return Some("JSON has no comments: take them out");
     }
@@ -167,6 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn archives_and_databases_are_named() {
+        for (bytes, name) in [
+            (&b"PK\x03\x04\x14\0\0\0"[..], "a ZIP archive"),
+            (b"\x1f\x8b\x08\0", "a gzip archive"),
+            (b"SQLite format 3\0\x10\0", "a SQLite database"),
+            (b"%PDF-1.7\n", "a PDF"),
+        ] {
+            let problem = decode(bytes.to_vec()).unwrap_err();
+            assert!(problem.contains(name), "{bytes:?}: {problem}");
+        }
+        assert_eq!(decode(b"PK".to_vec()).unwrap(), "PK");
+    }
+
+    #[test]
     fn what_is_nearly_json_is_named() {
         for (text, named) in [
             ("{\"id\":1}\n{\"id\":2}\n", "JSON Lines"),
@@ -175,6 +246,12 @@ mod tests {
             ("[{id: 1}]", "double quotation marks"),
             ("['a']", "double quotation marks"),
             ("export default []", "JavaScript"),
+            ("let projects = []", "JavaScript"),
+            ("[{\"id\": 1}];\n", "take out the `;`"),
+            ("id,title\na,A\n", "CSV"),
+            ("\"id\";\"title\"\r\n\"a\";\"A\"", "CSV"),
+            ("id\ttitle\na\tA", "CSV"),
+            ("<!DOCTYPE html>", "HTML"),
             (r#"[{"id":"a","title":"caf"#, "cut off"),
             (r#"[{"id": None}]"#, "`null`"),
         ] {

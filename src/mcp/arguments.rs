@@ -21,6 +21,9 @@ use crate::domain::{
 /// Floats below this become integers without loss.
 const MAX_INTEGER_FLOAT: f64 = 1e15;
 
+/// What other programs call an id.
+const NAMES_OF_ID: [&str; 5] = ["slug", "key", "uid", "identifier", "uuid"];
+
 /// The checks of all tools, made from the declarations that the published schemas are made from.
 pub(super) struct ToolChecks(HashMap<&'static str, ToolCheck>);
 
@@ -174,6 +177,12 @@ impl ToolCheck {
             return Violation {
                 suggestion: Some(meant.to_owned()),
                 ..Violation::new(name, "unknown", message)
+            };
+        }
+        if NAMES_OF_ID.iter().any(|other| is_same_name(name, other)) && self.known.has("id") {
+            return Violation {
+                suggestion: Some("id".to_owned()),
+                ..Violation::new(name, "unknown", "unknown argument; did you mean `id`?")
             };
         }
         let names = self.known.names.iter().map(String::as_str);

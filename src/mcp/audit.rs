@@ -204,6 +204,7 @@ fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Viola
     Ok(AuditQuery {
         kind: params.entity_type.map(EntityType::kind),
         entity_id: params.entity_id,
+        audit_ids: None,
         action: params.action,
         source: params.source,
         actor: params.actor,

@@ -2,10 +2,54 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::{Kind, content_type::rules, edit_to_take_back};
+use super::output::answer_text;
+use crate::domain::{Kind, content_type::rules, edit_to_take_back, text::compact_json};
 
 /// Summaries hold only the beginning of longer values.
 const MAX_VALUE_CHARS: usize = 200;
+
+/// A summary names this many fields.
+const MAX_NAMES: usize = 20;
+
+/// The first names, and the number of the others.
+pub(super) fn limit_names(mut names: impl Iterator<Item = impl Into<Value>>) -> Vec<Value> {
+    let first = names.by_ref().take(MAX_NAMES).map(Into::into);
+    let mut limited: Vec<Value> = first.collect();
+    limited.iter_mut().for_each(shorten);
+    match names.count() {
+        0 => {}
+        more => limited.push(json!(format!("and {more} more"))),
+    }
+    limited
+}
+
+/// The first changes that fit in `room` bytes, and the number of the others. Older programs stored
+/// an object of fields in their place.
+pub(super) fn fitting_changes(changes: Value, room: usize) -> (Value, usize) {
+    let mut bytes = 0;
+    let mut fits = |text: String| {
+        bytes += text.len() + 1;
+        bytes <= room
+    };
+    match changes {
+        Value::Array(mut items) => {
+            let fitting = items.iter().take_while(|item| fits(answer_text(item)));
+            let (count, all) = (fitting.count(), items.len());
+            items.truncate(count);
+            (Value::Array(items), all - count)
+        }
+        Value::Object(members) => {
+            let all = members.len();
+            let fitting: Map<String, Value> = members
+                .into_iter()
+                .take_while(|member| fits(answer_text(member)))
+                .collect();
+            let more = all - fitting.len();
+            (Value::Object(fitting), more)
+        }
+        other => (other, 0),
+    }
+}
 
 /// The changes of an entry about a document of this kind, with this action: a creation or a deletion
 /// is one object with the title and the names of the fields; other changes hold only the beginning
@@ -68,7 +112,7 @@ fn undo_edit(kind: Kind, change: &Map<String, Value>) -> Option<Value> {
 pub(super) fn shorten(value: &mut Value) {
     let beginning = match &*value {
         Value::String(text) => beginning(text),
-        Value::Array(_) | Value::Object(_) | Value::Number(_) => beginning(&value.to_string()),
+        Value::Array(_) | Value::Object(_) | Value::Number(_) => beginning(&compact_json(value)),
         Value::Null | Value::Bool(_) => None,
     };
     if let Some(beginning) = beginning {
@@ -79,6 +123,9 @@ pub(super) fn shorten(value: &mut Value) {
 /// The beginning of a long text, as an object: no string field accepts an object, so a model cannot
 /// write it back by mistake.
 fn beginning(text: &str) -> Option<Value> {
+    if text.len() <= MAX_VALUE_CHARS {
+        return None; // a character has at least one byte
+    }
     let (end, _) = text.char_indices().nth(MAX_VALUE_CHARS)?;
     Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
 }
@@ -103,7 +150,7 @@ fn whole_document(changes: &Value, at: &str, other: &str) -> Option<Value> {
             title = title.or_else(|| (field == "title").then_some(value));
         }
     }
-    let mut found = json!({ "fields": fields });
+    let mut found = json!({ "fields": limit_names(fields.into_iter()) });
     if let (Some(title), Some(found)) = (title, found.as_object_mut()) {
         let mut title = title.clone();
         shorten(&mut title);

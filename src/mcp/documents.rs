@@ -8,14 +8,11 @@ use rmcp::{
 use serde_json::Value;
 
 use super::{
-    changes::summarize_changes,
+    changes::{fitting_changes, summarize_changes},
     error::{CallOptions, ToolError},
     list::summary_row,
     meta::{DocumentMeta, UpdateMeta, violation_warnings},
-    output::{
-        DocumentBody, MAX_ANSWER_BYTES, RESERVED_BYTES, ToolData, ToolOutput, UpdatedDocument,
-        answer_text,
-    },
+    output::{DocumentBody, ToolOutput, UpdatedDocument, room_beside},
     params::{Detail, GetParams, UpdateParams},
     router::CHECKS,
     server::ContentServer,
@@ -46,12 +43,17 @@ impl ContentServer {
         let record = self.content.get(key, deadline).await;
         let fetched = record.map_err(|error| self.read_error(ToolName::Get(D::KIND), error))?;
         let record = fetched.value;
-        let meta = DocumentMeta {
+        let mut meta = DocumentMeta {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
-            warnings: violation_warnings(record.violations()),
+            warnings: Vec::new(),
         };
-        Ok(ToolOutput::new(DocumentBody::new(&record), meta))
+        let document = DocumentBody::new(&record);
+        // Counting the text of a document costs as much as the rest of the call.
+        if !record.violations().is_empty() {
+            meta.warnings = violation_warnings(record.violations(), room_beside(&document, &meta));
+        }
+        Ok(ToolOutput::new(document, meta))
     }
 
     pub(super) async fn update<D: Document>(
@@ -114,7 +116,16 @@ impl ContentServer {
         };
         let mut request = UpdateRequest::from_arguments(kind, arguments);
         let detail = Detail::of_arguments(arguments);
-        match self.content.replay_if_done(&request, deadline).await {
+        // With an unknown argument it is another request.
+        let is_other = violations
+            .iter()
+            .any(|violation| violation.rule == "unknown");
+        let done = if is_other {
+            Ok(None)
+        } else {
+            self.content.replay_if_done(&request, deadline).await
+        };
+        match done {
             Ok(None) => {
                 (request.mode, request.idempotency_key) = (Mode::DryRun, None);
                 if let Err(Error::Invalid(mut more)) = self.content.update(request, deadline).await
@@ -158,18 +169,22 @@ impl ContentServer {
             changes: Vec::new(),
             more: 0,
             replayed: updated.replayed,
-            warnings: violation_warnings(&updated.warnings),
+            warnings: Vec::new(),
         };
-        // A document that is larger than an answer has one beside it.
-        let document = Some(data.text_len()).filter(|bytes| *bytes <= MAX_ANSWER_BYTES);
-        let taken = document.unwrap_or_default() + answer_text(&meta).len() + RESERVED_BYTES;
+        if !updated.warnings.is_empty() {
+            meta.warnings = violation_warnings(&updated.warnings, room_beside(&data, &meta));
+        }
         let changes = summarize_changes(
             Some(D::KIND),
             Some(Action::Update.as_str()),
             updated.changes,
         );
-        let room = MAX_ANSWER_BYTES.saturating_sub(taken);
-        (meta.changes, meta.more) = fitting_changes(changes, room);
+        let listed;
+        (listed, meta.more) = fitting_changes(changes, room_beside(&data, &meta));
+        meta.changes = match listed {
+            Value::Array(changes) => changes,
+            other => vec![other],
+        };
         ToolOutput::new(data, meta)
     }
 }
@@ -190,19 +205,4 @@ fn empty_objects_warning(paths: &[String]) -> String {
         "nothing was changed within {}: an empty object names no field. If `null` was meant to remove a field there, the client left it out",
         named.join(", ")
     )
-}
-
-/// The first changes that fit in `room` bytes, and the number of the others.
-fn fitting_changes(changes: Value, room: usize) -> (Vec<Value>, usize) {
-    let Value::Array(mut changes) = changes else {
-        return (vec![changes], 0);
-    };
-    let mut bytes = 0;
-    let fitting = changes.iter().take_while(|change| {
-        bytes += answer_text(change).len() + 1;
-        bytes <= room
-    });
-    let (count, all) = (fitting.count(), changes.len());
-    changes.truncate(count);
-    (changes, all - count)
 }

@@ -13,10 +13,12 @@ use rmcp::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{metrics::count_call, output::MAX_ANSWER_BYTES, tool_name::ToolName};
+use super::{
+    entry_row::change_row, metrics::count_call, output::MAX_ANSWER_BYTES, tool_name::ToolName,
+};
 use crate::{
     domain::{
-        DocumentKey, Kind, Timestamp, Version, Violation,
+        DocumentKey, Kind, StoredEntry, Timestamp, Version, Violation,
         text::{compact_json, escape_all, truncate},
     },
     service::{Error, UpdateRequest},
@@ -96,10 +98,14 @@ impl ToolError {
                 failure(not_found_code(key.kind), not_found(&key, &similar))
                     .with_details(json!({ "similar": similar }))
             }
-            Error::Conflict { key, current } => {
+            Error::Conflict {
+                key,
+                current,
+                changed_since,
+            } => {
                 let message = conflict(&key, current.as_ref(), options);
                 let mut error = failure("VERSION_CONFLICT", message);
-                error.details = current.map(|version| json!({ "currentVersion": version }));
+                error.details = conflict_details(current, &changed_since);
                 error
             }
             Error::IdempotencyMismatch => failure("IDEMPOTENCY_MISMATCH", MISMATCH.to_owned()),
@@ -329,6 +335,25 @@ fn conflict(key: &DocumentKey, current: Option<&Version>, options: CallOptions) 
     )
 }
 
+/// The version now, and who changed which fields since the expected one.
+fn conflict_details(current: Option<Version>, changed_since: &[StoredEntry]) -> Option<Value> {
+    let mut bytes = 0;
+    let rows = changed_since.iter().map(change_row);
+    let fitting = rows.take_while(|row| {
+        bytes += text_len(row);
+        bytes <= MAX_LISTED_BYTES
+    });
+    let rows: Vec<Value> = fitting.collect();
+    let mut details = JsonObject::new();
+    if let Some(version) = current {
+        details.insert("currentVersion".to_owned(), json!(version));
+    }
+    if !rows.is_empty() {
+        details.insert("changedSince".to_owned(), json!(rows));
+    }
+    (!details.is_empty()).then_some(Value::Object(details))
+}
+
 fn corrupt(key: &str, problem: &str, tool: ToolName) -> String {
     format!(
         "the value stored at `{}` is not a valid document: {problem}{}; report this to the site's developer, who can keep a copy of it and repair it",
@@ -395,6 +420,7 @@ mod tests {
         Error::Conflict {
             key: DocumentKey::new(Kind::Project, "a"),
             current: None,
+            changed_since: Vec::new(),
         }
     }
 

@@ -150,18 +150,23 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// The violations of a stored document as warnings.
-pub(super) fn violation_warnings(violations: &[Violation]) -> Vec<String> {
-    limit_warnings(violations.iter().map(ToString::to_string))
+/// The violations of a stored document as warnings, as many as fit in `room` bytes.
+pub(super) fn violation_warnings(violations: &[Violation], room: usize) -> Vec<String> {
+    fitting_warnings(violations.iter().map(ToString::to_string), room)
 }
 
 /// The first warnings, and the number of the others.
-pub(super) fn limit_warnings(mut warnings: impl Iterator<Item = String>) -> Vec<String> {
+pub(super) fn limit_warnings(warnings: impl Iterator<Item = String>) -> Vec<String> {
+    fitting_warnings(warnings, MAX_WARNING_BYTES)
+}
+
+fn fitting_warnings(mut warnings: impl Iterator<Item = String>, room: usize) -> Vec<String> {
+    let room = room.min(MAX_WARNING_BYTES);
     let (mut limited, mut bytes) = (Vec::new(), 0);
     let mut more = 0;
     for warning in warnings.by_ref() {
         bytes += escape_special_spaces(compact_json(&warning)).len() + 1;
-        if limited.len() == MAX_WARNINGS || bytes > MAX_WARNING_BYTES {
+        if limited.len() == MAX_WARNINGS || bytes > room {
             more = 1;
             break;
         }

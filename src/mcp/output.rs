@@ -33,6 +33,16 @@ pub(super) fn answer_text(value: &impl Serialize) -> String {
     escape_special_spaces(compact_json(value))
 }
 
+/// What an answer has room for beside its document and the `meta` so far.
+///
+/// A document that leaves no room for the rest of an answer counts as one that is larger than an
+/// answer by itself: it stays whole, and what is beside it may fill an answer.
+pub(super) fn room_beside(document: &impl ToolData, meta: &impl Serialize) -> usize {
+    let room = MAX_ANSWER_BYTES - RESERVED_BYTES;
+    let room = room.checked_sub(document.text_len()).unwrap_or(room);
+    room.saturating_sub(answer_text(meta).len())
+}
+
 /// The published schema of the result `O`.
 pub(super) fn schema<O: JsonSchema>() -> Arc<JsonObject> {
     match rules::schema_of::<O>() {
@@ -354,6 +364,7 @@ fn entry_fields() -> Value {
         "transport": { "description": "How the call arrived: stdio, http, sse or cli." },
         "reason": { "description": "Why, in the caller's words." },
         "changes": { "description": "Every changed field with oldValue and newValue; one of them is absent if the field did not exist. A creation is its title and field names." },
+        "more": { "description": "Number of changes that are not listed; detail `full` has them." },
         "id": { "description": "With detail `full`: unique id of the entry." },
         "metadata": { "description": "With detail `full`: who, with which client and why, as far as known, and the versions." },
     })

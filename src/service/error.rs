@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::{
-    domain::{DocumentKey, Version, Violation},
+    domain::{DocumentKey, StoredEntry, Version, Violation},
     store::StoreError,
 };
 
@@ -34,6 +34,9 @@ pub enum Error {
         key: DocumentKey,
         /// Its version now, if it is known.
         current: Option<Version>,
+        /// The newest audit entries since the version that the caller expects, newest first, if the
+        /// log tells.
+        changed_since: Vec<StoredEntry>,
     },
     /// The idempotency key belongs to another request.
     #[error("the idempotency key was used before for a different request")]

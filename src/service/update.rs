@@ -14,8 +14,8 @@ use super::{ContentService, Error, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
-        Change, Current, DocumentKey, Edit, Kind, Operation, Origin, Record, Source, StoredEntry,
-        Update, Version, Violation, WriteContext,
+        AuditQuery, Change, Current, DocumentKey, Edit, Kind, Operation, Origin, Record, Source,
+        StoredEntry, Update, Version, Violation, WriteContext,
     },
     store::{Commit, StoreError},
 };
@@ -23,6 +23,10 @@ use crate::{
 /// How long an update may take before its last commit; see "Time budget of a call" in
 /// docs/architecture.md.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(7);
+/// A conflict names this many of the writes that led to it, and waits this long for them.
+const MAX_CHANGED_SINCE: usize = 20;
+const MAX_CHANGED_SINCE_BYTES: usize = 4 * 1024 * 1024;
+const CHANGED_SINCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after a lost race: a random part of it, twice as much the next time, up to the
 /// maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
@@ -60,14 +64,26 @@ impl UpdateRequest {
         let patch = arguments.get("data").and_then(Value::as_object);
         let edits = arguments.get("edits").cloned();
         let edits = edits.and_then(|edits| serde_json::from_value(edits).ok());
+        let mode = match arguments.get("dryRun") {
+            None | Some(Value::Null | Value::Bool(false)) => Mode::Commit,
+            Some(_) => Mode::DryRun,
+        };
         Self {
             key: DocumentKey::new(kind, text("id").unwrap_or_default()),
             patch: patch.cloned().unwrap_or_default(),
             edits: edits.unwrap_or_default(),
             expected_version: text("expectedVersion"),
-            mode: Mode::Commit,
+            mode,
             idempotency_key: text("idempotencyKey"),
             origin: Origin::new(Source::Mcp),
+        }
+    }
+
+    /// The key under which an earlier call may have done this. A dry run is another request.
+    fn key_of_write(&self) -> Option<&str> {
+        match self.mode {
+            Mode::Commit => self.idempotency_key.as_deref(),
+            Mode::DryRun => None,
         }
     }
 }
@@ -180,7 +196,7 @@ impl ContentService {
                     }
                 }
                 Plan::Missing => return Err(self.not_found(call.request.key, call.deadline).await),
-                Plan::VersionConflict => return Err(call.conflict(current.version())),
+                Plan::VersionConflict => return Err(self.conflict(&call, current.version()).await),
                 Plan::Refuse(violations) => return Err(Error::Invalid(violations)),
                 Plan::Unchanged(record) => return Ok(Updated::unchanged(record)),
                 Plan::Preview(change, warnings) => {
@@ -197,7 +213,7 @@ impl ContentService {
         request: &UpdateRequest,
         deadline: Deadline,
     ) -> Result<Option<Updated>, Error> {
-        if request.idempotency_key.is_none() {
+        if request.key_of_write().is_none() {
             return Ok(None);
         }
         let call = UpdateCall::new(request.clone(), deadline.capped(UPDATE_TIMEOUT));
@@ -217,7 +233,7 @@ impl ContentService {
                 .run(self.store.get_for_update(call.key()))
                 .await,
         );
-        if call.request.idempotency_key.is_some() {
+        if call.request.key_of_write().is_some() {
             let record = call.deadline.run(self.store.find_commit(&call.operation));
             if let Some(commit) = in_time(record.await)? {
                 return Ok(Found::Done(commit));
@@ -270,11 +286,47 @@ impl ContentService {
         }
         if call.request.expected_version.is_some() || call.deadline.is_within(call.backoff) {
             let newest = self.read_stored(call.key()).await.ok();
-            return Err(call.conflict(newest.as_ref().and_then(Current::version)));
+            let version = newest.as_ref().and_then(Current::version);
+            return Err(self.conflict(call, version).await);
         }
         sleep(call.backoff.mul_f64(0.5 + fastrand::f64())).await;
         call.backoff = (call.backoff * 2).min(BACKOFF_MAX);
         Ok(())
+    }
+
+    /// The error for a document that has another version, with who changed it.
+    async fn conflict(&self, call: &UpdateCall, current: Option<&Version>) -> Error {
+        let changed_since = match &call.request.expected_version {
+            Some(expected) => self.changed_since(call, expected).await,
+            None => Vec::new(),
+        };
+        Error::Conflict {
+            key: call.key().clone(),
+            current: current.cloned(),
+            changed_since,
+        }
+    }
+
+    /// The entries of the document after a version of it, newest first; none if that is not among
+    /// the last few versions, or the store does not tell soon.
+    async fn changed_since(&self, call: &UpdateCall, version: &str) -> Vec<StoredEntry> {
+        let query = AuditQuery {
+            max_bytes: MAX_CHANGED_SINCE_BYTES,
+            ..AuditQuery::of(call.key(), MAX_CHANGED_SINCE + 1)
+        };
+        let deadline = call.deadline.capped(CHANGED_SINCE_TIMEOUT);
+        let page = deadline.run(self.store.audit_entries(&query)).await;
+        let mut entries = page.ok().and_then(Result::ok).unwrap_or_default().entries;
+        let is_version = |entry: &StoredEntry, member| entry.origin_text(member) == Some(version);
+        let later = entries
+            .iter()
+            .position(|entry| is_version(entry, "versionAfter"));
+        // The version may be older than the first entry.
+        let first = entries
+            .iter()
+            .position(|entry| is_version(entry, "versionBefore"));
+        entries.truncate(later.or(first.map(|first| first + 1)).unwrap_or_default());
+        entries
     }
 
     /// The result of an update that an earlier call did.
@@ -347,7 +399,7 @@ fn log_write(change: &Change) {
 
 impl UpdateCall {
     fn new(request: UpdateRequest, deadline: Deadline) -> Self {
-        let operation = match &request.idempotency_key {
+        let operation = match request.key_of_write() {
             Some(key) => Operation::keyed(key, identity(&request)),
             None => Operation::once(&Uuid::new_v4().to_string(), identity(&request)),
         };
@@ -378,13 +430,6 @@ impl UpdateCall {
                 Mode::Commit => Plan::Commit(change, warnings),
             },
             Err(violations) => Plan::Refuse(violations),
-        }
-    }
-
-    fn conflict(&self, current: Option<&Version>) -> Error {
-        Error::Conflict {
-            key: self.request.key.clone(),
-            current: current.cloned(),
         }
     }
 }

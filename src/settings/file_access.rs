@@ -12,8 +12,21 @@ pub(super) fn others_may_read(path: &Path) -> bool {
 }
 
 /// Whether the group or everybody may write the file.
-pub(super) fn others_may_write(path: &Path) -> bool {
+pub(crate) fn others_may_write(path: &Path) -> bool {
     others_may(path, MAY_WRITE)
+}
+
+/// The user that owns the file, by number.
+#[cfg(unix)]
+pub(crate) fn owner(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    Some(std::fs::metadata(path).ok()?.uid())
+}
+
+/// Other systems name users differently.
+#[cfg(not(unix))]
+pub(crate) fn owner(_: &Path) -> Option<u32> {
+    None
 }
 
 #[cfg(unix)]

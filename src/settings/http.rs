@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     ALLOWED_HOSTS, ALLOWED_ORIGINS, Environment, LISTEN, PUBLIC_API, PUBLIC_PATH, RATE_LIMIT,
-    SettingWarning, Source, TOKENS, resolver::Resolver, store_file::warn_of_readers,
+    SettingWarning, Source, TOKENS, file_access::others_may_write, resolver::Resolver,
+    store_file::warn_of_readers,
 };
 use crate::{
     cli::Cli,
@@ -96,6 +97,11 @@ pub fn read_tokens(file: &Path) -> Result<Tokens, Vec<String>> {
     let name = shown_path(&name);
     let text = fs::read_to_string(file)
         .map_err(|error| vec![format!("{name} cannot be read: {error}")])?;
+    if others_may_write(file) {
+        return Err(vec![format!(
+            "{name} can be changed by other users, who could add a token of their own; run `chmod 600` on it"
+        )]);
+    }
     Tokens::parse(&text).map_err(|problems| prefixed(&format!("{name}, "), problems))
 }
 

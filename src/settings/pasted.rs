@@ -23,19 +23,67 @@ const PLACEHOLDERS: [&str; 9] = [
 ];
 /// What stands in place of a hidden password.
 const MASKS: [&str; 4] = ["***", "•", ":...@", "…"];
+/// What a program's source has in place of a value.
+const EXPRESSIONS: [&str; 4] = ["process.env", "import.meta.env", "os.environ", "getenv("];
+/// What examples write in place of a whole value.
+const EXAMPLES: [&str; 7] = [
+    "changeme",
+    "change-me",
+    "change_me",
+    "placeholder",
+    "redis_url",
+    "tbd",
+    "todo",
+];
+/// What examples write in place of a part of an address. Servers and passwords have other names.
+const NAMED_PARTS: [&str; 8] = [
+    "HOST", "HOSTNAME", "PASSWORD", "PORT", "USER", "USERNAME", "hostname", "Hostname",
+];
+/// What follows `your` there.
+const YOURS: [&str; 13] = [
+    "database", "db", "endpoint", "host", "hostname", "instance", "password", "port", "redis",
+    "server", "token", "url", "user",
+];
+
+const PLACEHOLDER: &str = "found a placeholder (such as `${NAME}`, `<password>` or `changeme`) that nothing has replaced; expected the value itself";
 
 /// Refuses what is certainly not an address or a token.
 ///
 /// # Errors
 /// What was found and what is expected.
 pub(super) fn check(text: &str) -> Result<(), String> {
+    check_text(text)?;
+    let address = text.split_once("://").map_or(text, |(_, address)| address);
+    let is_example = EXAMPLES.contains(&text.to_lowercase().as_str())
+        || EXPRESSIONS.iter().any(|code| text.contains(code))
+        || parts_of_url(address).into_iter().any(names_part);
+    if is_example {
+        return Err(PLACEHOLDER.to_owned());
+    }
+    Ok(())
+}
+
+/// Refuses what is certainly not the path of a file, which may contain spaces, and may be called
+/// like a command line or a hidden password.
+///
+/// # Errors
+/// What was found and what is expected.
+pub(super) fn check_path(path: &str) -> Result<(), String> {
+    if names_part(path) || EXPRESSIONS.iter().any(|code| path.contains(code)) {
+        return Err(PLACEHOLDER.to_owned());
+    }
+    check_text(&format!("sqlite:{}", path.replace(' ', "_")))
+}
+
+fn check_text(text: &str) -> Result<(), String> {
+    let is_path = text.starts_with("sqlite:");
     let (found, expected) = if text.contains(['\n', '\r']) {
         ("several lines", "the value alone, on one line")
     } else if text.starts_with(QUOTES) || text.ends_with(QUOTES) {
         ("quotation marks", "the value without them")
     } else if let Some(word) = missing(text) {
         return Err(is_missing(word));
-    } else if is_command_line(text) {
+    } else if !is_path && is_command_line(text) {
         (
             "a command line (such as `redis-cli -u …`)",
             "only the URL in it",
@@ -46,11 +94,8 @@ pub(super) fn check(text: &str) -> Result<(), String> {
             "only the value, without the name",
         )
     } else if is_placeholder(text) {
-        (
-            "a placeholder (such as `${NAME}` or `<password>`) that nothing has replaced",
-            "the value itself",
-        )
-    } else if MASKS.iter().any(|mask| text.contains(mask)) {
+        return Err(PLACEHOLDER.to_owned());
+    } else if !is_path && MASKS.iter().any(|mask| text.contains(mask)) {
         (
             "a password that is hidden (`***`)",
             "the password itself; show it before you copy it",
@@ -78,7 +123,7 @@ pub(super) fn check_prefix(prefix: &str) -> Result<(), String> {
     match missing_part(lower.split([':', '/', '{', '}'])) {
         Some(word) => Err(is_missing(word)),
         // A prefix may contain spaces.
-        None => check(&prefix.replace(' ', "_")),
+        None => check_text(&prefix.replace(' ', "_")),
     }
 }
 
@@ -162,6 +207,27 @@ fn is_placeholder(text: &str) -> bool {
         || of_windows
         || in_brackets
         || PLACEHOLDERS.iter().any(|mark| text.contains(mark))
+}
+
+/// Whether a part of an address is the name of what belongs there: `HOST`, `__HOST__`, `[HOST]`,
+/// `your-host.example`.
+fn names_part(part: &str) -> bool {
+    let is_name = |name: &str| {
+        let name = name.trim_matches('_');
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_- ".contains(c))
+    };
+    let between = |start: &str, end: &str| {
+        let inside = part.strip_prefix(start)?.strip_suffix(end)?;
+        Some(inside).filter(|inside| is_name(inside))
+    };
+    let label = part.split('.').next().unwrap_or_default().to_lowercase();
+    let mut words = label.split(['-', '_']);
+    NAMED_PARTS.contains(&part)
+        || between("__", "__").or_else(|| between("[", "]")).is_some()
+        || words.next() == Some("your") && words.any(|word| YOURS.contains(&word))
 }
 
 #[cfg(test)]
@@ -280,6 +346,22 @@ mod tests {
                     "sqlite:$HOME/x.db",
                     "sqlite:%APPDATA%/x.db",
                     "<token>",
+                    "__REDIS_URL__",
+                    "[REDIS_URL]",
+                    "redis://default:__PASSWORD__@h",
+                    "redis://u:[password]@h",
+                    "process.env.REDIS_URL",
+                    "os.environ[REDIS_URL]",
+                    "changeme",
+                    "TODO",
+                    "REDIS_URL",
+                    "redis://HOST:6379",
+                    "redis://h:PORT",
+                    "rediss://USERNAME:s3cret@h",
+                    "username:password@hostname",
+                    "redis://hostname",
+                    "redis://default:your_password@h",
+                    "rediss://default:s3cret@your-redis-host.upstash.io:6379",
                 ],
             ),
             (
@@ -348,6 +430,12 @@ mod tests {
             "redis://u:true@h",
             "sqlite:/srv/nullable/none.db",
             "AX/null/undefined",
+            "redis://default:changeme@localhost:6379",
+            "redis://default:password@host:6379",
+            "redis://[::1]:6379",
+            "redis://[fe80::1]",
+            "redis://yourhost.example",
+            "redis://todo",
         ] {
             assert_eq!(check(text), Ok(()), "{text}");
         }

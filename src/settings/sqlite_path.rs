@@ -80,8 +80,7 @@ fn check(text: &str, path: &str) -> Result<(), String> {
     } else if !cfg!(windows) && (is_of_windows(path) || path.contains('\\')) {
         "a path of Windows, which this system does not have"
     } else {
-        // A path may contain spaces, and what looks like a command line.
-        return pasted::check(&format!("sqlite:{}", path.replace(' ', "_")));
+        return pasted::check_path(path);
     };
     Err(format!(
         "found {found}; expected `sqlite:PATH`, such as `sqlite:/srv/content.db`"
@@ -126,6 +125,11 @@ mod tests {
             ("//~/content.db", home.join("content.db")),
             ("///~/content.db", home.join("content.db")),
             ("50%.db", here.join("50%.db")),
+            ("a….db", here.join("a….db")),
+            ("my***.db", here.join("my***.db")),
+            ("redis-cli", here.join("redis-cli")),
+            ("/no-such/redis-cli", "/no-such/redis-cli".into()),
+            ("-u -x.db", here.join("-u -x.db")),
         ] {
             assert_eq!(parse(text, Some(home)), Ok(path), "{text}");
         }
@@ -156,6 +160,9 @@ mod tests {
             ("\"content.db\"", "quotation marks"),
             ("$HOME/content.db", "a placeholder"),
             ("${HOME}/content.db", "a placeholder"),
+            ("__DB_PATH__", "a placeholder"),
+            ("[path]", "a placeholder"),
+            ("process.env.DB", "a placeholder"),
             ("undefined/content.db", "`undefined`"),
             ("/no-such/None/content.db", "`none`"),
             ("/no-such/[object Object]/content.db", "`[object object]`"),

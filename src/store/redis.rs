@@ -30,6 +30,7 @@ mod audit;
 mod commit;
 pub(crate) mod connection;
 pub(crate) mod error;
+mod history_index;
 pub(crate) mod keys;
 mod load;
 pub(crate) mod log;
@@ -41,6 +42,7 @@ mod script;
 
 use connection::{Connection, connect};
 use error::{read_error, write_error};
+use history_index::catch_up::CatchUps;
 use keys::Keys;
 use log::LogUse;
 use record_cache::RecordCache;
@@ -63,6 +65,7 @@ pub(crate) struct RedisStore {
     commit: Script,
     cache: Arc<RecordCache>,
     recounts: Recounts,
+    catch_ups: CatchUps,
     log_use: Arc<LogUse>,
     last_write: Mutex<Option<Instant>>,
     /// Commits that were sent and not answered yet.
@@ -111,6 +114,7 @@ impl RedisStore {
             commit: script::commit(),
             cache: Arc::default(),
             recounts: Recounts::default(),
+            catch_ups: CatchUps::default(),
             log_use: Arc::default(),
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),

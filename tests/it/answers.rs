@@ -295,13 +295,44 @@ async fn a_repeated_request_may_ask_for_another_detail() {
     full["detail"] = json!("full");
     let replayed = client.call("update_project", full.clone()).await;
     // Arguments of which one breaks a rule are compared too.
-    full["dryRun"] = json!("no");
+    full["reason"] = json!(5);
     let invalid = client.call("update_project", full).await;
 
     for answer in [replayed, invalid] {
         assert_eq!(answer["meta"]["replayed"], true);
         assert_eq!(answer["data"]["client"]["size"], "3 people");
     }
+}
+
+#[tokio::test]
+async fn warnings_and_changes_fit_beside_a_document() {
+    let store = Store::sqlite();
+    let client = client_of(&store);
+    for bytes in [20_000, 27_000, 29_500, 30_400] {
+        let (id, tag) = (format!("of-{bytes}"), format!("{}é", "long".repeat(20)));
+        let mut document = fixtures::project(&id);
+        document.insert("tags".to_owned(), json!(vec![""; 30]));
+        document.insert(
+            "solution".to_owned(),
+            json!({ (tag): 1, "videoUrl": "ftp://x" }),
+        );
+        document.extend(["title", "result"].map(|name| (name.to_owned(), json!(wide(190)))));
+        let sent = json!(document).to_string().replace('\u{a0}', "\\u00a0");
+        let rest = bytes - sent.len() - r#","legacy":"""#.len();
+        document.insert("legacy".to_owned(), json!("x".repeat(rest)));
+        create(&*store.repository, &project_key(&id), document).await;
+
+        let (get, other) = (json!({ "id": id }), "\u{202f}".repeat(190));
+        let update = json!({ "id": id, "data": { "title": other, "result": other }, "dryRun": true, "detail": "full" });
+        for (tool, arguments) in [("get_project", get), ("update_project", update)] {
+            let (text, answer) = text_of(&client, tool, arguments).await;
+
+            assert!(text.len() <= MAX_BYTES, "{tool}, {bytes}: {}", text.len());
+            let warnings = answer["meta"]["warnings"].as_array().unwrap();
+            assert!(!warnings.is_empty(), "{tool}, {bytes}");
+        }
+    }
+    store.assert_sound().await;
 }
 
 #[tokio::test]

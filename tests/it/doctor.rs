@@ -26,8 +26,9 @@ use crate::support::{
         change, create_sound, object, once, project, project_key, resource, stored, unique, update,
         write_context,
     },
+    history_index,
     process::signal,
-    program::{Home, PROGRAM},
+    program::{Home, PROGRAM, repository_path},
     proxy::{Mode, Proxy, SlowNetwork},
     redis::{PASSWORD, READ_ONLY, RedisServer},
     stdio::StdioClient,
@@ -382,6 +383,28 @@ fn files_with_secrets_that_others_may_read_are_a_warning() {
         );
     }
     readable.assert_line("ok", &["store file: store (--store-file)"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_database_that_others_may_write_is_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+    let store = Store::sqlite();
+    store.import(&repository_path("examples/content"));
+    let report = |mode: u32| {
+        fs::set_permissions(store.file(), fs::Permissions::from_mode(mode)).unwrap();
+        doctor(&store.arguments())
+    };
+
+    let writable = report(0o664);
+    let private = report(0o644);
+
+    writable.assert_line(
+        "warning",
+        &["file access", "can be changed by other users", "chmod 600"],
+    );
+    let access = |line: &String| line.contains("file access");
+    assert!(!private.lines.iter().any(access), "{:?}", private.lines);
 }
 
 #[test]
@@ -869,11 +892,12 @@ async fn an_entry_of_the_future_in_redis_is_named_and_its_correction_works() {
 
     let report = doctor(&store.arguments());
     let line = report.with("warning")[0].clone();
-    let script = between(&line, "EVAL \"", "\" 1 ");
-    let key = between(&line, "\" 1 '", "'`");
+    let script = between(&line, "EVAL \"", "\" 2 ");
+    let keys = between(&line, "\" 2 '", "'`");
+    let keys: Vec<&str> = keys.split("' '").collect();
     store
         .server()
-        .run::<()>(cmd("EVAL").arg(script).arg(1).arg(key));
+        .run::<()>(cmd("EVAL").arg(script).arg(2).arg(keys));
 
     report.assert_exit(0);
     report.assert_line(
@@ -889,6 +913,7 @@ async fn an_entry_of_the_future_in_redis_is_named_and_its_correction_works() {
     let replayed = store.another().commit(&changes, &operation).await.unwrap();
     assert_eq!(replayed.entries, late.entries);
     assert_eq!(numbers(&store).await, [5, 4, 3, 2, 1]);
+    history_index::assert_right(store.server(), SITE);
 }
 
 #[tokio::test]

@@ -205,7 +205,7 @@ async fn versions_and_keys_hold_for_edits() {
         let again = client.call("update_project", as_text).await;
         // What breaks a rule now may have been valid then.
         let mut invalid = keyed.clone();
-        invalid["dryRun"] = json!("no");
+        invalid["detail"] = json!("everything");
         let invalid = client.call("update_project", invalid).await;
         let mut other = keyed.clone();
         other["edits"] = append("y");
@@ -488,7 +488,7 @@ async fn a_change_in_many_places_or_of_a_field_that_is_not_edited_offers_no_edit
     for change in rewritten["meta"]["changes"].as_array().unwrap() {
         assert_eq!(change.get("undoEdit"), None, "{change}");
     }
-    let legacy = &log["data"][0]["changes"][0];
+    let legacy = &entries["data"][0]["changes"][0];
     assert_eq!(legacy["newValue"]["characters"], 401, "{legacy}");
     store.assert_sound().await;
 }

@@ -49,4 +49,5 @@ mod tools;
 mod transport;
 #[cfg(unix)]
 mod unwritable;
+mod upgrade;
 mod words;

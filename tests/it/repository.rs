@@ -2,6 +2,7 @@
 
 mod audit;
 mod commit;
+mod history_index;
 mod read;
 mod redis;
 mod sqlite;

@@ -467,6 +467,29 @@ fn restrict(file: &Path, mode: u32) {
 
 #[cfg(unix)]
 #[test]
+fn a_token_file_that_others_may_write_is_refused() {
+    let home = Home::new();
+    let file = home.path().join("tokens");
+    fs::write(&file, "site:read:s3cret-of-thirty-two-characters\n").unwrap();
+    let doctor = |mode: u32| {
+        restrict(&file, mode);
+        let mut command = home.command(PROGRAM);
+        let output = command
+            .args(["doctor", "--token-file", "~/tokens"])
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+
+    let (private, writable) = (doctor(0o600), doctor(0o620));
+
+    let refusal = "can be changed by other users, who could add a token";
+    assert!(writable.contains(refusal), "{writable}");
+    assert!(!private.contains("other users"), "{private}");
+    assert!(!writable.contains("s3cret"), "{writable}");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_store_file_holds_the_address_and_others_must_not_write_it() {
     let home = Home::new();
     let server = RedisServer::start();

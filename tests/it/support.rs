@@ -2,8 +2,10 @@
 //! is sound.
 
 pub(crate) mod fixtures;
+pub(crate) mod history_index;
 pub(crate) mod http;
 pub(crate) mod messages;
+pub(crate) mod old_version;
 pub(crate) mod prefix_proxy;
 pub(crate) mod process;
 pub(crate) mod program;

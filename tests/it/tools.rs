@@ -20,7 +20,7 @@ use crate::support::{
     messages::{self, client_hello, modern_meta, tool_output},
     program::repository_path,
     stdio::StdioClient,
-    stores::Store,
+    stores::{Store, on_each_store},
 };
 
 /// A store with the sample content, and a client.
@@ -320,6 +320,51 @@ fn invalid_updates() -> Vec<InvalidCall> {
 }
 
 #[tokio::test]
+async fn a_conflict_says_who_changed_which_fields_since_the_expected_version() {
+    on_each_store(async |store| {
+        store.import(&repository_path("examples/content"));
+        let (ours, theirs) = (StdioClient::start(store).await, StdioClient::start(store).await);
+        theirs.initialize("cms", "2.0").await;
+        let read = ours.call("get_project", json!({ "id": "rdv-artisan" })).await;
+        let version = &read["meta"]["version"];
+        let mut audit_ids = Vec::new();
+        for data in [
+            json!({ "title": "Theirs" }),
+            json!({ "client": { "size": "12" }, "tags": ["a"] }),
+        ] {
+            let update = json!({ "id": "rdv-artisan", "data": data });
+            let updated = theirs.call("update_project", update).await;
+            audit_ids.push(updated["meta"]["auditId"].clone());
+        }
+
+        let update = |version: &Value| {
+            json!({ "id": "rdv-artisan", "data": { "title": "Ours" }, "expectedVersion": version })
+        };
+        let conflict = ours.call_error("update_project", update(version)).await;
+        let unknown = ours.call_error("update_project", update(&json!("0"))).await;
+
+        assert_eq!(conflict["code"], "VERSION_CONFLICT");
+        let rows = conflict["details"]["changedSince"].as_array().unwrap();
+        assert_eq!(rows.len(), 2, "{conflict}");
+        let fields = [
+            json!(["tags", "client.size", "metadata.updatedAt"]),
+            json!(["title", "metadata.updatedAt"]),
+        ];
+        for ((row, id), fields) in rows.iter().zip(audit_ids.iter().rev()).zip(fields) {
+            assert_eq!(row["auditId"], *id);
+            assert_eq!(row["clientId"], "cms/2.0");
+            assert_eq!(row["action"], "update");
+            assert_eq!(row["fields"], fields);
+            assert!(row["timestamp"].is_string() && row["actor"].is_string(), "{row}");
+        }
+        assert_eq!(unknown["details"].get("changedSince"), None, "{unknown}");
+        assert!(unknown["details"]["currentVersion"].is_string());
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn invalid_arguments_get_the_contracts_errors() {
     let (_store, client) = client_of_samples();
     let before = client.call("get_audit_stats", json!({})).await;
@@ -461,7 +506,7 @@ async fn a_repeated_request_gets_the_first_answer() {
     let again = client.call("update_project", request).await;
     let other = json!({ "id": "rdv-artisan", "data": { "title": "Twice" }, "expectedVersion": version, "idempotencyKey": "once" });
     let mismatch = client.call_error("update_project", other).await;
-    let invalid = json!({ "id": "rdv-artisan", "data": { "title": "" }, "limit": 1, "idempotencyKey": "once" });
+    let invalid = json!({ "id": "rdv-artisan", "data": { "title": "" }, "reason": 5, "idempotencyKey": "once" });
     let checked_later = client.call_error("update_project", invalid).await;
 
     assert_eq!(again["meta"]["replayed"], true);
@@ -476,6 +521,45 @@ async fn a_repeated_request_gets_the_first_answer() {
         checked_later["code"], "IDEMPOTENCY_MISMATCH",
         "the key is looked up before anything is checked"
     );
+}
+
+#[tokio::test]
+async fn a_dry_run_and_an_unknown_argument_are_no_repetition() {
+    let (store, client) = client_of_samples();
+    let request = |more: Value| {
+        let mut request =
+            json!({ "id": "rdv-artisan", "data": { "title": "Once" }, "idempotencyKey": "k" });
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        request
+    };
+    client.call("update_project", request(json!({}))).await;
+    client
+        .call(
+            "update_project",
+            json!({ "id": "rdv-artisan", "data": { "title": "Later" } }),
+        )
+        .await;
+
+    let dry = client
+        .call("update_project", request(json!({ "dryRun": true })))
+        .await;
+    let unclear = client
+        .call_error("update_project", request(json!({ "dryRun": "yes" })))
+        .await;
+    let unknown = client
+        .call_error("update_project", request(json!({ "force": true })))
+        .await;
+
+    assert_eq!(dry["meta"]["dryRun"], true);
+    assert_eq!(dry["meta"].get("replayed"), None);
+    assert_eq!(dry["meta"]["changes"][0]["newValue"], "Once");
+    assert_eq!(unclear["details"]["violations"][0]["path"], "dryRun");
+    assert_eq!(unknown["code"], "VALIDATION_FAILED");
+    assert_eq!(unknown["details"]["violations"][0]["path"], "force");
+    store.assert_sound().await;
 }
 
 #[tokio::test]

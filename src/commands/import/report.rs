@@ -229,12 +229,14 @@ impl BrokenRule {
     }
 }
 
-/// Whether the summary of the documents' shape says it.
+/// Whether the summary of the documents' shape says it of all of them.
 fn is_in_shape_summary(rule: &BrokenRule, misshapen: &[Misshapen]) -> bool {
-    rule.violation.rule == "required"
-        && misshapen
-            .iter()
-            .any(|shape| shape.kind == rule.kind && shape.missing.contains(&rule.violation.path))
+    let says = |shape: &Misshapen| {
+        shape.kind == rule.kind
+            && shape.count >= rule.count
+            && shape.missing.contains(&rule.violation.path)
+    };
+    rule.violation.rule == "required" && misshapen.iter().any(says)
 }
 
 fn without_indexes(path: &str) -> String {

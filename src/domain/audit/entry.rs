@@ -173,6 +173,15 @@ pub fn entry_text(seq: u64, timestamp: Timestamp, rest: &str) -> String {
     format!(r#"{{"seq":{seq:>16},"timestamp":"{timestamp}",{rest}"#)
 }
 
+/// The part of an entry's text up to its number, if it begins as [`entry_text`] writes it. It orders
+/// the entries of one score.
+#[must_use]
+pub fn numbered_beginning(text: &str) -> Option<&str> {
+    entry_seq(text)?;
+    let (beginning, _) = text.split_once(',')?;
+    Some(beginning)
+}
+
 /// The number of an entry whose text begins as [`entry_text`] writes it.
 #[must_use]
 pub(super) fn entry_seq(text: &str) -> Option<u64> {
@@ -197,5 +206,9 @@ mod tests {
             .replace("%s", &timestamp.to_string());
         assert_eq!(text, format!("{prefix}rest"));
         assert_eq!(entry_seq(&text), Some(42));
+        assert_eq!(
+            numbered_beginning(&text),
+            Some(format!(r#"{{"seq":{:>16}"#, 42).as_str())
+        );
     }
 }

@@ -24,6 +24,8 @@ const MAX_LOOKAHEAD_BYTES: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct PageBuilder<'a> {
     query: &'a AuditQuery,
+    /// Whether some of the entries that are looked at may not match.
+    filtered: bool,
     entries: Vec<StoredEntry>,
     slots: Vec<Slot>,
     bytes: usize,
@@ -66,8 +68,19 @@ impl<'a> PageBuilder<'a> {
     /// An empty page for `query`.
     #[must_use]
     pub fn new(query: &'a AuditQuery) -> Self {
+        Self::filling(query, query.is_filtered())
+    }
+
+    /// The same, to be filled with the entries that an index finds.
+    #[must_use]
+    pub fn of_lookup(query: &'a AuditQuery) -> Self {
+        Self::filling(query, query.is_filtered_beyond_lookup())
+    }
+
+    fn filling(query: &'a AuditQuery, filtered: bool) -> Self {
         Self {
             query,
+            filtered,
             entries: Vec::new(),
             slots: Vec::new(),
             bytes: 0,
@@ -122,7 +135,7 @@ impl<'a> PageBuilder<'a> {
     /// page, and one that shows that more follow.
     #[must_use]
     pub fn remaining(&self) -> usize {
-        let useful = match (self.is_full(), self.query.is_filtered()) {
+        let useful = match (self.is_full(), self.filtered) {
             (true, true) => MAX_LOOKAHEAD_ENTRIES.saturating_sub(self.lookahead.entries),
             (true, false) => 0,
             (false, true) => MAX_SCANNED_ENTRIES,

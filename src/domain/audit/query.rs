@@ -1,6 +1,6 @@
 //! Queries of the audit log, their pages, and its statistics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::stored::{AuditPosition, Category, Slot, StoredEntry, folded};
 use crate::domain::{
@@ -15,6 +15,8 @@ pub struct AuditQuery {
     pub kind: Option<Kind>,
     /// Only of this document.
     pub entity_id: Option<String>,
+    /// Only entries with one of these audit ids.
+    pub audit_ids: Option<BTreeSet<String>>,
     /// Only this action.
     pub action: Option<String>,
     /// Only this source.
@@ -41,12 +43,27 @@ pub struct AuditQuery {
     pub with_log_begins: bool,
 }
 
+/// What an index of the log finds without looking through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup<'a> {
+    /// The entries with these audit ids.
+    AuditIds(&'a BTreeSet<String>),
+    /// The entries of a document.
+    Document {
+        /// Its id.
+        id: &'a str,
+        /// Its kind; without one, the documents of all kinds with this id.
+        kind: Option<Kind>,
+    },
+}
+
 /// No filter, no limit in bytes, and no entries.
 impl Default for AuditQuery {
     fn default() -> Self {
         Self {
             kind: None,
             entity_id: None,
+            audit_ids: None,
             action: None,
             source: None,
             actor: None,
@@ -77,6 +94,10 @@ impl AuditQuery {
                 .entity_id
                 .as_deref()
                 .is_none_or(|id| entry.text_of("entityId") == Some(id))
+            && self.audit_ids.as_ref().is_none_or(|ids| {
+                let id = entry.text_of("id");
+                id.is_some_and(|id| ids.contains(id))
+            })
             && self
                 .actor
                 .as_deref()
@@ -91,12 +112,42 @@ impl AuditQuery {
             })
     }
 
+    /// What an index can find of it; `None` where the log has to be looked through.
+    #[must_use]
+    pub fn lookup(&self) -> Option<Lookup<'_>> {
+        let document = |id| Lookup::Document {
+            id,
+            kind: self.kind,
+        };
+        let ids = self.audit_ids.as_ref().map(Lookup::AuditIds);
+        ids.or_else(|| self.entity_id.as_deref().map(document))
+    }
+
+    /// Whether some of the entries that an index finds may not match, apart from their time.
+    #[must_use]
+    pub fn is_filtered_beyond_lookup(&self) -> bool {
+        let rest = match self.lookup() {
+            Some(Lookup::AuditIds(_)) => Self {
+                audit_ids: None,
+                ..self.clone()
+            },
+            Some(Lookup::Document { .. }) => Self {
+                entity_id: None,
+                kind: None,
+                ..self.clone()
+            },
+            None => return self.is_filtered(),
+        };
+        rest.is_filtered()
+    }
+
     /// Whether some entries may not match, apart from their time.
     #[must_use]
     pub fn is_filtered(&self) -> bool {
         let Self {
             kind,
             entity_id,
+            audit_ids,
             action,
             source,
             actor,
@@ -111,7 +162,7 @@ impl AuditQuery {
             with_log_begins: _,
         } = self;
         let texts = [entity_id, action, source, actor, client_id, field];
-        kind.is_some() || texts.into_iter().any(Option::is_some)
+        kind.is_some() || audit_ids.is_some() || texts.into_iter().any(Option::is_some)
     }
 
     /// The entries of one document.
@@ -121,6 +172,17 @@ impl AuditQuery {
             kind: Some(key.kind),
             entity_id: Some(key.id.clone()),
             limit,
+            ..Self::default()
+        }
+    }
+
+    /// The entries with these audit ids. An id that is not on the page is in no entry, unless the page
+    /// has a [next one](AuditPage::next).
+    #[must_use]
+    pub fn by_ids(audit_ids: BTreeSet<String>) -> Self {
+        Self {
+            limit: audit_ids.len(),
+            audit_ids: Some(audit_ids),
             ..Self::default()
         }
     }

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{Value, cmd};
+use redis::{RedisError, Value, cmd};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     ReadFrom, RedisStore,
     error::read_error,
-    log::{Log, Range},
+    log::{Log, Range, Scan},
     recount::Counter,
     reply::{pairs, scored, unwrap_reply},
 };
@@ -23,6 +23,16 @@ use crate::{
 /// How long a call may look through the log before it answers what it has found; see "Time budget
 /// of a call" in docs/architecture.md.
 const SCAN_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// How far a part of the log was looked through for a page.
+pub(super) enum Looked {
+    /// To its end.
+    AtAll,
+    /// Until the page ended.
+    UntilPageEnded,
+    /// Until there was no time left.
+    UntilTimeOver,
+}
 
 /// The score of the oldest entry, without the entry, which may be large.
 const OLDEST_SCORE: &str = "return tonumber(redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2])";
@@ -68,6 +78,9 @@ impl RedisStore {
 
     async fn read_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
         let stop_at = Instant::now() + SCAN_TIMEOUT;
+        if let Some(page) = self.read_indexed(query, stop_at).await? {
+            return Ok(page);
+        }
         let log = self.log();
         let _reading = log.reading();
         let mut scan = log.scan(Range {
@@ -76,30 +89,18 @@ impl RedisStore {
             after: query.after.clone(),
         });
         let mut page = PageBuilder::new(query);
-        // Without a first piece there is nothing to answer, so that one may take longer.
-        let mut found = scan.next(page.remaining()).await;
-        loop {
-            let Some(piece) = found.map_err(|error| read_error(&error))? else {
-                return Ok(page.finish());
-            };
-            for entry in piece {
-                let looked = page.look_at(entry.slot, StoredEntry::parse(entry.text));
-                if looked.is_break() {
-                    return Ok(page.finish());
+        let looked = look_through(&mut scan, &mut page, stop_at).await;
+        match looked.map_err(|error| read_error(&error))? {
+            Looked::AtAll | Looked::UntilPageEnded => Ok(page.finish()),
+            Looked::UntilTimeOver => {
+                let mut page = page.stop();
+                if page.next.is_none() {
+                    // Not even the end of the page before was found again.
+                    page.next = scan.position().cloned();
                 }
+                Ok(page)
             }
-            found = match timeout_at(stop_at, scan.next(page.remaining())).await {
-                Ok(Err(error)) if error.is_timeout() => break,
-                Ok(found) => found,
-                Err(_) => break,
-            };
         }
-        let mut page = page.stop();
-        if page.next.is_none() {
-            // Not even the end of the page before was found again.
-            page.next = scan.position().cloned();
-        }
-        Ok(page)
     }
 
     pub(super) async fn read_audit_stats(&self) -> Result<AuditStats, StoreError> {
@@ -141,5 +142,31 @@ impl RedisStore {
             key: self.keys.entries(),
             use_of: Arc::clone(&self.log_use),
         }
+    }
+}
+
+/// Looks through a part of the log until the page ends.
+pub(super) async fn look_through(
+    scan: &mut Scan<'_>,
+    page: &mut PageBuilder<'_>,
+    stop_at: Instant,
+) -> Result<Looked, RedisError> {
+    // Without a first piece there is nothing to answer, so that one may take longer.
+    let mut found = scan.next(page.remaining()).await;
+    loop {
+        let Some(piece) = found? else {
+            return Ok(Looked::AtAll);
+        };
+        for entry in piece {
+            let looked = page.look_at(entry.slot, StoredEntry::parse(entry.text));
+            if looked.is_break() {
+                return Ok(Looked::UntilPageEnded);
+            }
+        }
+        found = match timeout_at(stop_at, scan.next(page.remaining())).await {
+            Ok(Err(error)) if error.is_timeout() => return Ok(Looked::UntilTimeOver),
+            Ok(found) => found,
+            Err(_) => return Ok(Looked::UntilTimeOver),
+        };
     }
 }

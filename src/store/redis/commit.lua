@@ -6,17 +6,19 @@
 -- opaque bytes: cjson would turn [] into {} and round numbers.
 --
 -- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)   5 the history
---       6 meta:schema:version, or scratch again where the user has no access to that
+--       6 meta:schema:version, or scratch again where the user has no access to that   7 the history index
 --       then 7 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document
 -- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
 --       5 how an entry begins, a format for its seq and its time
---       then 10 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
---       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp
--- reply one text: 'OK' or 'REPLAY' with milliseconds, seq of the first entry and n; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
+--       then 13 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
+--       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp,
+--       how the entry's two members of the history index begin, and how both end (see history_index.rs)
+-- reply one text: 'OK' with milliseconds, seq of the first entry, n, and how many members the history index lacked before;
+--       'REPLAY' with the first three; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
-local RECORD, ENTRIES, STATS, SCRATCH, HISTORY, SCHEMA = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local RECORD, ENTRIES, STATS, SCRATCH, HISTORY, SCHEMA, INDEX = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
-local function offsets(i) return 6 + (i - 1) * 7, 5 + (i - 1) * 10 end -- of document i in KEYS and ARGV
+local function offsets(i) return 7 + (i - 1) * 7, 5 + (i - 1) * 13 end -- of document i in KEYS and ARGV
 local LAST = 253402300799999 -- 9999-12-31T23:59:59.999Z, as Timestamp::LAST: a higher score is no time
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
@@ -65,6 +67,7 @@ for i = 1, n do
     added[field] = added[field] + 1
   end
 end
+local lacking = 2 * call('ZCARD', ENTRIES) - call('ZCARD', INDEX)
 local newest, stray = call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES'), nil
 local function score_of(entry) return entry[2] and (tonumber(entry[2]) or math.huge) or 0 end
 if score_of(newest) > LAST then -- somebody's mistake, such as `inf` or microseconds, which later entries must not repeat
@@ -121,6 +124,7 @@ if redis.acl_check_cmd then
     if not refused and not redis.acl_check_cmd(command, key, ...) then refused = command .. ' ' .. key end
   end
   need('ZADD', ENTRIES, '0', '')
+  need('ZADD', INDEX, '0', '')
   need('HSET', STATS, 'f', '0')
   need('SET', RECORD, '', 'EX', '1')
   need('SET', HISTORY, '')
@@ -162,14 +166,20 @@ end
 -- From here on only writes, none of which can fail: a full memory refuses the first one only.
 local score, first, timestamp = digits(ms), digits(seq + 1), iso(ms)
 local entries = {}
-local zadd = {'ZADD', ENTRIES}
+local zadd, places = {'ZADD', ENTRIES}, {'ZADD', INDEX}
 for i = 1, n do
   local _, a = offsets(i)
   entries[i] = string.format(FORMAT, seq + i, timestamp) .. ARGV[a + 10]
   zadd[#zadd + 1] = score
   zadd[#zadd + 1] = entries[i]
+  local place = string.format('%016.0f', ms) .. string.match(entries[i], '^[^,]*') .. ARGV[a + 13]
+  for head = a + 11, a + 12 do
+    places[#places + 1] = '0'
+    places[#places + 1] = ARGV[head] .. place
+  end
 end
 call(unpack(zadd))
+call(unpack(places))
 call(unpack(hset))
 for i = 1, n do
   local k, a = offsets(i)
@@ -181,4 +191,4 @@ for _, move in ipairs(moves) do call(unpack(move)) end
 if unmarked then call('SET', SCHEMA, '1') end
 call('SET', HISTORY, score .. '|' .. digits(seq + n) .. '|' .. ARGV[1] .. '|' .. digits(mixed))
 call('SET', RECORD, ARGV[1] .. '|' .. score .. '|' .. first .. '|' .. ARGV[4], 'EX', ARGV[2])
-return 'OK ' .. score .. ' ' .. first .. ' ' .. ARGV[4]
+return 'OK ' .. score .. ' ' .. first .. ' ' .. ARGV[4] .. ' ' .. digits(lacking)

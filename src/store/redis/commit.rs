@@ -13,6 +13,7 @@ use super::{
     error::{
         describe, is_permission_denied, is_reply, is_untrusted_certificate, read_error, write_error,
     },
+    history_index::OwnMembers,
     log,
     reply::{array, text},
     script,
@@ -27,10 +28,10 @@ use crate::{
 };
 
 /// How many keys and arguments the script takes, and how many of each for a document.
-const FIXED_KEYS: usize = 6;
+const FIXED_KEYS: usize = 7;
 const KEYS_PER_DOCUMENT: usize = 7;
 const FIXED_ARGUMENTS: usize = 5;
-const ARGUMENTS_PER_DOCUMENT: usize = 10;
+const ARGUMENTS_PER_DOCUMENT: usize = 13;
 
 impl RedisStore {
     pub(super) async fn run_commit(
@@ -42,8 +43,12 @@ impl RedisStore {
         let reply = self.send_commit(changes, &rests, operation).await?;
         let reply = text(reply).unwrap_or_default();
         match reply.split(' ').collect::<Vec<_>>().as_slice() {
-            ["OK", ms, first, _] => {
+            ["OK", ms, first, _, lacks] => {
                 self.note_write();
+                match lacks.parse() {
+                    Ok(0) | Err(_) => {}
+                    Ok(lacks) => self.catch_up_later(lacks),
+                }
                 Ok(self.committed(changes, &rests, ms, first))
             }
             ["REPLAY", ms, first, count] => self.replayed(ms, first, count).await,
@@ -167,7 +172,8 @@ impl RedisStore {
             .arg(self.keys.stats())
             .arg(self.keys.internal("self-test"))
             .arg(self.keys.history())
-            .arg(schema);
+            .arg(schema)
+            .arg(self.keys.history_index());
         for change in changes {
             let key = change.key();
             command
@@ -191,6 +197,7 @@ impl RedisStore {
             .arg(ENTRY_PREFIX_FORMAT);
         for (change, rest) in changes.iter().zip(rests) {
             let entry = change.entry();
+            let members = OwnMembers::new(entry.entity_type, &entry.entity_id, &entry.id);
             command
                 .arg(change.expected_text().unwrap_or_default())
                 .arg(change.expected_entry_prefix().unwrap_or_default())
@@ -201,7 +208,10 @@ impl RedisStore {
                 .arg(entry.action.as_str())
                 .arg(entry.entity_type.singular())
                 .arg(entry.source.as_str())
-                .arg(rest);
+                .arg(rest)
+                .arg(members.document)
+                .arg(members.id)
+                .arg(members.tail);
         }
         command
     }

@@ -62,6 +62,21 @@ impl Keys {
         self.internal("history")
     }
 
+    /// Holds where the entries of each document are in the log, and where those of each audit id are.
+    pub(crate) fn history_index(&self) -> String {
+        self.internal("history-index")
+    }
+
+    /// Names the server that adds to the history index what it lacks.
+    pub(crate) fn history_index_lock(&self) -> String {
+        self.internal("history-index:lock")
+    }
+
+    /// Holds how far the log was read for that.
+    pub(crate) fn history_index_position(&self) -> String {
+        self.internal("history-index:position")
+    }
+
     pub(crate) fn latest(&self, key: &DocumentKey) -> String {
         self.join(&["internal:latest:", key.kind.plural(), ":", &key.id])
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     connection::Connection,
-    reply::{scored, upper_bound},
+    reply::{rounded_down, scored_exactly, upper_bound},
 };
 use crate::domain::{
     audit::{AuditPosition, Slot},
@@ -76,6 +76,7 @@ pub(super) struct Range {
 /// An entry, and where it is.
 pub(super) struct Found {
     pub(super) slot: Slot,
+    pub(super) score: f64,
     pub(super) text: String,
 }
 
@@ -148,7 +149,7 @@ impl Scan<'_> {
         let begun = Instant::now();
         // If the reply never comes, because it is too large, the next one is to be small.
         let average = self.log.use_of.average_bytes.swap(0, Ordering::Relaxed);
-        let found = scored(self.log.connection.send(&command).await?);
+        let found = scored_exactly(self.log.connection.send(&command).await?);
         self.size.note(&found, begun.elapsed());
         let average = if found.is_empty() {
             average
@@ -184,7 +185,11 @@ impl Scan<'_> {
                 .take(same)
                 .position(|entry| sha256_hex(entry.text.as_bytes()).starts_with(&after.digest));
             match known {
-                Some(known) => drop(found.drain(..=known)),
+                Some(known) => {
+                    // It is read again if nothing follows it in this piece.
+                    after.nth += known;
+                    drop(found.drain(..=known));
+                }
                 None if same == found.len() && !self.ended => {
                     after.nth += same;
                     return Vec::new();
@@ -212,7 +217,7 @@ impl Scan<'_> {
 }
 
 /// The places of entries that were read from `offset` on.
-fn placed(offset: usize, after: Option<&AuditPosition>, found: Vec<(String, i64)>) -> Vec<Found> {
+fn placed(offset: usize, after: Option<&AuditPosition>, found: Vec<(String, f64)>) -> Vec<Found> {
     let mut next = after.map(|after| Slot {
         score: after.score,
         nth: offset,
@@ -220,15 +225,17 @@ fn placed(offset: usize, after: Option<&AuditPosition>, found: Vec<(String, i64)
     found
         .into_iter()
         .map(|(text, score)| {
+            let millis = rounded_down(score);
             let nth = next
-                .filter(|next| next.score == score)
+                .filter(|next| next.score == millis)
                 .map_or(0, |next| next.nth);
             next = Some(Slot {
-                score,
+                score: millis,
                 nth: nth + 1,
             });
             Found {
-                slot: Slot { score, nth },
+                slot: Slot { score: millis, nth },
+                score,
                 text,
             }
         })
@@ -274,7 +281,7 @@ impl PieceSize {
         self.last
     }
 
-    pub(crate) fn note(&mut self, found: &[(String, i64)], time: Duration) {
+    pub(crate) fn note<S>(&mut self, found: &[(String, S)], time: Duration) {
         let bytes: usize = found.iter().map(|(text, _)| text.len()).sum();
         self.bytes += bytes;
         self.entries += found.len();

@@ -39,9 +39,26 @@ pub(crate) fn array(value: Value) -> Vec<Value> {
     }
 }
 
-/// Members with their scores, rounded down, which RESP3 gives as pairs and RESP2 one after the
-/// other. An infinite score is the least or the greatest number.
+/// Members with their scores, rounded down. An infinite score is the least or the greatest number.
 pub(crate) fn scored(value: Value) -> Vec<(String, i64)> {
+    let found = scored_exactly(value).into_iter();
+    found
+        .map(|(member, score)| (member, rounded_down(score)))
+        .collect()
+}
+
+/// A score as positions in the log have it.
+pub(crate) fn rounded_down(score: f64) -> i64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "scores are milliseconds since 1970, far below 2^53; others saturate"
+    )]
+    let rounded = score.floor() as i64;
+    rounded
+}
+
+/// Members with their scores, which RESP3 gives as pairs and RESP2 one after the other.
+pub(crate) fn scored_exactly(value: Value) -> Vec<(String, f64)> {
     let mut flat = Vec::new();
     for item in array(value) {
         match item {
@@ -52,10 +69,7 @@ pub(crate) fn scored(value: Value) -> Vec<(String, i64)> {
     let mut items = flat.into_iter();
     let mut found = Vec::new();
     while let (Some(member), Some(score)) = (items.next(), items.next()) {
-        let member = match member {
-            Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            other => text(other).unwrap_or_default(),
-        };
+        let member = lossy_text(member);
         let score = match score {
             Value::Double(score) => score,
             other => text(other)
@@ -63,13 +77,17 @@ pub(crate) fn scored(value: Value) -> Vec<(String, i64)> {
                 .and_then(|text| text.parse().ok())
                 .unwrap_or_default(),
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "scores are milliseconds since 1970, far below 2^53; others saturate"
-        )]
-        found.push((member, score.floor() as i64));
+        found.push((member, score));
     }
     found
+}
+
+/// An entry's text. What is not UTF-8 in it is read as U+FFFD.
+pub(crate) fn lossy_text(value: Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        other => text(other).unwrap_or_default(),
+    }
 }
 
 /// The bound of a range by score that includes everything that [`scored`] rounds down to `score`.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     files::{FileState, Files},
@@ -59,6 +59,10 @@ CREATE TABLE operations (
 ) STRICT;
 CREATE INDEX operations_by_expires ON operations (expires);
 ";
+
+/// The audit id of an entry, as the index of them has it. Entries that are not JSON have none.
+pub(super) const AUDIT_ID: &str = "CASE WHEN json_valid(text) THEN json_extract(text, '$.id') END";
+const AUDIT_ID_INDEX: &str = "entries_by_audit_id";
 
 /// The file, and its idle connections.
 ///
@@ -271,6 +275,7 @@ impl Database {
             transaction.commit()?;
         }
         use_write_ahead_log(&connection)?;
+        add_audit_id_index(&mut connection)?;
         // The first read in this mode makes the files beside the database.
         connection
             .query_row("SELECT 1 FROM documents LIMIT 1", [], |_| Ok(()))
@@ -461,6 +466,27 @@ fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
             result => return result,
         }
     }
+}
+
+/// Adds the index of audit ids, which 0.1.0 did not make and keeps up to date all the same.
+///
+/// A file that takes no writes now is read without it.
+fn add_audit_id_index(connection: &mut Connection) -> rusqlite::Result<()> {
+    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)";
+    if connection.query_row(exists, [AUDIT_ID_INDEX], |row| row.get(0))? {
+        return Ok(());
+    }
+    let create = format!("CREATE INDEX IF NOT EXISTS {AUDIT_ID_INDEX} ON entries ({AUDIT_ID})");
+    let created = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .and_then(|transaction| {
+            transaction.execute_batch(&create)?;
+            transaction.commit()
+        });
+    if let Err(error) = created {
+        debug!("could not add the index of audit ids: {}", describe(&error));
+    }
+    Ok(())
 }
 
 /// The text of an error, with SQLite's number for it.

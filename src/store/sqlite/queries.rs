@@ -2,12 +2,14 @@
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
 
-use super::database::Problem;
+use super::database::{AUDIT_ID, Problem};
 use crate::{
     domain::{
         AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record,
         StoredEntry, Timestamp,
-        audit::{AuditPosition, Category, DATED_SCORES, MAX_SCANNED_ENTRIES, PageBuilder, Slot},
+        audit::{
+            AuditPosition, Category, DATED_SCORES, Lookup, MAX_SCANNED_ENTRIES, PageBuilder, Slot,
+        },
         list::IndexEntry,
         text::truncate,
     },
@@ -183,11 +185,19 @@ pub(super) fn audit_entries(
     transaction: &Connection,
     query: &AuditQuery,
 ) -> Result<AuditPage, Problem> {
-    // The log's order, and not an index of what is searched for: a page ends where it would end in
-    // any other store.
-    let sql = "SELECT score, text FROM entries INDEXED BY entries_by_score WHERE score >= ?";
-    let since = query.since.map_or(i64::MIN, Timestamp::millis_ceil);
-    let mut select = Select::new(sql.to_owned(), since);
+    let mut select = match query.lookup() {
+        Some(lookup) => found_by(lookup),
+        // The log's order, and not an index of what is searched for: a page ends where it would end
+        // in any other store.
+        None => Select::new(
+            "SELECT score, text FROM entries INDEXED BY entries_by_score WHERE score >= ?"
+                .to_owned(),
+            i64::MIN,
+        ),
+    };
+    if let Some(since) = query.since {
+        select.and("score >= ?", [since.millis_ceil().into()]);
+    }
     if let Some(until) = query.until {
         select.and("score < ?", [until.millis_ceil().into()]);
     }
@@ -199,7 +209,7 @@ pub(super) fn audit_entries(
         "ORDER BY score DESC, text DESC LIMIT ?",
         most.saturating_add(1).into(),
     );
-    let mut page = PageBuilder::new(query);
+    let mut page = PageBuilder::of_lookup(query);
     let mut statement = transaction.prepare_cached(&select.sql)?;
     let mut rows = statement.query(params_from_iter(select.values))?;
     while let Some(row) = rows.next()? {
@@ -217,6 +227,27 @@ pub(super) fn audit_entries(
         page.log_begins = log_begins(transaction)?;
     }
     Ok(page)
+}
+
+/// The entries that an index finds.
+fn found_by(lookup: Lookup<'_>) -> Select {
+    match lookup {
+        Lookup::AuditIds(ids) => {
+            let places = vec!["?"; ids.len()].join(", ");
+            Select {
+                sql: format!("SELECT score, text FROM entries WHERE {AUDIT_ID} IN ({places})"),
+                values: ids.iter().map(|id| id.clone().into()).collect(),
+            }
+        }
+        Lookup::Document { id, kind } => {
+            let sql = "SELECT score, text FROM entries INDEXED BY entries_by_entity_id WHERE entity_id = ?";
+            let mut select = Select::new(sql.to_owned(), id.to_owned());
+            if let Some(kind) = kind {
+                select.and("kind = ?", [kind.singular().to_owned().into()]);
+            }
+            select
+        }
+    }
 }
 
 /// The time of the oldest entry that has one.

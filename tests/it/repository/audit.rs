@@ -164,6 +164,33 @@ async fn a_commit_returns_its_entries_as_they_are_in_the_log() {
     .await;
 }
 
+#[tokio::test]
+async fn entries_are_found_by_their_audit_ids() {
+    on_each_store(async |store| {
+        mixed(store).await;
+        let all = entries(&*store.repository, &AuditQuery::default()).await;
+        let foreign = all.iter().find(|entry| entry.seq().is_none()).unwrap();
+        let wanted = [all.last().unwrap(), all.get(9).unwrap(), foreign]
+            .map(|entry| entry.text_of("id").unwrap_or("-").to_owned());
+        let ids = wanted.iter().cloned().chain(["unknown".to_owned()]);
+
+        let page = store
+            .repository
+            .audit_entries(&AuditQuery::by_ids(ids.collect()))
+            .await
+            .unwrap();
+
+        let expected = all.iter().rev().filter(|entry| {
+            let id = entry.text_of("id");
+            id.is_some_and(|id| wanted.iter().any(|wanted| wanted == id))
+        });
+        assert_eq!(page.entries, expected.cloned().collect::<Vec<_>>());
+        assert_eq!(page.next, None);
+        store.assert_sound().await;
+    })
+    .await;
+}
+
 /// Legacy entries beside our own on three documents.
 async fn mixed(store: &Store) {
     store
@@ -569,6 +596,32 @@ async fn a_page_begins_after_its_position_within_its_time_range() {
         let seen: Vec<String> =
             paged(&*store.repository, query).await.iter().map(|entry| entry.text_of("id").unwrap().to_owned()).collect();
         assert_eq!(seen, (1005..1015).rev().map(|millis| millis.to_string()).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+/// Cursors of a SQLite store, of version 0.1.0 and of the history index do not count the entries of
+/// the same millisecond.
+#[tokio::test]
+async fn a_page_begins_after_a_position_whose_place_was_not_counted() {
+    let log: Vec<StoredEntry> = (0..40)
+        .map(|n| StoredEntry::parse(format!(r#"{{"n":{n:>2},"timestamp":1000}}"#)))
+        .collect();
+    on_each_store(async |store| {
+        store.history.import_entries(&log, clock()).await.unwrap();
+        for (at, limit) in [(38, 1), (38, 2), (20, 1), (20, 7), (1, 1)] {
+            let query = AuditQuery {
+                after: Some(log[at].position()),
+                limit,
+                ..AuditQuery::default()
+            };
+
+            let page = store.repository.audit_entries(&query).await.unwrap();
+
+            let next: Vec<_> = log[..at].iter().rev().take(limit).cloned().collect();
+            assert_eq!(page.entries, next, "{limit} after {at}");
+            assert_eq!(page.searched_since, None);
+        }
     })
     .await;
 }
@@ -1128,9 +1181,9 @@ async fn pages_of_any_query_have_each_match_once_while_others_write() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_search_looks_through_ten_thousand_entries_and_says_how_far_it_came() {
     let entry = |number: i64| {
-        let id = if number == 3 { "rare" } else { "other" };
+        let action = if number == 3 { "rare" } else { "other" };
         StoredEntry::parse(format!(
-            r#"{{"n":{number},"timestamp":{},"entityId":"{id}"}}"#,
+            r#"{{"n":{number},"timestamp":{},"action":"{action}"}}"#,
             1_600_000_000_000 + number
         ))
     };
@@ -1138,7 +1191,7 @@ async fn a_search_looks_through_ten_thousand_entries_and_says_how_far_it_came() 
     on_each_store(async |store| {
         store.history.import_entries(&log, clock()).await.unwrap();
         let mut query = AuditQuery {
-            entity_id: Some("rare".to_owned()),
+            action: Some("rare".to_owned()),
             limit: 5,
             ..AuditQuery::default()
         };
@@ -1159,20 +1212,20 @@ async fn a_search_looks_through_ten_thousand_entries_and_says_how_far_it_came() 
     .await;
 }
 
-/// A site's log is searched for the newest change of a document much more often than for all.
+/// A site's log is searched for the newest change of some kind much more often than for all.
 #[tokio::test]
 async fn a_full_page_is_not_held_up_by_the_search_for_one_more_match() {
     let entry = |number: i64| {
-        let id = if number == 1999 { "rare" } else { "other" };
+        let action = if number == 1999 { "rare" } else { "other" };
         StoredEntry::parse(format!(
-            r#"{{"n":{number},"timestamp":{number},"entityId":"{id}"}}"#
+            r#"{{"n":{number},"timestamp":{number},"action":"{action}"}}"#
         ))
     };
     let log: Vec<StoredEntry> = (1000..2000).map(entry).collect();
     on_each_store(async |store| {
         store.history.import_entries(&log, clock()).await.unwrap();
         let query = AuditQuery {
-            entity_id: Some("rare".to_owned()),
+            action: Some("rare".to_owned()),
             limit: 1,
             ..AuditQuery::default()
         };

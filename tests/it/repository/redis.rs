@@ -436,6 +436,8 @@ async fn a_value_of_the_wrong_type_stops_a_commit_before_it_writes() {
         ("audit:entries", text),
         ("audit:stats", list),
         ("audit:stats", text),
+        ("internal:history-index", list),
+        ("internal:history-index", text),
         ("data:projects:a", list),
         ("internal:latest:projects:a", list),
         ("index:all:projects", list),
@@ -1173,7 +1175,7 @@ async fn a_user_without_a_reading_command_writes_nothing() {
     let store = Store::redis();
     let key = project_key("a");
     create_sound(&*store.repository, &key).await;
-    for command in ["get", "sismember", "zrange", "hmget"] {
+    for command in ["get", "sismember", "zrange", "zcard", "hmget"] {
         let change = [change(&*store.repository, &key, json!({"title": command})).await];
         let user = store
             .server()

@@ -17,6 +17,7 @@ use redis::cmd;
 use tempfile::TempDir;
 
 use super::{
+    history_index,
     program::{Home, PROGRAM},
     redis::RedisServer,
     soundness::{self, Log},
@@ -289,6 +290,7 @@ fn assert_indexed(server: &RedisServer, prefix: &str, log: &Log, foreign: &[Docu
             );
         }
     }
+    history_index::assert_right(server, prefix);
     let seq: Option<u64> = server.run(cmd("HGET").arg(key("audit:stats")).arg("seq"));
     assert_eq!(seq.unwrap_or_default(), log.seq, "the counter of writes");
     let counters: BTreeMap<String, String> = server.run(cmd("HGETALL").arg(key("audit:stats")));
