@@ -307,7 +307,10 @@ async fn a_history_of_thousands_is_read_in_pages_of_any_size() {
     let store = Store::redis();
     let key = project_key("a");
     let log: Vec<StoredEntry> = (0..3000)
-        .map(|number| StoredEntry::parse(foreign(["a", "b"][number % 2], number as i64 / 7)))
+        .map(|number| {
+            let id = if number % 2 == 0 { "a" } else { "b" };
+            StoredEntry::parse(foreign(id, number / 7))
+        })
         .collect();
     store.history.import_entries(&log, clock()).await.unwrap();
     complete(&store).await;

@@ -7,7 +7,7 @@ use redis::cmd;
 
 use super::redis::RedisServer;
 
-/// The members of an entry, as src/store/redis/history_index.rs describes them.
+/// The members of an entry, as `src/store/redis/history_index.rs` describes them.
 fn members(text: &[u8], score: f64) -> [Vec<u8>; 2] {
     let entry = StoredEntry::parse(String::from_utf8_lossy(text).into_owned());
     let text = entry.text();
@@ -35,7 +35,7 @@ fn members(text: &[u8], score: f64) -> [Vec<u8>; 2] {
         Some("resource" | "resources") => 'r',
         _ => '?',
     };
-    let is_whole = score >= 0.0 && score < 1e16 && score.fract() == 0.0;
+    let is_whole = (0.0..1e16).contains(&score) && score.fract() == 0.0;
     let exact = if is_whole {
         String::new()
     } else {
