@@ -36,6 +36,7 @@ mod metrics;
 mod notice;
 mod origin;
 mod output;
+mod outside;
 mod params;
 pub(crate) mod pending;
 mod projects;

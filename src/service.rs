@@ -14,18 +14,20 @@ use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
 
 use crate::{
+    deadline::Deadline,
     domain::{
         Change, Current, DocumentKey, Operation, Origin, StoredEntry, Timestamp, WriteContext,
     },
     store::{Commit, HistoryImport, Repository, ResponseCache, SnapshotCache, Store, StoreError},
 };
 
+mod adopt;
 mod error;
 mod read;
 mod update;
 
 pub use error::Error;
-pub use read::{Fetched, Published, RESPONSE_TTL};
+pub use read::{Fetched, Published, RESPONSE_TTL, ShownDocument};
 pub use update::{Mode, UpdateRequest, Updated};
 
 /// Queues for writers. Two documents may share a queue; then one waits a little for the other.
@@ -134,19 +136,25 @@ impl ContentService {
         Ok(self.store.get_for_update(key).await?)
     }
 
-    /// Writes the changes, all or none.
+    /// Writes the changes, all or none. A change of a document that was changed outside this server
+    /// conflicts once: what was found is recorded, and the change has to be made again after that.
     pub async fn commit(
         &self,
         changes: Vec<Change>,
         operation: Operation,
+        deadline: Deadline,
     ) -> Result<Commit, Error> {
+        let conflict = |key| Error::Conflict {
+            key,
+            current: None,
+            changed_since: Vec::new(),
+        };
+        if let Some(key) = self.adopt(&changes, deadline).await? {
+            return Err(conflict(key));
+        }
         let key = changes.first().map(|change| change.key().clone());
         match (self.commit_in_task(changes, operation).await, key) {
-            (Err(StoreError::Conflict), Some(key)) => Err(Error::Conflict {
-                key,
-                current: None,
-                changed_since: Vec::new(),
-            }),
+            (Err(StoreError::Conflict), Some(key)) => Err(conflict(key)),
             (commit, _) => Ok(commit?),
         }
     }

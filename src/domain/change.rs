@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin},
+    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, StoredEntry},
     content_type::rules,
     current::Current,
     diff::{self, FieldChange},
     edit::{self, Edit},
     field_path::{field, field_mut, is_owned},
     kind::DocumentKey,
+    last_known::LastKnown,
     number::{canonical_text, is_same, is_same_member},
     operation::Operation,
     patch,
@@ -19,7 +20,7 @@ use super::{
     rules::MAX_BYTES,
     text::compact_json,
     timestamp::Timestamp,
-    version::sha256_hex,
+    version::{Version, sha256_hex},
     violation::Violation,
 };
 
@@ -52,7 +53,7 @@ pub enum Update {
     Change(Box<Change>, Vec<Violation>),
 }
 
-/// One write, whole: the new document and the audit entry that explains it.
+/// One write, whole: the new document, or its absence, and the audit entry that explains it.
 ///
 /// The fields are private and every constructor is in this file, so a document cannot reach a store
 /// without its entry, and the entry cannot lie: it is the difference between the two documents it
@@ -61,7 +62,7 @@ pub enum Update {
 /// ```compile_fail,E0451
 /// use portfolio_mcp::domain::{Change, Current, DocumentKey, Kind, Record};
 /// let record = Record::parse(DocumentKey::new(Kind::Project, "x"), "{}".to_owned()).unwrap();
-/// let forged = Change { current: Current::remembered(record.clone(), "".into()), next: record };
+/// let forged = Change { current: Current::remembered(record.clone(), "".into()), next: Some(record) };
 /// ```
 ///
 /// A change cannot be made from a record that was read for display, only from what `get_for_update`
@@ -77,7 +78,7 @@ pub enum Update {
 #[derive(Debug, Clone)]
 pub struct Change {
     current: Current,
-    next: Record,
+    next: Option<Record>,
     entry: AuditEntry,
     time: Timestamp,
 }
@@ -132,7 +133,7 @@ impl Change {
         if !rejected.is_empty() {
             return Err(rejected);
         }
-        let change = Self::new(current, next, changes, context);
+        let change = Self::new(current, Action::Update, (Some(next), changes), context);
         Ok(Update::Change(Box::new(change), broken_before))
     }
 
@@ -147,42 +148,82 @@ impl Change {
         document: &Map<String, Value>,
         context: WriteContext,
     ) -> Option<Self> {
-        let (document, changes) = match current.record() {
-            None => (document.clone(), diff::creation(document)),
-            Some(record) => {
-                let changes = diff::diff(record.document(), document);
-                if changes.is_empty() {
-                    return None;
-                }
-                (diff::apply(record.document().clone(), &changes), changes)
-            }
+        let action = match current.record() {
+            Some(_) => Action::Update,
+            None => Action::Create,
         };
-        let next = Record::of(current.key().clone(), document);
-        Some(Self::new(current, next, changes, context))
+        let step = step(current, Some(document))?;
+        Some(Self::new(current, action, step, context))
+    }
+
+    /// The change that deletes the document; `None` when there is none.
+    #[must_use]
+    pub fn delete(current: &Current, context: WriteContext) -> Option<Self> {
+        let step = step(current, None)?;
+        Some(Self::new(current, Action::Delete, step, context))
+    }
+
+    /// The change that brings `document`, or its absence, back by undoing the changes of the entries
+    /// `reverts`; `None` when everything is as it was already.
+    #[must_use]
+    pub fn revert(
+        current: &Current,
+        document: Option<&Map<String, Value>>,
+        reverts: Vec<String>,
+        context: WriteContext,
+    ) -> Option<Self> {
+        let step = step(current, document)?;
+        let mut change = Self::new(current, Action::Revert, step, context);
+        change.entry.metadata.reverts = reverts;
+        Some(change)
+    }
+
+    /// The change that records what was changed outside this server after `known`: the document, or
+    /// its absence, stays as it was found. `None` when there is nothing to record.
+    #[must_use]
+    pub fn adopt(current: &Current, known: &LastKnown, context: WriteContext) -> Option<Self> {
+        current.changed_outside()?;
+        let newest = StoredEntry::parse(current.latest_entry()?.to_owned());
+        let found = current.record();
+        let changes = match (known, found) {
+            (LastKnown::Document(known), Some(found)) => differences(known, found),
+            (LastKnown::Document(known), None) => diff::deletion(known),
+            (LastKnown::Absent, Some(found)) => diff::creation(found.document()),
+            (LastKnown::Unknown, Some(found)) => vec![diff::whole(None, Some(found.document()))],
+            (LastKnown::Absent | LastKnown::Unknown, None) => Vec::new(),
+        };
+        let step = (found.cloned(), changes);
+        let mut change = Self::new(current, Action::Adopt, step, context);
+        // Where the log does not say what was before, no entry may seem to lead here.
+        change.entry.metadata.version_before = match known {
+            LastKnown::Document(_) => newest.checksum().map(Version::of_checksum),
+            LastKnown::Absent => None,
+            LastKnown::Unknown => found.map(|found| found.version().clone()),
+        };
+        Some(change)
     }
 
     fn new(
         current: &Current,
-        next: Record,
-        changes: Vec<FieldChange>,
+        action: Action,
+        (next, changes): Step,
         context: WriteContext,
     ) -> Self {
+        let key = current.key();
         let entry = AuditEntry {
             id: context.entry_id,
-            action: match current.record() {
-                Some(_) => Action::Update,
-                None => Action::Create,
-            },
-            entity_type: next.key().kind,
-            entity_id: next.key().id.clone(),
+            action,
+            entity_type: key.kind,
+            entity_id: key.id.clone(),
             source: context.origin.source,
             changes,
             metadata: EntryMetadata {
                 origin: context.origin,
                 operation: context.operation.fingerprint().to_owned(),
+                reverts: Vec::new(),
                 version_before: current.version().cloned(),
-                version_after: next.version().clone(),
-                checksum: next.checksum().to_owned(),
+                version_after: next.as_ref().map(|next| next.version().clone()),
+                checksum: next.as_ref().map(|next| next.checksum().to_owned()),
                 previous: current
                     .latest_entry()
                     .map(|entry| sha256_hex(entry.as_bytes())),
@@ -196,10 +237,16 @@ impl Change {
         }
     }
 
+    /// What it was made from.
+    #[must_use]
+    pub fn current(&self) -> &Current {
+        &self.current
+    }
+
     /// Which document it changes.
     #[must_use]
     pub fn key(&self) -> &DocumentKey {
-        self.next.key()
+        self.current.key()
     }
 
     /// The stored text that the change was made from; `None` if the document must not exist yet.
@@ -216,16 +263,16 @@ impl Change {
         Some(entry.get(..ENTRY_PREFIX_LEN).unwrap_or(entry))
     }
 
-    /// The document as it will be.
+    /// The document as it will be; `None` if it will be deleted.
     #[must_use]
-    pub fn next(&self) -> &Record {
-        &self.next
+    pub fn next(&self) -> Option<&Record> {
+        self.next.as_ref()
     }
 
-    /// The text to store.
+    /// The text to store; `None` if the document is to be deleted.
     #[must_use]
-    pub fn text(&self) -> &str {
-        self.next.text()
+    pub fn text(&self) -> Option<&str> {
+        self.next.as_ref().map(Record::text)
     }
 
     /// The entry that explains the change.
@@ -240,6 +287,41 @@ impl Change {
     pub fn time(&self) -> Timestamp {
         self.time
     }
+}
+
+/// The document that a change leads to, if it leaves one, and what differs from the one before.
+type Step = (Option<Record>, Vec<FieldChange>);
+
+/// The step from the current document to another one, or to none; `None` where nothing differs.
+///
+/// The order of members stays, so that replaying the log gives the stored bytes.
+fn step(current: &Current, document: Option<&Map<String, Value>>) -> Option<Step> {
+    let (next, changes) = match (current.record(), document) {
+        (None, None) => return None,
+        (None, Some(document)) => (Some(document.clone()), diff::creation(document)),
+        (Some(record), None) => (None, diff::deletion(record.document())),
+        (Some(record), Some(document)) => {
+            let changes = diff::diff(record.document(), document);
+            if changes.is_empty() {
+                return None;
+            }
+            let next = diff::apply(record.document().clone(), &changes);
+            (Some(next), changes)
+        }
+    };
+    let next = next.map(|document| Record::of(current.key().clone(), document));
+    Some((next, changes))
+}
+
+/// The differences between a document and one that was found; both whole, where the differences do
+/// not give what was found with its order of members and its notation of numbers.
+fn differences(known: &Map<String, Value>, found: &Record) -> Vec<FieldChange> {
+    let changes = diff::diff(known, found.document());
+    let reached = diff::apply(known.clone(), &changes);
+    if compact_json(&reached) == found.compact() {
+        return changes;
+    }
+    vec![diff::whole(Some(known), Some(found.document()))]
 }
 
 /// Neither a patch nor all edits are larger than a whole document may be.
@@ -503,7 +585,7 @@ mod tests {
         };
 
         assert_eq!(
-            change.next().document()["solution"],
+            change.next().unwrap().document()["solution"],
             json!({"demoLink":"/x"})
         );
     }
@@ -511,7 +593,7 @@ mod tests {
     /// The metadata that an update of another field, or of `metadata`, leaves.
     fn metadata_after(document: &Value, patch: &Value) -> Value {
         match update(document, patch) {
-            Ok(Update::Change(change, _)) => change.next().document()["metadata"].clone(),
+            Ok(Update::Change(change, _)) => change.next().unwrap().document()["metadata"].clone(),
             other => panic!("no change: {other:?}"),
         }
     }
@@ -595,7 +677,11 @@ mod tests {
                 panic!("no change: {metadata}");
             };
 
-            assert_eq!(change.next().document()["published"], true, "{metadata}");
+            assert_eq!(
+                change.next().unwrap().document()["published"],
+                true,
+                "{metadata}"
+            );
         }
     }
 
@@ -647,7 +733,7 @@ mod tests {
                 panic!("rejected: {unreadable}");
             };
 
-            let next = change.next().document();
+            let next = change.next().unwrap().document();
             assert_eq!(next["metadata"]["createdAt"], "2020-05-01T00:00:00.000Z");
             assert_eq!(next["createdAt"], "2020-05-01T00:00:00.000Z");
             assert!(!left.iter().any(|left| left.path == "metadata.createdAt"));
@@ -758,7 +844,7 @@ mod tests {
         .unwrap();
         let entry =
             crate::domain::audit::entry_text(u64::MAX >> 11, context.now, &created.entry().rest());
-        let stored = Current::read(key, Some(created.next().clone()), Some(entry));
+        let stored = Current::read(key, Some(created.next().unwrap().clone()), Some(entry));
 
         let changed = Change::put(&stored, &object(&json!({"id":"b"})), context).unwrap();
 
@@ -794,7 +880,7 @@ mod tests {
             panic!("rejected")
         };
 
-        let next = change.next().document();
+        let next = change.next().unwrap().document();
         assert_eq!(next.get("published"), Some(&json!(true)));
         for time in ["createdAt", "updatedAt"] {
             assert_eq!(
@@ -860,7 +946,7 @@ mod tests {
                 panic!("rejected")
             };
 
-            let next = change.text().replace("2020-01-01T00:00:00.001Z", "2020-01-01T00:00:00.000Z");
+            let next = change.text().unwrap().replace("2020-01-01T00:00:00.001Z", "2020-01-01T00:00:00.000Z");
             prop_assert_eq!(next, text("New", "2020-01-01T00:00:00.000Z"));
         }
     }

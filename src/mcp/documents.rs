@@ -11,8 +11,9 @@ use super::{
     changes::{fitting_changes, summarize_changes},
     error::{CallOptions, ToolError},
     list::summary_row,
-    meta::{DocumentMeta, UpdateMeta, violation_warnings},
+    meta::{DocumentMeta, UpdateMeta, fitting_warnings},
     output::{DocumentBody, ToolOutput, UpdatedDocument, room_beside},
+    outside,
     params::{Detail, GetParams, UpdateParams},
     router::CHECKS,
     server::ContentServer,
@@ -42,7 +43,7 @@ impl ContentServer {
         let key = DocumentKey::new(D::KIND, params.id);
         let record = self.content.get(key, deadline).await;
         let fetched = record.map_err(|error| self.read_error(ToolName::Get(D::KIND), error))?;
-        let record = fetched.value;
+        let record = fetched.value.record;
         let mut meta = DocumentMeta {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
@@ -50,8 +51,11 @@ impl ContentServer {
         };
         let document = DocumentBody::new(&record);
         // Counting the text of a document costs as much as the rest of the call.
-        if !record.violations().is_empty() {
-            meta.warnings = violation_warnings(record.violations(), room_beside(&document, &meta));
+        let outside = fetched.value.changed_outside.map(outside::shown);
+        if outside.is_some() || !record.violations().is_empty() {
+            let violations = record.violations().iter().map(ToString::to_string);
+            let warnings = outside.into_iter().chain(violations);
+            meta.warnings = fitting_warnings(warnings, room_beside(&document, &meta));
         }
         Ok(ToolOutput::new(document, meta))
     }
@@ -160,8 +164,15 @@ impl ContentServer {
             Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, &updated.version)),
             Detail::Full => UpdatedDocument::full(&updated.record),
         };
+        let is_dry_run = mode == Mode::DryRun && !updated.replayed;
+        let outside = updated
+            .changed_outside
+            .map(|after| match &updated.audit_id {
+                Some(_) => outside::recorded(after),
+                None => outside::shown(after),
+            });
         let mut meta = UpdateMeta {
-            dry_run: mode == Mode::DryRun && !updated.replayed,
+            dry_run: is_dry_run,
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version: updated.version,
@@ -171,8 +182,10 @@ impl ContentServer {
             replayed: updated.replayed,
             warnings: Vec::new(),
         };
-        if !updated.warnings.is_empty() {
-            meta.warnings = violation_warnings(&updated.warnings, room_beside(&data, &meta));
+        if outside.is_some() || !updated.warnings.is_empty() {
+            let violations = updated.warnings.iter().map(ToString::to_string);
+            let warnings = outside.into_iter().chain(violations);
+            meta.warnings = fitting_warnings(warnings, room_beside(&data, &meta));
         }
         let changes = summarize_changes(
             Some(D::KIND),

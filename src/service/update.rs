@@ -3,7 +3,7 @@
 //! Writers of this process queue for a document, so that they do not race each other. A write that
 //! lost a race against another process is planned again from the new state.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
@@ -15,7 +15,7 @@ use crate::{
     deadline::Deadline,
     domain::{
         AuditQuery, Change, Current, DocumentKey, Edit, Kind, Operation, Origin, Record, Source,
-        StoredEntry, Update, Version, Violation, WriteContext,
+        StoredEntry, Timestamp, Update, Version, Violation, WriteContext,
     },
     store::{Commit, StoreError},
 };
@@ -112,6 +112,9 @@ pub struct Updated {
     pub replayed: bool,
     /// Rules that the stored document broke before and still breaks.
     pub warnings: Vec<Violation>,
+    /// The time of the document's newest entry, if it was found changed outside this server after
+    /// that. A write has recorded it before its own entry.
+    pub changed_outside: Option<Timestamp>,
 }
 
 /// What an update finds.
@@ -154,6 +157,7 @@ struct UpdateCall {
     operation: Operation,
     deadline: Deadline,
     backoff: Duration,
+    changed_outside: Option<Timestamp>,
 }
 
 impl ContentService {
@@ -179,6 +183,7 @@ impl ContentService {
                 Found::Current(current) => current,
                 Found::Done(commit) => return self.replay(&call, commit).await,
             };
+            call.changed_outside = current.changed_outside().or(call.changed_outside);
             let context = self.write_context(call.request.origin.clone(), call.operation.clone());
             let plan = call.plan(&current, context);
             // Only a commit compares with the stored state. The next read does not return the
@@ -188,22 +193,32 @@ impl ContentService {
             }
             match plan {
                 Plan::Commit(change, warnings) => {
-                    let updated = Updated::by(&change, warnings);
+                    let adopted = self.adopt(slice::from_ref(&change), call.deadline);
+                    if adopted.await?.is_some() {
+                        continue;
+                    }
+                    let updated = call.report(Updated::by(&change, warnings));
                     match self.commit_update(&call, *change, &current).await? {
                         Outcome::Written(audit_id) => return Ok(updated.recorded(audit_id)),
                         Outcome::Replayed(commit) => return self.replay(&call, commit).await,
                         Outcome::LostRace => self.prepare_retry(&mut call, &current).await?,
                     }
                 }
-                Plan::Missing => return Err(self.not_found(call.request.key, call.deadline).await),
+                Plan::Missing => return Err(self.missing(&call, &current).await),
                 Plan::VersionConflict => return Err(self.conflict(&call, current.version()).await),
                 Plan::Refuse(violations) => return Err(Error::Invalid(violations)),
-                Plan::Unchanged(record) => return Ok(Updated::unchanged(record)),
+                Plan::Unchanged(record) => return Ok(call.report(Updated::unchanged(record))),
                 Plan::Preview(change, warnings) => {
-                    return Ok(Updated::by(&change, warnings).preview(&current));
+                    let updated = call.report(Updated::by(&change, warnings));
+                    return Ok(updated.preview(&current));
                 }
             }
         }
+    }
+
+    async fn missing(&self, call: &UpdateCall, current: &Current) -> Error {
+        let (key, deleted) = (call.key().clone(), current.changed_outside());
+        self.not_found(key, deleted, call.deadline).await
     }
 
     /// The first result of a repeated request, if it was carried out, whatever the rules and the
@@ -338,8 +353,9 @@ impl ContentService {
             .find(|entry| entry.text_of("entityId") == Some(&key.id))
             .map(StoredEntry::into_json);
         let mut entry = entry.unwrap_or_default();
-        let Some(record) = self.read_stored(key).await?.into_record() else {
-            return Err(self.not_found(key.clone(), call.deadline).await);
+        let current = self.read_stored(key).await?;
+        let Some(record) = current.record().cloned() else {
+            return Err(self.missing(call, &current).await);
         };
         let audit_id = entry
             .get("id")
@@ -408,6 +424,15 @@ impl UpdateCall {
             operation,
             deadline,
             backoff: BACKOFF_MIN,
+            changed_outside: None,
+        }
+    }
+
+    /// The result, with what was found.
+    fn report(&self, updated: Updated) -> Updated {
+        Updated {
+            changed_outside: self.changed_outside,
+            ..updated
         }
     }
 
@@ -442,18 +467,23 @@ impl Updated {
             audit_id: None,
             replayed: false,
             warnings: record.violations().to_vec(),
+            changed_outside: None,
             record,
         }
     }
 
     fn by(change: &Change, warnings: Vec<Violation>) -> Self {
+        let Some(record) = change.next() else {
+            unreachable!("an update leaves a document")
+        };
         Self {
-            record: change.next().clone(),
-            version: change.next().version().clone(),
+            record: record.clone(),
+            version: record.version().clone(),
             changes: json!(change.entry().changes),
             audit_id: None,
             replayed: false,
             warnings,
+            changed_outside: None,
         }
     }
 

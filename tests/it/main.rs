@@ -34,6 +34,7 @@ mod leftovers;
 mod log;
 mod manners;
 mod metrics;
+mod outside;
 mod pipes;
 mod races;
 mod repository;

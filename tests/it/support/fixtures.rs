@@ -220,6 +220,7 @@ pub(crate) async fn stored(repository: &dyn Repository, key: &DocumentKey) -> Op
         .get(key)
         .await
         .unwrap()
+        .record
         .map(|record| record.text().to_owned())
 }
 
