@@ -8,6 +8,7 @@ use super::{
     audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, StoredEntry},
     content_type::rules,
     current::Current,
+    depth::check_depth,
     diff::{self, FieldChange},
     edit::{self, Edit},
     field_path::{field, field_mut, is_owned},
@@ -25,7 +26,7 @@ use super::{
 };
 
 /// The states of a document, as `metadata.status` names them.
-const STATUSES: [&str; 3] = ["published", "draft", "archived"];
+pub(super) const STATUSES: [&str; 3] = ["published", "draft", "archived"];
 /// What older programs derived from `metadata`, at the top level.
 const DERIVED: [&str; 3] = ["published", "createdAt", "updatedAt"];
 
@@ -165,17 +166,33 @@ impl Change {
 
     /// The change that brings `document`, or its absence, back by undoing the changes of the entries
     /// `reverts`; `None` when everything is as it was already.
-    #[must_use]
+    ///
+    /// What was there before may come back, whatever rules it breaks.
+    ///
+    /// # Errors
+    /// The limits of every stored document, if the one to bring back is beyond them.
     pub fn revert(
         current: &Current,
         document: Option<&Map<String, Value>>,
         reverts: Vec<String>,
         context: WriteContext,
-    ) -> Option<Self> {
-        let step = step(current, document)?;
+    ) -> Result<Option<Self>, Vec<Violation>> {
+        if step(current, document).is_none() {
+            return Ok(None);
+        }
+        let mut document = document.cloned();
+        if let Some(document) = &mut document {
+            touch(document, context.now);
+        }
+        let Some(step) = step(current, document.as_ref()) else {
+            return Ok(None);
+        };
+        if let Some(next) = &step.0 {
+            check_limits(current.record(), next)?;
+        }
         let mut change = Self::new(current, Action::Revert, step, context);
         change.entry.metadata.reverts = reverts;
-        Some(change)
+        Ok(Some(change))
     }
 
     /// The change that records what was changed outside this server after `known`: the document, or
@@ -355,6 +372,25 @@ fn keep_equal_fields(
         {
             edited.clone_from(stored);
         }
+    }
+}
+
+/// A document that is brought back is no larger and no deeper than any other, unless the stored one
+/// is too.
+fn check_limits(stored: Option<&Record>, next: &Record) -> Result<(), Vec<Violation>> {
+    let is_limit = |violation: &Violation| violation.rule == "size";
+    if stored.is_some_and(|stored| stored.violations().iter().any(is_limit)) {
+        return Ok(());
+    }
+    let size = next
+        .violations()
+        .iter()
+        .find(|violation| is_limit(violation));
+    let depth = check_depth(next.text().as_bytes()).err();
+    let depth = depth.map(|depth| Violation::new("", "depth", depth.to_string()));
+    match size.cloned().or(depth) {
+        Some(violation) => Err(vec![violation]),
+        None => Ok(()),
     }
 }
 

@@ -23,6 +23,20 @@ pub(super) fn join(path: &str, name: &str) -> String {
     }
 }
 
+/// Whether the field at `path` is the one at `above`, or a part of it. The empty path is the whole
+/// document.
+pub(super) fn is_within(path: &str, above: &str) -> bool {
+    above.is_empty()
+        || path
+            .strip_prefix(above)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Whether two dotted paths are the same, or one leads to the other.
+pub(super) fn overlap(path: &str, other: &str) -> bool {
+    is_within(path, other) || is_within(other, path)
+}
+
 /// The last name of a path.
 pub(super) fn last_name(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)

@@ -48,6 +48,7 @@ mod support;
 mod tls;
 mod tools;
 mod transport;
+mod undo;
 #[cfg(unix)]
 mod unwritable;
 mod upgrade;

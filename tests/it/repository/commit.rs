@@ -206,7 +206,8 @@ async fn what_was_deleted_is_created_again_after_the_deletion() {
         let deleted = store.repository.get_for_update(&key).await.unwrap();
         let document = original.record().map(|record| record.document());
         let reverts = vec![deletion.entries[0].text_of("id").unwrap().to_owned()];
-        let back = Change::revert(&deleted, document, reverts, write_context(&once())).unwrap();
+        let back = Change::revert(&deleted, document, reverts, write_context(&once()));
+        let back = back.unwrap().unwrap();
 
         let result = store
             .repository
