@@ -79,7 +79,7 @@ pub fn patch(input: &[u8]) {
         let key = DocumentKey::new(kind, "a");
         let record = Record::of(key.clone(), old.clone());
         let current = Current::read(key, Some(record), None::<&str>);
-        match Change::update(&current, &patch, write_context()) {
+        match Change::update(&current, &patch, &[], write_context()) {
             Ok(Update::Change(change, left)) => {
                 let changes = &change.entry().changes;
                 let next = change.next().expect("an update leaves a document");

@@ -1,5 +1,7 @@
 //! The only thing that a store can be asked to write.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -8,10 +10,11 @@ use super::{
     current::Current,
     depth::check_depth,
     diff::{self, FieldChange},
-    field_path::is_owned,
+    edit::{self, Edit},
+    field_path::{field, field_mut, is_owned},
     kind::DocumentKey,
     last_known::LastKnown,
-    number::is_same_member,
+    number::{canonical_text, is_same, is_same_member},
     operation::Operation,
     patch,
     record::Record,
@@ -69,7 +72,7 @@ pub enum Update {
 /// ```compile_fail,E0308
 /// use portfolio_mcp::domain::{Change, DocumentKey, Kind, Record, WriteContext};
 /// fn change(shown: &Record, context: WriteContext) {
-///     let _ = Change::update(shown, &serde_json::Map::new(), context);
+///     let _ = Change::update(shown, &serde_json::Map::new(), &[], context);
 /// }
 /// ```
 #[must_use = "a change does nothing until a repository commits it"]
@@ -82,43 +85,51 @@ pub struct Change {
 }
 
 impl Change {
-    /// The change that `patch` makes to `current`.
+    /// The change that `patch`, and `edits` after it, make to `current`.
     ///
     /// # Errors
-    /// Every rule that the change breaks, not what was broken before.
+    /// Every rule that the change breaks, not what was broken before, and every edit that cannot be
+    /// applied.
     pub fn update(
         current: &Current,
         patch: &Map<String, Value>,
+        edits: &[Edit],
         context: WriteContext,
     ) -> Result<Update, Vec<Violation>> {
         let Some(record) = current.record() else {
             return Ok(Update::Missing);
         };
-        check_size(patch)?;
+        check_size(patch, edits)?;
         let (stored, rules) = (record.document(), rules(record.key().kind));
-        if rules.names_nothing(patch) {
+        if rules.names_nothing(patch) && edits.is_empty() {
             return Ok(Update::Unchanged(record.clone()));
         }
         let mut rejected = rules.unknown_fields(patch, stored);
-        let mut named = rules.pruned(patch, stored);
-        write_time_of_creation(&mut named);
-        let mut document = patch::merge(stored, &named);
+        let mut data = rules.pruned(patch, stored);
+        write_time_of_creation(&mut data);
+        let mut document = patch::merge(stored, &data);
+        rejected.extend(edit::apply(&mut document, edits, rules));
+        keep_equal_fields(&mut document, stored, edits);
+        let edited: Vec<&str> = edits.iter().map(Edit::top_level_field).collect();
+        let mut named = patch.keys().map(String::as_str).chain(edited.clone());
         if rejected.is_empty()
-            && patch
-                .keys()
-                .all(|name| is_same_member(document.get(name), stored.get(name)))
+            && named.all(|name| is_same_member(document.get(name), stored.get(name)))
         {
             return Ok(Update::Unchanged(record.clone()));
         }
         touch(&mut document, context.now);
         // Comparing the other members would cost more than everything else here.
-        let may_differ =
-            |name: &str| patch.contains_key(name) || name == "metadata" || DERIVED.contains(&name);
+        let may_differ = |name: &str| {
+            patch.contains_key(name)
+                || edited.contains(&name)
+                || name == "metadata"
+                || DERIVED.contains(&name)
+        };
         let changes = diff::diff_among(stored, &document, may_differ);
         debug_assert_eq!(changes, diff::diff(stored, &document));
         let next = Record::of(record.key().clone(), document);
 
-        let (broken_now, broken_before) = judge(record, &next, patch);
+        let (broken_now, broken_before) = judge(record, &next, patch, edits);
         rejected.extend(broken_now);
         if !rejected.is_empty() {
             return Err(rejected);
@@ -330,16 +341,38 @@ fn differences(known: &Map<String, Value>, found: &Record) -> Vec<FieldChange> {
     vec![diff::whole(Some(known), Some(found.document()))]
 }
 
-/// A patch is no larger than a whole document may be.
-fn check_size(patch: &Map<String, Value>) -> Result<(), Vec<Violation>> {
-    let bytes = compact_json(patch).len();
-    if bytes <= MAX_BYTES {
-        return Ok(());
+/// Neither a patch nor all edits are larger than a whole document may be.
+fn check_size(patch: &Map<String, Value>, edits: &[Edit]) -> Result<(), Vec<Violation>> {
+    for (name, bytes) in [
+        ("data", compact_json(patch).len()),
+        ("edits", compact_json(&edits).len()),
+    ] {
+        if bytes > MAX_BYTES {
+            let message = format!(
+                "expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}"
+            );
+            return Err(vec![Violation::new(name, "size", message)]);
+        }
     }
-    let message = format!(
-        "expected at most {MAX_BYTES} bytes of JSON, as for a whole document, found {bytes}"
-    );
-    Err(vec![Violation::new("data", "size", message)])
+    Ok(())
+}
+
+/// Leaves an edited field as it is stored where the two are equal: no change would record that its
+/// numbers are written in another way.
+fn keep_equal_fields(
+    document: &mut Map<String, Value>,
+    stored: &Map<String, Value>,
+    edits: &[Edit],
+) {
+    for edit in edits {
+        if let (Some(edited), Some(stored)) = (
+            field_mut(document, edit.field()),
+            field(stored, edit.field()),
+        ) && is_same(edited, stored)
+        {
+            edited.clone_from(stored);
+        }
+    }
 }
 
 /// A document that is brought back is no larger and no deeper than any other, unless the stored one
@@ -366,12 +399,14 @@ fn judge(
     before: &Record,
     next: &Record,
     patch: &Map<String, Value>,
+    edits: &[Edit],
 ) -> (Vec<Violation>, Vec<Violation>) {
     let (mut rejected, mut left) = (Vec::new(), Vec::new());
     if next.violations().is_empty() {
         return (rejected, left);
     }
     let (old, set) = (before.violations(), patch::paths_set(patch));
+    let mut moved = MovedElements::of(before, edits);
     for mut violation in next.violations().iter().cloned() {
         let is_set = set.iter().any(|path| at_or_below(&violation.path, path));
         let was_missing =
@@ -387,7 +422,10 @@ fn judge(
             };
             violation.message.push_str(&hint);
         }
-        let is_new = !old.iter().any(|old| old.same_as(&violation));
+        let is_new = match moved.take(&violation, next) {
+            Some(was_there) => !was_there,
+            None => !old.iter().any(|old| old.same_as(&violation)),
+        };
         if (is_set || is_new && !was_missing) && !is_owned(&violation.path) {
             rejected.push(violation);
         } else {
@@ -397,15 +435,61 @@ fn judge(
     (rejected, left)
 }
 
+/// The violations of elements in edited lists, wherever the elements have moved to.
+struct MovedElements<'a> {
+    lists: Vec<&'a str>,
+    /// How many elements of the stored document have this violation.
+    left: HashMap<String, usize>,
+}
+
+impl<'a> MovedElements<'a> {
+    fn of(before: &Record, edits: &'a [Edit]) -> Self {
+        let mut found = Self {
+            lists: edits.iter().map(Edit::field).collect(),
+            left: HashMap::new(),
+        };
+        for violation in before.violations().iter().filter(|_| !edits.is_empty()) {
+            if let Some(name) = found.name_of(violation, before) {
+                *found.left.entry(name).or_default() += 1;
+            }
+        }
+        found
+    }
+
+    /// Whether an equal element had this violation before, each counted once; `None` if it is not
+    /// about an element of an edited list.
+    fn take(&mut self, violation: &Violation, next: &Record) -> Option<bool> {
+        let name = self.name_of(violation, next)?;
+        let Some(left) = self.left.get_mut(&name).filter(|left| **left > 0) else {
+            return Some(false);
+        };
+        *left -= 1;
+        Some(true)
+    }
+
+    /// The violation with the element itself in the place of its index.
+    fn name_of(&self, violation: &Violation, record: &Record) -> Option<String> {
+        self.lists.iter().find_map(|list| {
+            let (index, rest) = violation
+                .path
+                .strip_prefix(list)?
+                .strip_prefix('[')?
+                .split_once(']')?;
+            let elements = field(record.document(), list)?.as_array()?;
+            let element = elements.get(index.parse::<usize>().ok()?)?.clone();
+            let (rule, element) = (&violation.rule, canonical_text(element));
+            Some(format!("{list} {rest} {rule} {element}"))
+        })
+    }
+}
+
 /// The optional field at or above `path` that holds nothing but blanks, which is how some clients
 /// remove one.
 fn emptied_field<'a>(path: &'a str, next: &Record) -> Option<&'a str> {
     let above = |path: &&'a str| path.rsplit_once('.').map(|(above, _)| above);
     std::iter::successors(Some(path), above).find(|path| {
-        let mut names = path.split('.');
-        let first = names.next().and_then(|name| next.document().get(name));
-        let value = names.try_fold(first, |value, name| value.map(|value| value.get(name)));
-        value.flatten().is_some_and(is_blank) && rules(next.key().kind).is_optional(path)
+        field(next.document(), path).is_some_and(is_blank)
+            && rules(next.key().kind).is_optional(path)
     })
 }
 
@@ -511,6 +595,7 @@ mod tests {
         Change::update(
             &current(document),
             patch.as_object().unwrap(),
+            &[],
             write_context(),
         )
     }
@@ -892,7 +977,7 @@ mod tests {
             let record = Record::parse(key.clone(), text("Old", "2020-01-01T00:00:00.000Z")).unwrap();
             let current = Current::read(key, Some(record), None::<&str>);
             let Ok(Update::Change(change, _)) =
-                Change::update(&current, &object(&json!({"title":"New"})), write_context())
+                Change::update(&current, &object(&json!({"title":"New"})), &[], write_context())
             else {
                 panic!("rejected")
             };

@@ -42,6 +42,31 @@ pub(super) fn last_name(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
+/// What a document has at `path`.
+pub(super) fn field<'a>(document: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        Some((name, below)) => field(document.get(name)?.as_object()?, below),
+        None => document.get(path),
+    }
+}
+
+/// The same, to be changed.
+pub(super) fn field_mut<'a>(
+    document: &'a mut Map<String, Value>,
+    path: &str,
+) -> Option<&'a mut Value> {
+    match path.split_once('.') {
+        Some((name, below)) => field_mut(document.get_mut(name)?.as_object_mut()?, below),
+        None => document.get_mut(path),
+    }
+}
+
+/// What `schema` declares at `path`.
+pub(super) fn declared<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.')
+        .try_fold(schema, |schema, name| properties(schema)?.get(name))
+}
+
 /// The members that `schema` declares for an object.
 pub(super) fn properties(schema: &Value) -> Option<&Map<String, Value>> {
     schema.get("properties")?.as_object()

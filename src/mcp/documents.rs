@@ -22,14 +22,14 @@ use super::{
 use crate::{
     deadline::Deadline,
     domain::{
-        Document, DocumentKey, Kind, Origin, Project, Resource, Violation, audit::Action,
+        Document, DocumentKey, Kind, Origin, Patch, Project, Resource, Violation, audit::Action,
         patch::empty_objects, text::truncate,
     },
     service::{Error, Mode, UpdateRequest, Updated},
 };
 
 /// What to do when an update names no field: some clients leave out every `null`.
-const NOTHING_NAMED: &str = "`data` names no field (an empty object changes nothing), so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
+const NOTHING_NAMED: &str = "`data` names no field (an empty object changes nothing) and there are no `edits`, so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
 
 /// A warning names this many fields.
 const MAX_NAMED_FIELDS: usize = 5;
@@ -75,7 +75,8 @@ impl ContentServer {
         };
         let request = UpdateRequest {
             key: key.clone(),
-            patch: params.data.into_members(),
+            patch: params.data.map(Patch::into_members).unwrap_or_default(),
+            edits: params.edits.unwrap_or_default(),
             expected_version: params.expected_version,
             mode,
             idempotency_key: params.idempotency_key,
@@ -83,7 +84,7 @@ impl ContentServer {
         };
         let detail = params.detail.unwrap_or_default();
         let empty = empty_objects(&request.patch);
-        let names_nothing = D::rules().names_nothing(&request.patch);
+        let names_nothing = D::rules().names_nothing(&request.patch) && request.edits.is_empty();
         let options = CallOptions::of_request(&request);
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
@@ -186,7 +187,11 @@ impl ContentServer {
             let warnings = outside.into_iter().chain(violations);
             meta.warnings = fitting_warnings(warnings, room_beside(&data, &meta));
         }
-        let changes = summarize_changes(Some(Action::Update.as_str()), updated.changes);
+        let changes = summarize_changes(
+            Some(D::KIND),
+            Some(Action::Update.as_str()),
+            updated.changes,
+        );
         let listed;
         (listed, meta.more) = fitting_changes(changes, room_beside(&data, &meta));
         meta.changes = match listed {

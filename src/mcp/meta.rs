@@ -101,7 +101,8 @@ pub(super) struct UpdateMeta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
     /// Every changed field with its old and new value, of which long ones are
-    /// `{excerpt, characters}`; empty if the document already had these values.
+    /// `{excerpt, characters}`, or with `undoEdit`, which takes the change back when it is sent in
+    /// `edits`; empty if the document already had these values.
     #[schemars(with = "Vec<Map<String, Value>>")]
     pub changes: Vec<Value>,
     /// Number of changes that are not listed.

@@ -14,7 +14,7 @@ use super::{ContentService, Error, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, Kind, Operation, Origin, Record, Source,
+        AuditQuery, Change, Current, DocumentKey, Edit, Kind, Operation, Origin, Record, Source,
         StoredEntry, Timestamp, Update, Version, Violation, WriteContext,
     },
     store::{Commit, StoreError},
@@ -39,6 +39,8 @@ pub struct UpdateRequest {
     pub key: DocumentKey,
     /// What to merge into it.
     pub patch: Map<String, Value>,
+    /// What to change after that.
+    pub edits: Vec<Edit>,
     /// The version that the caller has read.
     pub expected_version: Option<String>,
     /// Whether to write.
@@ -60,6 +62,8 @@ impl UpdateRequest {
                 .map(ToOwned::to_owned)
         };
         let patch = arguments.get("data").and_then(Value::as_object);
+        let edits = arguments.get("edits").cloned();
+        let edits = edits.and_then(|edits| serde_json::from_value(edits).ok());
         let mode = match arguments.get("dryRun") {
             None | Some(Value::Null | Value::Bool(false)) => Mode::Commit,
             Some(_) => Mode::DryRun,
@@ -67,6 +71,7 @@ impl UpdateRequest {
         Self {
             key: DocumentKey::new(kind, text("id").unwrap_or_default()),
             patch: patch.cloned().unwrap_or_default(),
+            edits: edits.unwrap_or_default(),
             expected_version: text("expectedVersion"),
             mode,
             idempotency_key: text("idempotencyKey"),
@@ -442,7 +447,7 @@ impl UpdateCall {
         {
             return Plan::VersionConflict;
         }
-        match Change::update(current, &self.request.patch, context) {
+        match Change::update(current, &self.request.patch, &self.request.edits, context) {
             Ok(Update::Missing) => Plan::Missing,
             Ok(Update::Unchanged(record)) => Plan::Unchanged(record),
             Ok(Update::Change(change, warnings)) => match self.request.mode {
@@ -500,12 +505,48 @@ impl Updated {
     }
 }
 
-/// What makes two requests the same one.
+/// What makes two requests the same one. Stored idempotency records depend on it.
 fn identity(request: &UpdateRequest) -> Value {
-    json!({
+    let mut identity = json!({
         "tool": format!("update_{}", request.key.kind),
         "id": request.key.id,
         "data": request.patch,
         "expectedVersion": request.expected_version,
-    })
+    });
+    // Only where there are any, so that requests without edits are the same as those of 0.1.0.
+    if let Some(members) = identity
+        .as_object_mut()
+        .filter(|_| !request.edits.is_empty())
+    {
+        members.insert("edits".to_owned(), json!(request.edits));
+    }
+    identity
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Op;
+
+    #[test]
+    fn a_request_without_edits_is_the_same_as_for_0_1_0() {
+        let arguments = json!({ "id": "a", "data": { "title": "New" }, "expectedVersion": "1" });
+        let mut request =
+            UpdateRequest::from_arguments(Kind::Project, arguments.as_object().unwrap());
+
+        assert_eq!(
+            identity(&request).to_string(),
+            r#"{"tool":"update_project","id":"a","data":{"title":"New"},"expectedVersion":"1"}"#
+        );
+
+        request.edits.push(Edit {
+            path: "tags".to_owned(),
+            op: Op::Append,
+            value: json!("x"),
+            with: None,
+            at: None,
+        });
+        let edits = json!([{ "path": "tags", "op": "append", "value": "x" }]);
+        assert_eq!(identity(&request)["edits"], edits);
+    }
 }

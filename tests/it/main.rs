@@ -21,6 +21,7 @@ mod costs;
 mod credentials;
 mod doctor;
 mod documents;
+mod edits;
 mod examples;
 mod failover;
 mod faults;

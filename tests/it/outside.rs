@@ -62,6 +62,7 @@ fn titled(key: &DocumentKey, title: &str, mode: Mode) -> UpdateRequest {
     UpdateRequest {
         key: key.clone(),
         patch: object(json!({ "title": title })),
+        edits: Vec::new(),
         expected_version: None,
         mode,
         idempotency_key: None,

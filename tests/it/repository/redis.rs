@@ -113,6 +113,7 @@ async fn a_remembered_entry_that_differs_from_the_stored_one_is_a_conflict() {
     let Ok(Update::Change(change, _)) = Change::update(
         &remembered,
         &object(json!({ "title": "New" })),
+        &[],
         write_context(&operation),
     ) else {
         panic!("no change")
