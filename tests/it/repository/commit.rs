@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portfolio_mcp::{
-    domain::{Change, Current, DocumentKey, Kind, Operation, StoredEntry},
+    domain::{Change, Current, DocumentKey, Kind, Operation, Record, StoredEntry},
     store::{Repository, StoreError},
 };
 use serde_json::json;
@@ -204,7 +204,7 @@ async fn what_was_deleted_is_created_again_after_the_deletion() {
         let deletion = Change::delete(&original, write_context(&once())).unwrap();
         let deletion = store.repository.commit(&[deletion], &once()).await.unwrap();
         let deleted = store.repository.get_for_update(&key).await.unwrap();
-        let document = original.record().map(|record| record.document());
+        let document = original.record().map(Record::document);
         let reverts = vec![deletion.entries[0].text_of("id").unwrap().to_owned()];
         let back = Change::revert(&deleted, document, reverts, write_context(&once()));
         let back = back.unwrap().unwrap();
@@ -222,10 +222,7 @@ async fn what_was_deleted_is_created_again_after_the_deletion() {
         );
         assert!(is_conflict(&too_late), "{too_late:?}");
         let text = stored(&*store.repository, &key).await;
-        assert_eq!(
-            text.as_deref(),
-            original.record().map(|record| record.text())
-        );
+        assert_eq!(text.as_deref(), original.record().map(Record::text));
         store.assert_sound().await;
     })
     .await;
