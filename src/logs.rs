@@ -142,13 +142,15 @@ pub(crate) enum Reader {
 /// rmcp is silent: it logs whole messages, with content, and every rejected request a second time.
 pub(crate) fn start(level: &str, format: LogFormat, reader: Reader) {
     let level: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
-    let writes = match reader {
-        Reader::Person if level == LevelFilter::INFO => LevelFilter::WARN,
+    // A command says itself what it wrote, and why it could not.
+    let calls = match reader {
+        Reader::Person if level == LevelFilter::INFO => LevelFilter::ERROR,
         Reader::Person | Reader::Operator => level,
     };
     let targets = Targets::new()
         .with_target("portfolio_mcp", level)
-        .with_target("portfolio_mcp::service", writes)
+        .with_target("portfolio_mcp::service", calls)
+        .with_target("portfolio_mcp::store", calls)
         .with_target("rmcp", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::WARN));
     let layer = tracing_subscriber::fmt::layer()

@@ -37,12 +37,28 @@ fn main() -> ExitCode {
     match run(&cli, &environment) {
         Ok(code) => code,
         Err(error) => {
-            for cause in error.chain() {
-                print_error("portfolio-mcp: ", &cause.to_string());
+            for cause in causes(&error) {
+                print_error("portfolio-mcp: ", &cause);
             }
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// What was being done, and why it failed. A cause that the next one says too, and more exactly, is
+/// left out.
+fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if causes
+            .last()
+            .is_some_and(|last| cause.starts_with(last.as_str()))
+        {
+            causes.pop();
+        }
+        causes.push(cause);
+    }
+    causes
 }
 
 /// 2: wrong usage; 130: Ctrl-C; 3: the store or the system is at fault (CONTRACT.md, section 6).

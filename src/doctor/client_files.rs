@@ -196,7 +196,7 @@ fn quoted_text(quoted: &str) -> (String, &str) {
                 value.extend(code().and_then(char::from_u32));
                 characters.nth(CODE_DIGITS - 1);
             }
-            Some((_, escaped)) => value.push(escaped),
+            Some((_, character)) => value.push(character),
             None => {}
         }
     }

@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, collections::HashSet, fmt::Write};
 
+use memchr::memchr_iter;
 use serde_json::{Error, Map, Number, Value};
 
 use super::{number::is_same_number, violation::Violation};
@@ -18,6 +19,9 @@ const REPLACEMENT: char = '\u{fffd}';
 
 /// A half is remembered by its mark and this many hexadecimal digits.
 const CODE_DIGITS: usize = 4;
+
+/// How `serde_json` begins the names of its own values.
+const PRIVATE: &[u8] = b"$serde_json::private::";
 
 /// What was read differently from how it is stored. The next write stores it as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -163,7 +167,7 @@ fn dotted(below: &str) -> Cow<'_, str> {
 fn parse_exactly(text: &str) -> Result<Value, Error> {
     check_names(text.as_bytes())?;
     let mut value = serde_json::from_str(text)?;
-    if holds_exponent(text) {
+    if holds_exponent(&value) {
         restore_numbers(text, &mut value);
     }
     Ok(value)
@@ -175,8 +179,8 @@ fn parse_exactly(text: &str) -> Result<Value, Error> {
 /// # Errors
 /// When the text may hold one of them.
 pub fn check_names(json: &[u8]) -> Result<(), Error> {
-    let text = str::from_utf8(json).unwrap_or_default();
-    if text.contains("$serde_json::private::") {
+    let begins = |at| json.get(at..).unwrap_or_default().starts_with(PRIVATE);
+    if memchr_iter(b'$', json).any(begins) {
         return Err(serde::de::Error::custom(
             "a name begins with `$serde_json::private::`, which this program cannot read",
         ));
@@ -184,23 +188,18 @@ pub fn check_names(json: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a number may be written with an exponent, which `serde_json` spells in its own way:
-/// `1E2` as `1e+2`. Nearly no text has one, so this has to be quick.
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "without branches many bytes are compared at a time"
-)]
-fn holds_exponent(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let pairs = || bytes.iter().zip(bytes.get(1..).unwrap_or_default());
-    let is_exponent = |(digit, e): (&u8, &u8)| digit.is_ascii_digit() & (e | 0x20 == b'e');
-    pairs().fold(false, |found, pair| found | is_exponent(pair))
-        && pairs()
-            .enumerate()
-            .any(|(at, pair)| is_exponent(pair) && is_value(bytes, at))
+/// Whether a number was written with an exponent, which `serde_json` spells in its own way: `1E2` as
+/// `1e+2`. All others keep their form.
+fn holds_exponent(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_str().contains('e'),
+        Value::Array(items) => items.iter().any(holds_exponent),
+        Value::Object(members) => members.values().any(holds_exponent),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
 }
 
-/// Whether JSON may hold the escape of a surrogate. Nearly none does, so this has to be quick too.
+/// Whether JSON may hold the escape of a surrogate. Nearly none does, so this has to be quick.
 #[expect(
     clippy::needless_bitwise_bool,
     reason = "without branches many bytes are compared at a time"
@@ -213,17 +212,6 @@ fn holds_surrogate(json: &[u8]) -> bool {
         .fold(false, |found, ((backslash, u), digit)| {
             found | (*backslash == b'\\') & (*u == b'u') & (digit | 0x20 == b'd')
         })
-}
-
-/// Whether the number around this digit begins where JSON has a value. Hashes have digits before an
-/// `e` too, but within a string.
-fn is_value(bytes: &[u8], digit: usize) -> bool {
-    let before = bytes.get(..digit).unwrap_or_default();
-    let before = before
-        .iter()
-        .rev()
-        .find(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-'));
-    before.is_none_or(|byte| matches!(byte, b':' | b',' | b'[') || byte.is_ascii_whitespace())
 }
 
 /// Gives the numbers of `value`, which was parsed from `text`, the form that they have there.
@@ -525,8 +513,12 @@ mod tests {
 
     #[test]
     fn a_hash_is_not_taken_for_a_number_with_an_exponent() {
-        assert!(!holds_exponent(r#"{"id":"3e4f-12e","n":12}"#));
-        assert!(holds_exponent(r#"{"n": 12e3}"#));
+        let holds = |text: &str| holds_exponent(&serde_json::from_str(text).unwrap());
+
+        assert!(!holds(r#"{"id":"3e4f-12e","n":[12,1.5]}"#));
+        for number in ["12e3", "1E2", "1e+2", "1E-2"] {
+            assert!(holds(&format!(r#"{{"n":[{number}]}}"#)), "{number}");
+        }
     }
 
     #[test]

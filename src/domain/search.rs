@@ -6,7 +6,7 @@ use unicode_normalization::{
     char::{decompose_compatible, is_combining_mark},
 };
 
-use super::{kind::DocumentKey, text::is_hidden};
+use super::{kind::DocumentKey, text::is_invisible};
 
 /// The fields that a search looks into, with all that is in them. The id is the one that the
 /// document is stored under.
@@ -55,8 +55,8 @@ fn fold_values(value: &Value, folded: &mut String) {
     }
 }
 
-/// A text for comparison: without case and accents, with one form of apostrophe and hyphen, without
-/// invisible characters, whatever the Unicode composition. `É` is `e`, `œ` is `oe`, `ß` is `ss`,
+/// A text for comparison: without case, accents, quotation marks and invisible characters, with one
+/// form of apostrophe and hyphen, whatever the Unicode composition. `É` is `e`, `œ` is `oe`, `ß` is `ss`,
 /// and a full-width letter is the letter.
 ///
 /// No language's own rules apply: `İ` and `ı` are `i`, so that a search finds more rather than
@@ -69,22 +69,27 @@ pub(super) fn fold(text: &str) -> String {
 
 fn fold_into(text: &str, folded: &mut String) {
     folded.reserve(text.len());
-    for c in text.chars() {
-        match c {
-            '`' => folded.push('\''),
-            c if c.is_ascii() => folded.push(c.to_ascii_lowercase()),
-            // Decomposed, an acute accent would become a space.
-            '´' => folded.push('\''),
-            c if is_hidden(c) && !c.is_control() && !c.is_whitespace() => {}
-            // The order of marks does not matter, because they are left out.
-            c => decompose_compatible(c, |part| fold_part(part, folded)),
-        }
+    text.chars().for_each(|c| fold_char(c, folded));
+}
+
+/// Appends what a character is compared as.
+pub(super) fn fold_char(c: char, folded: &mut String) {
+    match c {
+        '`' => folded.push('\''),
+        '"' => {}
+        c if c.is_ascii() => folded.push(c.to_ascii_lowercase()),
+        // Decomposed, an acute accent would become a space.
+        '´' => folded.push('\''),
+        c if is_invisible(c) => {}
+        // The order of marks does not matter, because they are left out.
+        c => decompose_compatible(c, |part| fold_part(part, folded)),
     }
 }
 
 /// Folds a character that cannot be decomposed further.
 fn fold_part(c: char, folded: &mut String) {
     match c {
+        '"' | '«' | '»' | '\u{201c}'..='\u{201f}' | '\u{301d}'..='\u{301f}' => {}
         c if is_combining_mark(c) => {}
         '`' | '\u{2018}'..='\u{201b}' | '\u{2032}' | '\u{2b9}' | '\u{2bb}' | '\u{2bc}' => {
             folded.push('\'');
@@ -124,6 +129,10 @@ mod tests {
                 "l'etage l'etage l'etage l'etage l'etage l'etage",
             ),
             ("e\u{301}te\u{301} \u{e9}t\u{e9}", "ete ete"),
+            (
+                "\"Devis\" “devis” „devis“ «devis» « devis »",
+                "devis devis devis devis  devis ",
+            ),
             ("Œuvre œuvre Æ ø Ł Đ", "oeuvre oeuvre ae o l d"),
             ("Straße STRASSE ẞ", "strasse strasse ss"),
             ("ﬁn ﬂux", "fin flux"),

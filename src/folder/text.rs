@@ -39,8 +39,10 @@ fn binary_format(bytes: &[u8]) -> Option<&'static str> {
             Some("a ZIP archive (or a document of an office program)")
         }
         [0x1f, 0x8b, ..] => Some("a gzip archive"),
-        [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("an archive"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [b'7', b'z', 0xbc, 0xaf, ..] => Some("an archive"),
+        [b'B', b'Z', b'h', ..]
+        | [0xfd, b'7', b'z', b'X', ..]
+        | [b'7', b'z', 0xbc, 0xaf, ..]
+        | [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("an archive"),
         bytes if bytes.starts_with(b"SQLite format 3\0") => Some("a SQLite database"),
         bytes if bytes.starts_with(b"%PDF-") => Some("a PDF document"),
         _ => None,

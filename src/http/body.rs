@@ -94,10 +94,10 @@ fn too_large(beginning: &[u8]) -> Rejection {
     )
 }
 
-/// The message in the form that rmcp reads.
-pub(super) fn normalize(body: Bytes) -> Result<Bytes, Rejection> {
-    match incoming::normalize(&body).map_err(bad_request)? {
-        Cow::Borrowed(_) => Ok(body),
+/// The message with this method in the form that rmcp reads.
+pub(super) fn normalize(body: &Bytes, method: &str) -> Result<Bytes, Rejection> {
+    match incoming::normalize(body, method).map_err(bad_request)? {
+        Cow::Borrowed(_) => Ok(body.clone()),
         Cow::Owned(normalized) => Ok(normalized.into()),
     }
 }
@@ -107,7 +107,9 @@ pub(super) fn parse(body: &[u8]) -> Result<ClientJsonRpcMessage, Rejection> {
     match classify(body) {
         Incoming::Message(message) => Ok(*message),
         Incoming::Blank => Err(bad_request(incoming::Rejection::empty())),
-        Incoming::Invalid(rejection) => Err(bad_request(rejection)),
+        Incoming::Invalid(rejection) | Incoming::InvalidNotification(rejection) => {
+            Err(bad_request(rejection))
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn normalize<B>(
 
 /// `None` if the path stays.
 fn normalized(uri: &Uri, public_path: Option<&PublicPath>) -> Option<Uri> {
-    let sent = without_slash(uri.path());
+    let sent = without_slash(with_one_slash(uri.path()));
     // A proxy may serve under `/mcp` or `/api` what it forwards without that path.
     let below = public_path
         .filter(|_| !is_route(sent))
@@ -55,6 +55,13 @@ fn normalized(uri: &Uri, public_path: Option<&PublicPath>) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
     Uri::from_parts(parts).ok()
+}
+
+/// `/mcp` for `//mcp`, which clients make of a base URL that ends with a slash.
+fn with_one_slash(path: &str) -> &str {
+    let name = path.trim_start_matches('/');
+    path.get(path.len() - name.len() - usize::from(path.starts_with('/'))..)
+        .unwrap_or(path)
 }
 
 fn without_slash(path: &str) -> &str {
@@ -109,6 +116,10 @@ mod tests {
             ),
             ("http://localhost/mcp/", Some("http://localhost/mcp")),
             ("/mcp//", Some("/mcp/")),
+            ("//mcp", Some("/mcp")),
+            ("///mcp/?x", Some("/mcp?x")),
+            ("//", Some("/")),
+            ("//cms/mcp", Some("/cms/mcp")),
             ("/", None),
             ("/?a/", None),
             ("/mcp", None),

@@ -3,7 +3,7 @@
 //! Bodies that are not messages get a JSON-RPC error, and `initialize` gets a session id that
 //! carries the client's name.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     caller::{ClaimedClient, TransportKind},
     domain::text::truncate_words,
+    mcp::incoming::Outline,
 };
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -73,13 +74,6 @@ struct Endpoint<S> {
     stages: Stages,
 }
 
-/// Only the members that are needed here; parsing skips the rest.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, default)]
-    method: Cow<'a, str>,
-}
-
 async fn serve_request<S: ServerHandler>(
     State(endpoint): State<Arc<Endpoint<S>>>,
     request: Request,
@@ -93,11 +87,11 @@ async fn serve_request<S: ServerHandler>(
     let reads_json = accept::complete(&mut parts.headers);
     let body = body::read(body, endpoint.limits.body_timeout).await?;
     body::check_nesting(&body)?;
-    let body = body::normalize(body)?;
-    let envelope = match serde_json::from_slice::<Envelope<'_>>(&body) {
-        Ok(envelope) if !body::is_array(&body) => envelope,
+    let Outline { method } = match serde_json::from_slice(&body) {
+        Ok(outline) if !body::is_array(&body) => outline,
         _ => return Err(body::not_a_message(&body)),
     };
+    let body = body::normalize(&body, &method)?;
     if !reads_json {
         let status = StatusCode::NOT_ACCEPTABLE;
         return Err(body::refusal(status, &body, NOT_ACCEPTABLE));
@@ -125,7 +119,7 @@ async fn serve_request<S: ServerHandler>(
         return Err(body::not_a_message(&body));
     }
     let response = with_request_id(response, &body).await?;
-    if envelope.method == "initialize" {
+    if method == "initialize" {
         return with_session_id(response, &body).await;
     }
     Ok(response)

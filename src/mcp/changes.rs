@@ -1,13 +1,64 @@
 //! Values and changes as summaries show them: written once for the log and for updates.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use super::output::answer_text;
+use crate::domain::{Kind, content_type::rules, edit_to_take_back, text::compact_json};
 
 /// Summaries hold only the beginning of longer values.
 const MAX_VALUE_CHARS: usize = 200;
 
-/// The changes of an entry with this action: a creation or a deletion is one object with the title
-/// and the names of the fields; other changes hold only the beginning of long values.
-pub(super) fn summarize_changes(action: Option<&str>, mut changes: Value) -> Value {
+/// A summary names this many fields.
+const MAX_NAMES: usize = 20;
+
+/// The first names, and the number of the others.
+pub(super) fn limit_names(mut names: impl Iterator<Item = impl Into<Value>>) -> Vec<Value> {
+    let first = names.by_ref().take(MAX_NAMES).map(Into::into);
+    let mut limited: Vec<Value> = first.collect();
+    limited.iter_mut().for_each(shorten);
+    match names.count() {
+        0 => {}
+        more => limited.push(json!(format!("and {more} more"))),
+    }
+    limited
+}
+
+/// The first changes that fit in `room` bytes, and the number of the others. Older programs stored
+/// an object of fields in their place.
+pub(super) fn fitting_changes(changes: Value, room: usize) -> (Value, usize) {
+    let mut bytes = 0;
+    let mut fits = |text: String| {
+        bytes += text.len() + 1;
+        bytes <= room
+    };
+    match changes {
+        Value::Array(mut items) => {
+            let fitting = items.iter().take_while(|item| fits(answer_text(item)));
+            let (count, all) = (fitting.count(), items.len());
+            items.truncate(count);
+            (Value::Array(items), all - count)
+        }
+        Value::Object(members) => {
+            let all = members.len();
+            let fitting: Map<String, Value> = members
+                .into_iter()
+                .take_while(|member| fits(answer_text(member)))
+                .collect();
+            let more = all - fitting.len();
+            (Value::Object(fitting), more)
+        }
+        other => (other, 0),
+    }
+}
+
+/// The changes of an entry about a document of this kind, with this action: a creation or a deletion
+/// is one object with the title and the names of the fields; other changes hold only the beginning
+/// of long values, or the edit that takes back the change of a long text.
+pub(super) fn summarize_changes(
+    kind: Option<Kind>,
+    action: Option<&str>,
+    mut changes: Value,
+) -> Value {
     let whole = match action {
         Some("create") => whole_document(&changes, "newValue", "oldValue")
             .map(|created| json!([{ "created": created }])),
@@ -16,19 +67,25 @@ pub(super) fn summarize_changes(action: Option<&str>, mut changes: Value) -> Val
         _ => None,
     };
     whole.unwrap_or_else(|| {
-        shorten_members(&mut changes);
+        shorten_members(kind, &mut changes);
         changes
     })
 }
 
 /// Replaces long values by their beginning, in a list of changes or in what an older program stored
 /// in its place.
-fn shorten_members(changes: &mut Value) {
+fn shorten_members(kind: Option<Kind>, changes: &mut Value) {
     match changes {
         Value::Array(items) => {
             for item in items {
                 match item {
-                    Value::Object(members) => members.values_mut().for_each(shorten),
+                    Value::Object(members) => {
+                        if let Some(undo) = kind.and_then(|kind| undo_edit(kind, members)) {
+                            *item = undo;
+                        } else {
+                            members.values_mut().for_each(shorten);
+                        }
+                    }
                     item => shorten(item),
                 }
             }
@@ -38,11 +95,24 @@ fn shorten_members(changes: &mut Value) {
     }
 }
 
+/// The change of a long text as the edit that takes it back, if the text changed in one place and may
+/// be edited.
+fn undo_edit(kind: Kind, change: &Map<String, Value>) -> Option<Value> {
+    let text = |name: &str| change.get(name)?.as_str();
+    let (path, old, new) = (text("field")?, text("oldValue")?, text("newValue")?);
+    let is_long = |text: &str| text.chars().nth(MAX_VALUE_CHARS).is_some();
+    if rules(kind).editable_type(path)? != "string" || !(is_long(old) || is_long(new)) {
+        return None;
+    }
+    let edit = edit_to_take_back(path, old, new, MAX_VALUE_CHARS)?;
+    Some(json!({ "field": path, "undoEdit": edit }))
+}
+
 /// Replaces a long value by its beginning; an array or object by that of its JSON text.
 pub(super) fn shorten(value: &mut Value) {
     let beginning = match &*value {
         Value::String(text) => beginning(text),
-        Value::Array(_) | Value::Object(_) | Value::Number(_) => beginning(&value.to_string()),
+        Value::Array(_) | Value::Object(_) | Value::Number(_) => beginning(&compact_json(value)),
         Value::Null | Value::Bool(_) => None,
     };
     if let Some(beginning) = beginning {
@@ -53,6 +123,9 @@ pub(super) fn shorten(value: &mut Value) {
 /// The beginning of a long text, as an object: no string field accepts an object, so a model cannot
 /// write it back by mistake.
 fn beginning(text: &str) -> Option<Value> {
+    if text.len() <= MAX_VALUE_CHARS {
+        return None; // a character has at least one byte
+    }
     let (end, _) = text.char_indices().nth(MAX_VALUE_CHARS)?;
     Some(json!({ "excerpt": text.get(..end), "characters": text.chars().count() }))
 }
@@ -77,7 +150,7 @@ fn whole_document(changes: &Value, at: &str, other: &str) -> Option<Value> {
             title = title.or_else(|| (field == "title").then_some(value));
         }
     }
-    let mut found = json!({ "fields": fields });
+    let mut found = json!({ "fields": limit_names(fields.into_iter()) });
     if let (Some(title), Some(found)) = (title, found.as_object_mut()) {
         let mut title = title.clone();
         shorten(&mut title);
@@ -98,7 +171,7 @@ mod tests {
 
         for changes in [fields, whole] {
             assert_eq!(
-                summarize_changes(Some("create"), changes),
+                summarize_changes(Some(Kind::Project), Some("create"), changes),
                 json!([{ "created": { "title": "A", "fields": ["id", "title"] } }])
             );
         }
@@ -110,10 +183,13 @@ mod tests {
             json!([{ "field": "id", "oldValue": "a" }, { "field": "title", "oldValue": "A" }]);
 
         assert_eq!(
-            summarize_changes(Some("delete"), changes.clone()),
+            summarize_changes(Some(Kind::Project), Some("delete"), changes.clone()),
             json!([{ "deleted": { "title": "A", "fields": ["id", "title"] } }])
         );
-        assert_eq!(summarize_changes(Some("create"), changes.clone()), changes);
+        assert_eq!(
+            summarize_changes(Some(Kind::Project), Some("create"), changes.clone()),
+            changes
+        );
     }
 
     #[test]
@@ -127,24 +203,33 @@ mod tests {
         ];
 
         for changes in stored {
-            let short = summarize_changes(Some("save"), changes);
+            let short = summarize_changes(Some(Kind::Project), Some("save"), changes);
 
             assert!(short.to_string().len() < 400, "{short}");
             assert!(short.to_string().contains("characters"), "{short}");
         }
-        assert_eq!(summarize_changes(Some("delete"), json!({})), json!({}));
+        assert_eq!(
+            summarize_changes(Some(Kind::Project), Some("delete"), json!({})),
+            json!({})
+        );
     }
 
     #[test]
     fn changes_of_another_form_are_only_shortened() {
         let added = json!([{ "field": "title", "newValue": "A" }]);
-        assert_eq!(summarize_changes(Some("update"), added.clone()), added);
+        assert_eq!(
+            summarize_changes(Some(Kind::Project), Some("update"), added.clone()),
+            added
+        );
         for foreign in [
             json!({ "title": "A" }),
             json!([{ "field": "title" }]),
             json!(5),
         ] {
-            assert_eq!(summarize_changes(Some("create"), foreign.clone()), foreign);
+            assert_eq!(
+                summarize_changes(Some(Kind::Project), Some("create"), foreign.clone()),
+                foreign
+            );
         }
     }
 
@@ -154,7 +239,7 @@ mod tests {
         let list = json!([longest]);
         let changes = json!([{ "field": "a", "oldValue": longest, "newValue": longer }, { "field": "b", "newValue": list }]);
 
-        let short = summarize_changes(Some("update"), changes);
+        let short = summarize_changes(Some(Kind::Project), Some("update"), changes);
 
         assert_eq!(short[0]["oldValue"], longest.as_str());
         assert_eq!(

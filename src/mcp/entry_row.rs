@@ -4,25 +4,28 @@
 
 use serde_json::{Map, Value, json};
 
-use super::changes::{shorten, summarize_changes};
+use super::changes::{fitting_changes, limit_names, shorten, summarize_changes};
 use crate::domain::{StoredEntry, audit::Category};
 
-/// A row of the statistics names this many changed fields.
-const MAX_NAMES: usize = 20;
+/// The changes of one row. More are only counted; the whole entry has them.
+const MAX_CHANGE_BYTES: usize = 8000;
 
 /// The row with its changes, long values being shortened.
 pub(super) fn summary_row(entry: &StoredEntry) -> Value {
-    let changes = entry.json().get("changes").map(|changes| {
-        let action = entry.text_of(Category::Action.member());
-        summarize_changes(action, changes.clone())
-    });
-    row(entry, changes)
+    let Some(changes) = entry.json().get("changes") else {
+        return row(entry, None, 0);
+    };
+    let action = entry.text_of(Category::Action.member());
+    let kind = entry.key().map(|key| key.kind);
+    let changes = summarize_changes(kind, action, changes.clone());
+    let (changes, more) = fitting_changes(changes, MAX_CHANGE_BYTES);
+    row(entry, Some(changes), more)
 }
 
 /// The row with the names of the changed fields.
 pub(super) fn names_row(entry: &StoredEntry) -> Value {
     let changes = entry.json().contains_key("changes");
-    row(entry, changes.then(|| changed_names(entry)))
+    row(entry, changes.then(|| changed_names(entry)), 0)
 }
 
 /// Who changed which fields.
@@ -39,17 +42,10 @@ pub(super) fn change_row(entry: &StoredEntry) -> Value {
 }
 
 fn changed_names(entry: &StoredEntry) -> Value {
-    let mut fields = entry.changed_fields();
-    let mut names: Vec<Value> = fields.by_ref().take(MAX_NAMES).map(Value::from).collect();
-    names.iter_mut().for_each(shorten);
-    match fields.count() {
-        0 => {}
-        more => names.push(json!(format!("and {more} more"))),
-    }
-    Value::Array(names)
+    Value::Array(limit_names(entry.changed_fields()))
 }
 
-fn row(entry: &StoredEntry, changes: Option<Value>) -> Value {
+fn row(entry: &StoredEntry, changes: Option<Value>, more: usize) -> Value {
     let own = |member: &str| entry.json().get(member);
     let origin = |member: &str| entry.origin(member);
     let mut row = members([
@@ -69,6 +65,9 @@ fn row(entry: &StoredEntry, changes: Option<Value>) -> Value {
     if let Some(changes) = changes {
         row.insert("changes".to_owned(), changes);
     }
+    if more > 0 {
+        row.insert("more".to_owned(), json!(more));
+    }
     Value::Object(row)
 }
 
@@ -87,7 +86,7 @@ fn members<const N: usize>(members: [(&str, Option<&Value>); N]) -> Map<String, 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::output::answer_text, *};
 
     fn rows(entry: &Value) -> [Value; 2] {
         let entry = StoredEntry::parse(entry.to_string());
@@ -148,7 +147,35 @@ mod tests {
 
         let [_, names] = rows(&json!({ "changes": fields }));
 
-        assert_eq!(names["changes"].as_array().unwrap().len(), MAX_NAMES + 1);
-        assert_eq!(names["changes"][MAX_NAMES], "and 30 more");
+        assert_eq!(names["changes"].as_array().unwrap().len(), 21);
+        assert_eq!(names["changes"][20], "and 30 more");
+    }
+
+    #[test]
+    fn a_row_is_small_however_much_changed() {
+        let wide = "\u{a0}".repeat(1000);
+        let members: Map<String, Value> = (0..500)
+            .map(|at| (format!("f{at}{wide}"), json!(wide)))
+            .collect();
+        let change = |at: usize| json!({ "field": format!("f{at}"), "newValue": wide });
+        let changes: Vec<Value> = (0..500).map(change).collect();
+        for entry in [
+            json!({ "action": "update", "changes": changes }),
+            json!({ "action": "create", "changes": changes }),
+            json!({ "action": "create", "changes": [{ "field": "", "newValue": members }] }),
+            json!({ "action": "save", "changes": members }),
+            json!({ "action": "save", "changes": [members] }),
+        ] {
+            for row in rows(&entry) {
+                let bytes = answer_text(&row).len();
+                assert!(bytes < 30_000, "{bytes}");
+            }
+        }
+        let [few, _] = rows(&json!({ "changes": [change(1)] }));
+        let [many, _] = rows(&json!({ "action": "update", "changes": changes }));
+        assert_eq!(few.get("more"), None);
+        let listed = many["changes"].as_array().unwrap().len();
+        assert_eq!(many["more"], 500 - listed);
+        assert!(listed > 1);
     }
 }

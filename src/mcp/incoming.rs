@@ -30,6 +30,8 @@ pub(crate) enum Incoming {
     Blank,
     Message(Box<ClientJsonRpcMessage>),
     Invalid(Rejection),
+    /// A notification that cannot be read. JSON-RPC has no response to it, but HTTP has.
+    InvalidNotification(Rejection),
 }
 
 /// The response to what cannot be served.
@@ -92,6 +94,14 @@ struct Envelope {
     id: Option<RequestId>,
 }
 
+/// What a message asks for. Parsing skips the rest.
+#[derive(Deserialize)]
+pub(crate) struct Outline<'a> {
+    /// Empty in a response.
+    #[serde(borrow, default)]
+    pub(crate) method: Cow<'a, str>,
+}
+
 #[derive(Deserialize)]
 struct Request {
     id: RequestId,
@@ -113,28 +123,32 @@ pub(crate) fn classify(text: &[u8]) -> Incoming {
     if json.is_empty() {
         return Incoming::Blank;
     }
-    if let Err(rejection) = check_nesting(json) {
-        return Incoming::Invalid(rejection);
-    }
-    if json.starts_with(b"[") {
-        return Incoming::Invalid(reject_array(json));
-    }
-    let normalized = match normalize(json) {
-        Ok(normalized) => normalized,
-        Err(rejection) => return Incoming::Invalid(rejection),
-    };
-    match serde_json::from_slice(&normalized) {
+    match read(json) {
         Ok(message) => Incoming::Message(Box::new(message)),
-        Err(error) => Incoming::Invalid(reject(json, &error)),
+        Err(rejection) if problem::is_notification(json) => {
+            Incoming::InvalidNotification(rejection)
+        }
+        Err(rejection) => Incoming::Invalid(rejection),
     }
 }
 
-/// The message in the form that rmcp reads.
+fn read(json: &[u8]) -> Result<ClientJsonRpcMessage, Rejection> {
+    check_nesting(json)?;
+    if json.starts_with(b"[") {
+        return Err(reject_array(json));
+    }
+    let outline = serde_json::from_slice::<Outline<'_>>(json);
+    let method = outline.map(|outline| outline.method).unwrap_or_default();
+    let normalized = normalize(json, &method)?;
+    serde_json::from_slice(&normalized).map_err(|error| reject(json, &error))
+}
+
+/// The message with this method in the form that rmcp reads.
 ///
 /// # Errors
 /// The response to a request whose params do not fit, where rmcp would not notice.
-pub(crate) fn normalize(json: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
-    forms::normalize(json).ok_or_else(|| {
+pub(crate) fn normalize<'a>(json: &'a [u8], method: &str) -> Result<Cow<'a, [u8]>, Rejection> {
+    forms::normalize(json, method).ok_or_else(|| {
         reject_params(json).unwrap_or_else(|| {
             Rejection::invalid_request(parse_id(json), "its params do not fit".to_owned())
         })
@@ -392,6 +406,30 @@ mod tests {
                 .to_string()
                 .contains("UTF-16")
         );
+    }
+
+    #[test]
+    fn a_notification_that_cannot_be_read_is_told_from_a_request() {
+        for line in [
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized","params":[1]}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":5}"#,
+            r#"{"method":"notifications/x","params":"x","jsonrpc":"2.0"}"#,
+        ] {
+            let found = classify(line.as_bytes());
+            assert!(
+                matches!(found, Incoming::InvalidNotification(_)),
+                "{line}: {found:?}"
+            );
+        }
+        for line in [
+            r#"{"jsonrpc":"2.0","id":null,"method":"ping","params":[1]}"#,
+            r#"{"method":"notifications/initialized","params":[1]}"#,
+            r#"{"jsonrpc":"2.0","method":5}"#,
+            r#"{"jsonrpc":"2.0","method":"x","params":NaN}"#,
+        ] {
+            let found = classify(line.as_bytes());
+            assert!(matches!(found, Incoming::Invalid(_)), "{line}: {found:?}");
+        }
     }
 
     #[test]

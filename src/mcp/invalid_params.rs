@@ -87,6 +87,11 @@ pub(super) fn error(method: &str, params: Option<&Value>) -> ErrorData {
     if let Some(problem) = describe(method, params) {
         return ErrorData::invalid_params(problem, None);
     }
+    no_method(method)
+}
+
+/// The error of a method that is not known.
+pub(super) fn no_method(method: &str) -> ErrorData {
     let message = format!("this server has no method `{}`", truncate(method));
     ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None)
 }

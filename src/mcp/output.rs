@@ -364,6 +364,7 @@ fn entry_fields() -> Value {
         "transport": { "description": "How the call arrived: stdio, http, sse or cli." },
         "reason": { "description": "Why, in the caller's words." },
         "changes": { "description": "Every changed field with oldValue and newValue; one of them is absent if the field did not exist. A creation is its title and field names." },
+        "more": { "description": "Number of changes that are not listed; detail `full` has them." },
         "id": { "description": "With detail `full`: unique id of the entry." },
         "metadata": { "description": "With detail `full`: who, with which client and why, as far as known, and the versions." },
     })

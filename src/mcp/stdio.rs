@@ -200,7 +200,7 @@ where
                 return;
             };
             let rejection = match incoming {
-                Incoming::Blank => continue,
+                Incoming::Blank | Incoming::InvalidNotification(_) => continue,
                 Incoming::Invalid(rejection) => rejection,
                 Incoming::Message(message) => {
                     // Before the request becomes pending: after a stop it gets no response.

@@ -451,10 +451,49 @@ async fn params_of_a_known_method_that_do_not_fit_name_the_member() {
             assert!(message.len() < 200, "{message}");
         }
     }
-    assert_eq!(
-        stdio.error("prompts/list", json!("x")).await["code"],
-        -32601
-    );
+    for method in ["prompts/list", "resources/list"] {
+        for params in [json!("x"), json!({}), json!({ "cursor": "a" })] {
+            let over_stdio = stdio.error(method, params.clone()).await;
+            let over_http = server.request(method, &params)["error"].clone();
+
+            for error in [over_stdio, over_http] {
+                let says = format!("this server has no method `{method}`");
+                assert_eq!(error, json!({ "code": -32601, "message": says }));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_notification_gets_no_response_whatever_its_params() {
+    let (_store, client) = client_of_samples();
+    let server = HttpServer::start(&samples(), &[]);
+    for params in ["[1]", "5", r#""x""#] {
+        let line = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/initialized","params":{params}}}"#
+        );
+
+        client.send(&line).await;
+        let over_http = http::post_json(server.address, "/mcp", &[], &line);
+
+        assert_eq!(over_http.status, 400, "{params}");
+    }
+    client.result("ping", json!({})).await;
+    assert_eq!(client.unexpected(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn another_name_of_the_id_is_pointed_to_it() {
+    let (_store, client) = client_of_samples();
+
+    for name in ["slug", "key", "projectId"] {
+        let error = client
+            .call_error("get_project", json!({ (name): "rdv-artisan" }))
+            .await;
+
+        let found = violation(&error, name);
+        assert_eq!(found["suggestion"], "id", "{name}");
+    }
 }
 
 #[test]
@@ -590,7 +629,7 @@ fn a_body_of_another_type_is_refused_with_the_type_that_is_needed() {
 }
 
 #[test]
-fn a_slash_at_the_end_of_a_path_means_nothing() {
+fn a_slash_too_many_in_a_path_means_nothing() {
     let store = samples();
     let server = HttpServer::start(&store, &[]);
 
@@ -613,6 +652,15 @@ fn a_slash_at_the_end_of_a_path_means_nothing() {
             );
         }
     }
+    for (path, status) in [
+        ("//healthz", 200),
+        ("//api/projects", 200),
+        ("//api//", 404),
+    ] {
+        assert_eq!(server.get(path).status, status, "{path}");
+    }
+    let hello = messages::request(1, "initialize", &client_hello("2025-06-18", "it", "1"));
+    assert_eq!(post(&server, "//mcp", &[], &hello).status, 200);
     let session = SseSession::open(server.address);
     let ping = messages::request(1, "ping", &json!({})).to_string();
     let posted = session.endpoint().replace("/messages?", "/messages/?");

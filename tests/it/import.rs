@@ -7,7 +7,10 @@ use tempfile::TempDir;
 
 use crate::support::{
     fixtures::{project, resource},
-    program::{Home, PROGRAM},
+    program::{Home, PROGRAM, repository_path},
+    redis::RedisServer,
+    server::HttpServer,
+    stores::Store,
 };
 
 /// Runs `import` on a folder with one file; gives its exit code and its report.
@@ -51,6 +54,36 @@ fn most_documents_that_are_no_case_studies_are_summed_up_too() {
     assert!(report.contains("31 projects: result: missing"), "{report}");
     assert!(!report.contains("projects: client: missing"), "{report}");
     assert!(!of_all.contains("projects: result: missing"), "{of_all}");
+}
+
+#[test]
+fn a_store_that_fails_is_reported_once_and_in_plain_words() {
+    let web = HttpServer::start(&Store::sqlite(), &[]);
+    let redis = RedisServer::start();
+    let no_database = format!("redis://127.0.0.1:{}/99", redis.port());
+    for (store, cause) in [
+        (
+            format!("redis://{}", web.address),
+            "does not answer like Redis",
+        ),
+        (no_database, "has no database with the number"),
+        ("redis://127.0.0.1:1".to_owned(), "cannot be reached"),
+    ] {
+        let home = Home::new();
+        let mut command = home.command(PROGRAM);
+        command.args([
+            "import",
+            &repository_path("examples/content").display().to_string(),
+        ]);
+        let output = command.args(["--store", &store]).output().unwrap();
+
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{errors}");
+        assert_eq!(errors.matches(cause).count(), 1, "{errors}");
+        for word in ["Incompatible", "Parse error", "ResponseError"] {
+            assert!(!errors.contains(word), "{errors}");
+        }
+    }
 }
 
 #[test]

@@ -6,9 +6,10 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr_iter;
 use rmcp::model::{ClientCapabilities, Implementation};
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json, value::RawValue};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
 use crate::domain::text::compact_json;
 
@@ -16,100 +17,65 @@ const INITIALIZE: &str = "initialize";
 const DISCOVER: &str = "server/discover";
 const LIST: &str = "tools/list";
 
-/// What shows whether a message has an ordinary form.
-#[derive(Deserialize)]
-struct Outline<'a> {
-    #[serde(borrow)]
-    method: Cow<'a, str>,
-    #[serde(borrow)]
-    params: Option<&'a RawValue>,
-}
-
-/// The members of params that may have another form than rmcp reads.
-#[derive(Deserialize)]
-struct ObjectMembers<'a> {
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
-    #[serde(borrow)]
-    cursor: Option<&'a RawValue>,
-    #[serde(borrow, rename = "_meta")]
-    meta: Option<&'a RawValue>,
-}
-
 /// The message in the form that rmcp reads; unchanged if it has that form, or none that is known.
 /// `None` if rmcp would leave out a member that does not fit.
-pub(super) fn normalize(json: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if is_ordinary(json) {
-        return Some(Cow::Borrowed(json));
+pub(super) fn normalize<'a>(json: &'a [u8], method: &str) -> Option<Cow<'a, [u8]>> {
+    let has_own_forms = matches!(method, INITIALIZE | DISCOVER | LIST);
+    if method.is_empty() || !has_own_forms && !holds_empty_array(json) {
+        return Some(Cow::Borrowed(json)); // most messages: no more is read of them
     }
     let Ok(mut message) = serde_json::from_slice::<Map<String, Value>>(json) else {
         return Some(Cow::Borrowed(json));
     };
-    if has_odd_cursor(&message) {
+    if method == LIST && has_odd_cursor(&message) {
         return None;
     }
-    rewrite(&mut message);
-    Some(Cow::Owned(compact_json(&message).into_bytes()))
+    if rewrite(&mut message, method) {
+        Some(Cow::Owned(compact_json(&message).into_bytes()))
+    } else {
+        Some(Cow::Borrowed(json))
+    }
+}
+
+/// Whether there is an empty array somewhere, or a string that looks like one.
+fn holds_empty_array(json: &[u8]) -> bool {
+    let after = |at| json.get(at + 1..).unwrap_or_default();
+    memchr_iter(b'[', json).any(|at| after(at).trim_ascii_start().starts_with(b"]"))
 }
 
 fn has_odd_cursor(message: &Map<String, Value>) -> bool {
-    let params = message
+    let cursor = message
         .get("params")
-        .filter(|_| message.get("method") == Some(&json!(LIST)));
-    let cursor = params.and_then(|params| params.get("cursor"));
+        .and_then(|params| params.get("cursor"));
     cursor.is_some_and(|cursor| !cursor.is_string() && !cursor.is_null())
 }
 
-fn is_ordinary(json: &[u8]) -> bool {
-    let Ok(outline) = serde_json::from_slice::<Outline<'_>>(json) else {
-        return true; // a response, or no message at all
-    };
-    if outline.method == INITIALIZE || outline.method == DISCOVER {
-        return false; // once for a connection
-    }
-    let Some(params) = outline.params else {
-        return true;
-    };
-    serde_json::from_str::<ObjectMembers<'_>>(params.get()).is_ok_and(|members| {
-        is_object(params)
-            && members.arguments.is_none_or(is_object)
-            && members.meta.is_none_or(is_object)
-            && members.cursor.is_none_or(is_string)
-    })
-}
-
-fn is_string(value: &RawValue) -> bool {
-    value.get().starts_with('"')
-}
-
-fn is_object(value: &RawValue) -> bool {
-    value.get().starts_with('{')
-}
-
-fn rewrite(message: &mut Map<String, Value>) {
-    let method = message.get("method").and_then(Value::as_str);
-    let method = method.unwrap_or_default().to_owned();
-    remove_empty_array(message, "params");
+/// Whether anything was rewritten.
+fn rewrite(message: &mut Map<String, Value>, method: &str) -> bool {
+    let mut rewritten = remove_empty_array(message, "params");
     // rmcp wants params here, even empty ones.
     if method == DISCOVER && message.get("params").is_none_or(Value::is_null) {
         message.insert("params".to_owned(), json!({}));
     }
     if let Some(Value::Object(params)) = message.get_mut("params") {
-        remove_empty_array(params, "arguments");
-        remove_empty_array(params, "_meta");
-        match method.as_str() {
+        rewritten |= remove_empty_array(params, "arguments");
+        rewritten |= remove_empty_array(params, "_meta");
+        match method {
             INITIALIZE => rewrite_initialize(params),
             DISCOVER => params.retain(|name, _| name == "_meta"),
             _ => {}
         }
     }
+    rewritten || matches!(method, INITIALIZE | DISCOVER)
 }
 
-/// Removes what PHP writes for an empty object.
-fn remove_empty_array(object: &mut Map<String, Value>, name: &str) {
-    if object.get(name) == Some(&json!([])) {
+/// Removes what PHP writes for an empty object. Whether it was there.
+fn remove_empty_array(object: &mut Map<String, Value>, name: &str) -> bool {
+    let is_there = object.get(name) == Some(&json!([]));
+    if is_there {
         object.shift_remove(name);
     }
+    is_there
 }
 
 /// Leaves out what does not have the form of the protocol: nothing here depends on it. Only the
@@ -149,6 +115,11 @@ mod tests {
 
     use super::*;
 
+    fn normalize(json: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let message: Value = serde_json::from_slice(json).unwrap();
+        super::normalize(json, message["method"].as_str().unwrap())
+    }
+
     fn request(json: &Value) -> ClientRequest {
         let text = json.to_string();
         match serde_json::from_slice(&normalize(text.as_bytes()).unwrap()).unwrap() {
@@ -168,6 +139,8 @@ mod tests {
             json!(null),
             json!({ "name": "x", "arguments": { "n": 1e2 }, "_meta": {} }),
             json!({ "name": "x", "arguments": null, "_meta": null }),
+            json!({ "name": "x", "arguments": { "data": { "tags": [] } } }),
+            json!({ "name": "x", "arguments": { "reason": "[ ]" } }),
         ] {
             let text = message("tools/call", &params).to_string();
 

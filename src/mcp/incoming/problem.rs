@@ -47,6 +47,16 @@ pub(super) fn describe(json: &[u8], error: &serde_json::Error) -> Problem {
     }
 }
 
+/// Whether this is a notification, whatever its params: it has a method and no id.
+pub(super) fn is_notification(json: &[u8]) -> bool {
+    let text = std::str::from_utf8(json).unwrap_or_default();
+    let Ok(Members(members)) = serde_json::from_str::<Members<'_>>(text) else {
+        return false;
+    };
+    let has = |name: &str| members.iter().any(|(found, _)| found == name);
+    has("method") && !has("id") && invalid_member(&members).is_none()
+}
+
 fn not_utf_8(json: &[u8]) -> &'static str {
     if json.starts_with(b"\xff\xfe") || json.starts_with(b"\xfe\xff") || json.contains(&0) {
         "UTF-16, and must be UTF-8"

@@ -77,6 +77,11 @@ pub(crate) fn read_error(error: &RedisError) -> StoreError {
     if error.is_timeout() {
         return StoreError::Unavailable(format!("{text}; {TIMEOUT_HINT}"));
     }
+    if error.kind() == ErrorKind::Parse {
+        return StoreError::Unavailable(format!(
+            "what answers there does not answer like Redis; {CONNECTION_HINT}"
+        ));
+    }
     if is_transient(error)
         || error.is_unrecoverable_error()
         || error.kind() == ErrorKind::InvalidClientConfig
@@ -113,6 +118,16 @@ fn access_denied(error: &RedisError) -> Option<StoreError> {
             reason: "could not log in to Redis: it requires a password, and the store's address has none"
                 .to_owned(),
             detail: Some("write the address as `redis://USER:PASSWORD@HOST`".to_owned()),
+        });
+    }
+    if describe(error).contains("DB index") {
+        return Some(StoreError::AccessDenied {
+            reason: "the Redis server has no database with the number in the store's address"
+                .to_owned(),
+            detail: Some(
+                "write another number after the host, or none for the database 0, as in `redis://HOST:6379`"
+                    .to_owned(),
+            ),
         });
     }
     if let Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT") = error.code() {
