@@ -44,16 +44,18 @@ mod router;
 mod server;
 pub mod stdio;
 mod tool_name;
+mod toolset;
 mod warnings;
 
 pub use error::ToolError;
 pub use notice::StoreNotice;
 pub use server::ContentServer;
+pub use toolset::{Toolset, Toolsets};
 
 use invalid_params::no_method;
 use metrics::{count_call, record_duration};
-use router::{ROUTER, unknown_tool};
-use tool_name::ToolName;
+use router::{ROUTER, toolset_is_off, unknown_tool};
+use tool_name::{Effect, ToolName};
 
 /// The longest message that any transport reads, in bytes. A document has at most 256 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -79,11 +81,10 @@ impl ContentServer {
 
     /// The tools that the caller may use.
     fn offered_tools(&self, context: &RequestContext<RoleServer>) -> Vec<Tool> {
-        let mut tools = Self::tools();
+        let mut tools: Vec<Tool> = self.toolsets.iter().flat_map(Self::tools).collect();
         if self.read_only_reason_in(context).is_some() {
-            tools.retain(|tool| {
-                ToolName::parse(&tool.name).is_none_or(|tool| tool.written_kind().is_none())
-            });
+            let reads = |tool: ToolName| tool.effect() == Effect::Reads;
+            tools.retain(|tool| ToolName::parse(&tool.name).is_none_or(reads));
         }
         tools
     }
@@ -122,7 +123,10 @@ impl ContentServer {
         let Some(tool) = tool else {
             return Err(unknown_tool(&request.name, &self.offered_tools(&context)));
         };
-        if tool.written_kind().is_some()
+        if let Some((toolset, with_it)) = self.toolsets.missing_for(tool) {
+            return Err(toolset_is_off(tool, toolset, &with_it));
+        }
+        if tool.effect() == Effect::Writes
             && let Some(reason) = self.read_only_reason_in(&context)
         {
             let now = self.content.now();
