@@ -53,6 +53,8 @@ async fn main() -> Result<()> {
 
     list(&client).await;
     edit(&client).await;
+    edit_parts(&client).await;
+    be_refused(&client).await;
     edit_once(&client).await;
     audit(&client).await;
 
@@ -144,8 +146,22 @@ async fn edit(client: &StdioClient) {
         "  recorded as {}",
         text(&updated["meta"]["auditId"])
     ));
+}
 
-    step("6. update_project with mistakes: rejected, every reason at once, nothing written");
+async fn edit_parts(client: &StdioClient) {
+    step("6. update_project with edits: parts of a text and of a list");
+    let edits = json!([
+        { "path": "challenge", "op": "find", "value": "un sur trois n'était", "with": "un sur quatre n’était" },
+        { "path": "tags", "op": "append", "value": "agenda" },
+    ]);
+    let arguments = json!({ "id": "rdv-artisan", "edits": edits });
+    let updated = client.call("update_project", arguments).await;
+    show("  found by its plain spelling, though the text has a typographic apostrophe");
+    show_changes(&updated);
+}
+
+async fn be_refused(client: &StdioClient) {
+    step("7. update_project with mistakes: rejected, every reason at once, nothing written");
     let mistakes = json!({ "titel": "Artisans", "metadata": { "status": "live" }, "testimonial": null, "image": "javascript:alert(1)" });
     let rejected = client
         .call(
@@ -155,14 +171,13 @@ async fn edit(client: &StdioClient) {
         .await;
     show_error(&rejected);
 
-    step("7. update_project with an old version: a conflict, so nobody's work is overwritten");
-    let stale =
-        json!({ "id": "rdv-artisan", "data": { "title": "Artisans" }, "expectedVersion": version });
+    step("8. update_project with an old version: a conflict, so nobody's work is overwritten");
+    let stale = json!({ "id": "rdv-artisan", "data": { "title": "Artisans" }, "expectedVersion": "0123456789abcdef" });
     show_error(&client.call("update_project", stale).await);
 }
 
 async fn edit_once(client: &StdioClient) {
-    step("8. get_resource and update_resource, sent twice with one idempotencyKey: applied once");
+    step("9. get_resource and update_resource, sent twice with one idempotencyKey: applied once");
     let resource = client
         .call(
             "get_resource",
@@ -186,7 +201,7 @@ async fn edit_once(client: &StdioClient) {
 }
 
 async fn audit(client: &StdioClient) {
-    step("9. get_audit_log: who changed what, before and after");
+    step("10. get_audit_log: who changed what, before and after");
     for entry in client
         .call("get_audit_log", json!({ "action": "update" }))
         .await["data"]
@@ -209,7 +224,7 @@ async fn audit(client: &StdioClient) {
         show_difference(&entry["changes"]);
     }
 
-    step("10. get_audit_stats");
+    step("11. get_audit_stats");
     let stats = client.call("get_audit_stats", json!({})).await["data"].clone();
     show(&format!(
         "  {} entries, by action {}, by kind {}, by source {}",
@@ -339,10 +354,12 @@ fn show_changes(answer: &Value) {
 fn show_difference(changes: &Value) {
     for change in changes.as_array().into_iter().flatten() {
         show(&format!("  {}", text(&change["field"])));
-        for (style, sign, value) in [
-            (BAD, "-", change.get("oldValue")),
-            (GOOD, "+", change.get("newValue")),
-        ] {
+        // The change of a long text is shown as the edit that takes it back.
+        let undo = change.get("undoEdit");
+        let (old, new) = undo.map_or((change.get("oldValue"), change.get("newValue")), |edit| {
+            (edit.get("with"), edit.get("value"))
+        });
+        for (style, sign, value) in [(BAD, "-", old), (GOOD, "+", new)] {
             if let Some(value) = value {
                 show_styled(style, &format!("    {sign} {value}"));
             }

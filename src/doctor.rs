@@ -27,6 +27,7 @@ mod finding;
 mod redis;
 mod redis_content;
 mod redis_documents;
+mod redis_outside;
 mod smoke;
 mod sqlite;
 mod times;

@@ -5,27 +5,32 @@
 //! error's source.
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use uuid::Uuid;
 
 use crate::{
+    deadline::Deadline,
     domain::{
         Change, Current, DocumentKey, Operation, Origin, StoredEntry, Timestamp, WriteContext,
     },
     store::{Commit, HistoryImport, Repository, ResponseCache, SnapshotCache, Store, StoreError},
 };
 
+mod adopt;
 mod error;
 mod read;
+mod undo;
 mod update;
 
 pub use error::Error;
-pub use read::{Fetched, Published, RESPONSE_TTL};
+pub use read::{Fetched, Published, RESPONSE_TTL, ShownDocument};
+pub use undo::{Selection, UndoRequest, Undone, UndoneDocument};
 pub use update::{Mode, UpdateRequest, Updated};
 
 /// Queues for writers. Two documents may share a queue; then one waits a little for the other.
@@ -134,19 +139,25 @@ impl ContentService {
         Ok(self.store.get_for_update(key).await?)
     }
 
-    /// Writes the changes, all or none.
+    /// Writes the changes, all or none. A change of a document that was changed outside this server
+    /// conflicts once: what was found is recorded, and the change has to be made again after that.
     pub async fn commit(
         &self,
         changes: Vec<Change>,
         operation: Operation,
+        deadline: Deadline,
     ) -> Result<Commit, Error> {
+        let conflict = |key| Error::Conflict {
+            key,
+            current: None,
+            changed_since: Vec::new(),
+        };
+        if let Some(key) = self.adopt(&changes, deadline).await? {
+            return Err(conflict(key));
+        }
         let key = changes.first().map(|change| change.key().clone());
         match (self.commit_in_task(changes, operation).await, key) {
-            (Err(StoreError::Conflict), Some(key)) => Err(Error::Conflict {
-                key,
-                current: None,
-                changed_since: Vec::new(),
-            }),
+            (Err(StoreError::Conflict), Some(key)) => Err(conflict(key)),
             (commit, _) => Ok(commit?),
         }
     }
@@ -164,10 +175,22 @@ impl ContentService {
 
     fn write_queue(&self, key: &DocumentKey) -> &Mutex<()> {
         static ANY: Mutex<()> = Mutex::const_new(());
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
-        usize::try_from(hash % WRITE_QUEUES as u64)
-            .ok()
-            .and_then(|queue| self.write_queues.get(queue))
-            .unwrap_or(&ANY)
+        self.write_queues.get(queue_of(key)).unwrap_or(&ANY)
     }
+
+    /// Waits in the queues of all these documents, in an order that every caller keeps.
+    async fn write_turns(&self, keys: &[DocumentKey]) -> Vec<MutexGuard<'_, ()>> {
+        let queues: BTreeSet<usize> = keys.iter().map(queue_of).collect();
+        let mut turns = Vec::new();
+        for queue in queues.iter().filter_map(|queue| self.write_queues.get(*queue)) {
+            turns.push(queue.lock().await);
+        }
+        turns
+    }
+}
+
+/// The queue of a document.
+fn queue_of(key: &DocumentKey) -> usize {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+    usize::try_from(hash % WRITE_QUEUES as u64).unwrap_or_default()
 }

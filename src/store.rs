@@ -8,7 +8,8 @@ use async_trait::async_trait;
 
 use crate::domain::{
     ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey,
-    History, Kind, ListPage, ListQuery, Operation, Record, StoreState, StoredEntry, Timestamp,
+    FoundDocument, History, Kind, ListPage, ListQuery, Operation, OutsideChange, Record,
+    StoreState, StoredEntry, Timestamp,
 };
 
 mod breaker;
@@ -34,9 +35,9 @@ pub trait Repository: Send + Sync {
     /// The store's name in answers: `redis` or `sqlite`.
     fn name(&self) -> &'static str;
 
-    /// The document for display. It may come from a replica, but never from before this process's
-    /// own writes.
-    async fn get(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError>;
+    /// The document for display, and whether it was changed outside this server. It may come from a
+    /// replica, but never from before this process's own writes.
+    async fn get(&self, key: &DocumentKey) -> Result<FoundDocument, StoreError>;
 
     /// The newest state of a document with its newest audit entry, from which a [`Change`] can be
     /// made.
@@ -129,6 +130,8 @@ pub struct Documents {
     pub records: Vec<Record>,
     /// One sentence for each document that is listed but cannot be read.
     pub unreadable: Vec<String>,
+    /// Those among the requested documents that were changed outside this server.
+    pub changed_outside: Vec<OutsideChange>,
 }
 
 /// What differs when a store was written in between.

@@ -79,16 +79,17 @@ pub fn patch(input: &[u8]) {
         let key = DocumentKey::new(kind, "a");
         let record = Record::of(key.clone(), old.clone());
         let current = Current::read(key, Some(record), None::<&str>);
-        match Change::update(&current, &patch, write_context()) {
+        match Change::update(&current, &patch, &[], write_context()) {
             Ok(Update::Change(change, left)) => {
                 let changes = &change.entry().changes;
+                let next = change.next().expect("an update leaves a document");
                 assert_eq!(
                     compact_json(&apply(old.clone(), changes)),
-                    change.text(),
+                    next.text(),
                     "the log does not have what is stored"
                 );
                 assert_eq!(
-                    revert(change.next().document(), changes),
+                    revert(next.document(), changes),
                     old,
                     "the log does not have what was stored"
                 );
@@ -97,11 +98,11 @@ pub fn patch(input: &[u8]) {
                     left.iter()
                         .all(|violation| is_visible(&violation.to_string()))
                 );
-                let read = Record::parse(change.key().clone(), change.text().to_owned())
+                let read = Record::parse(change.key().clone(), next.text().to_owned())
                     .expect("what is stored can be read");
                 assert_eq!(
                     read.document(),
-                    change.next().document(),
+                    next.document(),
                     "what is stored is read differently"
                 );
             }
@@ -425,22 +426,17 @@ pub fn folder(input: &[u8]) {
         let absent = Current::read(key.clone(), None, None::<&str>);
         let change = Change::put(&absent, document, write_context())
             .expect("what does not exist can be created");
+        let next = change.next().expect("a creation leaves a document");
         assert_eq!(
             compact_json(&apply(Map::new(), &change.entry().changes)),
-            change.text()
+            next.text()
         );
         assert!(
-            change
-                .next()
-                .violations()
+            next.violations()
                 .iter()
                 .all(|violation| is_visible(&violation.to_string()))
         );
-        let _ = (
-            change.next().index_entry(),
-            change.next().is_published(),
-            change.next().is_featured(),
-        );
+        let _ = (next.index_entry(), next.is_published(), next.is_featured());
     }
     for entry in &folder.entries {
         assert!(

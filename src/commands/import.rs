@@ -29,6 +29,8 @@ use report::{Mode, OnDifference, Report};
 
 /// How many documents are written together, so that a distant store takes few round trips.
 const BATCH_SIZE: usize = 25;
+/// How long recording what was changed outside this server may take before a batch is written.
+const ADOPTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long reading a page of the log may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a batch is repeated when others write at the same time.
@@ -184,7 +186,8 @@ impl Import<'_> {
             if self.mode == Mode::DryRun || changes.is_empty() {
                 return Ok(report);
             }
-            match self.content.commit(changes, operation).await {
+            let deadline = Deadline::after(ADOPTION_TIMEOUT);
+            match self.content.commit(changes, operation, deadline).await {
                 Ok(_) => return Ok(report),
                 Err(Error::Conflict { .. }) if retries < MAX_RETRIES => {
                     retries += 1;

@@ -149,7 +149,7 @@ impl CommitTest {
         let duration = start.elapsed();
         expect_applied("update", &commit.map_err(in_step("update"))?, 2)?;
         let read = self.read().await?;
-        if read.record().map(Record::text) != Some(update.text()) {
+        if read.record().map(Record::text) != update.text() {
             return Err("read: expected the document that was written, byte for byte".to_owned());
         }
         Ok(duration)
@@ -246,6 +246,7 @@ pub(super) fn written_keys(prefix: &str) -> Vec<String> {
     let mut written = vec![
         keys.document(&document),
         keys.latest(&document),
+        keys.checksum(&document),
         format!("{cache}:{}", document.id),
         cache,
         keys.entries(),

@@ -1,6 +1,6 @@
 //! What a check found, and the check of documents that both stores share.
 
-use crate::domain::{Kind, Record, text::truncate};
+use crate::domain::{Kind, OutsideChange, Record, text::truncate};
 
 /// What one check found.
 #[derive(Debug, Clone)]
@@ -108,6 +108,33 @@ pub(super) fn documents(
     }
     findings.extend(violations(kind, records));
     findings
+}
+
+/// Documents that were changed outside this server, if there are any.
+pub(super) fn changed_outside(changes: &[OutsideChange]) -> Option<Finding> {
+    if changes.is_empty() {
+        return None;
+    }
+    let named: Vec<String> = changes
+        .iter()
+        .map(|change| {
+            let what = if change.is_deleted {
+                "deleted"
+            } else {
+                "changed"
+            };
+            format!("{} {what} after {}", change.key, change.after)
+        })
+        .collect();
+    Some(Finding::warning(
+        "outside changes",
+        format!(
+            "{} changed or deleted outside this server: {}",
+            counted(changes.len(), "document"),
+            sample(&named, "; ")
+        ),
+        "the audit log does not say what was changed, or by whom; the next write of each records what was found",
+    ))
 }
 
 /// A store without any document, which is probably not the one that was meant.

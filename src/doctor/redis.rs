@@ -397,6 +397,7 @@ fn read_commands(keys: &Keys) -> Vec<Cmd> {
             commands.push(cmd(command).arg(keys.document(&document)).clone());
         }
         commands.push(cmd("GET").arg(keys.latest(&document)).clone());
+        commands.push(cmd("GET").arg(keys.checksum(&document)).clone());
         commands.push(cmd("SMEMBERS").arg(keys.index("all", kind)).clone());
         commands.push(cmd("SCARD").arg(keys.index("all", kind)).clone());
     }
@@ -420,6 +421,8 @@ fn write_commands(keys: &Keys) -> Vec<String> {
         need(&["GET", &data]);
         need(&["SET", &data, "x"]);
         need(&["SET", &keys.latest(&document), "x"]);
+        need(&["SET", &keys.checksum(&document), "x"]);
+        need(&["DEL", &data, &keys.checksum(&document)]);
         need(&["DEL", &cache, &format!("{cache}:x")]);
         for index in ["all", "published", "featured"].map(|name| keys.index(name, kind)) {
             need(&["SISMEMBER", &index, "x"]);

@@ -9,13 +9,17 @@ use redis::{RedisError, Value, cmd};
 
 use super::{
     connection::DiagnosticConnection,
-    finding::{Fault, Finding, counted, documents, empty_store, sample},
+    finding::{Fault, Finding, changed_outside, counted, documents, empty_store, sample},
     redis_documents::{DocumentReader, PIECE_TIMEOUT, not_arrived},
+    redis_outside,
     times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
     deadline::Deadline,
-    domain::{AuditStats, DocumentKey, Kind, Record, StoredEntry, Timestamp, text::truncate},
+    domain::{
+        AuditStats, DocumentKey, Kind, OutsideChange, Record, StoredEntry, Timestamp,
+        text::truncate,
+    },
     store::redis::{
         error::is_permission_denied,
         keys::Keys,
@@ -57,6 +61,7 @@ pub(super) async fn diagnose(
         keys,
         connection,
         reader: DocumentReader::until(deadline),
+        outside: Vec::new(),
         findings,
     };
     checks.schema_version().await?;
@@ -70,6 +75,7 @@ struct ContentChecks<'a> {
     keys: &'a Keys,
     connection: &'a mut DiagnosticConnection,
     reader: DocumentReader,
+    outside: Vec<OutsideChange>,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -176,6 +182,12 @@ impl ContentChecks<'_> {
             self.findings
                 .extend(updated_in_the_future(kind, &found.records, now));
 
+            let absent = found.absent.iter();
+            let absent: Vec<_> = absent.map(|id| DocumentKey::new(kind, id)).collect();
+            let (keys, connection) = (self.keys, &mut *self.connection);
+            let outside = redis_outside::changes(keys, connection, &found.records, &absent);
+            self.outside.extend(outside.await?);
+
             let mut drift = self.index_of_all(kind, &indexed, &found);
             drift.extend(
                 self.secondary_index("published", kind, &found, Record::is_published)
@@ -197,6 +209,7 @@ impl ContentChecks<'_> {
             }
             self.findings.append(&mut drift);
         }
+        self.findings.extend(changed_outside(&self.outside));
         self.findings.extend(is_empty.then(empty_store));
         self.findings.extend(self.reader.findings());
         Ok(())
@@ -293,12 +306,15 @@ impl ContentChecks<'_> {
         }
     }
 
-    /// The ids of all documents, also of those that are in no index.
+    /// The ids of all documents, also of those that are in no index, and of those that had a document
+    /// once.
     async fn search(&mut self) -> Result<BTreeMap<Kind, BTreeSet<String>>, RedisError> {
         let mut found: BTreeMap<Kind, BTreeSet<String>> = BTreeMap::new();
         let start = Instant::now();
-        for kind in Kind::ALL {
-            let prefix = self.keys.document(&DocumentKey::new(kind, ""));
+        for (kind, prefix) in Kind::ALL.into_iter().flat_map(|kind| {
+            let every = DocumentKey::new(kind, "");
+            [self.keys.document(&every), self.keys.checksum(&every)].map(|prefix| (kind, prefix))
+        }) {
             let mut cursor = "0".to_owned();
             loop {
                 let (next, keys) = match self.connection.scan(&prefix, &cursor).await {

@@ -12,15 +12,15 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::{
-    finding::{Fault, Finding, Verdict, documents, empty_store, sample},
+    finding::{Fault, Finding, Verdict, changed_outside, documents, empty_store, sample},
     times::{UntimelyEntries, first_future_score, updated_in_the_future},
 };
 use crate::{
-    domain::{DocumentKey, Kind, StoredEntry, Timestamp, text::truncate},
+    domain::{DocumentKey, Kind, OutsideChange, StoredEntry, Timestamp, text::truncate},
     settings::file_access,
     store::sqlite::{
         database::{Database, Problem, SCHEMA_VERSION},
-        queries::{parse, row_path},
+        queries::{found, outside_change, parse, row_path},
     },
 };
 
@@ -139,9 +139,11 @@ fn database(path: PathBuf, clock: fn() -> Timestamp, findings: &mut Vec<Finding>
         findings.push(writing(&database, &mut connection));
         findings.push(write_ahead_log(&connection)?);
         findings.push(integrity(&connection)?);
+        let mut outside = Vec::new();
         for kind in Kind::ALL {
-            findings.extend(content(&connection, kind, clock())?);
+            findings.extend(content(&connection, kind, clock(), &mut outside)?);
         }
+        findings.extend(changed_outside(&outside));
         findings.extend(is_empty(&connection)?.then(empty_store));
         findings.push(audit_log(&connection)?);
         let untimely = untimely_entries(&connection, clock())?;
@@ -204,7 +206,12 @@ fn integrity(connection: &Connection) -> Result<Finding, Problem> {
     })
 }
 
-fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Finding>, Problem> {
+fn content(
+    connection: &Connection,
+    kind: Kind,
+    now: Timestamp,
+    outside: &mut Vec<OutsideChange>,
+) -> Result<Vec<Finding>, Problem> {
     let mut statement =
         connection.prepare("SELECT id, text FROM documents WHERE kind = ? ORDER BY id")?;
     let mut rows = statement.query([kind.singular()])?;
@@ -217,9 +224,27 @@ fn content(connection: &Connection, kind: Kind, now: Timestamp) -> Result<Vec<Fi
             Err(problem) => unreadable.push(format!("`{}` ({problem})", truncate(&row_path(&key)))),
         }
     }
+    for record in &records {
+        outside.extend(outside_change(connection, record)?);
+    }
+    outside.extend(deleted_outside(connection, kind)?);
     let mut findings = documents(kind, &records, &unreadable, 0);
     findings.extend(updated_in_the_future(kind, &records, now));
     Ok(findings)
+}
+
+/// Documents whose newest entry did not delete them, and which are gone.
+fn deleted_outside(connection: &Connection, kind: Kind) -> Result<Vec<OutsideChange>, Problem> {
+    let sql = "SELECT DISTINCT entity_id FROM entries WHERE kind = ?1 AND seq IS NOT NULL
+        EXCEPT SELECT id FROM documents WHERE kind = ?1";
+    let mut statement = connection.prepare(sql)?;
+    let ids = statement.query_map([kind.singular()], |row| row.get::<_, String>(0))?;
+    let mut gone = Vec::new();
+    for id in ids {
+        let key = DocumentKey::new(kind, id?);
+        gone.extend(OutsideChange::of(&key, &found(connection, &key)?));
+    }
+    Ok(gone)
 }
 
 fn is_empty(connection: &Connection) -> Result<bool, Problem> {

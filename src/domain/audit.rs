@@ -5,6 +5,7 @@ mod page;
 mod query;
 mod stored;
 
+pub(super) use entry::entry_checksum;
 pub use entry::{
     Action, AuditEntry, ENTRY_PREFIX_FORMAT, ENTRY_PREFIX_LEN, EntryMetadata, Origin, Source,
     entry_text, numbered_beginning,

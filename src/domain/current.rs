@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{kind::DocumentKey, record::Record, version::Version};
+use super::{
+    kind::DocumentKey, outside::changed_outside, record::Record, timestamp::Timestamp,
+    version::Version,
+};
 
 /// The newest state of a document, or its absence, with the newest audit entry of the document.
 ///
@@ -57,12 +60,6 @@ impl Current {
         self.record.as_ref()
     }
 
-    /// The document, without the entry.
-    #[must_use]
-    pub fn into_record(self) -> Option<Record> {
-        self.record
-    }
-
     /// The document's version; `None` if there is none.
     #[must_use]
     pub fn version(&self) -> Option<&Version> {
@@ -73,6 +70,12 @@ impl Current {
     #[must_use]
     pub fn latest_entry(&self) -> Option<&str> {
         self.latest_entry.as_deref()
+    }
+
+    /// The time of the newest entry, if the document was changed outside this server after that.
+    #[must_use]
+    pub fn changed_outside(&self) -> Option<Timestamp> {
+        changed_outside(self.record(), self.latest_entry())
     }
 
     /// Whether this is the state that this process wrote last, and not one that was read. A commit

@@ -125,16 +125,23 @@ fn diff_members(
     }
 }
 
+/// The change of a document as a whole.
+#[must_use]
+pub fn whole(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) -> FieldChange {
+    let value = |document: &Map<String, Value>| Value::Object(document.clone());
+    FieldChange {
+        field: String::new(),
+        old_value: old.map(value),
+        new_value: new.map(value),
+    }
+}
+
 /// Every top-level field of a document that was not there before, whole; or the document whole, if
 /// a name has no path.
 #[must_use]
 pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
     if document.keys().any(|name| unnameable(name)) {
-        return vec![FieldChange {
-            field: String::new(),
-            old_value: None,
-            new_value: Some(Value::Object(document.clone())),
-        }];
+        return vec![whole(None, Some(document))];
     }
     document
         .iter()
@@ -144,6 +151,18 @@ pub fn creation(document: &Map<String, Value>) -> Vec<FieldChange> {
             new_value: Some(value.clone()),
         })
         .collect()
+}
+
+/// Every top-level field of a document that is not there any more, whole; or the document whole, if
+/// a name has no path.
+#[must_use]
+pub fn deletion(document: &Map<String, Value>) -> Vec<FieldChange> {
+    let gone = |change: FieldChange| FieldChange {
+        field: change.field,
+        old_value: change.new_value,
+        new_value: None,
+    };
+    creation(document).into_iter().map(gone).collect()
 }
 
 /// The document that an update's `changes` lead to. New fields come last, as merging a patch puts

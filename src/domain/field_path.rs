@@ -23,9 +23,48 @@ pub(super) fn join(path: &str, name: &str) -> String {
     }
 }
 
+/// Whether the field at `path` is the one at `above`, or a part of it. The empty path is the whole
+/// document.
+pub(super) fn is_within(path: &str, above: &str) -> bool {
+    above.is_empty()
+        || path
+            .strip_prefix(above)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Whether two dotted paths are the same, or one leads to the other.
+pub(super) fn overlap(path: &str, other: &str) -> bool {
+    is_within(path, other) || is_within(other, path)
+}
+
 /// The last name of a path.
 pub(super) fn last_name(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
+}
+
+/// What a document has at `path`.
+pub(super) fn field<'a>(document: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        Some((name, below)) => field(document.get(name)?.as_object()?, below),
+        None => document.get(path),
+    }
+}
+
+/// The same, to be changed.
+pub(super) fn field_mut<'a>(
+    document: &'a mut Map<String, Value>,
+    path: &str,
+) -> Option<&'a mut Value> {
+    match path.split_once('.') {
+        Some((name, below)) => field_mut(document.get_mut(name)?.as_object_mut()?, below),
+        None => document.get_mut(path),
+    }
+}
+
+/// What `schema` declares at `path`.
+pub(super) fn declared<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.')
+        .try_fold(schema, |schema, name| properties(schema)?.get(name))
 }
 
 /// The members that `schema` declares for an object.

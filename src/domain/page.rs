@@ -1,6 +1,6 @@
 //! A page of documents.
 
-use super::{list::ListPosition, record::Record};
+use super::{list::ListPosition, outside::OutsideChange, record::Record};
 
 /// A page of documents.
 #[derive(Debug, Clone, Default)]
@@ -13,4 +13,7 @@ pub struct ListPage {
     pub next: Option<ListPosition>,
     /// One sentence for each document that is listed but cannot be read.
     pub unreadable: Vec<String>,
+    /// The documents of this kind, on the page or not, that were changed outside this server, as far
+    /// as that is known without reading them again.
+    pub changed_outside: Vec<OutsideChange>,
 }

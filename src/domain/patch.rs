@@ -46,13 +46,15 @@ impl<D: Document> JsonSchema for Patch<D> {
     }
 }
 
-/// Replaces a string that holds a JSON object by that object: some clients send objects as strings.
-pub fn parse_json_string(value: &mut Value) {
+/// Replaces a string that holds JSON of the wanted type by that: some clients send objects and arrays
+/// as strings.
+pub fn parse_json_string(value: &mut Value, is_wanted: fn(&Value) -> bool) {
     if let Value::String(text) = value
         && check_depth(text.as_bytes()).is_ok()
-        && let Ok((object @ Value::Object(_), _)) = parse(text)
+        && let Ok((parsed, _)) = parse(text)
+        && is_wanted(&parsed)
     {
-        *value = object;
+        *value = parsed;
     }
 }
 

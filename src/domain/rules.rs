@@ -16,13 +16,14 @@ use serde_json::{Map, Value, json};
 
 use super::{
     field_path::{
-        CREATED_AT, declared_paths, is_optional, is_owned, is_required, join, names_nothing,
+        CREATED_AT, declared, declared_paths, is_optional, is_owned, is_required, join,
+        names_nothing,
     },
     kind::DocumentKey,
     number::{is_integer_beyond, is_same},
     text::truncate,
     timestamp::Timestamp,
-    unknown_field::unknown_fields,
+    unknown_field::{not_editable, unknown_fields},
     violation::Violation,
 };
 
@@ -188,6 +189,19 @@ impl Rules {
         stored: &Map<String, Value>,
     ) -> Vec<Violation> {
         unknown_fields(&self.document, patch, stored)
+    }
+
+    /// The JSON type of the field at `path`, if an update may change it.
+    #[must_use]
+    pub fn editable_type(&self, path: &str) -> Option<&str> {
+        let field = declared(&self.document, path).filter(|_| !is_owned(path))?;
+        field.get("type")?.as_str()
+    }
+
+    /// Why no update may change the field at `path`, with the field that was meant.
+    #[must_use]
+    pub fn not_editable(&self, path: &str, document: &Map<String, Value>) -> Violation {
+        not_editable(&self.document, path, document)
     }
 
     /// Whether `patch` names no field: what is left of one when a client leaves out every `null`.

@@ -6,7 +6,7 @@ use unicode_normalization::{
     char::{decompose_compatible, is_combining_mark},
 };
 
-use super::{kind::DocumentKey, text::is_hidden};
+use super::{kind::DocumentKey, text::is_invisible};
 
 /// The fields that a search looks into, with all that is in them. The id is the one that the
 /// document is stored under.
@@ -69,17 +69,20 @@ pub(super) fn fold(text: &str) -> String {
 
 fn fold_into(text: &str, folded: &mut String) {
     folded.reserve(text.len());
-    for c in text.chars() {
-        match c {
-            '`' => folded.push('\''),
-            '"' => {}
-            c if c.is_ascii() => folded.push(c.to_ascii_lowercase()),
-            // Decomposed, an acute accent would become a space.
-            '´' => folded.push('\''),
-            c if is_hidden(c) && !c.is_control() && !c.is_whitespace() => {}
-            // The order of marks does not matter, because they are left out.
-            c => decompose_compatible(c, |part| fold_part(part, folded)),
-        }
+    text.chars().for_each(|c| fold_char(c, folded));
+}
+
+/// Appends what a character is compared as.
+pub(super) fn fold_char(c: char, folded: &mut String) {
+    match c {
+        '`' => folded.push('\''),
+        '"' => {}
+        c if c.is_ascii() => folded.push(c.to_ascii_lowercase()),
+        // Decomposed, an acute accent would become a space.
+        '´' => folded.push('\''),
+        c if is_invisible(c) => {}
+        // The order of marks does not matter, because they are left out.
+        c => decompose_compatible(c, |part| fold_part(part, folded)),
     }
 }
 

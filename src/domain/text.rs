@@ -43,6 +43,13 @@ pub fn is_hidden(c: char) -> bool {
         )
 }
 
+/// Whether a character of a text takes no room: it is hidden, and neither a space nor a control
+/// character.
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
+    is_hidden(c) && !c.is_control() && !c.is_whitespace()
+}
+
 /// The text in one line, with every hidden character replaced.
 #[must_use]
 pub fn sanitize(text: &str) -> Cow<'_, str> {

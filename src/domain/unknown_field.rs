@@ -6,7 +6,9 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::{
-    field_path::{CREATED_AT, declared_paths, is_owned, join, last_name, properties},
+    field_path::{
+        CREATED_AT, declared, declared_paths, field, is_owned, join, last_name, properties,
+    },
     number::is_same,
     similar::{is_same_name, is_typo, nearest, with_same_end},
     timestamp::Timestamp,
@@ -19,6 +21,7 @@ const MAX_CANDIDATES: usize = 3;
 /// What older programs derived from `metadata` at the top level, and from what.
 const DERIVED_STATUS: (&str, &str) = ("published", "metadata.status");
 
+const UNKNOWN: &str = "unknown field";
 const LEAVE_OUT: &str = "set by the server; leave it out";
 
 const REPAIR: &str = "the stored time cannot be read; send an RFC 3339 time such as `2026-11-22T10:15:30Z`, or leave it out";
@@ -37,6 +40,36 @@ pub(super) fn unknown_fields(
     };
     search.visit(schema, patch, Some(stored), "");
     search.found
+}
+
+/// Why no edit may change the field at `path`, which `schema` does not declare or the server owns.
+pub(super) fn not_editable(schema: &Value, path: &str, document: &Map<String, Value>) -> Violation {
+    if is_owned(path) {
+        return Violation::new(path, "owned", "set by the server; no tool changes it");
+    }
+    let search = Search {
+        schema,
+        found: Vec::new(),
+    };
+    let members = |path: &str| declared(schema, path).and_then(properties);
+    let nested = path
+        .rsplit_once('.')
+        .and_then(|(parent, name)| Some((parent, name, members(parent)?)));
+    let Some((parent, name, siblings)) = nested.or_else(|| Some(("", path, properties(schema)?)))
+    else {
+        return Violation::new(path, "unknown", UNKNOWN);
+    };
+    if field(document, path).is_some() {
+        return search.foreign(path.to_owned(), name);
+    }
+    let candidates = search.candidates(parent, name, siblings);
+    if candidates.is_empty() {
+        return search.unknown(path.to_owned(), parent, name, siblings);
+    }
+    Violation {
+        suggestion: candidates.first().cloned(),
+        ..Violation::new(path, "unknown", did_you_mean(&candidates))
+    }
 }
 
 struct Search<'a> {
@@ -119,7 +152,7 @@ impl Search<'_> {
                 let message = format!("`{owned}` is set by the server; leave it out");
                 Violation::new(path, "owned", message)
             }
-            None => Violation::new(path, "unknown", "unknown field"),
+            None => Violation::new(path, "unknown", UNKNOWN),
         }
     }
 
@@ -215,11 +248,7 @@ fn derived_status(path: String) -> Violation {
 
 /// An unknown field, with the fields that may have been meant.
 fn misplaced(path: String, parent: &str, candidates: &[String]) -> Violation {
-    let names: Vec<String> = candidates
-        .iter()
-        .map(|candidate| format!("`{candidate}`"))
-        .collect();
-    let mut message = format!("unknown field; did you mean {}?", names.join(" or "));
+    let mut message = did_you_mean(candidates);
     if let [candidate] = candidates
         && !is_member_of(parent, candidate)
     {
@@ -232,6 +261,14 @@ fn misplaced(path: String, parent: &str, candidates: &[String]) -> Violation {
         suggestion: candidates.first().cloned(),
         ..Violation::new(path, "unknown", message)
     }
+}
+
+fn did_you_mean(candidates: &[String]) -> String {
+    let names: Vec<String> = candidates
+        .iter()
+        .map(|candidate| format!("`{candidate}`"))
+        .collect();
+    format!("{UNKNOWN}; did you mean {}?", names.join(" or "))
 }
 
 fn is_member_of(parent: &str, path: &str) -> bool {

@@ -17,10 +17,15 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::service::{ContentService, Health};
+use crate::{
+    deadline::Deadline,
+    service::{ContentService, Health},
+};
 
 /// `/readyz` answers within this time.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long counting may take for `/metrics`; then the last number stays.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(3);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROMETHEUS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -36,7 +41,7 @@ pub(super) fn routes(
         let content = Arc::clone(&content);
         Router::new().route(
             "/metrics",
-            get(async move || render_metrics(&content, &metrics)),
+            get(async move || render_metrics(&content, &metrics).await),
         )
     });
     Router::new()
@@ -92,7 +97,12 @@ fn readiness(health: &Health, store: &str, stop: &CancellationToken) -> Response
     )
 }
 
-fn render_metrics(content: &ContentService, metrics: &PrometheusHandle) -> Response {
+async fn render_metrics(content: &ContentService, metrics: &PrometheusHandle) -> Response {
+    let deadline = Deadline::after(METRICS_TIMEOUT);
+    if let Some(count) = content.count_changed_outside(deadline).await {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        metrics::gauge!("portfolio_documents_changed_outside").set(f64::from(count));
+    }
     if let Some(age) = content.snapshot_age() {
         metrics::gauge!("portfolio_snapshot_age_seconds").set(age);
     }

@@ -293,13 +293,15 @@ impl RestState {
             return Err(RestError::InvalidSlug);
         }
         match self.content.get(key.clone(), deadline).await {
-            Ok(Fetched { value, .. }) if !value.is_published() => Err(RestError::NotPublished),
+            Ok(Fetched { value, .. }) if !value.record.is_published() => {
+                Err(RestError::NotPublished)
+            }
             Ok(Fetched {
                 value,
                 snapshot_age,
             }) => Ok(Payload {
                 snapshot_age,
-                ..Payload::new(value.compact().to_owned(), None)
+                ..Payload::new(value.record.compact().to_owned(), None)
             }),
             Err(_) if !valid => Err(RestError::InvalidSlug),
             Err(Error::NotFound { .. }) => Err(RestError::NotFound),

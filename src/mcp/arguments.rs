@@ -33,6 +33,8 @@ pub(super) struct ToolCheck {
     known: KnownArguments,
     /// The document's fields that `data` may hold.
     fields: Vec<String>,
+    /// The members of an edit.
+    edit_members: Vec<String>,
 }
 
 /// Arguments in their published form.
@@ -63,7 +65,11 @@ impl ToolCheck {
         let required = schema.get("required").and_then(Value::as_array);
         let written = tool.written_kind();
         Self {
-            validator: rules::validator(&with_open_data(&schema)),
+            validator: rules::validator(&with_open_parts(&schema)),
+            edit_members: edit_properties(&schema)
+                .into_iter()
+                .flat_map(|names| names.keys().cloned())
+                .collect(),
             known: KnownArguments {
                 names: properties
                     .into_iter()
@@ -81,27 +87,18 @@ impl ToolCheck {
     }
 
     /// The arguments in their published form: clients also add some of their own, and send `null`
-    /// or, Cursor to reading tools, `""` for an absent argument, objects as strings, and 20.0 for
-    /// 20.
+    /// or, Cursor to reading tools, `""` for an absent argument, objects and lists as strings, and
+    /// 20.0 for 20.
     pub(super) fn normalize(&self, mut arguments: JsonObject) -> Normalized {
         let ignored = client_arguments::take(&mut arguments, &self.known);
         arguments.retain(|name, value| !self.is_absent(name, value));
         if let Some(data) = arguments.get_mut("data") {
-            parse_json_string(data);
+            parse_json_string(data, Value::is_object);
         }
-        for value in arguments.values_mut() {
-            let integer = value.as_f64().filter(|number| {
-                value.is_f64() && number.fract() == 0.0 && number.abs() < MAX_INTEGER_FLOAT
-            });
-            if let Some(number) = integer {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "has no fraction and is far below 2^63"
-                )]
-                let number = number as i64;
-                *value = json!(number);
-            }
+        if let Some(edits) = arguments.get_mut("edits") {
+            normalize_edits(edits);
         }
+        arguments.values_mut().for_each(normalize_integer);
         Normalized { arguments, ignored }
     }
 
@@ -126,7 +123,22 @@ impl ToolCheck {
             .iter_mut()
             .filter(|violation| violation.rule == "unknown")
         {
-            *violation = self.unknown_argument(&violation.path);
+            let of_edit = violation.path.strip_prefix("edits[");
+            *violation = match of_edit.and_then(|rest| rest.split_once("].")) {
+                Some((_, name)) => {
+                    let names = self.edit_members.iter().map(String::as_str);
+                    Violation::unknown(violation.path.clone(), "member of an edit", name, names)
+                }
+                None => self.unknown_argument(&violation.path),
+            };
+        }
+        if self.known.has("edits")
+            && ["data", "edits"]
+                .iter()
+                .all(|name| arguments.get(name).is_none())
+        {
+            let message = "missing; send the fields to change as `data`, or `edits` of their parts";
+            found.push(Violation::new("data", "required", message));
         }
         if let Some(text) = string_argument(arguments, "data")
             && let Some(violation) = found.iter_mut().find(|violation| violation.path == "data")
@@ -241,14 +253,59 @@ fn string_argument<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str)
 }
 
-/// The schema of a tool's arguments, with any object allowed as `data`.
-fn with_open_data(schema: &JsonObject) -> Value {
-    let mut schema = schema.clone();
-    if let Some(data) = schema
-        .get_mut("properties")
-        .and_then(|properties| properties.get_mut("data"))
-    {
-        *data = json!({ "type": "object" });
+/// Reads a list of edits as clients send it: it or its elements as strings, and absent members as
+/// `null` or, where that can be no value, as `""`.
+fn normalize_edits(edits: &mut Value) {
+    parse_json_string(edits, Value::is_array);
+    for edit in edits.as_array_mut().into_iter().flatten() {
+        parse_json_string(edit, Value::is_object);
+        let Some(members) = edit.as_object_mut() else {
+            continue;
+        };
+        members.retain(|name, value| match name.as_str() {
+            "with" => !value.is_null(),
+            "at" => !value.is_null() && value != "",
+            _ => true,
+        });
+        members
+            .get_mut("at")
+            .into_iter()
+            .for_each(normalize_integer);
     }
-    Value::Object(schema)
+}
+
+fn normalize_integer(value: &mut Value) {
+    let integer = value.as_f64().filter(|number| {
+        value.is_f64() && number.fract() == 0.0 && number.abs() < MAX_INTEGER_FLOAT
+    });
+    if let Some(number) = integer {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "has no fraction and is far below 2^63"
+        )]
+        let number = number as i64;
+        *value = json!(number);
+    }
+}
+
+/// What the schema of a tool's arguments declares for an edit.
+fn edit_properties(schema: &JsonObject) -> Option<&JsonObject> {
+    let edits = schema.get("properties")?.get("edits")?;
+    edits.get("items")?.get("properties")?.as_object()
+}
+
+/// The schema of a tool's arguments, with any object allowed as `data`, and any JSON as the values of
+/// edits.
+fn with_open_parts(schema: &JsonObject) -> Value {
+    let mut schema = Value::Object(schema.clone());
+    for (part, open) in [
+        ("/properties/data", json!({ "type": "object" })),
+        ("/properties/edits/items/properties/value", json!({})),
+        ("/properties/edits/items/properties/with", json!({})),
+    ] {
+        if let Some(part) = schema.pointer_mut(part) {
+            *part = open;
+        }
+    }
+    schema
 }

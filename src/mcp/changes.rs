@@ -3,8 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::output::answer_text;
-
-use crate::domain::text::compact_json;
+use crate::domain::{Kind, content_type::rules, edit_to_take_back, text::compact_json};
 
 /// Summaries hold only the beginning of longer values.
 const MAX_VALUE_CHARS: usize = 200;
@@ -52,9 +51,14 @@ pub(super) fn fitting_changes(changes: Value, room: usize) -> (Value, usize) {
     }
 }
 
-/// The changes of an entry with this action: a creation or a deletion is one object with the title
-/// and the names of the fields; other changes hold only the beginning of long values.
-pub(super) fn summarize_changes(action: Option<&str>, mut changes: Value) -> Value {
+/// The changes of an entry about a document of this kind, with this action: a creation or a deletion
+/// is one object with the title and the names of the fields; other changes hold only the beginning
+/// of long values, or the edit that takes back the change of a long text.
+pub(super) fn summarize_changes(
+    kind: Option<Kind>,
+    action: Option<&str>,
+    mut changes: Value,
+) -> Value {
     let whole = match action {
         Some("create") => whole_document(&changes, "newValue", "oldValue")
             .map(|created| json!([{ "created": created }])),
@@ -63,19 +67,25 @@ pub(super) fn summarize_changes(action: Option<&str>, mut changes: Value) -> Val
         _ => None,
     };
     whole.unwrap_or_else(|| {
-        shorten_members(&mut changes);
+        shorten_members(kind, &mut changes);
         changes
     })
 }
 
 /// Replaces long values by their beginning, in a list of changes or in what an older program stored
 /// in its place.
-fn shorten_members(changes: &mut Value) {
+fn shorten_members(kind: Option<Kind>, changes: &mut Value) {
     match changes {
         Value::Array(items) => {
             for item in items {
                 match item {
-                    Value::Object(members) => members.values_mut().for_each(shorten),
+                    Value::Object(members) => {
+                        if let Some(undo) = kind.and_then(|kind| undo_edit(kind, members)) {
+                            *item = undo;
+                        } else {
+                            members.values_mut().for_each(shorten);
+                        }
+                    }
                     item => shorten(item),
                 }
             }
@@ -83,6 +93,19 @@ fn shorten_members(changes: &mut Value) {
         Value::Object(members) => members.values_mut().for_each(shorten),
         other => shorten(other),
     }
+}
+
+/// The change of a long text as the edit that takes it back, if the text changed in one place and may
+/// be edited.
+fn undo_edit(kind: Kind, change: &Map<String, Value>) -> Option<Value> {
+    let text = |name: &str| change.get(name)?.as_str();
+    let (path, old, new) = (text("field")?, text("oldValue")?, text("newValue")?);
+    let is_long = |text: &str| text.chars().nth(MAX_VALUE_CHARS).is_some();
+    if rules(kind).editable_type(path)? != "string" || !(is_long(old) || is_long(new)) {
+        return None;
+    }
+    let edit = edit_to_take_back(path, old, new, MAX_VALUE_CHARS)?;
+    Some(json!({ "field": path, "undoEdit": edit }))
 }
 
 /// Replaces a long value by its beginning; an array or object by that of its JSON text.
@@ -148,7 +171,7 @@ mod tests {
 
         for changes in [fields, whole] {
             assert_eq!(
-                summarize_changes(Some("create"), changes),
+                summarize_changes(Some(Kind::Project), Some("create"), changes),
                 json!([{ "created": { "title": "A", "fields": ["id", "title"] } }])
             );
         }
@@ -160,10 +183,13 @@ mod tests {
             json!([{ "field": "id", "oldValue": "a" }, { "field": "title", "oldValue": "A" }]);
 
         assert_eq!(
-            summarize_changes(Some("delete"), changes.clone()),
+            summarize_changes(Some(Kind::Project), Some("delete"), changes.clone()),
             json!([{ "deleted": { "title": "A", "fields": ["id", "title"] } }])
         );
-        assert_eq!(summarize_changes(Some("create"), changes.clone()), changes);
+        assert_eq!(
+            summarize_changes(Some(Kind::Project), Some("create"), changes.clone()),
+            changes
+        );
     }
 
     #[test]
@@ -177,24 +203,33 @@ mod tests {
         ];
 
         for changes in stored {
-            let short = summarize_changes(Some("save"), changes);
+            let short = summarize_changes(Some(Kind::Project), Some("save"), changes);
 
             assert!(short.to_string().len() < 400, "{short}");
             assert!(short.to_string().contains("characters"), "{short}");
         }
-        assert_eq!(summarize_changes(Some("delete"), json!({})), json!({}));
+        assert_eq!(
+            summarize_changes(Some(Kind::Project), Some("delete"), json!({})),
+            json!({})
+        );
     }
 
     #[test]
     fn changes_of_another_form_are_only_shortened() {
         let added = json!([{ "field": "title", "newValue": "A" }]);
-        assert_eq!(summarize_changes(Some("update"), added.clone()), added);
+        assert_eq!(
+            summarize_changes(Some(Kind::Project), Some("update"), added.clone()),
+            added
+        );
         for foreign in [
             json!({ "title": "A" }),
             json!([{ "field": "title" }]),
             json!(5),
         ] {
-            assert_eq!(summarize_changes(Some("create"), foreign.clone()), foreign);
+            assert_eq!(
+                summarize_changes(Some(Kind::Project), Some("create"), foreign.clone()),
+                foreign
+            );
         }
     }
 
@@ -204,7 +239,7 @@ mod tests {
         let list = json!([longest]);
         let changes = json!([{ "field": "a", "oldValue": longest, "newValue": longer }, { "field": "b", "newValue": list }]);
 
-        let short = summarize_changes(Some("update"), changes);
+        let short = summarize_changes(Some(Kind::Project), Some("update"), changes);
 
         assert_eq!(short[0]["oldValue"], longest.as_str());
         assert_eq!(

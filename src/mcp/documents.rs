@@ -11,8 +11,9 @@ use super::{
     changes::{fitting_changes, summarize_changes},
     error::{CallOptions, ToolError},
     list::summary_row,
-    meta::{DocumentMeta, UpdateMeta, violation_warnings},
+    meta::{DocumentMeta, UpdateMeta, fitting_warnings},
     output::{DocumentBody, ToolOutput, UpdatedDocument, room_beside},
+    outside,
     params::{Detail, GetParams, UpdateParams},
     router::CHECKS,
     server::ContentServer,
@@ -21,14 +22,14 @@ use super::{
 use crate::{
     deadline::Deadline,
     domain::{
-        Document, DocumentKey, Kind, Origin, Project, Resource, Violation, audit::Action,
+        Document, DocumentKey, Kind, Origin, Patch, Project, Resource, Violation, audit::Action,
         patch::empty_objects, text::truncate,
     },
     service::{Error, Mode, UpdateRequest, Updated},
 };
 
 /// What to do when an update names no field: some clients leave out every `null`.
-const NOTHING_NAMED: &str = "`data` names no field (an empty object changes nothing), so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
+const NOTHING_NAMED: &str = "`data` names no field (an empty object changes nothing) and there are no `edits`, so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
 
 /// A warning names this many fields.
 const MAX_NAMED_FIELDS: usize = 5;
@@ -42,7 +43,7 @@ impl ContentServer {
         let key = DocumentKey::new(D::KIND, params.id);
         let record = self.content.get(key, deadline).await;
         let fetched = record.map_err(|error| self.read_error(ToolName::Get(D::KIND), error))?;
-        let record = fetched.value;
+        let record = fetched.value.record;
         let mut meta = DocumentMeta {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
@@ -50,8 +51,11 @@ impl ContentServer {
         };
         let document = DocumentBody::new(&record);
         // Counting the text of a document costs as much as the rest of the call.
-        if !record.violations().is_empty() {
-            meta.warnings = violation_warnings(record.violations(), room_beside(&document, &meta));
+        let outside = fetched.value.changed_outside.map(outside::shown);
+        if outside.is_some() || !record.violations().is_empty() {
+            let violations = record.violations().iter().map(ToString::to_string);
+            let warnings = outside.into_iter().chain(violations);
+            meta.warnings = fitting_warnings(warnings, room_beside(&document, &meta));
         }
         Ok(ToolOutput::new(document, meta))
     }
@@ -71,7 +75,8 @@ impl ContentServer {
         };
         let request = UpdateRequest {
             key: key.clone(),
-            patch: params.data.into_members(),
+            patch: params.data.map(Patch::into_members).unwrap_or_default(),
+            edits: params.edits.unwrap_or_default(),
             expected_version: params.expected_version,
             mode,
             idempotency_key: params.idempotency_key,
@@ -79,7 +84,7 @@ impl ContentServer {
         };
         let detail = params.detail.unwrap_or_default();
         let empty = empty_objects(&request.patch);
-        let names_nothing = D::rules().names_nothing(&request.patch);
+        let names_nothing = D::rules().names_nothing(&request.patch) && request.edits.is_empty();
         let options = CallOptions::of_request(&request);
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
@@ -159,8 +164,15 @@ impl ContentServer {
             Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, &updated.version)),
             Detail::Full => UpdatedDocument::full(&updated.record),
         };
+        let is_dry_run = mode == Mode::DryRun && !updated.replayed;
+        let outside = updated
+            .changed_outside
+            .map(|after| match &updated.audit_id {
+                Some(_) => outside::recorded(after),
+                None => outside::shown(after),
+            });
         let mut meta = UpdateMeta {
-            dry_run: mode == Mode::DryRun && !updated.replayed,
+            dry_run: is_dry_run,
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version: updated.version,
@@ -170,10 +182,16 @@ impl ContentServer {
             replayed: updated.replayed,
             warnings: Vec::new(),
         };
-        if !updated.warnings.is_empty() {
-            meta.warnings = violation_warnings(&updated.warnings, room_beside(&data, &meta));
+        if outside.is_some() || !updated.warnings.is_empty() {
+            let violations = updated.warnings.iter().map(ToString::to_string);
+            let warnings = outside.into_iter().chain(violations);
+            meta.warnings = fitting_warnings(warnings, room_beside(&data, &meta));
         }
-        let changes = summarize_changes(Some(Action::Update.as_str()), updated.changes);
+        let changes = summarize_changes(
+            Some(D::KIND),
+            Some(Action::Update.as_str()),
+            updated.changes,
+        );
         let listed;
         (listed, meta.more) = fitting_changes(changes, room_beside(&data, &meta));
         meta.changes = match listed {

@@ -16,7 +16,8 @@ pub(super) fn summary_row(entry: &StoredEntry) -> Value {
         return row(entry, None, 0);
     };
     let action = entry.text_of(Category::Action.member());
-    let changes = summarize_changes(action, changes.clone());
+    let kind = entry.key().map(|key| key.kind);
+    let changes = summarize_changes(kind, action, changes.clone());
     let (changes, more) = fitting_changes(changes, MAX_CHANGE_BYTES);
     row(entry, Some(changes), more)
 }

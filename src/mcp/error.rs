@@ -17,6 +17,7 @@ use super::{
     entry_row::change_row,
     metrics::count_call,
     output::MAX_ANSWER_BYTES,
+    outside,
     tool_name::{Effect, ToolName},
 };
 use crate::{
@@ -97,9 +98,17 @@ impl ToolError {
             Error::Invalid(violations) => {
                 Self::invalid(tool, "nothing was changed", &violations, timestamp)
             }
-            Error::NotFound { key, similar } => {
-                failure(not_found_code(key.kind), not_found(&key, &similar))
-                    .with_details(json!({ "similar": similar }))
+            Error::NotFound {
+                key,
+                similar,
+                deleted_outside,
+            } => {
+                let message = not_found(&key, &similar, deleted_outside);
+                let mut details = json!({ "similar": similar });
+                if let (Some(details), Some(after)) = (details.as_object_mut(), deleted_outside) {
+                    details.insert("deletedOutside".to_owned(), json!(after.to_string()));
+                }
+                failure(not_found_code(key.kind), message).with_details(details)
             }
             Error::Conflict {
                 key,
@@ -311,7 +320,10 @@ fn not_found_code(kind: Kind) -> &'static str {
     }
 }
 
-fn not_found(key: &DocumentKey, similar: &[String]) -> String {
+fn not_found(key: &DocumentKey, similar: &[String], deleted_outside: Option<Timestamp>) -> String {
+    if let Some(after) = deleted_outside {
+        return outside::deleted(key, after);
+    }
     if similar.is_empty() {
         return format!(
             "there is no {key}; call list_{} to see all ids",

@@ -9,6 +9,7 @@ use super::{
     error::ToolError,
     meta::{ListMeta, limit_warnings},
     output::{MAX_ANSWER_BYTES, RESERVED_BYTES, Row, SummaryRows, ToolOutput, answer_text},
+    outside,
     params::{Detail, ListParams},
     server::ContentServer,
     tool_name::ToolName,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     deadline::Deadline,
     domain::{
-        Document, Kind, ListPage, ListQuery, Record, Timestamp, Version, Violation,
+        Document, Kind, ListPage, ListQuery, OutsideChange, Record, Timestamp, Version, Violation,
         list::ListPosition,
         search::{SEARCHED_FIELDS, fold_tag},
         text::truncate,
@@ -92,6 +93,11 @@ impl ContentServer {
             .map(|record| (record.key().id.clone(), json!(record.version())))
             .collect();
         let invalid = records.iter().filter_map(invalid_fields_warning);
+        let is_shown = |change: &&OutsideChange| {
+            change.is_deleted || records.iter().any(|record| *record.key() == change.key)
+        };
+        let outside = page.changed_outside.iter().filter(is_shown);
+        let outside = outside.map(outside::listed);
         ListMeta {
             freshness: self.freshness(fetched.snapshot_age),
             total: page.total,
@@ -103,7 +109,13 @@ impl ContentServer {
                 Detail::Summary => None,
                 Detail::Full => Some(versions),
             },
-            warnings: limit_warnings(page.unreadable.iter().cloned().chain(invalid)),
+            warnings: limit_warnings(
+                page.unreadable
+                    .iter()
+                    .cloned()
+                    .chain(outside)
+                    .chain(invalid),
+            ),
         }
     }
 }

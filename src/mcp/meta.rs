@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::domain::{
-    Timestamp, Version, Violation,
+    Timestamp, Version,
     text::{compact_json, escape_special_spaces},
 };
 
@@ -63,7 +63,7 @@ pub(super) struct ListMeta {
     /// With detail `full`: for each id the version, to send as expectedVersion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub versions: Option<Map<String, Value>>,
-    /// Stored documents that break rules or cannot be read.
+    /// Stored documents that break rules, cannot be read or were changed outside this server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,
@@ -77,7 +77,7 @@ pub(super) struct DocumentMeta {
     pub freshness: Freshness,
     /// The document's version, to send as expectedVersion.
     pub version: Version,
-    /// Rules that the stored document breaks.
+    /// Rules that the stored document breaks, and whether it was changed outside this server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,
@@ -101,7 +101,8 @@ pub(super) struct UpdateMeta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
     /// Every changed field with its old and new value, of which long ones are
-    /// `{excerpt, characters}`; empty if the document already had these values.
+    /// `{excerpt, characters}`, or with `undoEdit`, which takes the change back when it is sent in
+    /// `edits`; empty if the document already had these values.
     #[schemars(with = "Vec<Map<String, Value>>")]
     pub changes: Vec<Value>,
     /// Number of changes that are not listed.
@@ -149,17 +150,16 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// The violations of a stored document as warnings, as many as fit in `room` bytes.
-pub(super) fn violation_warnings(violations: &[Violation], room: usize) -> Vec<String> {
-    fitting_warnings(violations.iter().map(ToString::to_string), room)
-}
-
 /// The first warnings, and the number of the others.
 pub(super) fn limit_warnings(warnings: impl Iterator<Item = String>) -> Vec<String> {
     fitting_warnings(warnings, MAX_WARNING_BYTES)
 }
 
-fn fitting_warnings(mut warnings: impl Iterator<Item = String>, room: usize) -> Vec<String> {
+/// The first warnings that fit in `room` bytes, and the number of the others.
+pub(super) fn fitting_warnings(
+    mut warnings: impl Iterator<Item = String>,
+    room: usize,
+) -> Vec<String> {
     let room = room.min(MAX_WARNING_BYTES);
     let (mut limited, mut bytes) = (Vec::new(), 0);
     let mut more = 0;

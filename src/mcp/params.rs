@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tool_name::ToolName;
-use crate::domain::{Document, Kind, Patch, Project, Resource, rules};
+use crate::domain::{Document, Edit, Kind, MAX_EDITS, Patch, Project, Resource, rules};
 
 /// The published schema of arguments `P`: self-contained, with plain types, and without the rules
 /// that are checked all the same.
@@ -110,22 +110,26 @@ pub(super) struct UpdateParams<D: Document> {
     /// Such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// Only the fields to change. Objects are merged: `{"metadata":{"featured":true}}` keeps the
-    /// rest of `metadata`. Arrays and texts are replaced whole. `null` removes an optional field;
-    /// no text may be empty. A link is an http(s) URL or a site path such as `/images/a.png`.
-    pub data: Patch<D>,
-    /// `meta.version` that you read: refused if the document has changed since.
+    /// The fields to change. Objects are merged: `{"metadata":{"featured":true}}` keeps the rest.
+    /// Lists and texts are replaced whole; for a part use `edits`. `null` removes an optional
+    /// field; no text may be empty. Links: http(s) URL or site path (`/images/a.png`).
+    pub data: Option<Patch<D>>,
+    /// Parts of lists (`solution.tools`) and texts, after `data`. `insert` needs `at` (from 0);
+    /// `replace`, `find`: `with`. `find` takes a piece of text that occurs once; plain spaces and
+    /// quotes match all kinds.
+    #[schemars(length(max = MAX_EDITS))]
+    pub edits: Option<Vec<Edit>>,
+    /// `meta.version` that you read; refused if outdated.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
     /// true: show the change, write nothing.
     pub dry_run: Option<bool>,
-    /// `full`: answer with the whole document, not its summary (default).
+    /// `full`: answer with the whole document.
     pub detail: Option<Detail>,
     /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key for this change, 1 to 128 visible ASCII characters: a repeat within 24 hours gets
-    /// the first result and writes nothing.
+    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }

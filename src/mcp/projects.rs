@@ -47,12 +47,11 @@ impl ContentServer {
         self.get(params, deadline).await
     }
 
-    /// Changes fields of one existing project: live at once, and recorded in the audit log. Read it
-    /// first, send its version as `expectedVersion`, and show the change with `dryRun` before you
-    /// make it.
+    /// Changes one existing project: live at once, and recorded in the audit log. Read it first, send
+    /// its version as `expectedVersion`, and show the change with `dryRun` before you make it.
     #[tool(
         title = "Update project",
-        annotations(title = "Update project", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),
+        annotations(title = "Update project", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),
         input_schema = params::schema::<UpdateParams<Project>>(),
         output_schema = output::schema::<ToolOutput<UpdatedDocument<Project>, UpdateMeta>>()
     )]

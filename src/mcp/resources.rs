@@ -47,12 +47,11 @@ impl ContentServer {
         self.get(params, deadline).await
     }
 
-    /// Changes fields of one existing resource: live at once, and recorded in the audit log. Read it
-    /// first, send its version as `expectedVersion`, and show the change with `dryRun` before you
-    /// make it.
+    /// Changes one existing resource: live at once, and recorded in the audit log. Read it first, send
+    /// its version as `expectedVersion`, and show the change with `dryRun` before you make it.
     #[tool(
         title = "Update resource",
-        annotations(title = "Update resource", read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = false),
+        annotations(title = "Update resource", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),
         input_schema = params::schema::<UpdateParams<Resource>>(),
         output_schema = output::schema::<ToolOutput<UpdatedDocument<Resource>, UpdateMeta>>()
     )]

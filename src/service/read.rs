@@ -11,7 +11,7 @@ use crate::{
     deadline::Deadline,
     domain::{
         ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, DocumentKey, Kind, ListPage,
-        ListQuery, Record, StoreState,
+        ListQuery, Record, StoreState, Timestamp,
     },
     store::{Snapshot, StoreError},
 };
@@ -42,6 +42,15 @@ pub struct Fetched<T> {
     pub snapshot_age: Option<Duration>,
 }
 
+/// A document, and what is known of how it came about.
+#[derive(Debug)]
+pub struct ShownDocument {
+    /// The document.
+    pub record: Record,
+    /// The time of its newest entry, if it was changed outside this server after that.
+    pub changed_outside: Option<Timestamp>,
+}
+
 /// What the website shows of a kind.
 #[derive(Debug)]
 pub struct Published {
@@ -67,15 +76,25 @@ impl ContentService {
         &self,
         key: DocumentKey,
         deadline: Deadline,
-    ) -> Result<Fetched<Record>, Error> {
+    ) -> Result<Fetched<ShownDocument>, Error> {
         self.note_use();
         let deadline = deadline.capped(READ_TIMEOUT);
-        match in_time(deadline.run(self.store.get(&key)).await) {
-            Ok(Some(record)) => Ok(Fetched::from_store(record)),
-            Ok(None) => Err(self.not_found(key, deadline).await),
+        let found = match in_time(deadline.run(self.store.get(&key)).await) {
+            Ok(found) => Fetched::from_store(found),
             // That a document is not in the snapshot does not prove that it does not exist.
-            Err(error) => self.answer_from_snapshot(error, |snapshot| snapshot.get(&key)),
-        }
+            Err(error) => self.answer_from_snapshot(error, |snapshot| snapshot.get(&key))?,
+        };
+        let changed_outside = found.value.changed_outside;
+        let Some(record) = found.value.record else {
+            return Err(self.not_found(key, changed_outside, deadline).await);
+        };
+        Ok(Fetched {
+            value: ShownDocument {
+                record,
+                changed_outside,
+            },
+            snapshot_age: found.snapshot_age,
+        })
     }
 
     /// A page of the documents of a kind.
@@ -121,6 +140,24 @@ impl ContentService {
             }
         }
         true
+    }
+
+    /// How many documents are known to have been changed outside this server; `None` while that is
+    /// not known.
+    pub async fn count_changed_outside(&self, deadline: Deadline) -> Option<usize> {
+        if let Some(cache) = &self.snapshot {
+            return Some(cache.last()?.count_changed_outside());
+        }
+        let query = ListQuery {
+            limit: 1,
+            ..ListQuery::default()
+        };
+        let mut count = 0;
+        for kind in Kind::ALL {
+            let page = in_time(deadline.run(self.store.list(kind, &query)).await).ok()?;
+            count += page.changed_outside.len();
+        }
+        Some(count)
     }
 
     /// Every published document of a kind, in the list's order.
@@ -238,7 +275,7 @@ impl ContentService {
 
     /// Permission to read the log. A call may read much of it, so few do at once, and the others
     /// wait for a while. A page without a filter need not wait behind searches.
-    async fn log_permit(
+    pub(super) async fn log_permit(
         &self,
         query: &AuditQuery,
         deadline: Deadline,
@@ -293,13 +330,22 @@ impl ContentService {
     }
 
     /// The error for a document that does not exist, with the ids that the caller may have meant.
-    pub(super) async fn not_found(&self, key: DocumentKey, deadline: Deadline) -> Error {
+    pub(super) async fn not_found(
+        &self,
+        key: DocumentKey,
+        deleted_outside: Option<Timestamp>,
+        deadline: Deadline,
+    ) -> Error {
         let ids = deadline
             .capped(SIMILAR_TIMEOUT)
             .run(self.ids(key.kind))
             .await;
         let similar = similar(&key.id, ids.unwrap_or_default());
-        Error::NotFound { key, similar }
+        Error::NotFound {
+            key,
+            similar,
+            deleted_outside,
+        }
     }
 
     async fn ids(&self, kind: Kind) -> Vec<String> {

@@ -3,7 +3,7 @@
 //! Writers of this process queue for a document, so that they do not race each other. A write that
 //! lost a race against another process is planned again from the new state.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
@@ -14,8 +14,8 @@ use super::{ContentService, Error, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, Kind, Operation, Origin, Record, Source,
-        StoredEntry, Update, Version, Violation, WriteContext,
+        AuditQuery, Change, Current, DocumentKey, Edit, Kind, Operation, Origin, Record, Source,
+        StoredEntry, Timestamp, Update, Version, Violation, WriteContext,
     },
     store::{Commit, StoreError},
 };
@@ -39,6 +39,8 @@ pub struct UpdateRequest {
     pub key: DocumentKey,
     /// What to merge into it.
     pub patch: Map<String, Value>,
+    /// What to change after that.
+    pub edits: Vec<Edit>,
     /// The version that the caller has read.
     pub expected_version: Option<String>,
     /// Whether to write.
@@ -60,6 +62,8 @@ impl UpdateRequest {
                 .map(ToOwned::to_owned)
         };
         let patch = arguments.get("data").and_then(Value::as_object);
+        let edits = arguments.get("edits").cloned();
+        let edits = edits.and_then(|edits| serde_json::from_value(edits).ok());
         let mode = match arguments.get("dryRun") {
             None | Some(Value::Null | Value::Bool(false)) => Mode::Commit,
             Some(_) => Mode::DryRun,
@@ -67,6 +71,7 @@ impl UpdateRequest {
         Self {
             key: DocumentKey::new(kind, text("id").unwrap_or_default()),
             patch: patch.cloned().unwrap_or_default(),
+            edits: edits.unwrap_or_default(),
             expected_version: text("expectedVersion"),
             mode,
             idempotency_key: text("idempotencyKey"),
@@ -107,6 +112,9 @@ pub struct Updated {
     pub replayed: bool,
     /// Rules that the stored document broke before and still breaks.
     pub warnings: Vec<Violation>,
+    /// The time of the document's newest entry, if it was found changed outside this server after
+    /// that. A write has recorded it before its own entry.
+    pub changed_outside: Option<Timestamp>,
 }
 
 /// What an update finds.
@@ -149,6 +157,7 @@ struct UpdateCall {
     operation: Operation,
     deadline: Deadline,
     backoff: Duration,
+    changed_outside: Option<Timestamp>,
 }
 
 impl ContentService {
@@ -174,6 +183,7 @@ impl ContentService {
                 Found::Current(current) => current,
                 Found::Done(commit) => return self.replay(&call, commit).await,
             };
+            call.changed_outside = current.changed_outside().or(call.changed_outside);
             let context = self.write_context(call.request.origin.clone(), call.operation.clone());
             let plan = call.plan(&current, context);
             // Only a commit compares with the stored state. The next read does not return the
@@ -183,22 +193,32 @@ impl ContentService {
             }
             match plan {
                 Plan::Commit(change, warnings) => {
-                    let updated = Updated::by(&change, warnings);
+                    let adopted = self.adopt(slice::from_ref(&change), call.deadline);
+                    if adopted.await?.is_some() {
+                        continue;
+                    }
+                    let updated = call.report(Updated::by(&change, warnings));
                     match self.commit_update(&call, *change, &current).await? {
                         Outcome::Written(audit_id) => return Ok(updated.recorded(audit_id)),
                         Outcome::Replayed(commit) => return self.replay(&call, commit).await,
                         Outcome::LostRace => self.prepare_retry(&mut call, &current).await?,
                     }
                 }
-                Plan::Missing => return Err(self.not_found(call.request.key, call.deadline).await),
+                Plan::Missing => return Err(self.missing(&call, &current).await),
                 Plan::VersionConflict => return Err(self.conflict(&call, current.version()).await),
                 Plan::Refuse(violations) => return Err(Error::Invalid(violations)),
-                Plan::Unchanged(record) => return Ok(Updated::unchanged(record)),
+                Plan::Unchanged(record) => return Ok(call.report(Updated::unchanged(record))),
                 Plan::Preview(change, warnings) => {
-                    return Ok(Updated::by(&change, warnings).preview(&current));
+                    let updated = call.report(Updated::by(&change, warnings));
+                    return Ok(updated.preview(&current));
                 }
             }
         }
+    }
+
+    async fn missing(&self, call: &UpdateCall, current: &Current) -> Error {
+        let (key, deleted) = (call.key().clone(), current.changed_outside());
+        self.not_found(key, deleted, call.deadline).await
     }
 
     /// The first result of a repeated request, if it was carried out, whatever the rules and the
@@ -238,7 +258,7 @@ impl ContentService {
     }
 
     /// The stored state, never a remembered one.
-    async fn read_stored(&self, key: &DocumentKey) -> Result<Current, StoreError> {
+    pub(super) async fn read_stored(&self, key: &DocumentKey) -> Result<Current, StoreError> {
         loop {
             let current = self.store.get_for_update(key).await?;
             if !current.is_remembered() {
@@ -333,8 +353,9 @@ impl ContentService {
             .find(|entry| entry.text_of("entityId") == Some(&key.id))
             .map(StoredEntry::into_json);
         let mut entry = entry.unwrap_or_default();
-        let Some(record) = self.read_stored(key).await?.into_record() else {
-            return Err(self.not_found(key.clone(), call.deadline).await);
+        let current = self.read_stored(key).await?;
+        let Some(record) = current.record().cloned() else {
+            return Err(self.missing(call, &current).await);
         };
         let audit_id = entry
             .get("id")
@@ -403,6 +424,15 @@ impl UpdateCall {
             operation,
             deadline,
             backoff: BACKOFF_MIN,
+            changed_outside: None,
+        }
+    }
+
+    /// The result, with what was found.
+    fn report(&self, updated: Updated) -> Updated {
+        Updated {
+            changed_outside: self.changed_outside,
+            ..updated
         }
     }
 
@@ -417,7 +447,7 @@ impl UpdateCall {
         {
             return Plan::VersionConflict;
         }
-        match Change::update(current, &self.request.patch, context) {
+        match Change::update(current, &self.request.patch, &self.request.edits, context) {
             Ok(Update::Missing) => Plan::Missing,
             Ok(Update::Unchanged(record)) => Plan::Unchanged(record),
             Ok(Update::Change(change, warnings)) => match self.request.mode {
@@ -437,18 +467,23 @@ impl Updated {
             audit_id: None,
             replayed: false,
             warnings: record.violations().to_vec(),
+            changed_outside: None,
             record,
         }
     }
 
     fn by(change: &Change, warnings: Vec<Violation>) -> Self {
+        let Some(record) = change.next() else {
+            unreachable!("an update leaves a document")
+        };
         Self {
-            record: change.next().clone(),
-            version: change.next().version().clone(),
+            record: record.clone(),
+            version: record.version().clone(),
             changes: json!(change.entry().changes),
             audit_id: None,
             replayed: false,
             warnings,
+            changed_outside: None,
         }
     }
 
@@ -470,12 +505,48 @@ impl Updated {
     }
 }
 
-/// What makes two requests the same one.
+/// What makes two requests the same one. Stored idempotency records depend on it.
 fn identity(request: &UpdateRequest) -> Value {
-    json!({
+    let mut identity = json!({
         "tool": format!("update_{}", request.key.kind),
         "id": request.key.id,
         "data": request.patch,
         "expectedVersion": request.expected_version,
-    })
+    });
+    // Only where there are any, so that requests without edits are the same as those of 0.1.0.
+    if let Some(members) = identity
+        .as_object_mut()
+        .filter(|_| !request.edits.is_empty())
+    {
+        members.insert("edits".to_owned(), json!(request.edits));
+    }
+    identity
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Op;
+
+    #[test]
+    fn a_request_without_edits_is_the_same_as_for_0_1_0() {
+        let arguments = json!({ "id": "a", "data": { "title": "New" }, "expectedVersion": "1" });
+        let mut request =
+            UpdateRequest::from_arguments(Kind::Project, arguments.as_object().unwrap());
+
+        assert_eq!(
+            identity(&request).to_string(),
+            r#"{"tool":"update_project","id":"a","data":{"title":"New"},"expectedVersion":"1"}"#
+        );
+
+        request.edits.push(Edit {
+            path: "tags".to_owned(),
+            op: Op::Append,
+            value: json!("x"),
+            with: None,
+            at: None,
+        });
+        let edits = json!([{ "path": "tags", "op": "append", "value": "x" }]);
+        assert_eq!(identity(&request)["edits"], edits);
+    }
 }

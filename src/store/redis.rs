@@ -22,18 +22,20 @@ use super::{
     Commit, HistoryImport, Repository, Revision, StoreError, load::load, location::RedisUrl,
 };
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, History, Kind, ListPage,
-    ListQuery, Operation, Record, StoredEntry, Timestamp, text::truncate,
+    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, FoundDocument, History, Kind,
+    ListPage, ListQuery, Operation, Record, StoredEntry, Timestamp, text::truncate,
 };
 
 mod audit;
 mod commit;
 pub(crate) mod connection;
 pub(crate) mod error;
+mod explained;
 mod history_index;
 pub(crate) mod keys;
 mod load;
 pub(crate) mod log;
+mod outside;
 mod record_cache;
 mod recount;
 pub(crate) mod reply;
@@ -41,13 +43,14 @@ mod response_cache;
 mod script;
 
 use connection::{Connection, connect};
-use error::{read_error, write_error};
+use error::{is_permission_denied, read_error, write_error};
+use explained::Explained;
 use history_index::catch_up::CatchUps;
 use keys::Keys;
 use log::LogUse;
 use record_cache::RecordCache;
 use recount::Recounts;
-use reply::{kind_of, text, unwrap_reply};
+use reply::{array, kind_of, text};
 
 /// Entries to import are sent this many at a time.
 const IMPORT_CHUNK: usize = 100;
@@ -64,6 +67,7 @@ pub(crate) struct RedisStore {
     keys: Keys,
     commit: Script,
     cache: Arc<RecordCache>,
+    explained: Explained,
     recounts: Recounts,
     catch_ups: CatchUps,
     log_use: Arc<LogUse>,
@@ -72,6 +76,8 @@ pub(crate) struct RedisStore {
     committing: AtomicUsize,
     /// Whether the user may write everything but the schema version.
     schema_is_denied: AtomicBool,
+    /// Whether the user may read documents and not the keys of our own beside them.
+    own_keys_are_denied: AtomicBool,
 }
 
 /// Which connection a read uses.
@@ -113,12 +119,14 @@ impl RedisStore {
             },
             commit: script::commit(),
             cache: Arc::default(),
+            explained: Explained::default(),
             recounts: Recounts::default(),
             catch_ups: CatchUps::default(),
             log_use: Arc::default(),
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),
             schema_is_denied: AtomicBool::new(false),
+            own_keys_are_denied: AtomicBool::new(false),
         })
     }
 
@@ -174,7 +182,7 @@ impl RedisStore {
             .map_err(|error| read_error(&error))
     }
 
-    /// The document in the reply to a GET of its key.
+    /// The document in the reply to a read of its key.
     fn record(
         &self,
         key: &DocumentKey,
@@ -190,10 +198,15 @@ impl RedisStore {
                 .and_then(|text| self.cache.parse(key.clone(), text))
                 .map(Some)
                 .map_err(corrupt),
-            Err(error) if error.code() == Some("WRONGTYPE") => {
-                Err(corrupt("it is not a Redis string".to_owned()))
-            }
+            Err(error) if error.code() == Some("WRONGTYPE") => Err(self.not_a_string(key)),
             Err(error) => Err(read_error(&error)),
+        }
+    }
+
+    fn not_a_string(&self, key: &DocumentKey) -> StoreError {
+        StoreError::Corrupt {
+            key: self.keys.document(key),
+            problem: "it is not a Redis string".to_owned(),
         }
     }
 
@@ -217,38 +230,40 @@ impl Repository for RedisStore {
         "redis"
     }
 
-    async fn get(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError> {
-        let mut command = cmd("GET");
-        command.arg(self.keys.document(key));
-        let reply = self.read_connection(ReadFrom::Any).send(&command).await;
-        self.record(key, reply)
+    async fn get(&self, key: &DocumentKey) -> Result<FoundDocument, StoreError> {
+        self.read_document(key).await
     }
 
     async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {
         if let Some(current) = self.remembered(key) {
             return Ok(current);
         }
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("GET")
-            .arg(self.keys.document(key))
-            .cmd("GET")
-            .arg(self.keys.latest(key))
-            .ignore_errors();
-        let mut replies = self
-            .read_all(ReadFrom::Primary, &pipeline)
-            .await?
-            .into_iter();
-        let record = self.record(key, unwrap_reply(replies.next().unwrap_or_default()))?;
-        let latest_entry = replies.next().and_then(|value| text(value).ok());
-        Ok(Current::read(key.clone(), record, latest_entry))
+        // Together, so that no commit between the two looks like a change outside this server.
+        let mut command = cmd("MGET");
+        command.arg(self.keys.document(key));
+        command.arg(self.keys.latest(key));
+        let reply = self.read_connection(ReadFrom::Primary).send(&command).await;
+        let mut values = match reply {
+            Err(error) if is_permission_denied(&error) => Vec::new(),
+            values => array(values.map_err(|error| read_error(&error))?),
+        }
+        .into_iter();
+        let record = self.record(key, Ok(values.next().unwrap_or_default()))?;
+        let latest_entry = values.next().and_then(|value| text(value).ok());
+        if record.is_some() {
+            return Ok(Current::read(key.clone(), record, latest_entry));
+        }
+        let found = self.read_with_entry(ReadFrom::Primary, key).await?;
+        Ok(Current::read(key.clone(), found.record, found.latest_entry))
     }
 
     async fn list(&self, kind: Kind, query: &ListQuery) -> Result<ListPage, StoreError> {
-        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        let (mut records, mut unreadable, mut changed_outside) =
+            (Vec::new(), Vec::new(), Vec::new());
         load(self, kind, |found| {
             records.extend(found.records);
             unreadable.extend(found.unreadable);
+            changed_outside.extend(found.changed_outside);
         })
         .await?;
         let query = query.clone();
@@ -267,6 +282,7 @@ impl Repository for RedisStore {
                 total: found.total,
                 next: found.next,
                 unreadable,
+                changed_outside,
             }
         });
         page.await.map_err(|_| StoreError::panicked())

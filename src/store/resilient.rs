@@ -25,8 +25,8 @@ use super::{
     location::TIMEOUT_HINT,
 };
 use crate::domain::{
-    ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey, Kind,
-    ListPage, ListQuery, Operation, Record, StoreState, StoredEntry, Timestamp,
+    ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey,
+    FoundDocument, Kind, ListPage, ListQuery, Operation, StoreState, StoredEntry, Timestamp,
 };
 
 /// How long a read, with its retries, may take; see "Time budget of a call" in
@@ -292,7 +292,7 @@ impl<R: Repository> Repository for Resilient<R> {
         self.store.name()
     }
 
-    async fn get(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError> {
+    async fn get(&self, key: &DocumentKey) -> Result<FoundDocument, StoreError> {
         self.retry(self.read("get"), || self.store.get(key))
             .await
             .map_err(Failure::of_read)
@@ -580,7 +580,7 @@ mod tests {
         fn name(&self) -> &'static str {
             "flaky"
         }
-        async fn get(&self, _: &DocumentKey) -> Result<Option<Record>, StoreError> {
+        async fn get(&self, _: &DocumentKey) -> Result<FoundDocument, StoreError> {
             self.call()
         }
         async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {

@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Revision, SnapshotSource, StoreError, load::load};
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, History, Kind, ListPage, ListQuery,
-    Record, StoredEntry,
+    AuditPage, AuditQuery, AuditStats, Change, DocumentKey, FoundDocument, History, Kind, ListPage,
+    ListQuery, OutsideChange, Record, StoredEntry,
 };
 
 mod content;
@@ -149,7 +149,8 @@ impl SnapshotCache {
         for (change, entry) in changes.iter().zip(entries) {
             self.own_writes.note(OwnWrite {
                 entry: entry.clone(),
-                record: change.next().clone(),
+                key: change.key().clone(),
+                record: change.next().cloned(),
             });
         }
         if self.own_write_pending.swap(true, Ordering::Relaxed) {
@@ -366,10 +367,8 @@ impl SnapshotCache {
             .between(&before.history, &revision.history, added)?;
         let entries = writes.iter().rev().map(|write| write.entry.clone());
         let entries = entries.collect();
-        let changed = writes
-            .into_iter()
-            .map(|write| (write.record.key().clone(), Some(write.record)));
-        last.followed_by(revision, changed, entries)
+        let changed = writes.into_iter().map(|write| (write.key, write.record));
+        last.followed_by(revision, changed, Vec::new(), entries)
     }
 
     /// `last` and what was written since, from the log.
@@ -414,7 +413,7 @@ impl SnapshotCache {
             let record = records.remove(&key);
             (key, record)
         });
-        Ok(last.followed_by(revision, changed, entries))
+        Ok(last.followed_by(revision, changed, found.changed_outside, entries))
     }
 
     /// Reads the end of the log after a pause: too much was written to follow it.
@@ -490,8 +489,14 @@ impl Snapshot {
 
     /// A document; `None` if there was none.
     #[must_use]
-    pub fn get(&self, key: &DocumentKey) -> Option<Record> {
-        self.content.get(key)
+    pub fn get(&self, key: &DocumentKey) -> Option<FoundDocument> {
+        self.content.found(key)
+    }
+
+    /// How many documents were changed outside this server.
+    #[must_use]
+    pub fn count_changed_outside(&self) -> usize {
+        self.content.count_changed_outside()
     }
 
     /// The ids of a kind's documents.
@@ -526,15 +531,18 @@ impl Snapshot {
             .filter(|log| log.is_of(self.content.revision()))
     }
 
-    /// This state with the documents that were changed since, and the entries of that, newest first;
-    /// `None` if the number of documents is not the store's.
+    /// This state with the documents that were changed since, those among them that others changed
+    /// outside this server, and the entries of that, newest first; `None` if the number of documents is not the store's.
     fn followed_by(
         &self,
         revision: &Revision,
         changed: impl Iterator<Item = (DocumentKey, Option<Record>)>,
+        changed_outside: Vec<OutsideChange>,
         entries: Vec<StoredEntry>,
     ) -> Option<Self> {
-        let content = self.content.followed_by(revision.clone(), changed)?;
+        let content = self
+            .content
+            .followed_by(revision.clone(), changed, changed_outside)?;
         let log = self
             .log
             .as_ref()
@@ -596,7 +604,7 @@ mod tests {
         fn name(&self) -> &'static str {
             "counting"
         }
-        async fn get(&self, _: &DocumentKey) -> Result<Option<Record>, StoreError> {
+        async fn get(&self, _: &DocumentKey) -> Result<FoundDocument, StoreError> {
             Ok(self.other())
         }
         async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {

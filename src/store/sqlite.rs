@@ -19,8 +19,8 @@ use tracing::warn;
 
 use super::{Commit, HistoryImport, Repository, Revision, StoreError};
 use crate::domain::{
-    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, History, Kind, ListPage,
-    ListQuery, Operation, Record, StoredEntry, Timestamp,
+    AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, FoundDocument, History, Kind,
+    ListPage, ListQuery, Operation, StoredEntry, Timestamp,
 };
 
 mod commit;
@@ -31,7 +31,7 @@ mod read_only;
 
 use commit::{commit, find_commit, insert_entry, resolve_commit};
 use database::{Database, Problem};
-use queries::{audit_entries, audit_stats, latest_entry, list, record};
+use queries::{audit_entries, audit_stats, found, latest_entry, list, record};
 
 /// How many read at once.
 const READERS: usize = 8;
@@ -112,10 +112,9 @@ impl Repository for SqliteStore {
         "sqlite"
     }
 
-    async fn get(&self, key: &DocumentKey) -> Result<Option<Record>, StoreError> {
+    async fn get(&self, key: &DocumentKey) -> Result<FoundDocument, StoreError> {
         let key = key.clone();
-        self.read(move |transaction| record(transaction, &key))
-            .await
+        self.read(move |transaction| found(transaction, &key)).await
     }
 
     async fn get_for_update(&self, key: &DocumentKey) -> Result<Current, StoreError> {

@@ -838,7 +838,7 @@ async fn update_at(store: &Store, key: &DocumentKey, time: Timestamp) {
         ..write_context(&operation)
     };
     let patch = object(json!({ "title": "From the future" }));
-    let Ok(Update::Change(change, _)) = Change::update(&current, &patch, context) else {
+    let Ok(Update::Change(change, _)) = Change::update(&current, &patch, &[], context) else {
         panic!("no change")
     };
     let changes = [*change];

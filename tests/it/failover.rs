@@ -79,7 +79,7 @@ async fn stored(store: &Store) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for number in 0..DOCUMENTS {
         let key = key(number);
-        let record = store.another().get(&key).await.unwrap().unwrap();
+        let record = store.another().get(&key).await.unwrap().record.unwrap();
         if record.is_published() {
             let title = record.document()["title"].as_str().unwrap().to_owned();
             found.push((key.id, title));

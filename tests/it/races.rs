@@ -61,6 +61,7 @@ fn titled(key: &DocumentKey, title: &str) -> UpdateRequest {
     UpdateRequest {
         key: key.clone(),
         patch: object(json!({ "title": title })),
+        edits: Vec::new(),
         expected_version: None,
         mode: UpdateMode::Commit,
         idempotency_key: None,

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, Kind, ListPage, ListQuery,
-        Operation, Record, StoredEntry, Timestamp,
+        AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, FoundDocument, Kind,
+        ListPage, ListQuery, Operation, StoredEntry, Timestamp,
     },
     mcp::ContentServer,
     service::ContentService,
@@ -827,7 +827,7 @@ impl Repository for Faulty {
     fn name(&self) -> &'static str {
         "faulty"
     }
-    async fn get(&self, _: &DocumentKey) -> Result<Option<Record>, StoreError> {
+    async fn get(&self, _: &DocumentKey) -> Result<FoundDocument, StoreError> {
         self.fail().await
     }
     async fn get_for_update(&self, _: &DocumentKey) -> Result<Current, StoreError> {

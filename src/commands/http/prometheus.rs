@@ -46,7 +46,7 @@ const HISTOGRAMS: [(&str, &str); 2] = [
 ];
 
 /// Gauges, each with its unit and description.
-const GAUGES: [(&str, Unit, &str); 5] = [
+const GAUGES: [(&str, Unit, &str); 6] = [
     (
         "portfolio_build_info",
         Unit::Count,
@@ -61,6 +61,11 @@ const GAUGES: [(&str, Unit, &str); 5] = [
         "portfolio_snapshot_age_seconds",
         Unit::Seconds,
         "Seconds since the snapshot was last known to be current.",
+    ),
+    (
+        "portfolio_documents_changed_outside",
+        Unit::Count,
+        "Documents that were changed outside this server and not written since.",
     ),
     (
         "portfolio_sse_sessions",

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::{
     domain::{
-        Change, DocumentKey, Kind, Violation,
+        Change, DocumentKey, Kind, Record, Violation,
         text::{sanitize, truncate},
     },
     folder::{Folder, Misshapen},
@@ -76,7 +76,8 @@ impl Report {
                 return None;
             }
         }
-        for violation in change.next().violations() {
+        let next = change.next();
+        for violation in next.map(Record::violations).unwrap_or_default() {
             self.add_violation(BrokenRule {
                 kind: key.kind,
                 violation: violation.clone(),

@@ -14,6 +14,12 @@ pub enum Action {
     Create,
     /// The document was changed.
     Update,
+    /// The document was deleted.
+    Delete,
+    /// Earlier changes were undone.
+    Revert,
+    /// What was changed outside this server was recorded.
+    Adopt,
 }
 
 impl Action {
@@ -23,6 +29,9 @@ impl Action {
         match self {
             Self::Create => "create",
             Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Revert => "revert",
+            Self::Adopt => "adopt",
         }
     }
 
@@ -32,6 +41,9 @@ impl Action {
         match self {
             Self::Create => "created",
             Self::Update => "updated",
+            Self::Delete => "deleted",
+            Self::Revert => "reverted",
+            Self::Adopt => "adopted",
         }
     }
 }
@@ -105,6 +117,8 @@ impl Origin {
 }
 
 /// What the entry holds besides the change itself.
+///
+/// `checksum` and `previous` come last: the checksum is found from the end of the text.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EntryMetadata {
@@ -113,13 +127,18 @@ pub struct EntryMetadata {
     pub origin: Origin,
     /// Hash of the idempotency key and the request.
     pub operation: String,
+    /// The ids of the entries whose changes it undoes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reverts: Vec<String>,
     /// The document's version before the write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version_before: Option<Version>,
-    /// The document's version after the write.
-    pub version_after: Version,
-    /// SHA-256 of the stored bytes after the write.
-    pub checksum: String,
+    /// The document's version after the write; absent after a deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_after: Option<Version>,
+    /// SHA-256 of the stored bytes after the write; absent after a deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// SHA-256 of this document's stored entry before this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
@@ -191,6 +210,18 @@ pub(super) fn entry_seq(text: &str) -> Option<u64> {
     seq.trim_start().parse().ok()
 }
 
+/// The checksum of an entry whose text ends as this program writes it, if it has one.
+#[must_use]
+pub(in crate::domain) fn entry_checksum(text: &str) -> Option<&str> {
+    const DIGITS: usize = 64;
+    let digest = |text: &'_ str| text.len().checked_sub(DIGITS);
+    let text = text.strip_suffix(r#""}}"#)?;
+    let (rest, _) = text.split_at_checked(digest(text)?)?;
+    let text = rest.strip_suffix(r#"","previous":""#).unwrap_or(text);
+    let (rest, checksum) = text.split_at_checked(digest(text)?)?;
+    rest.ends_with(r#","checksum":""#).then_some(checksum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,5 +241,27 @@ mod tests {
             numbered_beginning(&text),
             Some(format!(r#"{{"seq":{:>16}"#, 42).as_str())
         );
+    }
+
+    #[test]
+    fn the_checksum_is_found_at_the_end() {
+        let (checksum, other) = ("c".repeat(64), "d".repeat(64));
+        for (end, expected) in [
+            (format!(r#","checksum":"{checksum}"}}}}"#), Some(&checksum)),
+            (
+                format!(r#","checksum":"{checksum}","previous":"{other}"}}}}"#),
+                Some(&checksum),
+            ),
+            (
+                format!(r#","versionBefore":"","previous":"{other}"}}}}"#),
+                None,
+            ),
+            (format!(r#","checksum":"{checksum}","more":1}}}}"#), None),
+            ("}}".to_owned(), None),
+        ] {
+            let text = format!(r#"{{"id":"x","metadata":{{"operation":"é"{end}"#);
+
+            assert_eq!(entry_checksum(&text), expected.map(String::as_str), "{end}");
+        }
     }
 }

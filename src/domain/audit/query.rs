@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::stored::{AuditPosition, Category, Slot, StoredEntry, folded};
 use crate::domain::{
+    field_path::overlap,
     kind::{DocumentKey, Kind},
     timestamp::Timestamp,
 };
@@ -108,7 +109,7 @@ impl AuditQuery {
             })
             && self.field.as_deref().is_none_or(|wanted| {
                 let mut fields = entry.changed_fields();
-                fields.any(|field| is_above_or_below(field, wanted))
+                fields.any(|field| overlap(field, wanted))
             })
     }
 
@@ -194,18 +195,6 @@ fn is_client(client: &str, wanted: &str) -> bool {
         || client
             .rsplit_once('/')
             .is_some_and(|(name, _)| name == wanted)
-}
-
-/// Whether two dotted paths are the same, or one leads to the other. The empty path is the whole
-/// document.
-fn is_above_or_below(path: &str, other: &str) -> bool {
-    let leads_to = |above: &str, below: &str| {
-        above.is_empty()
-            || below
-                .strip_prefix(above)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    leads_to(path, other) || leads_to(other, path)
 }
 
 /// A page of the log, newest first.

@@ -6,7 +6,7 @@ use std::{ops::RangeInclusive, sync::OnceLock};
 
 use serde_json::{Map, Value};
 
-use super::entry::entry_seq;
+use super::entry::{entry_checksum, entry_seq};
 use crate::domain::{
     diff::FieldChange,
     json::{Repairs, parse_object},
@@ -118,6 +118,22 @@ impl StoredEntry {
     #[must_use]
     pub fn operation(&self) -> Option<&str> {
         self.json().get("metadata")?.get("operation")?.as_str()
+    }
+
+    /// The checksum of the document after it; `None` after a deletion, and in entries of other
+    /// programs.
+    #[must_use]
+    pub fn checksum(&self) -> Option<&str> {
+        // To parse the entry takes longer than a read should.
+        entry_checksum(&self.text)
+            .or_else(|| self.json().get("metadata")?.get("checksum")?.as_str())
+    }
+
+    /// The ids of the entries that it undid.
+    pub fn reverts(&self) -> impl Iterator<Item = &str> {
+        let metadata = self.json().get("metadata");
+        let reverts = metadata.and_then(|it| it.get("reverts")?.as_array());
+        reverts.into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// When it was written, as a time or in milliseconds since 1970.

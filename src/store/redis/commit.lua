@@ -1,4 +1,4 @@
--- Writes n documents with their audit entries, indexes, counters and cache invalidation: all of it or nothing, once
+-- Writes or deletes n documents with their audit entries, indexes, counters and cache invalidation: all of it or nothing, once
 -- for each operation.
 --
 -- Redis keeps what a failed script wrote, so everything that can fail comes before the first write: the operation's
@@ -7,18 +7,19 @@
 --
 -- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)   5 the history
 --       6 meta:schema:version, or scratch again where the user has no access to that   7 the history index
---       then 7 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document
+--       then 8 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document,
+--       checksum
 -- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
 --       5 how an entry begins, a format for its seq and its time
---       then 13 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
---       new text, id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp,
---       how the entry's two members of the history index begin, and how both end (see history_index.rs)
+--       then 14 for each document: expected text ('' = must not exist), expected beginning of the latest entry ('' = none),
+--       new text ('' = delete it), id, published (0|1), featured (0|1), action, entityType, source, entry without seq and timestamp,
+--       how the entry's two members of the history index begin, and how both end (see history_index.rs), checksum of the new text
 -- reply one text: 'OK' with milliseconds, seq of the first entry, n, and how many members the history index lacked before;
 --       'REPLAY' with the first three; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
 local RECORD, ENTRIES, STATS, SCRATCH, HISTORY, SCHEMA, INDEX = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
-local function offsets(i) return 7 + (i - 1) * 7, 5 + (i - 1) * 13 end -- of document i in KEYS and ARGV
+local function offsets(i) return 7 + (i - 1) * 8, 5 + (i - 1) * 14 end -- of document i in KEYS and ARGV
 local LAST = 253402300799999 -- 9999-12-31T23:59:59.999Z, as Timestamp::LAST: a higher score is no time
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
@@ -58,7 +59,7 @@ for i = 1, n do
   local expected, beginning = ARGV[a + 1], ARGV[a + 2]
   if (text or '') ~= expected or (text and expected == '') then return 'CONFLICT' end
   if beginning == '' and latest or string.sub(latest or '', 1, #beginning) ~= beginning then return 'CONFLICT' end
-  local wanted = {[3] = true, [4] = ARGV[a + 5] == '1', [5] = ARGV[a + 6] == '1'}
+  local wanted = {[3] = ARGV[a + 3] ~= '', [4] = ARGV[a + 5] == '1', [5] = ARGV[a + 6] == '1'}
   for j = 3, 5 do
     if (call('SISMEMBER', KEYS[k + j], id) == 1) ~= wanted[j] then moves[#moves + 1] = {wanted[j] and 'SADD' or 'SREM', KEYS[k + j], id} end
   end
@@ -129,12 +130,14 @@ if redis.acl_check_cmd then
   need('SET', RECORD, '', 'EX', '1')
   need('SET', HISTORY, '')
   for i = 1, n do
-    local k = offsets(i)
+    local k, a = offsets(i)
     if i == 1 then -- in any case: a missing permission shows at the first write, not at the first that needs it
       need('SADD', KEYS[k + 3], '')
       need('SREM', KEYS[k + 3], '')
     end
-    need('SET', KEYS[k + 1], '')
+    for _, key in ipairs({KEYS[k + 1], KEYS[k + 8]}) do
+      if ARGV[a + 3] == '' then need('DEL', key) else need('SET', key, '') end
+    end
     need('SET', KEYS[k + 2], '')
     need('DEL', KEYS[k + 6], KEYS[k + 7])
   end
@@ -183,7 +186,12 @@ call(unpack(places))
 call(unpack(hset))
 for i = 1, n do
   local k, a = offsets(i)
-  call('SET', KEYS[k + 1], ARGV[a + 3])
+  if ARGV[a + 3] == '' then
+    call('DEL', KEYS[k + 1], KEYS[k + 8])
+  else
+    call('SET', KEYS[k + 1], ARGV[a + 3])
+    call('SET', KEYS[k + 8], ARGV[a + 14])
+  end
   call('SET', KEYS[k + 2], entries[i])
   call('DEL', KEYS[k + 6], KEYS[k + 7])
 end

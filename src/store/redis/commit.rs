@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Change, Operation, StoredEntry, Timestamp,
+        Change, Operation, Record, StoredEntry, Timestamp,
         audit::{ENTRY_PREFIX_FORMAT, MAX_SCANNED_ENTRIES, entry_text},
         text::truncate,
     },
@@ -29,9 +29,9 @@ use crate::{
 
 /// How many keys and arguments the script takes, and how many of each for a document.
 const FIXED_KEYS: usize = 7;
-const KEYS_PER_DOCUMENT: usize = 7;
+const KEYS_PER_DOCUMENT: usize = 8;
 const FIXED_ARGUMENTS: usize = 5;
-const ARGUMENTS_PER_DOCUMENT: usize = 13;
+const ARGUMENTS_PER_DOCUMENT: usize = 14;
 
 impl RedisStore {
     pub(super) async fn run_commit(
@@ -73,7 +73,10 @@ impl RedisStore {
             entries: entries
                 .map(|((change, rest), seq)| {
                     let text = entry_text(seq, timestamp, rest);
-                    self.cache.written(change.next().clone(), &text);
+                    match change.next() {
+                        Some(next) => self.cache.written(next.clone(), &text),
+                        None => self.cache.remove(change.key()),
+                    }
                     StoredEntry::parse(text)
                 })
                 .collect(),
@@ -184,7 +187,8 @@ impl RedisStore {
             }
             command
                 .arg(self.keys.cache(key.kind))
-                .arg(self.keys.cache_of(key));
+                .arg(self.keys.cache_of(key))
+                .arg(self.keys.checksum(key));
         }
         let now = changes
             .first()
@@ -196,22 +200,23 @@ impl RedisStore {
             .arg(changes.len())
             .arg(ENTRY_PREFIX_FORMAT);
         for (change, rest) in changes.iter().zip(rests) {
-            let entry = change.entry();
+            let (entry, next) = (change.entry(), change.next());
             let members = OwnMembers::new(entry.entity_type, &entry.entity_id, &entry.id);
             command
                 .arg(change.expected_text().unwrap_or_default())
                 .arg(change.expected_entry_prefix().unwrap_or_default())
-                .arg(change.text())
+                .arg(change.text().unwrap_or_default())
                 .arg(&change.key().id)
-                .arg(u8::from(change.next().is_published()))
-                .arg(u8::from(change.next().is_featured()))
+                .arg(u8::from(next.is_some_and(Record::is_published)))
+                .arg(u8::from(next.is_some_and(Record::is_featured)))
                 .arg(entry.action.as_str())
                 .arg(entry.entity_type.singular())
                 .arg(entry.source.as_str())
                 .arg(rest)
                 .arg(members.document)
                 .arg(members.id)
-                .arg(members.tail);
+                .arg(members.tail)
+                .arg(next.map(Record::checksum).unwrap_or_default());
         }
         command
     }
@@ -308,7 +313,8 @@ struct Call<'a> {
 fn command_bytes(code: &str, changes: &[Change], rests: &[String]) -> usize {
     let texts: usize = changes
         .iter()
-        .map(|change| change.text().len() + change.expected_text().map_or(0, str::len))
+        .flat_map(|change| [change.text(), change.expected_text()])
+        .map(|text| text.map_or(0, str::len))
         .sum();
     let rests: usize = rests.iter().map(String::len).sum();
     code.len() + texts + rests + 1024 * changes.len()

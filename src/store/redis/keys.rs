@@ -81,6 +81,11 @@ impl Keys {
         self.join(&["internal:latest:", key.kind.plural(), ":", &key.id])
     }
 
+    /// Holds the checksum of a document after its newest entry of this program.
+    pub(crate) fn checksum(&self, key: &DocumentKey) -> String {
+        self.join(&["internal:checksum:", key.kind.plural(), ":", &key.id])
+    }
+
     pub(crate) fn idempotency_record(&self, operation: &Operation) -> String {
         self.join(&["internal:operation:", operation.key()])
     }

@@ -82,6 +82,11 @@ impl RecordCache {
         self.insert(record.key().clone(), record, Some(Arc::new(written)));
     }
 
+    /// Forgets a document that was deleted.
+    pub(super) fn remove(&self, key: &DocumentKey) {
+        self.0.remove(key);
+    }
+
     /// The state that was last written at `key`, if nothing else was read there since; once for
     /// each write.
     pub(super) fn take_written(&self, key: &DocumentKey) -> Option<Current> {

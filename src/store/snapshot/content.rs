@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{DocumentKey, Kind, ListPage, ListQuery, Record, list::IndexEntry},
+    domain::{
+        DocumentKey, FoundDocument, Kind, ListPage, ListQuery, OutsideChange, Record,
+        list::IndexEntry,
+    },
     store::{Documents, Revision, StoreError},
 };
 
@@ -20,6 +23,8 @@ pub(super) struct Content {
     revision: Revision,
     documents: BTreeMap<DocumentKey, Arc<SnapshotDocument>>,
     unreadable: Vec<(Kind, String)>,
+    /// What was changed outside this server.
+    changed_outside: BTreeMap<DocumentKey, OutsideChange>,
     /// Why a kind could not be read.
     failed: Vec<(Kind, String)>,
     /// How many ids in the index have no document.
@@ -43,6 +48,7 @@ struct SnapshotDocument {
 pub(super) struct KindContent {
     documents: BTreeMap<DocumentKey, Arc<SnapshotDocument>>,
     unreadable: Vec<String>,
+    changed_outside: Vec<OutsideChange>,
     failed: Option<String>,
 }
 
@@ -57,6 +63,7 @@ impl KindContent {
     pub(super) fn add(&mut self, found: Documents) {
         self.documents.extend(found.records.iter().map(indexed));
         self.unreadable.extend(found.unreadable);
+        self.changed_outside.extend(found.changed_outside);
     }
 }
 
@@ -67,6 +74,7 @@ impl Content {
             revision,
             documents: BTreeMap::new(),
             unreadable: Vec::new(),
+            changed_outside: BTreeMap::new(),
             failed: Vec::new(),
             absent: 0,
             read_at,
@@ -78,6 +86,9 @@ impl Content {
             content
                 .unreadable
                 .extend(found.unreadable.into_iter().map(named));
+            content
+                .changed_outside
+                .extend(found.changed_outside.into_iter().map(by_key));
             content.failed.extend(found.failed.map(named));
         }
         content.absent = content
@@ -114,7 +125,19 @@ impl Content {
         }
     }
 
-    pub(super) fn get(&self, key: &DocumentKey) -> Option<Record> {
+    pub(super) fn found(&self, key: &DocumentKey) -> Option<FoundDocument> {
+        let outside = self.changed_outside.get(key);
+        Some(FoundDocument {
+            record: Some(self.get(key)?),
+            changed_outside: outside.map(|change| change.after),
+        })
+    }
+
+    pub(super) fn count_changed_outside(&self) -> usize {
+        self.changed_outside.len()
+    }
+
+    fn get(&self, key: &DocumentKey) -> Option<Record> {
         let document = self.documents.get(key)?;
         Record::parse(key.clone(), document.text.clone()).ok()
     }
@@ -144,6 +167,12 @@ impl Content {
             total: found.total,
             next: found.next,
             unreadable,
+            changed_outside: self
+                .changed_outside
+                .values()
+                .filter(|change| change.key.kind == kind)
+                .cloned()
+                .collect(),
         })
     }
 
@@ -158,17 +187,22 @@ impl Content {
         &self,
         revision: Revision,
         changed: impl Iterator<Item = (DocumentKey, Option<Record>)>,
+        changed_outside: Vec<OutsideChange>,
     ) -> Option<Self> {
         let mut content = Self {
             revision,
             ..self.clone()
         };
         for (key, record) in changed {
+            content.changed_outside.remove(&key);
             match record {
                 Some(record) => content.documents.extend([indexed(&record)]),
                 None => drop(content.documents.remove(&key)),
             }
         }
+        content
+            .changed_outside
+            .extend(changed_outside.into_iter().map(by_key));
         (content.counted_here() == content.counted_by_store()).then_some(content)
     }
 
@@ -179,6 +213,10 @@ impl Content {
     fn counted_here(&self) -> u64 {
         (self.documents.len() + self.unreadable.len()) as u64 + self.absent
     }
+}
+
+fn by_key(change: OutsideChange) -> (DocumentKey, OutsideChange) {
+    (change.key.clone(), change)
 }
 
 fn indexed(record: &Record) -> (DocumentKey, Arc<SnapshotDocument>) {

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::domain::{History, Record, StoredEntry};
+use crate::domain::{DocumentKey, History, Record, StoredEntry};
 
 /// How many bytes of writes are remembered. What does not fit is read from the store.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -14,7 +14,9 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct OwnWrite {
     pub(super) entry: StoredEntry,
-    pub(super) record: Record,
+    pub(super) key: DocumentKey,
+    /// The document after it; `None` if it was deleted.
+    pub(super) record: Option<Record>,
 }
 
 /// The writes of this process.
@@ -73,6 +75,7 @@ impl Numbered {
 
 impl OwnWrite {
     fn bytes(&self) -> usize {
-        self.entry.text().len() + self.record.text().len()
+        let record = self.record.as_ref().map_or(0, |record| record.text().len());
+        self.entry.text().len() + record
     }
 }

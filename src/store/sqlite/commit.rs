@@ -146,7 +146,13 @@ fn check_unchanged(transaction: &Connection, change: &Change) -> Result<(), Prob
 }
 
 fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Result<usize> {
-    let (key, index) = (change.key(), change.next().index_entry());
+    let key = change.key();
+    let Some(next) = change.next() else {
+        let sql = "DELETE FROM documents WHERE kind = ? AND id = ?";
+        let row = [key.kind.singular(), &key.id];
+        return transaction.prepare_cached(sql)?.execute(row);
+    };
+    let index = next.index_entry();
     let sql = "REPLACE INTO documents (kind, id, listed, status, featured, updated, tags, searched, text) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?)";
     transaction.prepare_cached(sql)?.execute(params![
         key.kind.singular(),
@@ -156,7 +162,7 @@ fn replace_document(transaction: &Connection, change: &Change) -> rusqlite::Resu
         index.updated.map(Timestamp::micros),
         json!(index.tags).to_string(),
         marked(&index.search_text),
-        change.text(),
+        next.text(),
     ])
 }
 

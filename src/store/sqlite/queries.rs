@@ -5,11 +5,12 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::V
 use super::database::{AUDIT_ID, Problem};
 use crate::{
     domain::{
-        AuditPage, AuditQuery, AuditStats, DocumentKey, Kind, ListPage, ListQuery, Record,
-        StoredEntry, Timestamp,
+        AuditPage, AuditQuery, AuditStats, DocumentKey, FoundDocument, Kind, ListPage, ListQuery,
+        OutsideChange, Record, StoredEntry, Timestamp,
         audit::{
             AuditPosition, Category, DATED_SCORES, Lookup, MAX_SCANNED_ENTRIES, PageBuilder, Slot,
         },
+        changed_outside,
         list::IndexEntry,
         text::truncate,
     },
@@ -27,6 +28,17 @@ pub(super) fn record(
     parse(key.clone(), bytes).map(Some).map_err(|problem| {
         let key = row_path(key);
         StoreError::Corrupt { key, problem }.into()
+    })
+}
+
+/// The document at `key`, and whether it was changed outside this server.
+pub(crate) fn found(transaction: &Connection, key: &DocumentKey) -> Result<FoundDocument, Problem> {
+    let record = record(transaction, key)?;
+    let latest_entry = latest_entry(transaction, key)?;
+    let changed_outside = changed_outside(record.as_ref(), latest_entry.as_deref());
+    Ok(FoundDocument {
+        record,
+        changed_outside,
     })
 }
 
@@ -84,7 +96,11 @@ pub(super) fn list(
     let mut page = ListPage::default();
     for document in edited(transaction, kind)? {
         match document {
-            Ok(record) => index_entries.push(record.index_entry().clone()),
+            Ok(record) => {
+                index_entries.push(record.index_entry().clone());
+                let outside = outside_change(transaction, &record)?;
+                page.changed_outside.extend(outside);
+            }
             Err(problem) => page.unreadable.push(problem),
         }
     }
@@ -156,6 +172,20 @@ fn indexed(
 fn indexed_by_older_version(key: DocumentKey, bytes: Vec<u8>) -> Option<IndexEntry> {
     let record = parse(key, bytes).ok()?;
     Some(record.index_entry().clone())
+}
+
+/// Whether a document was changed outside this server.
+pub(crate) fn outside_change(
+    connection: &Connection,
+    record: &Record,
+) -> rusqlite::Result<Option<OutsideChange>> {
+    let latest_entry = latest_entry(connection, record.key())?;
+    let changed_outside = changed_outside(Some(record), latest_entry.as_deref());
+    Ok(changed_outside.map(|after| OutsideChange {
+        key: record.key().clone(),
+        after,
+        is_deleted: false,
+    }))
 }
 
 /// Documents that were edited by hand, or why one cannot be read. They are parsed here until a

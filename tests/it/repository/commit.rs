@@ -154,7 +154,7 @@ async fn a_change_after_a_change_and_its_reversal_keeps_the_chain() {
         let key = project_key("a");
         create_sound(&*store.repository, &key).await;
         let late = change(&*store.repository, &key, json!({"title": "Late"})).await;
-        let original = store.repository.get(&key).await.unwrap().unwrap();
+        let original = store.repository.get(&key).await.unwrap().record.unwrap();
         update(&*store.repository, &key, json!({"title": "Meanwhile"})).await;
         let current = store.repository.get_for_update(&key).await.unwrap();
         let back = Change::put(&current, original.document(), write_context(&once())).unwrap();
@@ -167,6 +167,65 @@ async fn a_change_after_a_change_and_its_reversal_keeps_the_chain() {
         let result = store.repository.commit(&[late], &once()).await;
 
         assert!(is_conflict(&result), "{result:?}");
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deletion_leaves_no_document_and_its_entry() {
+    on_each_store(async |store| {
+        let (key, other) = (project_key("a"), project_key("b"));
+        create_sound(&*store.repository, &other).await;
+        create_sound(&*store.repository, &key).await;
+        let patch = json!({"metadata": {"status": "published", "featured": true}});
+        update(&*store.repository, &key, patch).await;
+        let current = store.repository.get_for_update(&key).await.unwrap();
+        let deletion = Change::delete(&current, write_context(&once())).unwrap();
+
+        let committed = store.repository.commit(&[deletion], &once()).await.unwrap();
+
+        assert_eq!(stored(&*store.repository, &key).await, None);
+        assert_eq!(ids_of(&*store.repository, Kind::Project).await, ["b"]);
+        assert_eq!(committed.entries[0].text_of("action"), Some("delete"));
+        let log = store.assert_sound().await;
+        assert_eq!(log.entries.last(), committed.entries.last());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_deleted_is_created_again_after_the_deletion() {
+    on_each_store(async |store| {
+        let key = project_key("a");
+        create_sound(&*store.repository, &key).await;
+        let late = change(&*store.repository, &key, json!({"title": "Late"})).await;
+        let original = store.repository.get_for_update(&key).await.unwrap();
+        let deletion = Change::delete(&original, write_context(&once())).unwrap();
+        let deletion = store.repository.commit(&[deletion], &once()).await.unwrap();
+        let deleted = store.repository.get_for_update(&key).await.unwrap();
+        let document = original.record().map(|record| record.document());
+        let reverts = vec![deletion.entries[0].text_of("id").unwrap().to_owned()];
+        let back = Change::revert(&deleted, document, reverts, write_context(&once()));
+        let back = back.unwrap().unwrap();
+
+        let result = store
+            .repository
+            .commit(&[creation(&key, &project("a"))], &once())
+            .await;
+        store.repository.commit(&[back], &once()).await.unwrap();
+        let too_late = store.repository.commit(&[late], &once()).await;
+
+        assert!(
+            is_conflict(&result),
+            "made without the newest entry: {result:?}"
+        );
+        assert!(is_conflict(&too_late), "{too_late:?}");
+        let text = stored(&*store.repository, &key).await;
+        assert_eq!(
+            text.as_deref(),
+            original.record().map(|record| record.text())
+        );
         store.assert_sound().await;
     })
     .await;

@@ -25,7 +25,7 @@ use crate::support::{
 async fn a_missing_document_is_none() {
     on_each_store(async |store| {
         let key = project_key("nobody");
-        let shown = store.repository.get(&key).await.unwrap();
+        let shown = store.repository.get(&key).await.unwrap().record;
         let current = store.repository.get_for_update(&key).await.unwrap();
 
         assert!(shown.is_none());
@@ -40,10 +40,10 @@ async fn a_document_is_read_byte_for_byte() {
         let (key, document) = (project_key("a"), project("a"));
         create(&*store.repository, &key, document.clone()).await;
 
-        let shown = store.repository.get(&key).await.unwrap();
+        let shown = store.repository.get(&key).await.unwrap().record;
         let current = store.repository.get_for_update(&key).await.unwrap();
 
-        for record in [shown, current.into_record()] {
+        for record in [shown, current.record().cloned()] {
             let record = record.unwrap();
 
             assert_eq!(record.key(), &key);

@@ -113,6 +113,7 @@ async fn a_remembered_entry_that_differs_from_the_stored_one_is_a_conflict() {
     let Ok(Update::Change(change, _)) = Change::update(
         &remembered,
         &object(json!({ "title": "New" })),
+        &[],
         write_context(&operation),
     ) else {
         panic!("no change")
@@ -289,6 +290,7 @@ async fn an_indexed_id_without_a_document_is_left_out() {
             .get(&project_key("gone"))
             .await
             .unwrap()
+            .record
             .is_none()
     );
     store.assert_sound_but(&[project_key("gone")]).await;
@@ -371,7 +373,7 @@ async fn an_update_of_another_programs_write_records_its_version() {
         "data:projects:a",
         json!(object(json!({"id": "a", "title": "Theirs"}))).to_string(),
     ));
-    let theirs = store.repository.get(&key).await.unwrap().unwrap();
+    let theirs = store.repository.get(&key).await.unwrap().record.unwrap();
     let patch = project("a");
     let ours = portfolio_mcp::domain::Change::put(
         &store.repository.get_for_update(&key).await.unwrap(),
@@ -1603,7 +1605,7 @@ async fn a_replica_rejects_writes_and_answers_reads() {
             "{proof:?}: {result:?}"
         );
         assert_eq!(replica.dump(), before, "{proof:?}");
-        assert!(on_replica.get(&key).await.unwrap().is_some());
+        assert!(on_replica.get(&key).await.unwrap().record.is_some());
         // Its own writes wait a moment now, and so does what is read for them.
         let another = store_for(Some(replica.redis_url()), None);
         assert_eq!(soundness::assert_sound(&*another).await.seq, 1);

@@ -175,7 +175,7 @@ pub(crate) async fn change_for(
     operation: &Operation,
 ) -> Change {
     let current = repository.get_for_update(key).await.unwrap();
-    match Change::update(&current, &object(patch), write_context(operation)) {
+    match Change::update(&current, &object(patch), &[], write_context(operation)) {
         Ok(Update::Change(change, _)) => *change,
         Ok(Update::Missing) => panic!("there is no {key}"),
         Ok(Update::Unchanged(_)) => panic!("the patch changes nothing"),
@@ -220,6 +220,7 @@ pub(crate) async fn stored(repository: &dyn Repository, key: &DocumentKey) -> Op
         .get(key)
         .await
         .unwrap()
+        .record
         .map(|record| record.text().to_owned())
 }
 

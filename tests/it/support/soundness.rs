@@ -21,8 +21,10 @@ pub(crate) struct Log {
     pub(crate) entries: Vec<StoredEntry>,
     /// The number of the newest write; 0 if this program wrote nothing.
     pub(crate) seq: u64,
-    /// Every document that this program wrote.
+    /// Every document that this program wrote and did not delete.
     pub(crate) documents: BTreeMap<DocumentKey, State>,
+    /// Every document that this program deleted, as an empty one.
+    pub(crate) deleted: BTreeMap<DocumentKey, State>,
     /// The entries, counted.
     pub(crate) stats: AuditStats,
 }
@@ -84,7 +86,16 @@ pub(crate) async fn assert_sound_but(repository: &dyn Repository, foreign: &[Doc
             "two entries have the id of {}",
             entry.text()
         );
-        replay(&mut log.documents, entry, foreign, repository).await;
+        let key = entry.key().unwrap();
+        let before = log.documents.remove(&key).or(log.deleted.remove(&key));
+        let after = replay(&key, before, entry, foreign, repository).await;
+        let is_deleted = entry.json()["metadata"].get("versionAfter").is_none();
+        let states = if is_deleted {
+            &mut log.deleted
+        } else {
+            &mut log.documents
+        };
+        states.insert(key, after);
     }
     let times: Vec<_> = log
         .entries
@@ -101,6 +112,11 @@ pub(crate) async fn assert_sound_but(repository: &dyn Repository, foreign: &[Doc
     {
         assert_stored(repository, key, state).await;
     }
+    for (key, state) in log.deleted.iter().filter(|(key, _)| !foreign.contains(key)) {
+        let current = repository.get_for_update(key).await.unwrap();
+        assert!(current.record().is_none(), "{key} is there again");
+        assert_eq!(current.latest_entry(), Some(state.newest.text()));
+    }
     for kind in Kind::ALL {
         assert_listed(repository, kind, &log, foreign).await;
     }
@@ -112,17 +128,15 @@ pub(crate) async fn assert_sound_but(repository: &dyn Repository, foreign: &[Doc
     log
 }
 
-/// Applies one entry to the documents.
+/// The state of the document after one more entry.
 async fn replay(
-    documents: &mut BTreeMap<DocumentKey, State>,
+    key: &DocumentKey,
+    before: Option<State>,
     entry: &StoredEntry,
     foreign: &[DocumentKey],
     repository: &dyn Repository,
-) {
-    let kind = Kind::from_stored(entry.text_of("entityType").unwrap()).unwrap();
-    let key = DocumentKey::new(kind, entry.text_of("entityId").unwrap());
+) -> State {
     let metadata = &entry.json()["metadata"];
-    let before = documents.remove(&key);
     let previous = before
         .as_ref()
         .map(|state| sha256_hex(state.newest.text().as_bytes()));
@@ -132,84 +146,138 @@ async fn replay(
         "`previous` is the hash of the entry before {}",
         entry.text()
     );
-
-    let changes = entry.changes();
-    let (document, whole) = match (entry.text_of("action").unwrap(), before) {
-        ("create", None) => {
-            assert_eq!(
-                metadata.get("versionBefore"),
-                None,
-                "nothing was before a creation"
-            );
-            assert!(
-                changes.iter().all(|change| change.old_value.is_none()),
-                "nothing was before a creation"
-            );
-            (apply(Document::new(), &changes), true)
-        }
-        ("update", Some(before)) => {
-            assert!(
-                !changes.is_empty(),
-                "an entry without changes: {}",
-                entry.text()
-            );
-            if !foreign.contains(&key) {
-                let after = &before.newest.json()["metadata"]["versionAfter"];
-                assert_eq!(
-                    &metadata["versionBefore"], after,
-                    "the versions of {key} are a chain"
+    let before = match before {
+        Some(before) => {
+            if !foreign.contains(key) {
+                let after = before.newest.json()["metadata"].get("versionAfter");
+                assert!(
+                    metadata.get("versionBefore") == after || is_unexplained(entry),
+                    "the versions of {key} are a chain: {}",
+                    entry.text()
                 );
             }
-            (apply(before.document.clone(), &changes), before.whole)
+            before
         }
-        // The document is older than the log, so its first state is computed back from the stored
-        // one.
-        ("update", None) => {
-            let newest = AuditQuery {
-                kind: Some(kind),
-                entity_id: Some(key.id.clone()),
-                ..AuditQuery::default()
-            };
-            let stored = repository
-                .get(&key)
-                .await
-                .unwrap()
-                .unwrap_or_else(|| panic!("{key} is gone"));
-            let later = entries(repository, &newest).await;
-            let ours = later.iter().filter(|entry| entry.seq().is_some()).rev();
-            let origin = ours.fold(stored.document().clone(), |document, entry| {
-                revert(&document, &entry.changes())
-            });
-            (apply(origin.clone(), &changes), false)
-        }
-        (action, before) => panic!(
-            "a {action} of {key}, which {} there",
-            if before.is_some() { "was" } else { "was not" }
-        ),
+        None => State {
+            document: first_state(key, entry, repository).await,
+            newest: entry.clone(),
+            whole: metadata.get("versionBefore").is_none(),
+        },
     };
-    if whole && !foreign.contains(&key) {
-        let checksum = sha256_hex(serde_json::to_string(&document).unwrap().as_bytes());
+    check_action(entry);
+    let is_adopted = entry.text_of("action") == Some("adopt");
+    let state = if is_unexplained(entry) {
+        State {
+            document: apply(Document::new(), &entry.changes()),
+            newest: entry.clone(),
+            whole: true,
+        }
+    } else {
+        State {
+            document: apply(before.document, &entry.changes()),
+            newest: entry.clone(),
+            whole: before.whole,
+        }
+    };
+    let Some(checksum) = metadata.get("checksum") else {
+        assert_eq!(metadata.get("versionAfter"), None, "{}", entry.text());
+        assert!(
+            state.document.is_empty(),
+            "{key} is gone after {}",
+            entry.text()
+        );
+        return State {
+            whole: true,
+            ..state
+        };
+    };
+    // What was found may be written in another way.
+    if state.whole && !is_adopted && !foreign.contains(key) {
+        let replayed = serde_json::to_string(&state.document).unwrap();
         assert_eq!(
-            metadata["checksum"],
-            checksum,
+            *checksum,
+            sha256_hex(replayed.as_bytes()),
             "replaying gives the bytes of {key} after {}",
             entry.text()
         );
     }
-    let checksum = metadata["checksum"].as_str().unwrap();
     assert_eq!(
         metadata["versionAfter"].as_str(),
-        checksum.get(..16),
+        checksum.as_str().unwrap().get(..16),
         "the version is the beginning of the checksum"
     );
-    documents.insert(
-        key,
-        State {
-            document,
-            newest: entry.clone(),
-            whole,
-        },
+    state
+}
+
+/// Whether an entry records a document whose state before is not known.
+fn is_unexplained(entry: &StoredEntry) -> bool {
+    let metadata = &entry.json()["metadata"];
+    entry.text_of("action") == Some("adopt")
+        && match metadata.get("versionAfter") {
+            None => entry.changes().is_empty(),
+            after => metadata.get("versionBefore") == after,
+        }
+}
+
+/// What was there before the first entry: nothing, or a document that is older than the log, which
+/// is computed back from the stored one.
+async fn first_state(
+    key: &DocumentKey,
+    first: &StoredEntry,
+    repository: &dyn Repository,
+) -> Document {
+    if first.json()["metadata"].get("versionBefore").is_none() {
+        return Document::new();
+    }
+    let all = AuditQuery {
+        kind: Some(key.kind),
+        entity_id: Some(key.id.clone()),
+        ..AuditQuery::default()
+    };
+    let stored = repository.get(key).await.unwrap();
+    let stored = stored.record.map(|record| record.document().clone());
+    let entries = entries(repository, &all).await;
+    let ours = entries.iter().filter(|entry| entry.seq().is_some()).rev();
+    ours.fold(stored.unwrap_or_default(), |document, entry| {
+        revert(&document, &entry.changes())
+    })
+}
+
+/// Fails unless an entry says what its action is.
+fn check_action(entry: &StoredEntry) {
+    let metadata = &entry.json()["metadata"];
+    let (before, after) = (
+        metadata.get("versionBefore").is_some(),
+        metadata.get("versionAfter").is_some(),
     );
+    let changes = entry.changes();
+    let text = entry.text();
+    match entry.text_of("action").unwrap() {
+        "create" => {
+            assert!(!before && after, "{text}");
+            let added = changes.iter().all(|change| change.old_value.is_none());
+            assert!(added, "nothing was before a creation: {text}");
+        }
+        "delete" => {
+            assert!(before && !after, "{text}");
+            let gone = changes.iter().all(|change| change.new_value.is_none());
+            assert!(gone, "nothing is after a deletion: {text}");
+        }
+        "update" => {
+            assert!(before && after, "{text}");
+            assert!(!changes.is_empty(), "an entry without changes: {text}");
+        }
+        "revert" => {
+            assert!(!changes.is_empty(), "an entry without changes: {text}");
+            let reverts = metadata["reverts"].as_array();
+            assert!(reverts.is_some_and(|ids| !ids.is_empty()), "{text}");
+        }
+        "adopt" => {
+            assert_eq!(metadata["reason"], "found changed outside this server");
+            assert_eq!(metadata.get("actor"), None, "{text}");
+        }
+        action => panic!("an entry of the action {action}"),
+    }
 }
 
 /// Fails unless the stored document matches the log.
@@ -217,8 +285,13 @@ async fn assert_stored(repository: &dyn Repository, key: &DocumentKey, state: &S
     let current = repository.get_for_update(key).await.unwrap();
     let record = current.record().unwrap_or_else(|| panic!("{key} is gone"));
     if state.whole {
+        let is_adopted = state.newest.text_of("action") == Some("adopt");
         assert_eq!(
-            record.text(),
+            if is_adopted {
+                record.compact()
+            } else {
+                record.text()
+            },
             serde_json::to_string(&state.document).unwrap(),
             "{key} is what replaying gives"
         );
@@ -267,6 +340,9 @@ async fn assert_listed(
         "ids without {:?}",
         logged.difference(&ids)
     );
+    let is_deleted = |id: &&str| log.deleted.contains_key(&DocumentKey::new(kind, *id));
+    let again: Vec<&&str> = ids.iter().filter(|id| is_deleted(id)).collect();
+    assert!(again.is_empty(), "deleted and listed: {again:?}");
 
     let mut query = ListQuery {
         limit: 50,

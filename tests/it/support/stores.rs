@@ -161,6 +161,39 @@ impl Store {
         }
     }
 
+    /// Stores a text as a document, or deletes it, as a person by hand: without an entry.
+    pub(crate) fn edit(&self, key: &DocumentKey, text: Option<&str>) {
+        let Some(text) = text else {
+            return self.delete(key);
+        };
+        let changed = match &self.backend {
+            Backend::Redis { .. } => false,
+            Backend::Sqlite { .. } => {
+                let sql = "UPDATE documents SET text = ? WHERE kind = ? AND id = ?";
+                let row = [text, key.kind.singular(), &key.id];
+                let file = rusqlite::Connection::open(self.file()).unwrap();
+                file.execute(sql, row).unwrap() > 0
+            }
+        };
+        if !changed {
+            self.put(key.kind, &key.id, text.as_bytes());
+        }
+    }
+
+    fn delete(&self, key: &DocumentKey) {
+        match &self.backend {
+            Backend::Redis { server, .. } => {
+                let document = self.key(&format!("data:{}:{}", key.kind.plural(), key.id));
+                server.run::<()>(cmd("DEL").arg(document));
+            }
+            Backend::Sqlite { .. } => {
+                let sql = "DELETE FROM documents WHERE kind = ? AND id = ?";
+                let file = rusqlite::Connection::open(self.file()).unwrap();
+                file.execute(sql, [key.kind.singular(), &key.id]).unwrap();
+            }
+        }
+    }
+
     /// Imports a folder with the program.
     pub(crate) fn import(&self, folder: &Path) {
         let output = Home::new()
@@ -240,6 +273,12 @@ pub(crate) async fn on_each_store(check: impl AsyncFn(&Store)) {
     assert!(failed.is_empty(), "failed on {}", failed.join(", "));
 }
 
+/// The checksum beside a document.
+fn checksum_of(server: &RedisServer, prefix: &str, key: &DocumentKey) -> Option<String> {
+    let (kind, id) = (key.kind.plural(), &key.id);
+    server.run(cmd("GET").arg(format!("{prefix}internal:checksum:{kind}:{id}")))
+}
+
 /// Fails unless the indexes, counters and newest entries in Redis match the documents and the log.
 fn assert_indexed(server: &RedisServer, prefix: &str, log: &Log, foreign: &[DocumentKey]) {
     let key = |name: &str| format!("{prefix}{name}");
@@ -288,6 +327,15 @@ fn assert_indexed(server: &RedisServer, prefix: &str, log: &Log, foreign: &[Docu
                 Some(state.newest.text()),
                 "the newest entry of {document}"
             );
+            assert_eq!(
+                checksum_of(server, prefix, document).as_deref(),
+                state.newest.checksum(),
+                "the checksum beside {document}"
+            );
+        }
+        for document in log.deleted.keys().filter(|key| key.kind == kind) {
+            let checksum = checksum_of(server, prefix, document);
+            assert_eq!(checksum, None, "the checksum beside {document}");
         }
     }
     history_index::assert_right(server, prefix);

@@ -1,0 +1,147 @@
+//! Undoing changes: select entries, read the histories of their documents, plan, commit, report.
+//!
+//! All documents are changed in one commit. A race that was lost is planned again from what is stored
+//! then, like an update.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{ContentService, Error, Mode, read::in_time};
+use crate::{
+    deadline::Deadline,
+    domain::Change,
+    store::{Commit, StoreError},
+};
+
+mod plan;
+mod request;
+mod selection;
+
+pub use request::{Selection, UndoRequest, Undone, UndoneDocument};
+
+use plan::DocumentPlan;
+use request::{UndoCall, conflict};
+use selection::Selected;
+
+/// How long an undo may take before its last commit; see "Time budget of a call" in
+/// docs/architecture.md.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(7);
+/// The pause after a lost race, a random part of it.
+const BACKOFF: Duration = Duration::from_millis(20);
+
+impl ContentService {
+    /// Undoes changes, or shows what undoing them would change.
+    pub async fn undo(&self, request: UndoRequest, deadline: Deadline) -> Result<Undone, Error> {
+        self.note_use();
+        let call = UndoCall::new(request, deadline.capped(UNDO_TIMEOUT));
+        loop {
+            if let Some(commit) = self.earlier_commit(&call).await? {
+                return self.replay_undo(&call, commit).await;
+            }
+            let selected = self.select(&call.request.selection, call.deadline).await?;
+            let keys = selected.keys();
+            let turns = call.deadline.run(self.write_turns(&keys)).await;
+            let (Ok(turns), Some(first)) = (turns, keys.first()) else {
+                return match keys.into_iter().next() {
+                    Some(key) => Err(Error::Busy { key }),
+                    None => Ok(Undone::by(&[], &selected)),
+                };
+            };
+            let plans = self.plan_undo(&call, &selected).await?;
+            let undone = Undone::by(&plans, &selected);
+            let changes: Vec<Change> = plans.into_iter().filter_map(|plan| plan.change).collect();
+            if changes.is_empty() || call.request.mode == Mode::DryRun {
+                return Ok(undone.unwritten());
+            }
+            if self.adopt(&changes, call.deadline).await?.is_some() {
+                continue;
+            }
+            match self.commit_in_task(changes, call.operation.clone()).await {
+                Ok(commit) if commit.replayed && !undone.is_in(&commit) => {
+                    return self.replay_undo(&call, commit).await;
+                }
+                Ok(_) => return Ok(undone),
+                Err(StoreError::Conflict) if call.deadline.is_within(BACKOFF) => {
+                    return Err(conflict(first.clone(), None));
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+            drop(turns);
+            sleep(BACKOFF.mul_f64(fastrand::f64())).await;
+        }
+    }
+
+    /// What the same request did before, if it was carried out.
+    ///
+    /// Looked up before the documents are read: if the record is missing now and there when the
+    /// commit comes, the commit is answered with it.
+    async fn earlier_commit(&self, call: &UndoCall) -> Result<Option<Commit>, Error> {
+        if call.key_of_write().is_none() {
+            return Ok(None);
+        }
+        let record = call.deadline.run(self.store.find_commit(&call.operation));
+        Ok(in_time(record.await)?)
+    }
+
+    /// The result of an undo that an earlier call did.
+    async fn replay_undo(&self, call: &UndoCall, commit: Commit) -> Result<Undone, Error> {
+        let mut undone = Undone {
+            replayed: true,
+            ..Undone::default()
+        };
+        for entry in commit.entries {
+            let Some(key) = entry.key() else {
+                continue;
+            };
+            let current = in_time(call.deadline.run(self.read_stored(&key)).await)?;
+            let mut json = entry.into_json();
+            let text = |member: Option<&Value>| member?.as_str().map(ToOwned::to_owned);
+            undone.documents.push(UndoneDocument {
+                key,
+                record: current.record().cloned(),
+                before: None,
+                audit_id: text(json.get("id")),
+                changes: json.shift_remove("changes").unwrap_or_else(|| json!([])),
+                warnings: Vec::new(),
+            });
+        }
+        Ok(undone)
+    }
+}
+
+impl Undone {
+    fn by(plans: &[DocumentPlan], selected: &Selected) -> Self {
+        let mut undone = Self {
+            selected: selected.ids.values().flatten().cloned().collect(),
+            unexplained: selected.unexplained,
+            ..Self::default()
+        };
+        for plan in plans {
+            let key = plan.current.key();
+            undone.unexplained += plan.unexplained.len();
+            undone.counts.add(plan.undo.counts);
+            let kept = plan.undo.kept.iter().cloned();
+            undone.kept.extend(kept.map(|kept| (key.clone(), kept)));
+            undone.documents.extend(plan.document());
+        }
+        undone
+    }
+
+    /// The same, of which nothing was written.
+    fn unwritten(mut self) -> Self {
+        for document in &mut self.documents {
+            document.audit_id = None;
+        }
+        self
+    }
+
+    /// Whether a commit wrote this, and not an earlier call.
+    fn is_in(&self, commit: &Commit) -> bool {
+        let first = self.documents.first().and_then(|it| it.audit_id.as_deref());
+        let mut ids = commit.entries.iter().map(|entry| entry.text_of("id"));
+        ids.any(|id| id == first)
+    }
+}

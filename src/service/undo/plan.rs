@@ -1,0 +1,183 @@
+//! What an undo does to each document.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
+
+use super::{
+    request::{MAX_TEXT_BYTES, UndoCall, UndoneDocument},
+    selection::{Selected, refused, unexplained},
+};
+use crate::{
+    deadline::Deadline,
+    domain::{
+        AuditQuery, Change, Current, DocumentKey, Operation, StoredEntry, Timeline, Undo,
+        Violation,
+        audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, entry_text},
+    },
+    service::{ContentService, Error, read::in_time},
+    store::StoreError,
+};
+
+/// How many histories are read at once, so that many documents in a distant store take few round
+/// trips.
+const CONCURRENT_HISTORIES: usize = 16;
+/// Entries of a document that are read at once, and how much text of them.
+const PAGE_ENTRIES: usize = 100;
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// What an undo does to one document.
+pub(super) struct DocumentPlan {
+    pub(super) current: Current,
+    pub(super) undo: Undo,
+    /// The change; `None` if nothing goes back.
+    pub(super) change: Option<Change>,
+    /// The selected entries that the log does not explain.
+    pub(super) unexplained: Vec<String>,
+}
+
+impl ContentService {
+    pub(super) async fn plan_undo(
+        &self,
+        call: &UndoCall,
+        selected: &Selected,
+    ) -> Result<Vec<DocumentPlan>, Error> {
+        let plans = selected
+            .ids
+            .iter()
+            .map(|(key, ids)| self.plan_document(call, key, ids));
+        let plans: Vec<_> = stream::iter(plans)
+            .buffered(CONCURRENT_HISTORIES)
+            .try_collect()
+            .await?;
+        let (mut planned, mut violations, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for plan in plans {
+            match plan {
+                Ok(plan) => {
+                    bytes += plan.bytes();
+                    planned.push(plan);
+                }
+                Err(more) => violations.extend(more),
+            }
+        }
+        if let Some(argument) = selected.argument {
+            let ids = planned.iter().flat_map(|plan| &plan.unexplained);
+            violations.extend(ids.map(|id| unexplained(argument, id)));
+        }
+        if !violations.is_empty() {
+            return Err(Error::Invalid(violations));
+        }
+        if bytes > MAX_TEXT_BYTES {
+            let message = format!(
+                "expected at most {MAX_TEXT_BYTES} bytes of documents before and after, found {bytes}; undo the changes in parts"
+            );
+            return Err(refused(selected.argument.unwrap_or("since"), "size", message));
+        }
+        Ok(planned)
+    }
+
+    async fn plan_document(
+        &self,
+        call: &UndoCall,
+        key: &DocumentKey,
+        ids: &BTreeSet<String>,
+    ) -> Result<Result<DocumentPlan, Vec<Violation>>, Error> {
+        let current = in_time(call.deadline.run(self.read_stored(key)).await)?;
+        call.check_version(&current)?;
+        let mut entries = self.history(key, ids, call.deadline).await?;
+        if let Some(adopted) = self.unrecorded(call, &current).await? {
+            entries.insert(0, adopted);
+        }
+        let (record, creations) = (current.record().cloned(), call.request.creations);
+        let ids = ids.clone();
+        let planned = tokio::task::spawn_blocking(move || {
+            let timeline = Timeline::of(record.as_ref(), &entries);
+            let unexplained = ids.iter().filter(|id| timeline.entry(id).is_none());
+            (unexplained.cloned().collect(), timeline.undo(&ids, creations))
+        });
+        let (unexplained, undo): (Vec<String>, Undo) =
+            planned.await.map_err(|_| StoreError::panicked())?;
+        let context = self.write_context(call.request.origin.clone(), call.operation.clone());
+        let (document, reverts) = (undo.document.as_ref(), undo.reverts.clone());
+        let change = Change::revert(&current, document, reverts, context);
+        Ok(change.map(|change| DocumentPlan {
+            current,
+            undo,
+            change,
+            unexplained,
+        }))
+    }
+
+    /// The entries of a document, newest first, back to the first of these, and to all that undos
+    /// among them have undone.
+    async fn history(
+        &self,
+        key: &DocumentKey,
+        ids: &BTreeSet<String>,
+        deadline: Deadline,
+    ) -> Result<Vec<StoredEntry>, Error> {
+        let mut query = AuditQuery {
+            max_bytes: PAGE_BYTES,
+            ..AuditQuery::of(key, PAGE_ENTRIES)
+        };
+        let (mut wanted, mut entries, mut bytes) = (ids.clone(), Vec::new(), 0);
+        loop {
+            let page = in_time(deadline.run(self.store.audit_entries(&query)).await)?;
+            for entry in &page.entries {
+                bytes += entry.text().len();
+                wanted.extend(entry.reverts().map(ToOwned::to_owned));
+            }
+            entries.extend(page.entries);
+            for entry in &entries {
+                entry.text_of("id").map(|id| wanted.remove(id));
+            }
+            let is_long = entries.len() >= MAX_SCANNED_ENTRIES || bytes >= MAX_SCANNED_BYTES;
+            query.after = page.next;
+            if wanted.is_empty() || query.after.is_none() || is_long {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// The entry that will record what was changed outside this server, before an undo is written.
+    async fn unrecorded(
+        &self,
+        call: &UndoCall,
+        current: &Current,
+    ) -> Result<Option<StoredEntry>, Error> {
+        if current.changed_outside().is_none() {
+            return Ok(None);
+        }
+        let known = self.last_known(current, call.deadline).await?;
+        let operation: Operation = call.operation.clone();
+        let context = self.write_context(call.request.origin.clone(), operation);
+        let change = Change::adopt(current, &known, context);
+        Ok(change.map(|change| {
+            StoredEntry::parse(entry_text(0, change.time(), &change.entry().rest()))
+        }))
+    }
+}
+
+impl DocumentPlan {
+    /// The document that it changes, if it does.
+    pub(super) fn document(&self) -> Option<UndoneDocument> {
+        let change = self.change.as_ref()?;
+        Some(UndoneDocument {
+            key: change.key().clone(),
+            record: change.next().cloned(),
+            before: self.current.record().cloned(),
+            changes: json!(change.entry().changes),
+            audit_id: Some(change.entry().id.clone()),
+            warnings: change.next().map_or_else(Vec::new, |next| next.violations().to_vec()),
+        })
+    }
+
+    /// The document's text before and after, if it changes.
+    fn bytes(&self) -> usize {
+        self.change.as_ref().map_or(0, |change| {
+            let texts = [change.expected_text(), change.text()];
+            texts.into_iter().flatten().map(str::len).sum()
+        })
+    }
+}

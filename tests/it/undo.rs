@@ -1,0 +1,6 @@
+//! Undo: what a document would be if some of its changes had never been made.
+
+mod model;
+mod page;
+mod reference;
+mod rules;
