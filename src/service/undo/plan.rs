@@ -72,7 +72,11 @@ impl ContentService {
             let message = format!(
                 "expected at most {MAX_TEXT_BYTES} bytes of documents before and after, found {bytes}; undo the changes in parts"
             );
-            return Err(refused(selected.argument.unwrap_or("since"), "size", message));
+            return Err(refused(
+                selected.argument.unwrap_or("since"),
+                "size",
+                message,
+            ));
         }
         Ok(planned)
     }
@@ -94,7 +98,10 @@ impl ContentService {
         let planned = tokio::task::spawn_blocking(move || {
             let timeline = Timeline::of(record.as_ref(), &entries);
             let unexplained = ids.iter().filter(|id| timeline.entry(id).is_none());
-            (unexplained.cloned().collect(), timeline.undo(&ids, creations))
+            (
+                unexplained.cloned().collect(),
+                timeline.undo(&ids, creations),
+            )
         });
         let (unexplained, undo): (Vec<String>, Undo) =
             planned.await.map_err(|_| StoreError::panicked())?;
@@ -153,9 +160,8 @@ impl ContentService {
         let operation: Operation = call.operation.clone();
         let context = self.write_context(call.request.origin.clone(), operation);
         let change = Change::adopt(current, &known, context);
-        Ok(change.map(|change| {
-            StoredEntry::parse(entry_text(0, change.time(), &change.entry().rest()))
-        }))
+        Ok(change
+            .map(|change| StoredEntry::parse(entry_text(0, change.time(), &change.entry().rest()))))
     }
 }
 
@@ -169,7 +175,9 @@ impl DocumentPlan {
             before: self.current.record().cloned(),
             changes: json!(change.entry().changes),
             audit_id: Some(change.entry().id.clone()),
-            warnings: change.next().map_or_else(Vec::new, |next| next.violations().to_vec()),
+            warnings: change
+                .next()
+                .map_or_else(Vec::new, |next| next.violations().to_vec()),
         })
     }
 

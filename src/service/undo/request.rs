@@ -136,7 +136,9 @@ fn identity(request: &UndoRequest) -> Value {
         .map(|(key, version)| json!([key.to_string(), version]))
         .collect();
     match &request.selection {
-        Selection::Entries(ids) => json!({ "tool": "undo_changes", "auditIds": ids, "versions": versions }),
+        Selection::Entries(ids) => {
+            json!({ "tool": "undo_changes", "auditIds": ids, "versions": versions })
+        }
         Selection::EntryOf(key, id) => {
             json!({ "tool": format!("update_{}", key.kind), "id": key.id, "undo": id, "versions": versions })
         }
