@@ -45,6 +45,7 @@ mod router;
 mod server;
 pub mod stdio;
 mod tool_name;
+mod undo;
 mod warnings;
 
 pub use error::ToolError;
