@@ -46,6 +46,7 @@ mod server;
 pub mod stdio;
 mod tool_name;
 mod toolset;
+mod undo;
 mod warnings;
 
 pub use error::ToolError;

@@ -133,11 +133,11 @@ impl ToolCheck {
             };
         }
         if self.known.has("edits")
-            && ["data", "edits"]
+            && ["data", "edits", "undo"]
                 .iter()
                 .all(|name| arguments.get(name).is_none())
         {
-            let message = "missing; send the fields to change as `data`, or `edits` of their parts";
+            let message = "missing; send the fields to change as `data`, or `edits` of their parts, or `undo`";
             found.push(Violation::new("data", "required", message));
         }
         if let Some(text) = string_argument(arguments, "data")

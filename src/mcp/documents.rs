@@ -11,7 +11,7 @@ use super::{
     changes::{fitting_changes, summarize_changes},
     error::{CallOptions, ToolError},
     list::summary_row,
-    meta::{DocumentMeta, UpdateMeta, fitting_warnings},
+    meta::{DocumentMeta, UndoCounters, UpdateMeta, fitting_warnings},
     output::{DocumentBody, ToolOutput, UpdatedDocument, room_beside},
     outside,
     params::{Detail, GetParams, UpdateParams},
@@ -33,6 +33,10 @@ const NOTHING_NAMED: &str = "`data` names no field (an empty object changes noth
 
 /// A warning names this many fields.
 const MAX_NAMED_FIELDS: usize = 5;
+
+/// What an undo adds to the answer of an update: the fields that stay, and the counts.
+type KeptAndCounts = (Vec<Value>, Option<UndoCounters>);
+const NO_UNDO: KeptAndCounts = (Vec::new(), None);
 
 impl ContentServer {
     pub(super) async fn get<D: Document>(
@@ -66,6 +70,9 @@ impl ContentServer {
         mut origin: Origin,
         deadline: Deadline,
     ) -> Result<ToolOutput<UpdatedDocument<D>, UpdateMeta>, ToolError> {
+        if let Some(audit_id) = params.undo.clone() {
+            return self.undo_update(params, audit_id, origin, deadline).await;
+        }
         origin.reason = params.reason.filter(|reason| !reason.is_empty());
         let key = DocumentKey::new(D::KIND, params.id);
         let mode = if params.dry_run == Some(true) {
@@ -89,7 +96,7 @@ impl ContentServer {
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
             Ok(updated) => {
-                let mut output = self.update_output(updated, mode, detail);
+                let mut output = self.update_output(updated, mode, detail, NO_UNDO);
                 if names_nothing {
                     output.add_warning(NOTHING_NAMED);
                 } else if !empty.is_empty() {
@@ -115,7 +122,10 @@ impl ContentServer {
         deadline: Deadline,
     ) -> Result<CallToolResponse, ErrorData> {
         let now = || self.content.now();
-        let Some(kind) = tool.written_kind() else {
+        let Some(kind) = tool
+            .written_kind()
+            .filter(|_| !arguments.contains_key("undo"))
+        else {
             return ToolError::invalid_arguments(tool, &violations, now()).into_response();
         };
         let mut request = UpdateRequest::from_arguments(kind, arguments);
@@ -141,10 +151,10 @@ impl ContentServer {
             }
             Ok(Some(updated)) => match kind {
                 Kind::Project => self
-                    .update_output::<Project>(updated, Mode::Commit, detail)
+                    .update_output::<Project>(updated, Mode::Commit, detail, NO_UNDO)
                     .into_call_tool_result(),
                 Kind::Resource => self
-                    .update_output::<Resource>(updated, Mode::Commit, detail)
+                    .update_output::<Resource>(updated, Mode::Commit, detail, NO_UNDO)
                     .into_call_tool_result(),
             },
             Err(error) => {
@@ -154,11 +164,12 @@ impl ContentServer {
         }
     }
 
-    fn update_output<D: Document>(
+    pub(super) fn update_output<D: Document>(
         &self,
         updated: Updated,
         mode: Mode,
         detail: Detail,
+        (kept, counts): KeptAndCounts,
     ) -> ToolOutput<UpdatedDocument<D>, UpdateMeta> {
         let data = match detail {
             Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, &updated.version)),
@@ -179,6 +190,8 @@ impl ContentServer {
             audit_id: updated.audit_id,
             changes: Vec::new(),
             more: 0,
+            kept,
+            counts,
             replayed: updated.replayed,
             warnings: Vec::new(),
         };

@@ -25,7 +25,7 @@ use crate::{
         DocumentKey, Kind, StoredEntry, Timestamp, Version, Violation,
         text::{compact_json, escape_all, truncate},
     },
-    service::{Error, UpdateRequest},
+    service::{Error, UndoRequest, UpdateRequest},
 };
 
 /// An error lists this many violations and counts the rest: a call of 230 KB can have 50,000.
@@ -67,6 +67,13 @@ impl CallOptions {
         Self {
             idempotency_key: request.idempotency_key.is_some(),
             expected_version: request.expected_version.is_some(),
+        }
+    }
+
+    pub(super) fn of_undo(request: &UndoRequest) -> Self {
+        Self {
+            idempotency_key: request.idempotency_key.is_some(),
+            expected_version: !request.expected_versions.is_empty(),
         }
     }
 

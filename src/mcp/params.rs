@@ -119,6 +119,9 @@ pub(super) struct UpdateParams<D: Document> {
     /// quotes match all kinds.
     #[schemars(length(max = MAX_EDITS))]
     pub edits: Option<Vec<Edit>>,
+    /// Audit id of one change of this document, to undo it; no `data`, no `edits`.
+    #[schemars(length(min = 1, max = 200))]
+    pub undo: Option<String>,
     /// `meta.version` that you read; refused if outdated.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,

@@ -4,3 +4,6 @@ mod model;
 mod page;
 mod reference;
 mod rules;
+mod selection;
+mod service;
+mod update_tool;

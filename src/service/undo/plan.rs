@@ -12,8 +12,8 @@ use super::{
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, Operation, StoredEntry, Timeline, Undo,
-        Violation,
+        AuditQuery, Change, Current, DocumentKey, Operation, StoredEntry, Timeline, Timestamp,
+        Undo, Violation,
         audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, entry_text},
     },
     service::{ContentService, Error, read::in_time},
@@ -43,10 +43,10 @@ impl ContentService {
         call: &UndoCall,
         selected: &Selected,
     ) -> Result<Vec<DocumentPlan>, Error> {
-        let plans = selected
-            .ids
-            .iter()
-            .map(|(key, ids)| self.plan_document(call, key, ids));
+        let mut plans = Vec::new();
+        for (key, ids) in &selected.ids {
+            plans.push(self.plan_document(call, key, ids));
+        }
         let plans: Vec<_> = stream::iter(plans)
             .buffered(CONCURRENT_HISTORIES)
             .try_collect()
@@ -103,8 +103,9 @@ impl ContentService {
                 timeline.undo(&ids, creations),
             )
         });
-        let (unexplained, undo): (Vec<String>, Undo) =
-            planned.await.map_err(|_| StoreError::panicked())?;
+        let planned = call.deadline.run(planned).await;
+        let planned = planned.map(|planned| planned.map_err(|_| StoreError::panicked()));
+        let (unexplained, undo): (Vec<String>, Undo) = in_time(planned)?;
         let context = self.write_context(call.request.origin.clone(), call.operation.clone());
         let (document, reverts) = (undo.document.as_ref(), undo.reverts.clone());
         let change = Change::revert(&current, document, reverts, context);
@@ -179,6 +180,11 @@ impl DocumentPlan {
                 .next()
                 .map_or_else(Vec::new, |next| next.violations().to_vec()),
         })
+    }
+
+    /// When the document was last written before it was changed outside this server, if it was.
+    pub(super) fn changed_outside(&self) -> Option<(DocumentKey, Timestamp)> {
+        Some((self.current.key().clone(), self.current.changed_outside()?))
     }
 
     /// The document's text before and after, if it changes.
