@@ -1,5 +1,5 @@
-//! A tour: imports sample content into a temporary store, starts the server, and calls its eight
-//! tools as a client does.
+//! A tour: imports sample content into a temporary store, starts the server, and calls its tools
+//! as a client does.
 //!
 //! `cargo run --release --example tour` needs no Redis and leaves nothing behind.
 #![expect(
@@ -52,11 +52,12 @@ async fn main() -> Result<()> {
     client.initialize("tour", env!("CARGO_PKG_VERSION")).await;
 
     list(&client).await;
-    edit(&client).await;
+    let audit_id = edit(&client).await;
     edit_parts(&client).await;
     be_refused(&client).await;
     edit_once(&client).await;
     audit(&client).await;
+    undo(&client, &audit_id).await;
 
     let exit = client.finish();
     if !exit.success() {
@@ -114,7 +115,8 @@ async fn list(client: &StdioClient) {
     ));
 }
 
-async fn edit(client: &StdioClient) {
+/// Gives the audit id of the edit.
+async fn edit(client: &StdioClient) -> Value {
     step("3. get_project: one document and its version");
     let project = client
         .call("get_project", json!({ "id": "rdv-artisan" }))
@@ -146,6 +148,7 @@ async fn edit(client: &StdioClient) {
         "  recorded as {}",
         text(&updated["meta"]["auditId"])
     ));
+    updated["meta"]["auditId"].clone()
 }
 
 async fn edit_parts(client: &StdioClient) {
@@ -233,6 +236,17 @@ async fn audit(client: &StdioClient) {
         stats["entriesByEntityType"],
         stats["entriesBySource"]
     ));
+}
+
+async fn undo(client: &StdioClient, audit_id: &Value) {
+    step("12. update_project with undo: the edit of step 5 is taken back, later ones stay");
+    let arguments = json!({ "id": "rdv-artisan", "undo": audit_id, "reason": "they did not join" });
+    let undone = client.call("update_project", arguments).await;
+    show_changes(&undone);
+
+    step("13. update_project with undo: the undo of step 12 is undone");
+    let again = json!({ "id": "rdv-artisan", "undo": undone["meta"]["auditId"] });
+    show_changes(&client.call("update_project", again).await);
 }
 
 /// Builds the server, because `cargo run --example` builds only the example.

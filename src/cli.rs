@@ -45,6 +45,18 @@ pub enum Command {
     /// Exit codes: 0 everything is imported, 1 a file has errors or a document was skipped, 3 the
     /// store failed, 130 interrupted by Ctrl-C.
     Import(ImportArgs),
+    /// Undo changes: those with these audit ids, or all that match since a time
+    ///
+    /// Each field gets the value it would have if the changes had never been made. A field that was
+    /// changed later by something else stays, and is listed. First shows what would change, then
+    /// asks. An undo is a change too, so it can be undone.
+    ///
+    /// Examples: `portfolio-mcp undo 4f9c2d1e-…`, `portfolio-mcp undo --client claude-code --since
+    /// 2026-11-22T10:00:00Z`
+    ///
+    /// Exit codes: 0 done, or nothing was left to undo, 1 the changes cannot be undone, or the answer
+    /// was no, 3 the store failed, 130 interrupted by Ctrl-C.
+    Undo(UndoArgs),
     /// Check the configuration and the store, and say how to fix what is wrong
     ///
     /// Changes no content. Takes the options of `http` in order to check them too.
@@ -82,6 +94,12 @@ pub struct CommonArgs {
     /// ones
     #[arg(long, value_name = "FILE", global = true)]
     pub ca_file: Option<String>,
+    /// Offer these toolsets, separated by commas: content (read and update documents, and read the
+    /// audit log), history (undo changes), or all
+    ///
+    /// Example: `--toolsets content,history`
+    #[arg(long, value_name = "LIST", global = true)]
+    pub toolsets: Option<String>,
     /// Offer only the tools that read content
     #[arg(
         long,
@@ -193,6 +211,50 @@ pub struct ImportArgs {
     /// values
     #[arg(long)]
     pub force: bool,
+}
+
+/// Options of `undo`.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// Audit ids of the changes to undo, which the audit log shows
+    #[arg(value_name = "ID", required_unless_present = "since", conflicts_with_all = ["since", "until", "client", "actor", "source", "kind", "id"])]
+    pub audit_ids: Vec<String>,
+    /// Undo all changes from this time on, in RFC 3339, but for what commands such as `import` wrote
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only changes before this time
+    #[arg(long, value_name = "TIME", requires = "since")]
+    pub until: Option<String>,
+    /// Only changes by this client, in any version: `claude-code`
+    #[arg(long, value_name = "NAME", requires = "since")]
+    pub client: Option<String>,
+    /// Only changes by this token or user of the system
+    #[arg(long, value_name = "NAME", requires = "since")]
+    pub actor: Option<String>,
+    /// Only changes from this source: mcp, api or admin
+    #[arg(long, value_name = "SOURCE", requires = "since")]
+    pub source: Option<String>,
+    /// Only changes of this kind of document
+    #[arg(long, value_name = "KIND", requires = "since")]
+    pub kind: Option<DocumentKind>,
+    /// Only changes of the document with this id
+    #[arg(long, value_name = "ID", requires = "since")]
+    pub id: Option<String>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Kinds of documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DocumentKind {
+    /// A client case study.
+    Project,
+    /// A downloadable good.
+    Resource,
 }
 
 /// Options of `doctor`.

@@ -48,11 +48,13 @@ pub mod caller;
 pub mod cli;
 /// One file per subcommand: what it does with the modules below, and its exit code.
 pub mod commands {
+    mod changes;
     pub mod doctor;
     pub mod http;
     pub mod import;
     mod server;
     pub mod stdio;
+    pub mod undo;
 }
 pub mod deadline;
 pub mod doctor;
@@ -79,7 +81,7 @@ use anyhow::bail;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
-use cli::{Cli, Command, DoctorArgs, ImportArgs};
+use cli::{Cli, Command, DoctorArgs, ImportArgs, UndoArgs};
 use domain::{Timestamp, text::truncate};
 use report_output::{ReportOutput, unless_closed};
 use service::ContentService;
@@ -112,6 +114,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
         Command::Stdio => commands::stdio::run(open(&settings)?, &settings, signals.stop()).await,
         Command::Http(_) => commands::http::run(open(&settings)?, settings, signals.stop()).await,
         Command::Import(arguments) => import(&settings, arguments, signals).await,
+        Command::Undo(arguments) => undo(&settings, arguments, signals).await,
         Command::Doctor(_) => unreachable!("it has run above"),
     })
 }
@@ -154,7 +157,7 @@ fn log_start(settings: &Settings) {
 fn reader(command: &Command) -> logs::Reader {
     match command {
         Command::Stdio | Command::Http(_) => logs::Reader::Operator,
-        Command::Import(_) | Command::Doctor(_) => logs::Reader::Person,
+        Command::Import(_) | Command::Undo(_) | Command::Doctor(_) => logs::Reader::Person,
     }
 }
 
@@ -176,6 +179,24 @@ async fn import(
         () = signals.stop().cancelled_owned() => {}
     }
     let kept = "what was imported so far is kept; run the command again to import the rest";
+    if signals.interrupted() {
+        return Err(Interrupted(kept).into());
+    }
+    bail!("interrupted: {kept}")
+}
+
+async fn undo(
+    settings: &Settings,
+    arguments: &UndoArgs,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    let content = open(settings)?;
+    let mut out = ReportOutput::new();
+    tokio::select! {
+        done = commands::undo::run(&content, settings, arguments, &mut out) => return done,
+        () = signals.stop().cancelled_owned() => {}
+    }
+    let kept = "all of the changes were undone, or none; `get_audit_log` shows which";
     if signals.interrupted() {
         return Err(Interrupted(kept).into());
     }

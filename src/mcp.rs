@@ -1,4 +1,4 @@
-//! The MCP server: one handler for all transports, eight typed tools, and what surrounds every
+//! The MCP server: one handler for all transports, typed tools, and what surrounds every
 //! call.
 //!
 //! **Architecture invariant:** knows the service and rmcp; neither Redis nor files nor HTTP.
@@ -45,15 +45,18 @@ mod router;
 mod server;
 pub mod stdio;
 mod tool_name;
+mod toolset;
+mod undo;
 mod warnings;
 
 pub use error::ToolError;
 pub use notice::StoreNotice;
 pub use server::ContentServer;
+pub use toolset::{Toolset, Toolsets};
 
 use invalid_params::no_method;
 use metrics::{count_call, record_duration};
-use router::{ROUTER, unknown_tool};
+use router::{ROUTER, toolset_is_off, unknown_tool};
 use tool_name::ToolName;
 
 /// The longest message that any transport reads, in bytes. A document has at most 256 KiB.
@@ -80,11 +83,9 @@ impl ContentServer {
 
     /// The tools that the caller may use.
     fn offered_tools(&self, context: &RequestContext<RoleServer>) -> Vec<Tool> {
-        let mut tools = Self::tools();
+        let mut tools = Self::tools_of(&self.toolsets);
         if self.read_only_reason_in(context).is_some() {
-            tools.retain(|tool| {
-                ToolName::parse(&tool.name).is_none_or(|tool| tool.written_kind().is_none())
-            });
+            tools.retain(|tool| ToolName::parse(&tool.name).is_none_or(|tool| !tool.writes()));
         }
         tools
     }
@@ -123,7 +124,10 @@ impl ContentServer {
         let Some(tool) = tool else {
             return Err(unknown_tool(&request.name, &self.offered_tools(&context)));
         };
-        if tool.written_kind().is_some()
+        if !self.toolsets.contains(tool.toolset()) {
+            return Err(toolset_is_off(tool, &self.toolsets));
+        }
+        if tool.writes()
             && let Some(reason) = self.read_only_reason_in(&context)
         {
             let now = self.content.now();

@@ -182,7 +182,10 @@ impl ContentService {
     async fn write_turns(&self, keys: &[DocumentKey]) -> Vec<MutexGuard<'_, ()>> {
         let queues: BTreeSet<usize> = keys.iter().map(queue_of).collect();
         let mut turns = Vec::new();
-        for queue in queues.iter().filter_map(|queue| self.write_queues.get(*queue)) {
+        for queue in queues
+            .iter()
+            .filter_map(|queue| self.write_queues.get(*queue))
+        {
             turns.push(queue.lock().await);
         }
         turns

@@ -80,9 +80,10 @@ impl ToolCheck {
                     .flatten()
                     .filter_map(|name| name.as_str().map(ToOwned::to_owned))
                     .collect(),
-                effect: match written {
-                    Some(_) => Effect::Writes,
-                    None => Effect::Reads,
+                effect: if tool.writes() {
+                    Effect::Writes
+                } else {
+                    Effect::Reads
                 },
             },
             fields: written.map_or_else(Vec::new, |kind| rules_of(kind).editable_paths()),

@@ -66,6 +66,9 @@ impl ContentServer {
         mut origin: Origin,
         deadline: Deadline,
     ) -> Result<ToolOutput<UpdatedDocument<D>, UpdateMeta>, ToolError> {
+        if let Some(audit_id) = params.undo.clone() {
+            return self.undo_update(params, audit_id, origin, deadline).await;
+        }
         origin.reason = params.reason.filter(|reason| !reason.is_empty());
         let key = DocumentKey::new(D::KIND, params.id);
         let mode = if params.dry_run == Some(true) {
@@ -115,7 +118,10 @@ impl ContentServer {
         deadline: Deadline,
     ) -> Result<CallToolResponse, ErrorData> {
         let now = || self.content.now();
-        let Some(kind) = tool.written_kind() else {
+        let Some(kind) = tool
+            .written_kind()
+            .filter(|_| !arguments.contains_key("undo"))
+        else {
             return ToolError::invalid_arguments(tool, &violations, now()).into_response();
         };
         let mut request = UpdateRequest::from_arguments(kind, arguments);
@@ -154,7 +160,7 @@ impl ContentServer {
         }
     }
 
-    fn update_output<D: Document>(
+    pub(super) fn update_output<D: Document>(
         &self,
         updated: Updated,
         mode: Mode,
@@ -179,6 +185,8 @@ impl ContentServer {
             audit_id: updated.audit_id,
             changes: Vec::new(),
             more: 0,
+            kept: Vec::new(),
+            counts: None,
             replayed: updated.replayed,
             warnings: Vec::new(),
         };

@@ -67,6 +67,20 @@ impl CallOptions {
         }
     }
 
+    pub(super) fn of_key(idempotency_key: Option<&str>) -> Self {
+        Self {
+            idempotency_key: idempotency_key.is_some(),
+            expected_version: false,
+        }
+    }
+
+    pub(super) fn with_expected_version(self, expected_version: bool) -> Self {
+        Self {
+            expected_version,
+            ..self
+        }
+    }
+
     /// This call certainly changed nothing, but an earlier call with its key may have.
     fn retry_hint(self) -> &'static str {
         if self.idempotency_key {
@@ -196,9 +210,10 @@ impl ToolError {
     pub(super) fn panicked(tool: ToolName, options: CallOptions, timestamp: Timestamp) -> Self {
         let name = tool.as_str();
         let problem = format!("{name} failed unexpectedly");
-        let message = match tool.written_kind() {
-            Some(_) => outcome_unknown(&problem, tool, options),
-            None => format!("{problem}; try again"),
+        let message = if tool.writes() {
+            outcome_unknown(&problem, tool, options)
+        } else {
+            format!("{problem}; try again")
         };
         let message = format!("{message}. If it fails again, {REPORT}");
         Self::without_details(tool, tool.error_code(), message, timestamp)
@@ -213,18 +228,20 @@ impl ToolError {
         timestamp: Timestamp,
     ) -> Self {
         let problem = format!("the store did not answer within {} seconds", time.as_secs());
-        let (code, message) = match tool.written_kind() {
-            Some(_) => ("OUTCOME_UNKNOWN", outcome_unknown(&problem, tool, options)),
-            None => ("STORE_UNAVAILABLE", format!("{problem}; {WAIT}")),
+        let (code, message) = if tool.writes() {
+            ("OUTCOME_UNKNOWN", outcome_unknown(&problem, tool, options))
+        } else {
+            ("STORE_UNAVAILABLE", format!("{problem}; {WAIT}"))
         };
         Self::without_details(tool, code, message, timestamp)
     }
 
     /// A call that got no permit while `calls` others were running.
     pub(super) fn busy(tool: ToolName, calls: usize, timestamp: Timestamp) -> Self {
-        let unchanged = match tool.written_kind() {
-            Some(_) => " and nothing was changed",
-            None => "",
+        let unchanged = if tool.writes() {
+            " and nothing was changed"
+        } else {
+            ""
         };
         let message = format!(
             "the server is busy with {calls} other calls, so {} was not started{unchanged}; {WAIT}",
@@ -304,9 +321,10 @@ fn text_len(value: &impl Serialize) -> usize {
 
 /// What to add to the message of a call that certainly wrote nothing.
 fn unchanged(tool: ToolName) -> &'static str {
-    match tool.written_kind() {
-        Some(_) => ", so nothing was changed",
-        None => "",
+    if tool.writes() {
+        ", so nothing was changed"
+    } else {
+        ""
     }
 }
 

@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::meta::UpdateMeta;
+use super::meta::{UndoCounters, UpdateMeta};
 use crate::domain::{
     Document, Kind, Record, rules,
     text::{compact_json, escape_special_spaces},
@@ -75,6 +75,12 @@ impl<T, M> ToolOutput<T, M> {
 }
 
 impl<T> ToolOutput<T, UpdateMeta> {
+    /// Adds what an undo keeps, and its counts.
+    pub(super) fn add_undo(&mut self, kept: Vec<Value>, counts: Option<UndoCounters>) {
+        self.meta.kept = kept;
+        self.meta.counts = counts;
+    }
+
     pub(super) fn add_warning(&mut self, warning: &str) {
         self.meta.warnings.push(warning.to_owned());
     }
@@ -311,6 +317,49 @@ impl JsonSchema for AuditEntries {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let entry = open_object(&entry_fields());
         schemars::json_schema!({ "type": "array", "items": entry })
+    }
+}
+
+/// The documents that an undo changed.
+pub(super) struct UndoneDocuments(Value);
+
+impl UndoneDocuments {
+    pub(super) fn new(rows: Vec<Value>) -> Self {
+        Self(Value::Array(rows))
+    }
+}
+
+impl ToolData for UndoneDocuments {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(compact_json(&self.0))
+    }
+
+    fn into_json(self) -> Value {
+        self.0
+    }
+}
+
+impl JsonSchema for UndoneDocuments {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("UndoneDocuments")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let row = open_object(&json!({
+            "entityType": { "description": "project or resource." },
+            "entityId": { "description": "Id of the document." },
+            "title": { "description": "Its title." },
+            "deleted": { "description": "true: the document is deleted." },
+            "auditId": { "description": "Id of the audit log entry; absent if nothing was written." },
+            "version": { "description": "The document's version after the undo." },
+            "changes": { "description": "Every field that goes back, with oldValue and newValue, as in the audit log." },
+            "more": { "description": "Number of changes that are not listed." },
+        }));
+        schemars::json_schema!({ "type": "array", "items": row })
     }
 }
 

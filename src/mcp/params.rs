@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::tool_name::ToolName;
 use crate::domain::{Document, Edit, Kind, MAX_EDITS, Patch, Project, Resource, rules};
 
+/// One undo names this many changes.
+const MAX_AUDIT_IDS: usize = 200;
+
 /// The published schema of arguments `P`: self-contained, with plain types, and without the rules
 /// that are checked all the same.
 pub(super) fn schema<P: JsonSchema>() -> Arc<JsonObject> {
@@ -27,6 +30,7 @@ pub(super) fn checked_schema(tool: ToolName) -> Arc<JsonObject> {
         ToolName::Update(Kind::Resource) => rules::schema_of::<UpdateParams<Resource>>(),
         ToolName::AuditLog => rules::schema_of::<AuditParams>(),
         ToolName::AuditStats => rules::schema_of::<NoParams>(),
+        ToolName::UndoChanges => rules::schema_of::<UndoParams>(),
     })
 }
 
@@ -119,6 +123,9 @@ pub(super) struct UpdateParams<D: Document> {
     /// quotes match all kinds.
     #[schemars(length(max = MAX_EDITS))]
     pub edits: Option<Vec<Edit>>,
+    /// Audit id of one change of this document, to undo it; no `data`, no `edits`.
+    #[schemars(length(min = 1, max = 200))]
+    pub undo: Option<String>,
     /// `meta.version` that you read; refused if outdated.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
@@ -184,6 +191,38 @@ pub(super) struct AuditParams {
     pub detail: Option<Detail>,
     /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct UndoParams {
+    /// Which changes; then no filters.
+    #[schemars(length(min = 1, max = MAX_AUDIT_IDS))]
+    pub audit_ids: Option<Vec<String>>,
+    /// All changes from this time on (RFC 3339) that match the filters, but for what commands wrote.
+    pub since: Option<String>,
+    /// Before this time.
+    pub until: Option<String>,
+    /// A token's name, or a user of the system.
+    #[schemars(length(min = 1, max = 200))]
+    pub actor: Option<String>,
+    /// Such as `claude-code` (any version).
+    #[schemars(length(min = 1, max = 200))]
+    pub client_id: Option<String>,
+    /// `mcp`, `api` or `admin`.
+    #[schemars(length(min = 1, max = 50))]
+    pub source: Option<String>,
+    pub entity_type: Option<EntityType>,
+    #[schemars(length(min = 1, max = 500))]
+    pub entity_id: Option<String>,
+    /// true: show the changes, write nothing.
+    pub dry_run: Option<bool>,
+    /// Why, for the audit log.
+    #[schemars(length(max = 500))]
+    pub reason: Option<String>,
+    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    #[schemars(regex(pattern = rules::KEY))]
+    pub idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

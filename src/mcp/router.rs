@@ -4,13 +4,14 @@ use std::sync::LazyLock;
 
 use rmcp::{ErrorData, handler::server::router::tool::ToolRouter, model::Tool};
 
-use super::{arguments::ToolChecks, server::ContentServer, tool_name::ToolName};
+use super::{arguments::ToolChecks, server::ContentServer, tool_name::ToolName, toolset::Toolsets};
 use crate::domain::{Violation, text::truncate};
 
 pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(|| {
     let mut router = ContentServer::project_tools()
         + ContentServer::resource_tools()
-        + ContentServer::audit_tools();
+        + ContentServer::audit_tools()
+        + ContentServer::undo_tools();
     for route in router.map.values_mut() {
         // rmcp keeps the line breaks of doc comments.
         route.attr.description = route
@@ -28,8 +29,30 @@ impl ContentServer {
     /// Every tool as published, the writing tools included.
     #[must_use]
     pub fn tools() -> Vec<Tool> {
-        ROUTER.list_all()
+        Self::tools_of(&Toolsets::all())
     }
+
+    /// Every tool of these toolsets.
+    #[must_use]
+    pub fn tools_of(toolsets: &Toolsets) -> Vec<Tool> {
+        let mut tools = ROUTER.list_all();
+        tools.retain(|tool| {
+            ToolName::parse(&tool.name).is_none_or(|name| toolsets.contains(name.toolset()))
+        });
+        tools
+    }
+}
+
+/// The protocol error for a tool of a toolset that is off.
+pub(super) fn toolset_is_off(tool: ToolName, toolsets: &Toolsets) -> ErrorData {
+    let toolset = tool.toolset();
+    let message = format!(
+        "`{}` belongs to the toolset `{}`, which this server does not offer; to turn it on, start the server with `--toolsets {}`",
+        tool.as_str(),
+        toolset.as_str(),
+        toolsets.with(toolset)
+    );
+    ErrorData::invalid_params(message, None)
 }
 
 /// The protocol error for a tool that does not exist; `offered` are the tools that the caller sees.

@@ -1,5 +1,6 @@
 //! The tools' names, and what depends on them.
 
+use super::toolset::Toolset;
 use crate::domain::Kind;
 
 /// The name of a tool.
@@ -10,10 +11,11 @@ pub(super) enum ToolName {
     Update(Kind),
     AuditLog,
     AuditStats,
+    UndoChanges,
 }
 
 impl ToolName {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::List(Kind::Project),
         Self::Get(Kind::Project),
         Self::Update(Kind::Project),
@@ -22,6 +24,7 @@ impl ToolName {
         Self::Update(Kind::Resource),
         Self::AuditLog,
         Self::AuditStats,
+        Self::UndoChanges,
     ];
 
     pub(super) fn parse(name: &str) -> Option<Self> {
@@ -38,6 +41,7 @@ impl ToolName {
             Self::Update(Kind::Resource) => "update_resource",
             Self::AuditLog => "get_audit_log",
             Self::AuditStats => "get_audit_stats",
+            Self::UndoChanges => "undo_changes",
         }
     }
 
@@ -52,14 +56,37 @@ impl ToolName {
             Self::Update(Kind::Resource) => "UPDATE_RESOURCE_ERROR",
             Self::AuditLog => "AUDIT_LOG_ERROR",
             Self::AuditStats => "AUDIT_STATS_ERROR",
+            Self::UndoChanges => "TOOL_ERROR",
         }
     }
 
-    /// The kind of document that the tool writes, if it is a writing tool.
+    /// The toolset that it belongs to.
+    pub(super) fn toolset(self) -> Toolset {
+        match self {
+            Self::List(_) | Self::Get(_) | Self::Update(_) | Self::AuditLog | Self::AuditStats => {
+                Toolset::Content
+            }
+            Self::UndoChanges => Toolset::History,
+        }
+    }
+
+    /// Whether it is a writing tool.
+    pub(super) fn writes(self) -> bool {
+        match self {
+            Self::Update(_) | Self::UndoChanges => true,
+            Self::List(_) | Self::Get(_) | Self::AuditLog | Self::AuditStats => false,
+        }
+    }
+
+    /// The kind of document that the tool writes, if it writes one.
     pub(super) fn written_kind(self) -> Option<Kind> {
         match self {
             Self::Update(kind) => Some(kind),
-            Self::List(_) | Self::Get(_) | Self::AuditLog | Self::AuditStats => None,
+            Self::List(_)
+            | Self::Get(_)
+            | Self::AuditLog
+            | Self::AuditStats
+            | Self::UndoChanges => None,
         }
     }
 }

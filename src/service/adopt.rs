@@ -75,7 +75,11 @@ impl ContentService {
 
     /// What the document was after its newest entry, according to its history. A log that is too long
     /// to find that out in time does not say it.
-    pub(super) async fn last_known(&self, current: &Current, deadline: Deadline) -> Result<LastKnown, Error> {
+    pub(super) async fn last_known(
+        &self,
+        current: &Current,
+        deadline: Deadline,
+    ) -> Result<LastKnown, Error> {
         let Some(newest) = current.latest_entry() else {
             return Ok(LastKnown::Unknown);
         };

@@ -3,12 +3,12 @@
 //! All documents are changed in one commit. A race that was lost is planned again from what is stored
 //! then, like an update.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{ContentService, Error, Mode, read::in_time};
+use super::{ContentService, Error, Mode, Updated, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::Change,
@@ -36,6 +36,7 @@ impl ContentService {
     pub async fn undo(&self, request: UndoRequest, deadline: Deadline) -> Result<Undone, Error> {
         self.note_use();
         let call = UndoCall::new(request, deadline.capped(UNDO_TIMEOUT));
+        let mut changed_outside = BTreeMap::new();
         loop {
             if let Some(commit) = self.earlier_commit(&call).await? {
                 return self.replay_undo(&call, commit).await;
@@ -50,7 +51,11 @@ impl ContentService {
                 };
             };
             let plans = self.plan_undo(&call, &selected).await?;
-            let undone = Undone::by(&plans, &selected);
+            changed_outside.extend(plans.iter().filter_map(DocumentPlan::changed_outside));
+            let undone = Undone {
+                changed_outside: changed_outside.clone(),
+                ..Undone::by(&plans, &selected)
+            };
             let changes: Vec<Change> = plans.into_iter().filter_map(|plan| plan.change).collect();
             if changes.is_empty() || call.request.mode == Mode::DryRun {
                 return Ok(undone.unwritten());
@@ -72,6 +77,45 @@ impl ContentService {
             drop(turns);
             sleep(BACKOFF.mul_f64(fastrand::f64())).await;
         }
+    }
+
+    /// The same for one document, as an update of it.
+    pub async fn undo_change(
+        &self,
+        request: UndoRequest,
+        deadline: Deadline,
+    ) -> Result<(Updated, Undone), Error> {
+        let Selection::EntryOf(key, _) = request.selection.clone() else {
+            unreachable!("an update undoes a change of its document")
+        };
+        let mode = request.mode;
+        let mut undone = self.undo(request, deadline).await?;
+        let changed = undone.documents.pop();
+        let changed_outside = undone.changed_outside.get(&key).copied();
+        let stored = in_time(deadline.run(self.read_stored(&key)).await)?;
+        let after = changed
+            .as_ref()
+            .map_or(stored.record(), |it| it.record.as_ref());
+        let Some(record) = after.cloned() else {
+            return Err(self
+                .not_found(key, stored.changed_outside(), deadline)
+                .await);
+        };
+        let version = match (mode, stored.version()) {
+            (Mode::DryRun, Some(version)) => version.clone(),
+            _ => record.version().clone(),
+        };
+        let (changes, audit_id) = changed.map_or((json!([]), None), |it| (it.changes, it.audit_id));
+        let updated = Updated {
+            version,
+            changes,
+            audit_id,
+            replayed: undone.replayed,
+            warnings: record.violations().to_vec(),
+            record,
+            changed_outside,
+        };
+        Ok((updated, undone))
     }
 
     /// What the same request did before, if it was carried out.
@@ -122,6 +166,9 @@ impl Undone {
         for plan in plans {
             let key = plan.current.key();
             undone.unexplained += plan.unexplained.len();
+            for id in &plan.unexplained {
+                undone.selected.remove(id);
+            }
             undone.counts.add(plan.undo.counts);
             let kept = plan.undo.kept.iter().cloned();
             undone.kept.extend(kept.map(|kept| (key.clone(), kept)));

@@ -3,14 +3,17 @@
 use std::fmt;
 
 use super::{
-    Environment, LOG, LOG_FORMAT, READ_ONLY, REQUIRE_VERSION, SettingWarning,
+    Environment, LOG, LOG_FORMAT, READ_ONLY, REQUIRE_VERSION, SettingWarning, TOOLSETS,
     http::HttpSettings,
     location::{self, DefaultStore, StoreChoice},
     report::{self, ReportedSetting},
     resolver::Resolver,
     unknown,
 };
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    mcp::Toolsets,
+};
 
 /// Levels of the log, quietest first.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -22,6 +25,8 @@ pub struct Settings {
     pub store: StoreChoice,
     /// Why nothing can be written, if so.
     pub read_only: Option<String>,
+    /// Which tools are offered.
+    pub toolsets: Toolsets,
     /// Whether updates without `expectedVersion` are refused.
     pub require_version: bool,
     /// The lowest level that is logged.
@@ -52,6 +57,7 @@ pub struct Draft {
     pub problems: Vec<String>,
     /// What somebody should look at.
     pub warnings: Vec<SettingWarning>,
+    toolsets: Toolsets,
     require_version: bool,
 }
 
@@ -101,6 +107,7 @@ impl Draft {
         let log = log_level(&mut resolver);
         let log_format = log_format(&mut resolver);
         let is_read_only = resolver.bool(&READ_ONLY);
+        let toolsets = toolsets(&mut resolver);
         let require_version = resolver.bool(&REQUIRE_VERSION);
         unknown::check(environment, &mut resolver);
         if resolver.variable("PORTFOLIO_MIRROR").is_some() {
@@ -129,6 +136,7 @@ impl Draft {
             http: http.map_err(UsageError),
             problems,
             warnings,
+            toolsets,
             require_version,
         }
     }
@@ -145,6 +153,7 @@ impl Draft {
             Some(store) if self.problems.is_empty() => Ok(Settings {
                 store,
                 read_only: self.read_only,
+                toolsets: self.toolsets,
                 require_version: self.require_version,
                 log: self.log,
                 log_format: self.log_format,
@@ -164,6 +173,13 @@ impl Draft {
         }
         report::report(cli, self.store.as_ref(), environment, &problems)
     }
+}
+
+fn toolsets(resolver: &mut Resolver<'_>) -> Toolsets {
+    Toolsets::parse(&resolver.text(&TOOLSETS)).unwrap_or_else(|problem| {
+        resolver.reject(&TOOLSETS, problem);
+        Toolsets::default()
+    })
 }
 
 fn log_level(resolver: &mut Resolver<'_>) -> String {

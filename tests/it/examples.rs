@@ -11,12 +11,13 @@ use std::{
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use portfolio_mcp::cli::Cli;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     http,
     program::{Home, PROGRAM, repository_path},
     server::HttpServer,
+    stdio::StdioClient,
 };
 
 const DOCUMENTS: [&str; 5] = [
@@ -221,6 +222,46 @@ fn the_tokens_of_the_examples_work_as_they_are_written() {
 
     assert_eq!(response.status, 200, "{read}: {token}");
     assert_eq!(server.get(&path_of(read)).status, 401);
+}
+
+#[tokio::test]
+async fn the_commands_that_undo_work_as_they_are_written() {
+    let clone = FreshClone::new();
+    clone.run(&lines_under("README.md", "Connect a client")[0]);
+    clone.name_a_store();
+    let store = format!("sqlite:{}", clone.home.path().join("demo.db").display());
+    let home = Home::new();
+    let mut server = home.command(PROGRAM);
+    server.args(["stdio", "--store", &store]);
+    let client = StdioClient::spawn(home.into(), server);
+    client.initialize("claude-code", "2.1.0").await;
+    let edit = async |price: &str| {
+        let arguments = json!({ "id": "calculateur-tarif-freelance", "data": { "price": price } });
+        let updated = client.call("update_resource", arguments).await;
+        updated["meta"]["auditId"].as_str().unwrap().to_owned()
+    };
+    let price = async || {
+        let arguments = json!({ "id": "calculateur-tarif-freelance" });
+        client.call("get_resource", arguments).await["data"]["price"].clone()
+    };
+    let before = price().await;
+    let lines = lines_under("README.md", "When the AI got it wrong");
+    let [by_client, by_id] = &lines[..] else {
+        panic!("other commands now: {lines:?}");
+    };
+
+    edit("1€").await;
+    edit("2€").await;
+    let by_client = by_client.replace("2026-11-22T14:00:00Z", "2020-01-01T00:00:00Z");
+    clone.run(&format!("{by_client} --yes"));
+    assert_eq!(price().await, before);
+    let id = edit("3€").await;
+    clone.run(&format!(
+        "{} --yes",
+        by_id.replace("4f9c2d1e-8b0a-4c7e-9d52-1f6a3b7c8d90", &id)
+    ));
+
+    assert_eq!(price().await, before);
 }
 
 /// A folder with the examples, as a fresh clone has them, which is the home of its user too.

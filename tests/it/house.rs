@@ -8,7 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use portfolio_mcp::mcp::ContentServer;
+use portfolio_mcp::mcp::{ContentServer, Toolset, Toolsets};
+use rmcp::model::Tool;
 use serde_json::{Value, json};
 
 #[test]
@@ -69,7 +70,7 @@ fn the_published_contracts_are_what_the_server_publishes() {
 fn every_tool_is_acceptable_to_strict_clients() {
     let tools = tools();
 
-    assert_eq!(tools.len(), 8);
+    assert_eq!(tools.len(), 9);
     for tool in tools {
         let name = tool["name"].as_str().unwrap();
         assert!(!tool["title"].as_str().unwrap().is_empty(), "{name}");
@@ -84,7 +85,7 @@ fn every_tool_is_acceptable_to_strict_clients() {
         }
         assert_eq!(
             tool["annotations"]["readOnlyHint"],
-            json!(!name.starts_with("update_")),
+            json!(!name.starts_with("update_") && name != "undo_changes"),
             "{name}"
         );
         for schema in ["inputSchema", "outputSchema"] {
@@ -99,24 +100,34 @@ fn every_tool_is_acceptable_to_strict_clients() {
     }
 }
 
-/// Of four characters.
-const MAX_TOOL_TOKENS: usize = 2700;
+/// Of four characters. CONTRACT.md allows 3,000 for what is offered by default, and 5,000 for all
+/// tools; the rest is for arguments and tools to come.
+const MAX_DEFAULT_TOKENS: usize = 2750;
+const MAX_TOKENS: usize = 3250;
 
-/// CONTRACT.md allows 3,000; the rest is for arguments to come.
 #[test]
 fn what_a_model_sees_of_the_tools_is_small() {
+    assert_small(
+        &ContentServer::tools_of(&Toolsets::default()),
+        MAX_DEFAULT_TOKENS,
+    );
+    assert_small(&ContentServer::tools(), MAX_TOKENS);
+}
+
+fn assert_small(tools: &[Tool], max_tokens: usize) {
     let seen = |tool: &Value| {
         let seen = json!({ "name": tool["name"], "description": tool["description"], "inputSchema": tool["inputSchema"] });
         seen.to_string().chars().count()
     };
-    let sizes: Vec<(Value, usize)> = tools()
+    let sizes: Vec<(Value, usize)> = tools
         .iter()
-        .map(|tool| (tool["name"].clone(), seen(tool)))
+        .map(|tool| json!(tool))
+        .map(|tool| (tool["name"].clone(), seen(&tool)))
         .collect();
     let characters: usize = sizes.iter().map(|(_, size)| size).sum();
 
     assert!(
-        characters.div_ceil(4) <= MAX_TOOL_TOKENS,
+        characters.div_ceil(4) <= max_tokens,
         "{} tokens: {sizes:?}",
         characters.div_ceil(4)
     );
@@ -233,7 +244,7 @@ fn with_table(readme: &str, tools: &[Value]) -> String {
     let (_, after) = rest
         .split_once(end)
         .expect("README.md's table of tools ends");
-    let mut table = "| tool | arguments | what it does |\n|---|---|---|\n".to_owned();
+    let mut table = "| toolset | tool | arguments | what it does |\n|---|---|---|---|\n".to_owned();
     for tool in tools {
         let required = tool["inputSchema"]["required"]
             .as_array()
@@ -259,13 +270,24 @@ fn with_table(readme: &str, tools: &[Value]) -> String {
             .replace('|', "\\|");
         writeln!(
             table,
-            "| `{}` | {} | {description} |",
+            "| `{}` | `{}` | {} | {description} |",
+            toolset_of(tool),
             tool["name"].as_str().unwrap(),
             arguments.join(", ")
         )
         .unwrap();
     }
     format!("{before}{begin}{table}{end}{after}")
+}
+
+/// The name of the toolset that a tool is in.
+fn toolset_of(tool: &Value) -> &'static str {
+    let is_in = |toolset: &Toolset| {
+        let toolsets = Toolsets::parse(toolset.as_str()).unwrap();
+        let tools = ContentServer::tools_of(&toolsets);
+        tools.iter().any(|other| *other.name == tool["name"])
+    };
+    Toolset::ALL.into_iter().find(is_in).unwrap().as_str()
 }
 
 fn root() -> PathBuf {

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, Operation, StoredEntry, Timeline, Undo,
-        Violation,
+        AuditQuery, Change, Current, DocumentKey, Operation, StoredEntry, Timeline, Timestamp,
+        Undo, Violation,
         audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, entry_text},
     },
     service::{ContentService, Error, read::in_time},
@@ -43,10 +43,10 @@ impl ContentService {
         call: &UndoCall,
         selected: &Selected,
     ) -> Result<Vec<DocumentPlan>, Error> {
-        let plans = selected
-            .ids
-            .iter()
-            .map(|(key, ids)| self.plan_document(call, key, ids));
+        let mut plans = Vec::new();
+        for (key, ids) in &selected.ids {
+            plans.push(self.plan_document(call, key, ids));
+        }
         let plans: Vec<_> = stream::iter(plans)
             .buffered(CONCURRENT_HISTORIES)
             .try_collect()
@@ -72,7 +72,11 @@ impl ContentService {
             let message = format!(
                 "expected at most {MAX_TEXT_BYTES} bytes of documents before and after, found {bytes}; undo the changes in parts"
             );
-            return Err(refused(selected.argument.unwrap_or("since"), "size", message));
+            return Err(refused(
+                selected.argument.unwrap_or("since"),
+                "size",
+                message,
+            ));
         }
         Ok(planned)
     }
@@ -94,10 +98,14 @@ impl ContentService {
         let planned = tokio::task::spawn_blocking(move || {
             let timeline = Timeline::of(record.as_ref(), &entries);
             let unexplained = ids.iter().filter(|id| timeline.entry(id).is_none());
-            (unexplained.cloned().collect(), timeline.undo(&ids, creations))
+            (
+                unexplained.cloned().collect(),
+                timeline.undo(&ids, creations),
+            )
         });
-        let (unexplained, undo): (Vec<String>, Undo) =
-            planned.await.map_err(|_| StoreError::panicked())?;
+        let planned = call.deadline.run(planned).await;
+        let planned = planned.map(|planned| planned.map_err(|_| StoreError::panicked()));
+        let (unexplained, undo): (Vec<String>, Undo) = in_time(planned)?;
         let context = self.write_context(call.request.origin.clone(), call.operation.clone());
         let (document, reverts) = (undo.document.as_ref(), undo.reverts.clone());
         let change = Change::revert(&current, document, reverts, context);
@@ -153,9 +161,8 @@ impl ContentService {
         let operation: Operation = call.operation.clone();
         let context = self.write_context(call.request.origin.clone(), operation);
         let change = Change::adopt(current, &known, context);
-        Ok(change.map(|change| {
-            StoredEntry::parse(entry_text(0, change.time(), &change.entry().rest()))
-        }))
+        Ok(change
+            .map(|change| StoredEntry::parse(entry_text(0, change.time(), &change.entry().rest()))))
     }
 }
 
@@ -169,8 +176,15 @@ impl DocumentPlan {
             before: self.current.record().cloned(),
             changes: json!(change.entry().changes),
             audit_id: Some(change.entry().id.clone()),
-            warnings: change.next().map_or_else(Vec::new, |next| next.violations().to_vec()),
+            warnings: change
+                .next()
+                .map_or_else(Vec::new, |next| next.violations().to_vec()),
         })
+    }
+
+    /// When the document was last written before it was changed outside this server, if it was.
+    pub(super) fn changed_outside(&self) -> Option<(DocumentKey, Timestamp)> {
+        Some((self.current.key().clone(), self.current.changed_outside()?))
     }
 
     /// The document's text before and after, if it changes.

@@ -9,7 +9,7 @@ use crate::{
     deadline::Deadline,
     domain::{
         AuditQuery, Creations, Current, DocumentKey, Kept, Kind, Operation, Origin, Record,
-        UndoCounts, Version, Violation,
+        Timestamp, UndoCounts, Version, Violation,
     },
     service::{Error, Mode},
 };
@@ -55,10 +55,13 @@ pub struct Undone {
     pub kept: Vec<(DocumentKey, Kept)>,
     /// The fields of all documents, counted.
     pub counts: UndoCounts,
-    /// The audit ids of the changes that were selected.
+    /// The audit ids of the changes that were selected and can be undone.
     pub selected: BTreeSet<String>,
     /// Selected entries that cannot be undone, because the log does not explain them.
     pub unexplained: usize,
+    /// The documents that were found changed outside this server, each with the time of the newest
+    /// entry before that. A write has recorded it before its own entry.
+    pub changed_outside: BTreeMap<DocumentKey, Timestamp>,
     /// Whether an earlier call with the same idempotency key did it.
     pub replayed: bool,
 }
@@ -136,7 +139,9 @@ fn identity(request: &UndoRequest) -> Value {
         .map(|(key, version)| json!([key.to_string(), version]))
         .collect();
     match &request.selection {
-        Selection::Entries(ids) => json!({ "tool": "undo_changes", "auditIds": ids, "versions": versions }),
+        Selection::Entries(ids) => {
+            json!({ "tool": "undo_changes", "auditIds": ids, "versions": versions })
+        }
         Selection::EntryOf(key, id) => {
             json!({ "tool": format!("update_{}", key.kind), "id": key.id, "undo": id, "versions": versions })
         }

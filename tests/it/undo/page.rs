@@ -47,7 +47,7 @@ impl Page {
 
     /// Changes fields; gives the audit id, if anything changed.
     pub(crate) fn try_update(&mut self, actor: &str, patch: Value) -> Option<String> {
-        match Change::update(&self.current(), &object(patch), context(actor)) {
+        match Change::update(&self.current(), &object(patch), &[], context(actor)) {
             Ok(Update::Change(change, _)) => Some(self.commit(*change)),
             Ok(Update::Unchanged(_) | Update::Missing) => None,
             Err(violations) => panic!("{violations:?}"),
