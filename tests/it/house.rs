@@ -100,7 +100,7 @@ fn every_tool_is_acceptable_to_strict_clients() {
 }
 
 /// Of four characters.
-const MAX_TOOL_TOKENS: usize = 2700;
+const MAX_TOOL_TOKENS: usize = 2800;
 
 /// CONTRACT.md allows 3,000; the rest is for arguments to come.
 #[test]
