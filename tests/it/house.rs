@@ -101,7 +101,7 @@ fn every_tool_is_acceptable_to_strict_clients() {
 
 /// Tokens of four characters. CONTRACT.md allows 3,000 for the default, and 5,000 for all toolsets;
 /// the rest is for what is to come.
-const MAX_DEFAULT_TOKENS: usize = 2700;
+const MAX_DEFAULT_TOKENS: usize = 2800;
 const MAX_TOKENS: usize = 3500;
 
 #[test]
