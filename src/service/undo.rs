@@ -22,7 +22,7 @@ mod selection;
 pub use request::{Selection, UndoRequest, Undone, UndoneDocument};
 
 use plan::DocumentPlan;
-use request::{UndoCall, conflict};
+use request::UndoCall;
 use selection::Selected;
 
 /// How long an undo may take before its last commit; see "Time budget of a call" in
@@ -69,7 +69,11 @@ impl ContentService {
                 }
                 Ok(_) => return Ok(undone),
                 Err(StoreError::Conflict) if call.deadline.is_within(BACKOFF) => {
-                    return Err(conflict(first.clone(), None));
+                    return Err(Error::Conflict {
+                        key: first.clone(),
+                        current: None,
+                        changed_since: Vec::new(),
+                    });
                 }
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),

@@ -312,7 +312,10 @@ impl ContentService {
     /// The error for a document that has another version, with who changed it.
     async fn conflict(&self, call: &UpdateCall, current: Option<&Version>) -> Error {
         let changed_since = match &call.request.expected_version {
-            Some(expected) => self.changed_since(call, expected).await,
+            Some(expected) => {
+                self.changed_since(call.key(), expected, call.deadline)
+                    .await
+            }
             None => Vec::new(),
         };
         Error::Conflict {
@@ -324,12 +327,17 @@ impl ContentService {
 
     /// The entries of the document after a version of it, newest first; none if that is not among
     /// the last few versions, or the store does not tell soon.
-    async fn changed_since(&self, call: &UpdateCall, version: &str) -> Vec<StoredEntry> {
+    pub(super) async fn changed_since(
+        &self,
+        key: &DocumentKey,
+        version: &str,
+        deadline: Deadline,
+    ) -> Vec<StoredEntry> {
         let query = AuditQuery {
             max_bytes: MAX_CHANGED_SINCE_BYTES,
-            ..AuditQuery::of(call.key(), MAX_CHANGED_SINCE + 1)
+            ..AuditQuery::of(key, MAX_CHANGED_SINCE + 1)
         };
-        let deadline = call.deadline.capped(CHANGED_SINCE_TIMEOUT);
+        let deadline = deadline.capped(CHANGED_SINCE_TIMEOUT);
         let page = deadline.run(self.store.audit_entries(&query)).await;
         let mut entries = page.ok().and_then(Result::ok).unwrap_or_default().entries;
         let is_version = |entry: &StoredEntry, member| entry.origin_text(member) == Some(version);

@@ -13,7 +13,7 @@ use crate::{
     deadline::Deadline,
     domain::{
         AuditQuery, Change, Current, DocumentKey, Operation, StoredEntry, Timeline, Timestamp,
-        Undo, Violation,
+        Undo, Version, Violation,
         audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, entry_text},
     },
     service::{ContentService, Error, read::in_time},
@@ -88,7 +88,7 @@ impl ContentService {
         ids: &BTreeSet<String>,
     ) -> Result<Result<DocumentPlan, Vec<Violation>>, Error> {
         let current = in_time(call.deadline.run(self.read_stored(key)).await)?;
-        call.check_version(&current)?;
+        self.check_version(call, &current).await?;
         let mut entries = self.history(key, ids, call.deadline).await?;
         if let Some(adopted) = self.unrecorded(call, &current).await? {
             entries.insert(0, adopted);
@@ -115,6 +115,26 @@ impl ContentService {
             change,
             unexplained,
         }))
+    }
+
+    /// Fails if the document has another version than the caller has read.
+    async fn check_version(&self, call: &UndoCall, current: &Current) -> Result<(), Error> {
+        let key = current.key();
+        let expected = call.request.expected_versions.get(key);
+        let version = current.version();
+        let Some(expected) = expected.filter(|it| it.as_deref() != version.map(Version::as_str))
+        else {
+            return Ok(());
+        };
+        let changed_since = match expected {
+            Some(expected) => self.changed_since(key, expected, call.deadline).await,
+            None => Vec::new(),
+        };
+        Err(Error::Conflict {
+            key: key.clone(),
+            current: version.cloned(),
+            changed_since,
+        })
     }
 
     /// The entries of a document, newest first, back to the first of these, and to all that undos

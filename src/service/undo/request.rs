@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Creations, Current, DocumentKey, Kept, Kind, Operation, Origin, Record,
-        Timestamp, UndoCounts, Version, Violation,
+        AuditQuery, Creations, DocumentKey, Kept, Kind, Operation, Origin, Record, Timestamp,
+        UndoCounts, Violation,
     },
-    service::{Error, Mode},
+    service::Mode,
 };
 
 /// What one undo may change at most: documents, and bytes of their texts before and after.
@@ -110,25 +110,6 @@ impl UndoCall {
             Mode::Commit => self.request.idempotency_key.as_deref(),
             Mode::DryRun => None,
         }
-    }
-
-    pub(super) fn check_version(&self, current: &Current) -> Result<(), Error> {
-        let version = current.version().map(Version::as_str);
-        match self.request.expected_versions.get(current.key()) {
-            Some(expected) if expected.as_deref() != version => {
-                Err(conflict(current.key().clone(), current.version().cloned()))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The error for a document that has another version, now `current`.
-pub(super) fn conflict(key: DocumentKey, current: Option<Version>) -> Error {
-    Error::Conflict {
-        key,
-        current,
-        changed_since: Vec::new(),
     }
 }
 

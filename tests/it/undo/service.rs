@@ -77,7 +77,7 @@ struct Page {
 }
 
 /// Ten documents of a store.
-struct Site<'a> {
+struct Pages<'a> {
     service: &'a ContentService,
     repository: &'a dyn Repository,
     pages: Vec<Page>,
@@ -85,7 +85,7 @@ struct Site<'a> {
     written: Vec<(&'static str, String)>,
 }
 
-impl<'a> Site<'a> {
+impl<'a> Pages<'a> {
     async fn new(service: &'a ContentService, store: &'a Store, seed: u64) -> Self {
         let keys = (0..DOCUMENTS).map(|number| project_key(&format!("page-{seed}-{number}")));
         let pages: Vec<Page> = keys
@@ -190,7 +190,7 @@ async fn run_on(store: &Store, seeds: impl Iterator<Item = u64>) {
     for seed in seeds {
         println!("{store}: seed {seed}");
         let mut generator = Generator::new(seed);
-        let mut site = Site::new(&service, store, seed).await;
+        let mut site = Pages::new(&service, store, seed).await;
         for _ in 0..STEPS {
             site.step(&mut generator).await;
         }

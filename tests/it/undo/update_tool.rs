@@ -47,7 +47,7 @@ async fn one_change_is_undone_and_shown_first() {
         assert_eq!(shown["meta"]["changes"][0]["newValue"], "two");
         assert_eq!(value(&client, "a", "result").await, "three");
         let undone = undo(&client, &second).await;
-        assert_eq!(undone["meta"]["changes"], shown["meta"]["changes"]);
+        assert_eq!(undone["meta"]["changes"][0], shown["meta"]["changes"][0]);
         assert_eq!(
             undone["meta"]["counts"],
             json!({ "undone": 1, "kept": 0, "alreadyGone": 0 })
