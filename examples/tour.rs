@@ -1,5 +1,5 @@
-//! A tour: imports sample content into a temporary store, starts the server, and calls its eight
-//! tools as a client does.
+//! A tour: imports sample content into a temporary store, starts the server, and calls its tools as
+//! a client does.
 //!
 //! `cargo run --release --example tour` needs no Redis and leaves nothing behind.
 #![expect(
@@ -47,16 +47,20 @@ async fn main() -> Result<()> {
     let store = format!("sqlite:{}", folder.path().join("tour.db").display());
 
     import(&binary, &store)?;
-    let server = command(&binary, &["stdio", "--store", &store]);
+    let toolsets = ["--toolsets", "content,history"];
+    let server = [&["stdio", "--store", &store], &toolsets[..]].concat();
+    let server = command(&binary, &server);
     let client = StdioClient::spawn(folder, server);
     client.initialize("tour", env!("CARGO_PKG_VERSION")).await;
 
     list(&client).await;
-    edit(&client).await;
+    let edited = edit(&client).await;
     edit_parts(&client).await;
     be_refused(&client).await;
     edit_once(&client).await;
     audit(&client).await;
+    undo(&client, &edited).await;
+    count(&client).await;
 
     let exit = client.finish();
     if !exit.success() {
@@ -114,7 +118,8 @@ async fn list(client: &StdioClient) {
     ));
 }
 
-async fn edit(client: &StdioClient) {
+/// Edits a project; gives the audit id of the change.
+async fn edit(client: &StdioClient) -> Value {
     step("3. get_project: one document and its version");
     let project = client
         .call("get_project", json!({ "id": "rdv-artisan" }))
@@ -146,6 +151,7 @@ async fn edit(client: &StdioClient) {
         "  recorded as {}",
         text(&updated["meta"]["auditId"])
     ));
+    updated["meta"]["auditId"].clone()
 }
 
 async fn edit_parts(client: &StdioClient) {
@@ -223,8 +229,29 @@ async fn audit(client: &StdioClient) {
         ));
         show_difference(&entry["changes"]);
     }
+}
 
-    step("11. get_audit_stats");
+async fn undo(client: &StdioClient, edited: &Value) {
+    step("11. update_project with undo: step 5 is taken back, step 6 stays");
+    let arguments = json!({ "id": "rdv-artisan", "undo": edited });
+    show_changes(&client.call("update_project", arguments).await);
+
+    step("12. undo_changes with dryRun: what undoing all that this client did would change");
+    let arguments = json!({ "since": "2025-01-01T00:00:00Z", "clientId": "tour", "dryRun": true });
+    let undone = client.call("undo_changes", arguments).await;
+    for document in undone["data"].as_array().into_iter().flatten() {
+        show(&format!("  {}", text(&document["title"])));
+        show_difference(&document["changes"]);
+    }
+    let counts = &undone["meta"]["counts"];
+    show(&format!(
+        "  {} fields go back, {} stay, {} have gone back already",
+        counts["undone"], counts["kept"], counts["alreadyGone"]
+    ));
+}
+
+async fn count(client: &StdioClient) {
+    step("13. get_audit_stats");
     let stats = client.call("get_audit_stats", json!({})).await["data"].clone();
     show(&format!(
         "  {} entries, by action {}, by kind {}, by source {}",

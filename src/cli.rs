@@ -82,6 +82,13 @@ pub struct CommonArgs {
     /// ones
     #[arg(long, value_name = "FILE", global = true)]
     pub ca_file: Option<String>,
+    /// Offer the tools of these toolsets, separated by commas: content, history; or all
+    ///
+    /// `content` reads and edits documents and reads the log; `history` undoes changes.
+    ///
+    /// Example: `--toolsets content,history`
+    #[arg(long, value_name = "LIST", global = true)]
+    pub toolsets: Option<String>,
     /// Offer only the tools that read content
     #[arg(
         long,

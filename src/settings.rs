@@ -65,11 +65,12 @@ pub enum Source {
 }
 
 /// Every option that has a variable, in the order of `doctor` and of the table in README.md.
-pub const OPTIONS: [OptionSpec; 15] = [
+pub const OPTIONS: [OptionSpec; 16] = [
     STORE,
     STORE_FILE,
     KEY_PREFIX,
     CA_FILE,
+    TOOLSETS,
     READ_ONLY,
     REQUIRE_VERSION,
     LOG,
@@ -114,6 +115,14 @@ const CA_FILE: OptionSpec = OptionSpec {
     variable: "PORTFOLIO_CA_FILE",
     default: "the public ones",
     flag_value: |cli| cli.common.ca_file.clone(),
+};
+
+const TOOLSETS: OptionSpec = OptionSpec {
+    name: "toolsets",
+    flag: "--toolsets",
+    variable: "PORTFOLIO_TOOLSETS",
+    default: "content",
+    flag_value: |cli| cli.common.toolsets.clone(),
 };
 
 const READ_ONLY: OptionSpec = OptionSpec {

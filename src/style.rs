@@ -5,8 +5,12 @@
 
 use std::io::{Stdout, stderr, stdout};
 
-use anstream::{AutoStream, ColorChoice};
+use anstream::{AutoStream, ColorChoice, adapter::strip_str};
 use anstyle::{AnsiColor, Style};
+
+/// A style is written between these.
+const ESCAPE: char = '\u{1b}';
+const END_OF_STYLE: char = 'm';
 
 /// Something is as it should be, or was added.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -27,8 +31,67 @@ pub fn stderr_has_colors() -> bool {
     AutoStream::choice(&stderr()) != ColorChoice::Never
 }
 
+/// A styled line as lines that a terminal of so many columns shows without breaking words, if they
+/// fit. Those after the first are indented further.
+#[must_use]
+pub fn wrap(line: &str, columns: usize) -> String {
+    let plain = strip_str(line).to_string();
+    let indent = (plain.len() - plain.trim_start_matches(' ').len() + 2).min(columns / 2);
+    let (mut lines, mut width) = (String::new(), 0);
+    let next_line = |lines: &mut String| {
+        lines.truncate(lines.trim_end_matches(' ').len());
+        lines.push('\n');
+        lines.push_str(&" ".repeat(indent));
+        indent
+    };
+    for word in line.split_inclusive(' ') {
+        let length = strip_str(word.trim_end()).to_string().chars().count();
+        if width > indent && width + length > columns {
+            width = next_line(&mut lines);
+        }
+        let mut is_style = false;
+        for c in word.chars() {
+            is_style |= c == ESCAPE;
+            if !is_style && width >= columns && c != ' ' {
+                width = next_line(&mut lines);
+            }
+            lines.push(c);
+            width += usize::from(!is_style);
+            is_style &= c != END_OF_STYLE;
+        }
+    }
+    lines
+}
+
 /// The text in a style.
 #[must_use]
 pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_wrapped_between_words_and_keeps_its_style() {
+        let line = format!("  - {} five", paint(BAD, "one two three four"));
+
+        let wrapped = wrap(&line, 12);
+
+        assert_eq!(
+            strip_str(&wrapped).to_string(),
+            "  - one two\n    three\n    four\n    five"
+        );
+        let unstyled: String = wrapped.replace("\n    ", " ");
+        assert_eq!(unstyled, line);
+    }
+
+    #[test]
+    fn a_word_that_fits_on_no_line_is_broken() {
+        assert_eq!(wrap("ab abcdefghij", 6), "ab\n  abcd\n  efgh\n  ij");
+        assert_eq!(wrap("abcdefghij", 6), "abcdef\n  ghij");
+        assert_eq!(wrap("é é é", 80), "é é é");
+        assert_eq!(wrap("", 80), "");
+    }
 }

@@ -14,7 +14,8 @@ pub(super) fn server(
     actor: Option<&str>,
     settings: &Settings,
 ) -> ContentServer {
-    let mut server = ContentServer::new(content, actor, settings.read_only.as_deref());
+    let mut server = ContentServer::new(content, actor, settings.read_only.as_deref())
+        .offering(settings.toolsets.clone());
     if let Some(store) = settings.default_store() {
         server = server.with_store_notice(StoreNotice {
             fact: store.fact,

@@ -8,10 +8,10 @@ use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
 use super::{
-    client_arguments::{self, Effect, KnownArguments},
+    client_arguments::{self, KnownArguments},
     cursor,
     params::checked_schema,
-    tool_name::ToolName,
+    tool_name::{Effect, ToolName},
 };
 use crate::domain::{
     Timestamp, Violation, check_depth, content_type::rules as rules_of, patch::parse_json_string,
@@ -80,10 +80,7 @@ impl ToolCheck {
                     .flatten()
                     .filter_map(|name| name.as_str().map(ToOwned::to_owned))
                     .collect(),
-                effect: match written {
-                    Some(_) => Effect::Writes,
-                    None => Effect::Reads,
-                },
+                effect: tool.effect(),
             },
             fields: written.map_or_else(Vec::new, |kind| rules_of(kind).editable_paths()),
         }

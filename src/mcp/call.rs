@@ -17,7 +17,7 @@ use super::{
     arguments::Normalized,
     client_arguments,
     error::{CallOptions, ToolError},
-    router::{CHECKS, ROUTER, unknown_tool},
+    router::{CHECKS, ROUTER},
     server::{ContentServer, MAX_CONCURRENT_CALLS},
     tool_name::ToolName,
     warnings::add_warnings,
@@ -79,7 +79,7 @@ impl ContentServer {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(check) = CHECKS.get(tool.as_str()) else {
-            return Err(unknown_tool(tool.as_str(), &Self::tools()));
+            unreachable!("there is a check for each tool");
         };
         let Normalized { arguments, ignored } = check.normalize(arguments);
         let arguments = Value::Object(arguments);

@@ -4,7 +4,7 @@
 use rmcp::model::JsonObject;
 use serde_json::Value;
 
-use super::output::answer_text;
+use super::{output::answer_text, tool_name::Effect};
 use crate::domain::{similar::is_same_name, text::truncate};
 
 /// What n8n (the first four) and Gemini CLI add.
@@ -59,13 +59,6 @@ pub(super) struct KnownArguments {
     pub(super) names: Vec<String>,
     pub(super) required: Vec<String>,
     pub(super) effect: Effect,
-}
-
-/// What a call of a tool may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
-    Reads,
-    Writes,
 }
 
 impl KnownArguments {

@@ -14,8 +14,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    entry_row::change_row, metrics::count_call, output::MAX_ANSWER_BYTES, outside,
-    tool_name::ToolName,
+    entry_row::change_row,
+    metrics::count_call,
+    output::MAX_ANSWER_BYTES,
+    outside,
+    tool_name::{Effect, ToolName},
 };
 use crate::{
     domain::{
@@ -203,9 +206,9 @@ impl ToolError {
     pub(super) fn panicked(tool: ToolName, options: CallOptions, timestamp: Timestamp) -> Self {
         let name = tool.as_str();
         let problem = format!("{name} failed unexpectedly");
-        let message = match tool.written_kind() {
-            Some(_) => outcome_unknown(&problem, tool, options),
-            None => format!("{problem}; try again"),
+        let message = match tool.effect() {
+            Effect::Writes => outcome_unknown(&problem, tool, options),
+            Effect::Reads => format!("{problem}; try again"),
         };
         let message = format!("{message}. If it fails again, {REPORT}");
         Self::without_details(tool, tool.error_code(), message, timestamp)
@@ -220,18 +223,18 @@ impl ToolError {
         timestamp: Timestamp,
     ) -> Self {
         let problem = format!("the store did not answer within {} seconds", time.as_secs());
-        let (code, message) = match tool.written_kind() {
-            Some(_) => ("OUTCOME_UNKNOWN", outcome_unknown(&problem, tool, options)),
-            None => ("STORE_UNAVAILABLE", format!("{problem}; {WAIT}")),
+        let (code, message) = match tool.effect() {
+            Effect::Writes => ("OUTCOME_UNKNOWN", outcome_unknown(&problem, tool, options)),
+            Effect::Reads => ("STORE_UNAVAILABLE", format!("{problem}; {WAIT}")),
         };
         Self::without_details(tool, code, message, timestamp)
     }
 
     /// A call that got no permit while `calls` others were running.
     pub(super) fn busy(tool: ToolName, calls: usize, timestamp: Timestamp) -> Self {
-        let unchanged = match tool.written_kind() {
-            Some(_) => " and nothing was changed",
-            None => "",
+        let unchanged = match tool.effect() {
+            Effect::Writes => " and nothing was changed",
+            Effect::Reads => "",
         };
         let message = format!(
             "the server is busy with {calls} other calls, so {} was not started{unchanged}; {WAIT}",
@@ -311,9 +314,9 @@ fn text_len(value: &impl Serialize) -> usize {
 
 /// What to add to the message of a call that certainly wrote nothing.
 fn unchanged(tool: ToolName) -> &'static str {
-    match tool.written_kind() {
-        Some(_) => ", so nothing was changed",
-        None => "",
+    match tool.effect() {
+        Effect::Writes => ", so nothing was changed",
+        Effect::Reads => "",
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use rmcp::{ErrorData, handler::server::router::tool::ToolRouter, model::Tool};
 
-use super::{arguments::ToolChecks, server::ContentServer, tool_name::ToolName};
+use super::{arguments::ToolChecks, server::ContentServer, tool_name::ToolName, toolset::Toolset};
 use crate::domain::{Violation, text::truncate};
 
 pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(|| {
@@ -22,14 +22,29 @@ pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(||
     router
 });
 
-pub(super) static CHECKS: LazyLock<ToolChecks> = LazyLock::new(|| ToolChecks::new(ToolName::ALL));
+pub(super) static CHECKS: LazyLock<ToolChecks> = LazyLock::new(|| ToolChecks::new(ToolName::all()));
 
 impl ContentServer {
-    /// Every tool as published, the writing tools included.
+    /// The tools of a toolset as published, the writing tools included.
     #[must_use]
-    pub fn tools() -> Vec<Tool> {
-        ROUTER.list_all()
+    pub fn tools(toolset: Toolset) -> Vec<Tool> {
+        let mut tools = ROUTER.list_all();
+        tools.retain(|tool| {
+            let name = ToolName::parse(&tool.name);
+            name.is_some_and(|name| toolset.tools().contains(&name))
+        });
+        tools
     }
+}
+
+/// The protocol error for a tool of a toolset that this server does not offer.
+pub(super) fn toolset_is_off(tool: ToolName, toolset: Toolset, with_it: &str) -> ErrorData {
+    let message = format!(
+        "the tool `{}` is not offered, because the toolset `{}` is off; to turn it on, start the server with `--toolsets {with_it}` (or PORTFOLIO_TOOLSETS)",
+        tool.as_str(),
+        toolset.as_str()
+    );
+    ErrorData::invalid_params(message, None)
 }
 
 /// The protocol error for a tool that does not exist; `offered` are the tools that the caller sees.

@@ -11,6 +11,7 @@ use super::{
     meta::Freshness,
     notice::StoreNotice,
     tool_name::ToolName,
+    toolset::Toolsets,
 };
 use crate::{
     caller::{Caller, Role},
@@ -29,11 +30,12 @@ pub struct ContentServer {
     pub(super) call_permits: Arc<Semaphore>,
     pub(super) store_notice: Option<Arc<StoreNotice>>,
     pub(super) requires_version: bool,
+    pub(super) toolsets: Toolsets,
     read_only: Option<Arc<str>>,
 }
 
 impl ContentServer {
-    /// A server of `content`.
+    /// A server of `content` with the default toolsets.
     ///
     /// `actor` is the operating system's user if that is the only caller. `read_only` is the reason
     /// why the server offers no writing tools, if it offers none.
@@ -45,6 +47,7 @@ impl ContentServer {
             call_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CALLS)),
             store_notice: None,
             requires_version: false,
+            toolsets: Toolsets::default(),
             read_only: read_only.map(Into::into),
         }
     }
@@ -65,6 +68,12 @@ impl ContentServer {
             requires_version: true,
             ..self
         }
+    }
+
+    /// The same server, which offers these toolsets.
+    #[must_use]
+    pub fn offering(self, toolsets: Toolsets) -> Self {
+        Self { toolsets, ..self }
     }
 
     /// What is wrong with the arguments of an update that does not say which version it changes.

@@ -1,5 +1,6 @@
 //! The tools' names, and what depends on them.
 
+use super::toolset::Toolset;
 use crate::domain::Kind;
 
 /// The name of a tool.
@@ -12,20 +13,22 @@ pub(super) enum ToolName {
     AuditStats,
 }
 
+/// What a call of a tool may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    Reads,
+    Writes,
+}
+
 impl ToolName {
-    pub(super) const ALL: [Self; 8] = [
-        Self::List(Kind::Project),
-        Self::Get(Kind::Project),
-        Self::Update(Kind::Project),
-        Self::List(Kind::Resource),
-        Self::Get(Kind::Resource),
-        Self::Update(Kind::Resource),
-        Self::AuditLog,
-        Self::AuditStats,
-    ];
+    /// The tools of all toolsets.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let toolsets = Toolset::ALL.into_iter();
+        toolsets.flat_map(|toolset| toolset.tools().iter().copied())
+    }
 
     pub(super) fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|tool| tool.as_str() == name)
+        Self::all().find(|tool| tool.as_str() == name)
     }
 
     pub(super) fn as_str(self) -> &'static str {
@@ -55,7 +58,14 @@ impl ToolName {
         }
     }
 
-    /// The kind of document that the tool writes, if it is a writing tool.
+    pub(super) fn effect(self) -> Effect {
+        match self {
+            Self::Update(_) => Effect::Writes,
+            Self::List(_) | Self::Get(_) | Self::AuditLog | Self::AuditStats => Effect::Reads,
+        }
+    }
+
+    /// The kind of the one document that the tool writes, if it is such a tool.
     pub(super) fn written_kind(self) -> Option<Kind> {
         match self {
             Self::Update(kind) => Some(kind),

@@ -3,14 +3,17 @@
 use std::fmt;
 
 use super::{
-    Environment, LOG, LOG_FORMAT, READ_ONLY, REQUIRE_VERSION, SettingWarning,
+    Environment, LOG, LOG_FORMAT, READ_ONLY, REQUIRE_VERSION, SettingWarning, TOOLSETS,
     http::HttpSettings,
     location::{self, DefaultStore, StoreChoice},
     report::{self, ReportedSetting},
     resolver::Resolver,
     unknown,
 };
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    mcp::Toolsets,
+};
 
 /// Levels of the log, quietest first.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -20,6 +23,8 @@ const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 pub struct Settings {
     /// Where the content is, and why there.
     pub store: StoreChoice,
+    /// Which tools are offered.
+    pub toolsets: Toolsets,
     /// Why nothing can be written, if so.
     pub read_only: Option<String>,
     /// Whether updates without `expectedVersion` are refused.
@@ -52,6 +57,7 @@ pub struct Draft {
     pub problems: Vec<String>,
     /// What somebody should look at.
     pub warnings: Vec<SettingWarning>,
+    toolsets: Toolsets,
     require_version: bool,
 }
 
@@ -100,6 +106,7 @@ impl Draft {
         let mut resolver = Resolver::new(cli, environment);
         let log = log_level(&mut resolver);
         let log_format = log_format(&mut resolver);
+        let toolsets = toolsets(&mut resolver);
         let is_read_only = resolver.bool(&READ_ONLY);
         let require_version = resolver.bool(&REQUIRE_VERSION);
         unknown::check(environment, &mut resolver);
@@ -129,6 +136,7 @@ impl Draft {
             http: http.map_err(UsageError),
             problems,
             warnings,
+            toolsets,
             require_version,
         }
     }
@@ -144,6 +152,7 @@ impl Draft {
         match self.store {
             Some(store) if self.problems.is_empty() => Ok(Settings {
                 store,
+                toolsets: self.toolsets,
                 read_only: self.read_only,
                 require_version: self.require_version,
                 log: self.log,
@@ -164,6 +173,13 @@ impl Draft {
         }
         report::report(cli, self.store.as_ref(), environment, &problems)
     }
+}
+
+fn toolsets(resolver: &mut Resolver<'_>) -> Toolsets {
+    resolver.text(&TOOLSETS).parse().unwrap_or_else(|problem| {
+        resolver.reject(&TOOLSETS, problem);
+        Toolsets::default()
+    })
 }
 
 fn log_level(resolver: &mut Resolver<'_>) -> String {

@@ -168,6 +168,7 @@ mod tests {
             ("MCP_READ_ONLY", "PORTFOLIO_READ_ONLY"),
             ("MCP_READONLY", "PORTFOLIO_READ_ONLY"),
             ("MCP_READ_ONLY_MODE", "PORTFOLIO_READ_ONLY"),
+            ("TOOLSET", "PORTFOLIO_TOOLSETS"),
             ("RO", "PORTFOLIO_READ_ONLY"),
             ("STORE_URI", "PORTFOLIO_STORE"),
             ("REDIS_URL", "PORTFOLIO_STORE"),
@@ -221,7 +222,6 @@ mod tests {
             "BLOG",
             "ROLE",
             "SITE_URL",
-            "TOOLSETS",
         ] {
             assert_eq!(near(name), None, "{name}");
         }

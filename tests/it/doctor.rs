@@ -147,6 +147,7 @@ async fn a_healthy_redis_has_no_problems_and_is_not_written_to() {
         report.assert_line("ok", &["project documents: 2, 1 published, 1 featured"]);
         report.assert_line("ok", &["commit script", "loads and runs"]);
         report.assert_line("ok", &["round trip", "ms"]);
+        report.assert_line("ok", &["history index: complete"]);
         assert!(
             report
                 .lines
@@ -818,6 +819,7 @@ async fn drifted_indexes_unexpected_values_and_a_wrong_log_are_reported_with_a_r
         ],
     );
     report.assert_line("warning", &["audit counters", "harmless"]);
+    report.assert_line("ok", &["history index: lacks "]);
     report.assert_line("problem", &["eviction", "allkeys-lru", "noeviction"]);
     assert!(!report.lines.concat().contains('\u{1b}'));
     assert_eq!(server.dump(), before);

@@ -11,12 +11,13 @@ use std::{
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use portfolio_mcp::cli::Cli;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     http,
     program::{Home, PROGRAM, repository_path},
     server::HttpServer,
+    stdio::StdioClient,
 };
 
 const DOCUMENTS: [&str; 5] = [
@@ -221,6 +222,40 @@ fn the_tokens_of_the_examples_work_as_they_are_written() {
 
     assert_eq!(response.status, 200, "{read}: {token}");
     assert_eq!(server.get(&path_of(read)).status, 401);
+}
+
+#[tokio::test]
+async fn undoing_works_as_it_is_written() {
+    let clone = FreshClone::new();
+    clone.run("portfolio-mcp import examples/content --store sqlite:demo.db");
+    let store = format!("sqlite:{}", clone.home.path().join("demo.db").display());
+    let client = StdioClient::spawn_with(&["--store", &store]);
+    client.initialize("claude-code", "2.1.0").await;
+    let project = async || {
+        let project = client.call("get_project", json!({ "id": "rdv-artisan" }));
+        project.await["data"].clone()
+    };
+    let update = async |data: Value| {
+        let arguments = json!({ "id": "rdv-artisan", "data": data });
+        let updated = client.call("update_project", arguments).await;
+        updated["meta"]["auditId"].as_str().unwrap().to_owned()
+    };
+    let lines = lines_under("README.md", "When the AI got it wrong");
+    let [one, all] = &lines[..] else {
+        panic!("other commands now: {lines:?}");
+    };
+    let run = |line: &str| clone.run(&format!("PORTFOLIO_STORE=sqlite:demo.db {line} --yes"));
+    let before = project().await;
+
+    let first = update(json!({ "client": { "size": "wrong" } })).await;
+    update(json!({ "result": "wrong" })).await;
+    run(&one.replace("AUDIT_ID", &first));
+    let between = project().await;
+    run(all);
+
+    assert_eq!(between["client"], before["client"]);
+    assert_eq!(between["result"], "wrong");
+    assert_eq!(project().await["result"], before["result"]);
 }
 
 /// A folder with the examples, as a fresh clone has them, which is the home of its user too.

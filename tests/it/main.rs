@@ -47,8 +47,11 @@ mod snapshot;
 mod support;
 mod tls;
 mod tools;
+mod toolsets;
 mod transport;
 mod undo;
+mod undo_command;
+mod undo_tool;
 #[cfg(unix)]
 mod unwritable;
 mod upgrade;

@@ -140,8 +140,8 @@ async fn newest_actions(store: &Store) -> Vec<String> {
 fn with_escapes(value: &Value) -> String {
     let text = |text: &str| {
         let units = text.encode_utf16();
-        let escapes: String = units.map(|unit| format!("\\u{unit:04x}")).collect();
-        format!("\"{escapes}\"")
+        let escapes: Vec<String> = units.map(|unit| format!("\\u{unit:04x}")).collect();
+        format!("\"{}\"", escapes.concat())
     };
     match value {
         Value::String(string) => text(string),
@@ -280,10 +280,10 @@ async fn each_edit_is_reported_at_the_next_get_and_recorded_once() {
         for id in DOCUMENTS {
             let key = project_key(id);
             create_sound(&*store.repository, &key).await;
-            let text = stored(&*store.repository, &key).await;
+            let created = stored(&*store.repository, &key).await;
             let known = Known {
-                written: text.clone(),
-                stored: text,
+                written: created.clone(),
+                stored: created,
             };
             test.known.insert(key, known);
         }

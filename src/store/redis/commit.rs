@@ -47,7 +47,7 @@ impl RedisStore {
                 self.note_write();
                 match lacks.parse() {
                     Ok(0) | Err(_) => {}
-                    Ok(lacks) => self.catch_up_later(lacks),
+                    Ok(lacks) => self.start_catching_up(lacks),
                 }
                 Ok(self.committed(changes, &rests, ms, first))
             }

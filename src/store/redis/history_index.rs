@@ -11,7 +11,7 @@
 //!
 //! where ⏎ is a line feed, and the exact score is there only if it is not the 16 digits. All have the
 //! score 0, so Redis orders them by their bytes: the entries of a document as the log does, as far as
-//! the beginning tells them apart.
+//! the beginning distinguishes them.
 
 use crate::domain::{
     Kind, StoredEntry,
@@ -25,7 +25,7 @@ pub(super) mod reader;
 const MAX_ID_BYTES: usize = 255;
 /// How much of an entry of another program is in its members.
 const MAX_BEGINNING_BYTES: usize = 100;
-/// How much of an audit id tells two entries of this program apart whose place and number are equal.
+/// How much of an audit id distinguishes two entries of this program with the same score and number.
 const MARK_CHARACTERS: usize = 8;
 /// The greatest score of 16 digits.
 const MAX_ORDER: i64 = 9_999_999_999_999_999;
@@ -140,10 +140,10 @@ fn exact(score: f64) -> String {
 /// The score that a member names.
 pub(super) fn score_of(member: &[u8]) -> Option<f64> {
     let mut parts = member.splitn(3, |byte| *byte == b'\n').skip(2);
-    let place = parts.next()?;
-    let exact = place.rsplit(|byte| *byte == b'\n').next()?;
+    let pointer = parts.next()?;
+    let exact = pointer.rsplit(|byte| *byte == b'\n').next()?;
     let score = match exact {
-        [] => place.get(..16)?,
+        [] => pointer.get(..16)?,
         exact => exact,
     };
     str::from_utf8(score).ok()?.parse().ok()
@@ -175,10 +175,10 @@ mod tests {
         let members = members(1_771_000_000_123.0, &entry);
 
         let own = OwnMembers::new(Kind::Project, "a", "0b5c7f6e-aaaa");
-        let place = r#"0001771000000123{"seq":              42"#;
+        let pointer = r#"0001771000000123{"seq":              42"#;
         assert_eq!(
             text(&members),
-            [&own.document, &own.id].map(|head| format!("{head}{place}{}", own.tail))
+            [&own.document, &own.id].map(|head| format!("{head}{pointer}{}", own.tail))
         );
         assert_eq!(own.document, "d\na\n");
         assert_eq!(own.id, "i\n0b5c7f6e-aaaa\n");

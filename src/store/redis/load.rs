@@ -69,14 +69,14 @@ impl RedisStore {
         let documents = keys.iter().map(|key| self.keys.document(key));
         let checksums = keys.iter().map(|key| self.keys.checksum(key));
         let names: Vec<String> = documents.clone().chain(checksums).collect();
-        let (mut values, expected, checksums) = match self.read_own(ReadFrom::Bulk, &names).await? {
-            Some(values) => (values, names.len(), true),
-            None => {
-                let mut command = cmd("MGET");
-                command.arg(documents.collect::<Vec<_>>());
-                let values = array(self.read(ReadFrom::Bulk, &command).await?);
-                (values, keys.len(), false)
-            }
+        let own = self.read_own(ReadFrom::Bulk, &names).await?;
+        let (mut values, expected, has_checksums) = if let Some(values) = own {
+            (values, names.len(), true)
+        } else {
+            let mut command = cmd("MGET");
+            command.arg(documents.collect::<Vec<_>>());
+            let values = array(self.read(ReadFrom::Bulk, &command).await?);
+            (values, keys.len(), false)
         };
         if values.len() != expected {
             return Err(StoreError::Failed(
@@ -86,7 +86,7 @@ impl RedisStore {
         let beside = values.split_off(keys.len());
         let beside = keys.iter().zip(beside);
         let read = beside.filter_map(|(key, value)| Some((key.clone(), text(value).ok()?)));
-        Ok((values, checksums.then(|| read.collect())))
+        Ok((values, has_checksums.then(|| read.collect())))
     }
 
     /// The documents that the checksums beside them do not explain, those that are gone included.

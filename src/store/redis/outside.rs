@@ -155,7 +155,7 @@ impl RedisStore {
                 ) {
                     (Some(_), _) => suspects.push(document.key.clone()),
                     (None, Some(record)) => {
-                        self.explained.insert(record, document.checksum.clone())
+                        self.explained.insert(record, document.checksum.clone());
                     }
                     (None, None) => {}
                 }

@@ -269,6 +269,7 @@ impl Database {
             // Another process may have created the tables while this one waited.
             if !self.is_ready(&transaction)? {
                 transaction.execute_batch(SCHEMA)?;
+                create_audit_id_index(&transaction)?;
                 transaction.pragma_update(None, "application_id", APPLICATION)?;
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             }
@@ -476,17 +477,22 @@ fn add_audit_id_index(connection: &mut Connection) -> rusqlite::Result<()> {
     if connection.query_row(exists, [AUDIT_ID_INDEX], |row| row.get(0))? {
         return Ok(());
     }
-    let create = format!("CREATE INDEX IF NOT EXISTS {AUDIT_ID_INDEX} ON entries ({AUDIT_ID})");
     let created = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .and_then(|transaction| {
-            transaction.execute_batch(&create)?;
+            create_audit_id_index(&transaction)?;
             transaction.commit()
         });
     if let Err(error) = created {
         debug!("could not add the index of audit ids: {}", describe(&error));
     }
     Ok(())
+}
+
+fn create_audit_id_index(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "CREATE INDEX IF NOT EXISTS {AUDIT_ID_INDEX} ON entries ({AUDIT_ID})"
+    ))
 }
 
 /// The text of an error, with SQLite's number for it.

@@ -215,30 +215,7 @@ pub(super) fn audit_entries(
     transaction: &Connection,
     query: &AuditQuery,
 ) -> Result<AuditPage, Problem> {
-    let mut select = match query.lookup() {
-        Some(lookup) => found_by(lookup),
-        // The log's order, and not an index of what is searched for: a page ends where it would end
-        // in any other store.
-        None => Select::new(
-            "SELECT score, text FROM entries INDEXED BY entries_by_score WHERE score >= ?"
-                .to_owned(),
-            i64::MIN,
-        ),
-    };
-    if let Some(since) = query.since {
-        select.and("score >= ?", [since.millis_ceil().into()]);
-    }
-    if let Some(until) = query.until {
-        select.and("score < ?", [until.millis_ceil().into()]);
-    }
-    if let Some(after) = &query.after {
-        after_position(transaction, after, &mut select)?;
-    }
-    let most = i64::try_from(MAX_SCANNED_ENTRIES).unwrap_or(i64::MAX);
-    select.end(
-        "ORDER BY score DESC, text DESC LIMIT ?",
-        most.saturating_add(1).into(),
-    );
+    let select = select_entries(transaction, query)?;
     let mut page = PageBuilder::of_lookup(query);
     let mut statement = transaction.prepare_cached(&select.sql)?;
     let mut rows = statement.query(params_from_iter(select.values))?;
@@ -259,13 +236,41 @@ pub(super) fn audit_entries(
     Ok(page)
 }
 
+/// The entries to look at for a page, in the log's order.
+fn select_entries(transaction: &Connection, query: &AuditQuery) -> rusqlite::Result<Select> {
+    let mut select = match query.lookup() {
+        Some(lookup) => found_by(lookup),
+        // The log's order, and not an index of what is searched for: a page ends where it would end
+        // in any other store.
+        None => Select {
+            sql: "SELECT score, text FROM entries INDEXED BY entries_by_score WHERE TRUE"
+                .to_owned(),
+            values: Vec::new(),
+        },
+    };
+    let since = query.since.map_or(i64::MIN, Timestamp::millis_ceil);
+    select.and("score >= ?", [since.into()]);
+    if let Some(until) = query.until {
+        select.and("score < ?", [until.millis_ceil().into()]);
+    }
+    if let Some(after) = &query.after {
+        after_position(transaction, after, &mut select)?;
+    }
+    let most = i64::try_from(MAX_SCANNED_ENTRIES).unwrap_or(i64::MAX);
+    select.end(
+        "ORDER BY score DESC, text DESC LIMIT ?",
+        most.saturating_add(1).into(),
+    );
+    Ok(select)
+}
+
 /// The entries that an index finds.
 fn found_by(lookup: Lookup<'_>) -> Select {
     match lookup {
         Lookup::AuditIds(ids) => {
-            let places = vec!["?"; ids.len()].join(", ");
+            let parameters = vec!["?"; ids.len()].join(", ");
             Select {
-                sql: format!("SELECT score, text FROM entries WHERE {AUDIT_ID} IN ({places})"),
+                sql: format!("SELECT score, text FROM entries WHERE {AUDIT_ID} IN ({parameters})"),
                 values: ids.iter().map(|id| id.clone().into()).collect(),
             }
         }
@@ -373,5 +378,47 @@ impl Select {
             .prepare_cached(&self.sql)?
             .query_map(params_from_iter(self.values), read)?
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::database::Database, *};
+
+    /// Without its index, a query would read every entry of the log, or sort them.
+    #[test]
+    fn each_query_of_the_log_uses_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::new(folder.path().join("store.db"));
+        let Ok(connection) = database.open() else {
+            panic!("the file cannot be opened");
+        };
+        let key = DocumentKey::new(Kind::Project, "a");
+        let of_any_kind = AuditQuery {
+            kind: None,
+            since: Some(Timestamp::from_millis(5)),
+            ..AuditQuery::of(&key, 5)
+        };
+        let by_ids = AuditQuery::by_ids(["x", "y"].map(str::to_owned).into());
+        for (query, index) in [
+            (AuditQuery::default(), "entries_by_score"),
+            (AuditQuery::of(&key, 5), "entries_by_entity_id"),
+            (of_any_kind, "entries_by_entity_id"),
+            (by_ids, "entries_by_audit_id"),
+        ] {
+            let select = select_entries(&connection, &query).unwrap();
+
+            let sql = format!("EXPLAIN QUERY PLAN {}", select.sql);
+            let mut statement = connection.prepare(&sql).unwrap();
+            let plan: Vec<String> = statement
+                .query_map(params_from_iter(select.values), |row| row.get(3))
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            assert!(
+                plan[0].starts_with("SEARCH") && plan[0].contains(index),
+                "{plan:?}"
+            );
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portfolio_mcp::{
-    domain::{Change, Current, DocumentKey, Kind, Operation, StoredEntry, diff::diff},
+    domain::{Change, Current, DocumentKey, Kind, Operation, Record, StoredEntry, diff::diff},
     store::{Repository, StoreError},
 };
 use serde_json::json;
@@ -204,7 +204,7 @@ async fn what_was_deleted_is_created_again_after_the_deletion() {
         let deletion = Change::delete(&original, write_context(&once())).unwrap();
         let deletion = store.repository.commit(&[deletion], &once()).await.unwrap();
         let deleted = store.repository.get_for_update(&key).await.unwrap();
-        let document = original.record().map(|record| record.document());
+        let document = original.record().map(Record::document);
         let reverts = vec![deletion.entries[0].text_of("id").unwrap().to_owned()];
         let back = Change::revert(&deleted, document, reverts, write_context(&once()));
         let back = back.unwrap().unwrap();

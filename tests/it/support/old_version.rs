@@ -70,5 +70,5 @@ pub(crate) fn stores() -> [Store; 2] {
     }
     let folder = TempDir::new().unwrap();
     fs::copy(fixture("store.db"), folder.path().join("content.db")).unwrap();
-    [Store::on(&server.into(), ""), Store::sqlite_in(folder)]
+    [Store::on(&server.into(), ""), Store::sqlite_in(folder)].map(Store::with_older_writers)
 }

@@ -226,9 +226,14 @@ impl StdioClient {
 
     /// A client of the program on `store`, before the handshake.
     pub(crate) fn spawn_on(store: &Store) -> Self {
+        Self::spawn_with(&store.arguments())
+    }
+
+    /// A client of `portfolio-mcp stdio …`, before the handshake.
+    pub(crate) fn spawn_with(arguments: &[impl AsRef<OsStr>]) -> Self {
         let home = Home::new();
         let mut command = home.command(PROGRAM);
-        command.arg("stdio").args(store.arguments());
+        command.arg("stdio").args(arguments);
         Self::spawn(home.into(), command)
     }
 

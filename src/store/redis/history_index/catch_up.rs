@@ -22,7 +22,6 @@ use super::members;
 use crate::{
     domain::{StoredEntry, audit::AuditPosition},
     store::redis::{
-        RedisStore,
         error::describe,
         keys::Keys,
         log::{Log, Range},
@@ -64,7 +63,7 @@ return {lacks, redis.call('GET', POSITION) or ''}";
 
 /// The work that is under way in this process, and what is known from before.
 #[derive(Default)]
-pub(in crate::store::redis) struct CatchUps {
+pub(crate) struct CatchUps {
     running: Mutex<Option<watch::Receiver<Option<Ended>>>>,
     past: Arc<Past>,
 }
@@ -98,11 +97,11 @@ enum Ended {
     Incomplete,
 }
 
-impl RedisStore {
+impl CatchUps {
     /// Adds to the index what it lacks, in the background, and returns whether it is complete now.
     /// Waits for that only if it lacks little.
-    pub(super) async fn catch_up(&self, lacks: i64) -> bool {
-        let Some(mut running) = self.running_catch_up(lacks) else {
+    pub(super) async fn join(&self, catch_up: CatchUp, lacks: i64) -> bool {
+        let Some(mut running) = self.running(catch_up, lacks) else {
             return false;
         };
         if lacks.unsigned_abs() > 2 * MAX_AWAITED {
@@ -114,16 +113,16 @@ impl RedisStore {
     }
 
     /// Adds to the index what it lacks, in the background.
-    pub(in crate::store::redis) fn catch_up_later(&self, lacks: i64) {
-        self.running_catch_up(lacks);
+    pub(super) fn start(&self, catch_up: CatchUp, lacks: i64) {
+        self.running(catch_up, lacks);
     }
 
     /// The work that is under way, or new work, unless the log was read in vain before.
-    fn running_catch_up(&self, lacks: i64) -> Option<watch::Receiver<Option<Ended>>> {
-        if *lock(&self.catch_ups.past.in_vain) == Some(lacks) {
+    fn running(&self, catch_up: CatchUp, lacks: i64) -> Option<watch::Receiver<Option<Ended>>> {
+        if *lock(&self.past.in_vain) == Some(lacks) {
             return None;
         }
-        let mut running = lock(&self.catch_ups.running);
+        let mut running = lock(&self.running);
         if let Some(running) = running
             .as_ref()
             .filter(|running| running.has_changed().is_ok() && running.borrow().is_none())
@@ -131,9 +130,9 @@ impl RedisStore {
             return Some(running.clone());
         }
         let (sender, ended) = watch::channel(None);
-        let catch_up = self.new_catch_up();
+        let past = Arc::clone(&self.past);
         tokio::spawn(async move {
-            match catch_up.run().await {
+            match catch_up.run(&past).await {
                 Ok(ended) => drop(sender.send(Some(ended))),
                 Err(error) => {
                     debug!("could not add to the history index: {}", describe(&error));
@@ -144,26 +143,16 @@ impl RedisStore {
     }
 
     /// Deletes the index, because it does not match the log; then it lacks everything.
-    pub(super) fn delete_history_index(&self) {
-        if !self.catch_ups.past.allow_rebuild() {
+    pub(super) fn delete_index(&self, catch_up: CatchUp) {
+        if !self.past.allow_rebuild() {
             return;
         }
         debug!("the history index does not match the log, so it is built again");
-        let catch_up = self.new_catch_up();
         tokio::spawn(async move {
             if let Err(error) = catch_up.delete_index().await {
                 debug!("could not delete the history index: {}", describe(&error));
             }
         });
-    }
-
-    fn new_catch_up(&self) -> CatchUp {
-        CatchUp {
-            log: self.log(),
-            keys: self.keys.clone(),
-            owner: Uuid::new_v4().to_string(),
-            past: Arc::clone(&self.catch_ups.past),
-        }
     }
 }
 
@@ -172,12 +161,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Reads the log, newest entry first, and adds the members of its entries to the index.
-struct CatchUp {
+pub(super) struct CatchUp {
     log: Log,
     keys: Keys,
     /// Tells servers at work apart.
     owner: String,
-    past: Arc<Past>,
 }
 
 /// The state of the index, unless another server is at work.
@@ -189,7 +177,15 @@ struct Added {
 }
 
 impl CatchUp {
-    async fn run(&self) -> Result<Ended, RedisError> {
+    pub(super) fn new(log: Log, keys: Keys) -> Self {
+        Self {
+            log,
+            keys,
+            owner: Uuid::new_v4().to_string(),
+        }
+    }
+
+    async fn run(&self, past: &Past) -> Result<Ended, RedisError> {
         let Some(begun) = self.add(None, Vec::new()).await? else {
             return Ok(Ended::Incomplete);
         };
@@ -200,7 +196,7 @@ impl CatchUp {
             }
             if lacks < 0 {
                 // Somebody took entries out of the log.
-                if !self.past.allow_rebuild() {
+                if !past.allow_rebuild() {
                     break;
                 }
                 self.delete_index().await?;
@@ -219,7 +215,7 @@ impl CatchUp {
             self.keys.history_index_position(),
         ])
         .await?;
-        *lock(&self.past.in_vain) = Some(lacks);
+        *lock(&past.in_vain) = Some(lacks);
         Ok(Ended::Incomplete)
     }
 

@@ -7,7 +7,9 @@ use redis::{RedisError, Value, cmd};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::{MAX_ORDER, digits, document_head, id_head, letter, members, order, score_of};
+use super::{
+    MAX_ORDER, catch_up::CatchUp, digits, document_head, id_head, letter, members, order, score_of,
+};
 use crate::{
     domain::{
         AuditPage, AuditQuery, Kind, StoredEntry, Timestamp,
@@ -30,12 +32,12 @@ const SCRIPT: &str = include_str!("read.lua");
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// Why the index does not answer a query. The log does.
-pub(in crate::store::redis) enum Unusable {
-    /// It has so many members less than the log needs.
+enum Unusable {
+    /// It lacks this many members.
     Lacks(i64),
     /// It names an entry that is not in the log.
     Wrong,
-    /// The entries cannot be told apart, or put in order, without reading much.
+    /// The entries cannot be found, or put in order, without reading much.
     Crowded,
     /// The time is over.
     Late,
@@ -73,7 +75,7 @@ struct Indexed {
 impl RedisStore {
     /// The page for a query, if the index can find its entries. What the index lacks is added: now if
     /// that is little, or else in the background.
-    pub(in crate::store::redis) async fn read_indexed(
+    pub(crate) async fn read_indexed(
         &self,
         query: &AuditQuery,
         stop_at: Instant,
@@ -86,7 +88,7 @@ impl RedisStore {
         };
         let mut page = self.indexed_page(query, lookup, stop_at).await;
         if let Err(Unusable::Lacks(lacks)) = page
-            && self.catch_up(lacks).await
+            && self.catch_ups.join(self.catch_up(), lacks).await
         {
             page = self.indexed_page(query, lookup, stop_at).await;
         }
@@ -98,11 +100,20 @@ impl RedisStore {
                 Ok(None)
             }
             Err(Unusable::Wrong) => {
-                self.delete_history_index();
+                self.catch_ups.delete_index(self.catch_up());
                 Ok(None)
             }
             Err(Unusable::Lacks(_) | Unusable::Crowded | Unusable::Late) => Ok(None),
         }
+    }
+
+    /// Adds to the index what it lacks, in the background.
+    pub(crate) fn start_catching_up(&self, lacks: i64) {
+        self.catch_ups.start(self.catch_up(), lacks);
+    }
+
+    fn catch_up(&self) -> CatchUp {
+        CatchUp::new(self.log(), self.keys.clone())
     }
 
     async fn indexed_page(
