@@ -45,6 +45,18 @@ pub enum Command {
     /// Exit codes: 0 everything is imported, 1 a file has errors or a document was skipped, 3 the
     /// store failed, 130 interrupted by Ctrl-C.
     Import(ImportArgs),
+    /// Undo changes: those with these audit ids, or all since a time that match
+    ///
+    /// Shows what would change, then asks. Each field gets the value it would have if the changes had
+    /// never been made. A field that was changed later by something else stays, and is listed. An
+    /// undo is a change too, so it can be undone.
+    ///
+    /// Examples: `portfolio-mcp undo 4f9c2d1e-…`, `portfolio-mcp undo --client claude-code --since
+    /// 2026-11-22T10:00:00Z`
+    ///
+    /// Exit codes: 0 done, or nothing was left to undo, 1 the changes cannot be undone, or the answer
+    /// was no, 2 nobody could be asked, 3 the store failed, 130 interrupted by Ctrl-C.
+    Undo(UndoArgs),
     /// Check the configuration and the store, and say how to fix what is wrong
     ///
     /// Changes no content. Takes the options of `http` in order to check them too.
@@ -200,6 +212,51 @@ pub struct ImportArgs {
     /// values
     #[arg(long)]
     pub force: bool,
+}
+
+/// Options of `undo`.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// Undo the changes with these audit ids, which the audit log shows. Undoing the creation of a
+    /// document deletes it
+    #[arg(value_name = "ID", required_unless_present = "since", conflicts_with_all = ["since", "until", "client", "actor", "source", "kind", "id"])]
+    pub audit_ids: Vec<String>,
+    /// Undo all changes from this time on, in RFC 3339, but for what commands such as `import` wrote
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Undo only changes before this time
+    #[arg(long, value_name = "TIME", requires = "since")]
+    pub until: Option<String>,
+    /// Undo only changes made with this client, in any version. Example: `claude-code`
+    #[arg(long, value_name = "NAME", requires = "since")]
+    pub client: Option<String>,
+    /// Undo only changes by this token or user of the system
+    #[arg(long, value_name = "NAME", requires = "since")]
+    pub actor: Option<String>,
+    /// Undo only changes from this source: mcp, api or admin
+    #[arg(long, value_name = "SOURCE", requires = "since")]
+    pub source: Option<String>,
+    /// Undo only changes of this kind of document
+    #[arg(long, value_name = "KIND", requires = "since")]
+    pub kind: Option<DocumentKind>,
+    /// Undo only changes of the document with this id
+    #[arg(long, value_name = "ID", requires = "since")]
+    pub id: Option<String>,
+    /// Record this reason in the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Do not ask, as a script needs it
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Kinds of documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DocumentKind {
+    /// A client case study.
+    Project,
+    /// A downloadable good.
+    Resource,
 }
 
 /// Options of `doctor`.

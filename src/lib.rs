@@ -48,11 +48,13 @@ pub mod caller;
 pub mod cli;
 /// One file per subcommand: what it does with the modules below, and its exit code.
 pub mod commands {
+    mod changes;
     pub mod doctor;
     pub mod http;
     pub mod import;
     mod server;
     pub mod stdio;
+    pub mod undo;
 }
 pub mod deadline;
 pub mod doctor;
@@ -70,6 +72,7 @@ pub mod style;
 
 use std::{
     io::IsTerminal,
+    ops::ControlFlow,
     process::ExitCode,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -79,7 +82,7 @@ use anyhow::bail;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
-use cli::{Cli, Command, DoctorArgs, ImportArgs};
+use cli::{Cli, Command, DoctorArgs, ImportArgs, UndoArgs};
 use domain::{Timestamp, text::truncate};
 use report_output::{ReportOutput, unless_closed};
 use service::ContentService;
@@ -112,6 +115,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
         Command::Stdio => commands::stdio::run(open(&settings)?, &settings, signals.stop()).await,
         Command::Http(_) => commands::http::run(open(&settings)?, settings, signals.stop()).await,
         Command::Import(arguments) => import(&settings, arguments, signals).await,
+        Command::Undo(arguments) => undo(&settings, arguments, signals).await,
         Command::Doctor(_) => unreachable!("it has run above"),
     })
 }
@@ -154,7 +158,7 @@ fn log_start(settings: &Settings) {
 fn reader(command: &Command) -> logs::Reader {
     match command {
         Command::Stdio | Command::Http(_) => logs::Reader::Operator,
-        Command::Import(_) | Command::Doctor(_) => logs::Reader::Person,
+        Command::Import(_) | Command::Undo(_) | Command::Doctor(_) => logs::Reader::Person,
     }
 }
 
@@ -171,11 +175,36 @@ async fn import(
 ) -> anyhow::Result<ExitCode> {
     let content = open(settings)?;
     let mut out = ReportOutput::new();
+    let import = commands::import::run(&content, settings, arguments, &mut out);
+    let kept = "what was imported so far is kept; run the command again to import the rest";
+    unless_stopped(&signals, kept, import).await
+}
+
+async fn undo(
+    settings: &Settings,
+    arguments: &UndoArgs,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    let content = open(settings)?;
+    let mut out = ReportOutput::new();
+    let confirmed = commands::undo::confirm(&content, settings, arguments, &mut out);
+    match unless_stopped(&signals, "nothing was undone", confirmed).await? {
+        // Not interrupted: that takes seconds, and somebody waits for what came of it.
+        ControlFlow::Continue(request) => commands::undo::commit(&content, request, &mut out).await,
+        ControlFlow::Break(code) => Ok(code),
+    }
+}
+
+/// What a command gives, unless a signal stops it; `kept` says what it leaves behind then.
+async fn unless_stopped<T>(
+    signals: &Signals,
+    kept: &'static str,
+    command: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     tokio::select! {
-        done = commands::import::run(&content, settings, arguments, &mut out) => return done,
+        done = command => return done,
         () = signals.stop().cancelled_owned() => {}
     }
-    let kept = "what was imported so far is kept; run the command again to import the rest";
     if signals.interrupted() {
         return Err(Interrupted(kept).into());
     }

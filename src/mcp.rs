@@ -1,4 +1,4 @@
-//! The MCP server: one handler for all transports, eight typed tools, and what surrounds every
+//! The MCP server: one handler for all transports, typed tools, and what surrounds every
 //! call.
 //!
 //! **Architecture invariant:** knows the service and rmcp; neither Redis nor files nor HTTP.

@@ -7,6 +7,7 @@ use std::io::{Stdout, stderr, stdout};
 
 use anstream::{AutoStream, ColorChoice, adapter::strip_str};
 use anstyle::{AnsiColor, Style};
+use terminal_size::Width;
 
 /// A style is written between these.
 const ESCAPE: char = '\u{1b}';
@@ -29,6 +30,13 @@ pub fn styled_stdout() -> AutoStream<Stdout> {
 #[must_use]
 pub fn stderr_has_colors() -> bool {
     AutoStream::choice(&stderr()) != ColorChoice::Never
+}
+
+/// How many columns the terminal has that standard output is; without one, there is no limit.
+#[must_use]
+pub fn stdout_columns() -> usize {
+    let size = terminal_size::terminal_size_of(stdout());
+    size.map_or(usize::MAX, |(Width(columns), _)| columns.into())
 }
 
 /// A styled line as lines that a terminal of so many columns shows without breaking words, if they

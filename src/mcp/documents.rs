@@ -14,7 +14,7 @@ use super::{
     meta::{DocumentMeta, UndoCounters, UpdateMeta, fitting_warnings},
     output::{DocumentBody, ToolOutput, UpdatedDocument, room_beside},
     outside,
-    params::{Detail, GetParams, UpdateParams},
+    params::{self, Detail, GetParams, UpdateParams},
     router::CHECKS,
     server::ContentServer,
     tool_name::ToolName,
@@ -75,11 +75,7 @@ impl ContentServer {
         }
         origin.reason = params.reason.filter(|reason| !reason.is_empty());
         let key = DocumentKey::new(D::KIND, params.id);
-        let mode = if params.dry_run == Some(true) {
-            Mode::DryRun
-        } else {
-            Mode::Commit
-        };
+        let mode = params::mode(params.dry_run);
         let request = UpdateRequest {
             key: key.clone(),
             patch: params.data.map(Patch::into_members).unwrap_or_default(),

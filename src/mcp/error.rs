@@ -389,10 +389,11 @@ fn outcome_unknown(problem: &str, tool: ToolName, options: CallOptions) -> Strin
     let remedy = if options.idempotency_key {
         "Repeat the call with the same idempotencyKey: it is not applied twice".to_owned()
     } else {
-        let with_tool = tool
-            .written_kind()
-            .map_or_else(String::new, |kind| format!(" with get_{kind}"));
-        format!("Read the document{with_tool} to find out before you try again")
+        let read = match tool.written_kind() {
+            Some(kind) => format!("the document with get_{kind}"),
+            None => "the documents".to_owned(),
+        };
+        format!("Read {read} to find out before you try again")
     };
     format!("{problem}, so the change may or may not have been made. {remedy}")
 }

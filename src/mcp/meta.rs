@@ -127,6 +127,43 @@ pub(super) struct UpdateMeta {
     pub warnings: Vec<String>,
 }
 
+/// About an undo.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UndoMeta {
+    /// true: nothing was written; data shows what the undo would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
+    /// When the server answered.
+    pub timestamp: String,
+    /// The store: `redis` or `sqlite`.
+    pub source: String,
+    /// The fields of all documents, counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<UndoCounters>,
+    /// The fields that stay, each with the last change of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, with = "Vec<Map<String, Value>>")]
+    pub kept: Vec<Value>,
+    /// Number of fields that stay and are not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    pub more_kept: usize,
+    /// Number of changed documents that are not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    pub more: usize,
+    /// true: an earlier call with the same idempotencyKey did this; nothing was written now.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub replayed: bool,
+    /// Rules that the documents break now, and other remarks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
 /// What becomes of the fields whose changes are undone.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

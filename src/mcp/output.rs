@@ -314,6 +314,49 @@ impl JsonSchema for AuditEntries {
     }
 }
 
+/// The documents that an undo changed.
+pub(super) struct UndoneDocuments(Value);
+
+impl UndoneDocuments {
+    pub(super) fn new(rows: Vec<Value>) -> Self {
+        Self(Value::Array(rows))
+    }
+}
+
+impl ToolData for UndoneDocuments {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(compact_json(&self.0))
+    }
+
+    fn into_json(self) -> Value {
+        self.0
+    }
+}
+
+impl JsonSchema for UndoneDocuments {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("UndoneDocuments")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let row = open_object(&json!({
+            "entityType": { "description": "project or resource." },
+            "entityId": { "description": "Id of the document." },
+            "title": { "description": "Its title." },
+            "deleted": { "description": "true: the document is deleted." },
+            "auditId": { "description": "Id of the audit log entry; absent if nothing was written." },
+            "version": { "description": "The document's version; in a dry run, the stored version." },
+            "changes": { "description": "Every field that goes back, with oldValue and newValue, as in the audit log." },
+            "more": { "description": "Number of changes that are not listed." },
+        }));
+        schemars::json_schema!({ "type": "array", "items": row })
+    }
+}
+
 /// Counters of the audit log, and its newest entries.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -8,7 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tool_name::ToolName;
-use crate::domain::{Document, Edit, Kind, MAX_EDITS, Patch, Project, Resource, rules};
+use crate::{
+    domain::{Document, Edit, Kind, MAX_EDITS, Patch, Project, Resource, rules},
+    service::Mode,
+};
+
+/// One undo names this many changes.
+const MAX_AUDIT_IDS: usize = 200;
 
 /// The published schema of arguments `P`: self-contained, with plain types, and without the rules
 /// that are checked all the same.
@@ -27,6 +33,7 @@ pub(super) fn checked_schema(tool: ToolName) -> Arc<JsonObject> {
         ToolName::Update(Kind::Resource) => rules::schema_of::<UpdateParams<Resource>>(),
         ToolName::AuditLog => rules::schema_of::<AuditParams>(),
         ToolName::AuditStats => rules::schema_of::<NoParams>(),
+        ToolName::UndoChanges => rules::schema_of::<UndoParams>(),
     })
 }
 
@@ -40,6 +47,14 @@ fn object(schema: Value) -> Arc<JsonObject> {
         .entry("properties")
         .or_insert_with(|| JsonObject::new().into());
     Arc::new(schema)
+}
+
+/// What the argument `dryRun` asks for.
+pub(super) fn mode(dry_run: Option<bool>) -> Mode {
+    match dry_run {
+        Some(true) => Mode::DryRun,
+        Some(false) | None => Mode::Commit,
+    }
 }
 
 /// Publication states to filter by.
@@ -187,6 +202,38 @@ pub(super) struct AuditParams {
     pub detail: Option<Detail>,
     /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct UndoParams {
+    /// Which changes; then no filters.
+    #[schemars(length(min = 1, max = MAX_AUDIT_IDS), inner(length(max = 200)))]
+    pub audit_ids: Option<Vec<String>>,
+    /// All changes from this time on (RFC 3339) that match the filters, but for what commands wrote.
+    pub since: Option<String>,
+    /// Before this time.
+    pub until: Option<String>,
+    /// A token's name, or a user of the system.
+    #[schemars(length(min = 1, max = 200))]
+    pub actor: Option<String>,
+    /// Such as `claude-code` (any version).
+    #[schemars(length(min = 1, max = 200))]
+    pub client_id: Option<String>,
+    /// `mcp`, `api` or `admin`.
+    #[schemars(length(min = 1, max = 50))]
+    pub source: Option<String>,
+    pub entity_type: Option<EntityType>,
+    #[schemars(length(min = 1, max = 500))]
+    pub entity_id: Option<String>,
+    /// true: show the changes, write nothing.
+    pub dry_run: Option<bool>,
+    /// Why, for the audit log.
+    #[schemars(length(max = 500))]
+    pub reason: Option<String>,
+    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    #[schemars(regex(pattern = rules::KEY))]
+    pub idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -11,6 +11,7 @@ pub(super) enum ToolName {
     Update(Kind),
     AuditLog,
     AuditStats,
+    UndoChanges,
 }
 
 /// What a call of a tool may do.
@@ -41,6 +42,7 @@ impl ToolName {
             Self::Update(Kind::Resource) => "update_resource",
             Self::AuditLog => "get_audit_log",
             Self::AuditStats => "get_audit_stats",
+            Self::UndoChanges => "undo_changes",
         }
     }
 
@@ -55,12 +57,13 @@ impl ToolName {
             Self::Update(Kind::Resource) => "UPDATE_RESOURCE_ERROR",
             Self::AuditLog => "AUDIT_LOG_ERROR",
             Self::AuditStats => "AUDIT_STATS_ERROR",
+            Self::UndoChanges => "TOOL_ERROR",
         }
     }
 
     pub(super) fn effect(self) -> Effect {
         match self {
-            Self::Update(_) => Effect::Writes,
+            Self::Update(_) | Self::UndoChanges => Effect::Writes,
             Self::List(_) | Self::Get(_) | Self::AuditLog | Self::AuditStats => Effect::Reads,
         }
     }
@@ -69,7 +72,11 @@ impl ToolName {
     pub(super) fn written_kind(self) -> Option<Kind> {
         match self {
             Self::Update(kind) => Some(kind),
-            Self::List(_) | Self::Get(_) | Self::AuditLog | Self::AuditStats => None,
+            Self::List(_)
+            | Self::Get(_)
+            | Self::AuditLog
+            | Self::AuditStats
+            | Self::UndoChanges => None,
         }
     }
 }

@@ -40,7 +40,7 @@ impl Toolset {
                 ToolName::AuditLog,
                 ToolName::AuditStats,
             ],
-            Self::History => &[],
+            Self::History => &[ToolName::UndoChanges],
         }
     }
 

@@ -1,33 +1,100 @@
-//! What an update with `undo` does, and how answers show what an undo keeps.
+//! Undoing changes: the tool for many, what an update with `undo` does, and how answers show both.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 use serde_json::{Map, Value, json};
 
 use super::{
-    changes::shorten,
+    changes::{fitting_changes, shorten, summarize_changes},
     error::{CallOptions, ToolError},
-    meta::{UndoCounters, UpdateMeta},
-    output::{ToolOutput, UpdatedDocument, answer_text},
-    params::UpdateParams,
+    meta::{UndoCounters, UndoMeta, UpdateMeta, fitting_warnings},
+    output::{
+        self, MAX_ANSWER_BYTES, RESERVED_BYTES, ToolOutput, UndoneDocuments, UpdatedDocument,
+        answer_text,
+    },
+    outside,
+    params::{self, EntityType, UndoParams, UpdateParams},
     server::ContentServer,
     tool_name::ToolName,
 };
 use crate::{
     deadline::Deadline,
-    domain::{Creations, Document, DocumentKey, Kept, Origin, Violation},
-    service::{Mode, Selection, UndoRequest, Undone},
+    domain::{
+        AuditQuery, Creations, Document, DocumentKey, Kept, Origin, Timestamp, Violation,
+        audit::Action,
+    },
+    service::{Mode, Selection, UndoRequest, Undone, UndoneDocument},
 };
 
 /// How much text of an answer may name fields that stay; the rest is for what was changed.
 const MAX_KEPT_BYTES: usize = 8000;
+/// And about the changes of one document. More are only counted; the log has them.
+const MAX_CHANGE_BYTES: usize = 8000;
 
 /// What to say when nothing goes back.
-pub(super) const NOTHING_TO_UNDO: &str = "nothing is left to undo, so nothing was changed";
+const NOTHING_TO_UNDO: &str = "nothing is left to undo, so nothing was changed";
 
 /// Why a creation stays.
 const CREATION_STAYS: &str =
     "undoing its creation would delete the document, which this tool does not do";
 
+#[tool_router(router = undo_tools, vis = "pub(super)")]
 impl ContentServer {
+    /// Undoes changes of any documents, all or none: those in `auditIds`, or all since a time that
+    /// match. Each field gets the value it would have without them; a field that others changed later
+    /// stays, and `meta.kept` names it. First show the owner a `dryRun`. Over stdio all programs of one
+    /// person share the actor, so filter by `clientId`.
+    #[tool(
+        title = "Undo changes",
+        annotations(title = "Undo changes", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),
+        input_schema = params::schema::<UndoParams>(),
+        output_schema = output::schema::<ToolOutput<UndoneDocuments, UndoMeta>>()
+    )]
+    async fn undo_changes(
+        &self,
+        Parameters(params): Parameters<UndoParams>,
+        origin: Origin,
+        deadline: Deadline,
+    ) -> Result<ToolOutput<UndoneDocuments, UndoMeta>, ToolError> {
+        let (tool, now) = (ToolName::UndoChanges, || self.content.now());
+        let request = undo_request(params, origin)
+            .map_err(|violation| ToolError::invalid_arguments(tool, &[violation], now()))?;
+        let (mode, options) = (request.mode, CallOptions::of_undo(&request));
+        match self.content.undo(request, deadline).await {
+            Ok(undone) => Ok(self.undo_output(undone, mode)),
+            Err(error) => Err(ToolError::new(tool, error, options, now())),
+        }
+    }
+}
+
+impl ContentServer {
+    fn undo_output(&self, undone: Undone, mode: Mode) -> ToolOutput<UndoneDocuments, UndoMeta> {
+        let (kept, more_kept) = kept_rows(&undone);
+        let mut meta = UndoMeta {
+            dry_run: mode == Mode::DryRun,
+            timestamp: self.content.now().to_string(),
+            source: self.content.store_name().to_owned(),
+            counts: counters(&undone),
+            kept,
+            more_kept,
+            more: 0,
+            replayed: undone.replayed,
+            warnings: fitting_warnings(warnings(&undone, mode), MAX_ANSWER_BYTES),
+        };
+        let all = undone.documents.len();
+        let mut room = MAX_ANSWER_BYTES - RESERVED_BYTES - answer_text(&meta).len();
+        let documents = undone.documents.into_iter();
+        let rows = documents.map(|document| document_row(document, mode));
+        let fitting = rows.map_while(|row| {
+            room = room.checked_sub(answer_text(&row).len() + 1)?;
+            Some(row)
+        });
+        let rows: Vec<Value> = fitting.collect();
+        meta.more = all - rows.len();
+        ToolOutput::new(UndoneDocuments::new(rows), meta)
+    }
+
     /// Undoes one change of a document.
     pub(super) async fn undo_update<D: Document>(
         &self,
@@ -48,11 +115,7 @@ impl ContentServer {
         origin.reason = params.reason.filter(|reason| !reason.is_empty());
         let key = DocumentKey::new(D::KIND, params.id);
         let expected = params.expected_version;
-        let mode = if params.dry_run == Some(true) {
-            Mode::DryRun
-        } else {
-            Mode::Commit
-        };
+        let mode = params::mode(params.dry_run);
         let request = UndoRequest {
             expected_versions: expected
                 .map(|version| (key.clone(), Some(version)))
@@ -80,8 +143,102 @@ impl ContentServer {
     }
 }
 
+/// What the arguments ask for.
+fn undo_request(params: UndoParams, mut origin: Origin) -> Result<UndoRequest, Violation> {
+    const EITHER: &str = "send either `auditIds` alone, or `since` with any of `until`, `actor`, `clientId`, `source`, `entityType`, `entityId`";
+    origin.reason = params.reason.filter(|reason| !reason.is_empty());
+    // The check of the arguments has parsed them before.
+    let time = |text: Option<String>| text.and_then(|text| Timestamp::parse(&text));
+    let query = AuditQuery {
+        since: time(params.since),
+        until: time(params.until),
+        actor: params.actor,
+        client_id: params.client_id,
+        source: params.source,
+        kind: params.entity_type.map(EntityType::kind),
+        entity_id: params.entity_id,
+        ..AuditQuery::default()
+    };
+    let is_filtered = query.is_filtered() || query.since.is_some() || query.until.is_some();
+    let selection = match params.audit_ids {
+        Some(_) if is_filtered => return Err(Violation::new("auditIds", "alone", EITHER)),
+        Some(ids) => Selection::Entries(BTreeSet::from_iter(ids)),
+        None if query.since.is_none() => return Err(Violation::new("since", "required", EITHER)),
+        None => Selection::Matching(Box::new(query)),
+    };
+    Ok(UndoRequest {
+        selection,
+        creations: Creations::Keep,
+        expected_versions: BTreeMap::new(),
+        mode: params::mode(params.dry_run),
+        idempotency_key: params.idempotency_key,
+        origin,
+    })
+}
+
+/// Why nothing goes back, what was left out, and the rules that the documents break now.
+fn warnings(undone: &Undone, mode: Mode) -> impl Iterator<Item = String> {
+    let nothing =
+        (undone.documents.is_empty() && !undone.replayed).then(|| NOTHING_TO_UNDO.to_owned());
+    let unexplained = (undone.unexplained > 0).then(|| {
+        format!(
+            "left out are {} matching entries: the log does not show how they join the other versions of their documents (older programs or another log wrote them, or the document was changed beside the log since)",
+            undone.unexplained
+        )
+    });
+    let outside = undone.changed_outside.iter().map(move |(key, after)| {
+        let remark = match mode {
+            Mode::DryRun => outside::shown(*after),
+            Mode::Commit => outside::recorded(*after),
+        };
+        format!("{key}: {remark}")
+    });
+    let documents = undone.documents.iter();
+    let violations = documents.flat_map(|document| {
+        let warnings = document.warnings.iter();
+        warnings.map(move |violation| format!("{}: {violation}", document.key))
+    });
+    let remarks = nothing.into_iter().chain(unexplained);
+    remarks.chain(outside).chain(violations)
+}
+
+/// A document that an undo changed. In a dry run its version is the stored one.
+fn document_row(document: UndoneDocument, mode: Mode) -> Value {
+    let action = match (&document.before, &document.record) {
+        (_, None) => Action::Delete,
+        (None, Some(_)) => Action::Create,
+        (Some(_), Some(_)) => Action::Revert,
+    };
+    let record = document.record.as_ref();
+    let before = document.before.as_ref();
+    let named = record.or(before);
+    let versioned = match mode {
+        Mode::DryRun => before,
+        Mode::Commit => record,
+    };
+    let key = document.key;
+    let mut row = members([
+        ("entityType", Some(json!(key.kind))),
+        ("entityId", Some(json!(key.id))),
+        (
+            "title",
+            named.and_then(|record| record.document().get("title").cloned()),
+        ),
+        ("deleted", record.is_none().then_some(json!(true))),
+        ("version", versioned.map(|record| json!(record.version()))),
+        ("auditId", document.audit_id.map(Value::from)),
+    ]);
+    let changes = summarize_changes(Some(key.kind), Some(action.as_str()), document.changes);
+    let (changes, more) = fitting_changes(changes, MAX_CHANGE_BYTES);
+    row.insert("changes".to_owned(), changes);
+    if more > 0 {
+        row.insert("more".to_owned(), json!(more));
+    }
+    Value::Object(row)
+}
+
 /// The counts of an undo, which a repeated request does not tell.
-pub(super) fn counters(undone: &Undone) -> Option<UndoCounters> {
+fn counters(undone: &Undone) -> Option<UndoCounters> {
     (!undone.replayed).then_some(UndoCounters {
         undone: undone.counts.undone,
         kept: undone.counts.kept,
@@ -90,7 +247,7 @@ pub(super) fn counters(undone: &Undone) -> Option<UndoCounters> {
 }
 
 /// The fields that stay, as many as there is room for, and the number of the others.
-pub(super) fn kept_rows(undone: &Undone) -> (Vec<Value>, usize) {
+fn kept_rows(undone: &Undone) -> (Vec<Value>, usize) {
     let mut bytes = 0;
     let rows = undone.kept.iter().map(|(key, kept)| kept_row(key, kept));
     let fitting = rows.take_while(|row| {
@@ -104,8 +261,8 @@ pub(super) fn kept_rows(undone: &Undone) -> (Vec<Value>, usize) {
 
 fn kept_row(key: &DocumentKey, kept: &Kept) -> Value {
     let text = |text: &Option<String>| text.as_deref().map(Value::from);
-    let members = [
-        ("entityType", Some(json!(key.kind.singular()))),
+    Value::Object(members([
+        ("entityType", Some(json!(key.kind))),
         ("entityId", Some(json!(key.id))),
         ("field", Some(json!(kept.field))),
         ("auditId", text(&kept.audit_id)),
@@ -113,11 +270,15 @@ fn kept_row(key: &DocumentKey, kept: &Kept) -> Value {
         ("clientId", text(&kept.client_id)),
         ("timestamp", text(&kept.timestamp)),
         ("reason", kept.is_creation.then(|| json!(CREATION_STAYS))),
-    ];
+    ]))
+}
+
+/// The members that there are, long values being shortened.
+fn members<const N: usize>(members: [(&str, Option<Value>); N]) -> Map<String, Value> {
     let members = members.into_iter().filter_map(|(name, value)| {
         let mut value = value?;
         shorten(&mut value);
         Some((name.to_owned(), value))
     });
-    Value::Object(Map::from_iter(members))
+    members.collect()
 }

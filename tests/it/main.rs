@@ -50,8 +50,6 @@ mod tools;
 mod toolsets;
 mod transport;
 mod undo;
-mod undo_command;
-mod undo_tool;
 #[cfg(unix)]
 mod unwritable;
 mod upgrade;

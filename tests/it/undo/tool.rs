@@ -132,7 +132,7 @@ async fn what_one_client_did_is_undone_and_what_came_later_stays() {
         assert_eq!(shown["data"][0].get("auditId"), None);
         let row = &undone["data"][0];
         assert_eq!(row["entityType"], "project", "{row}");
-        assert_eq!(row["id"], "a", "{row}");
+        assert_eq!(row["entityId"], "a", "{row}");
         assert_eq!(row["title"], "Editor", "{row}");
         let read = editor.call("get_project", json!({ "id": "a" })).await;
         assert_eq!(row["version"], read["meta"]["version"]);

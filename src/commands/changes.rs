@@ -1,0 +1,148 @@
+//! Changes as people read them on a terminal: what goes is red, what comes is green.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use similar::{ChangeTag, TextDiff};
+
+use crate::{
+    domain::{
+        FieldChange,
+        text::{compact_json, escape_invisible, escape_special_spaces, is_invisible, sanitize},
+    },
+    style::{BAD, GOOD, paint},
+};
+
+/// A longer text is shown in one piece, with its changes marked.
+const MAX_LINE_CHARS: usize = 60;
+/// How much of a text is shown around a change.
+const CONTEXT_CHARS: usize = 30;
+/// Of longer values and changed parts, the beginning is shown.
+const MAX_VALUE_CHARS: usize = 400;
+/// Comparing two long texts word by word takes no longer; then they are shown as more different.
+const DIFF_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The lines that show a change of a field.
+pub(super) fn lines(change: &FieldChange) -> Vec<String> {
+    let field = match change.field.as_str() {
+        "" => "(the whole document)",
+        field => field,
+    };
+    let mut lines = vec![format!("  {}", sanitize(field))];
+    let (old, new) = (change.old_value.as_ref(), change.new_value.as_ref());
+    match (old, new) {
+        (Some(Value::String(old)), Some(Value::String(new)))
+            if old.chars().count().max(new.chars().count()) > MAX_LINE_CHARS =>
+        {
+            lines.push(format!("    {}", marked_text(old, new)));
+        }
+        (Some(Value::Array(old)), Some(Value::Array(new))) => {
+            lines.extend(changed_elements(old, new));
+        }
+        (old, new) => {
+            let [old, new] = [old, new].map(|value| value.map(shown_value));
+            let [old, new] = distinguishable(old, new);
+            lines.extend(old.map(|text| line(ChangeTag::Delete, &text)));
+            lines.extend(new.map(|text| line(ChangeTag::Insert, &text)));
+        }
+    }
+    lines
+}
+
+/// Two texts that only look the same, with their special spaces written as escapes.
+fn distinguishable(old: Option<String>, new: Option<String>) -> [Option<String>; 2] {
+    let look = |text: &Option<String>| {
+        let text = text
+            .as_deref()
+            .unwrap_or_default()
+            .replace(is_invisible, "");
+        text.replace(char::is_whitespace, " ")
+    };
+    if look(&old) != look(&new) {
+        return [old, new];
+    }
+    [old, new].map(|text| text.map(escape_special_spaces))
+}
+
+/// The elements that differ.
+fn changed_elements(old: &[Value], new: &[Value]) -> Vec<String> {
+    let [old, new] = [old, new].map(|list| list.iter().map(shown_value).collect::<Vec<_>>());
+    let [old, new] = [&old, &new].map(|list| list.iter().map(String::as_str).collect::<Vec<_>>());
+    let diff = TextDiff::from_slices(&old, &new);
+    let changes = diff.iter_all_changes();
+    let changed = changes.filter(|change| change.tag() != ChangeTag::Equal);
+    let lines: Vec<String> = changed
+        .map(|change| line(change.tag(), change.value()))
+        .collect();
+    if lines.is_empty() {
+        return vec!["    (only written in another way)".to_owned()];
+    }
+    lines
+}
+
+fn line(tag: ChangeTag, text: &str) -> String {
+    match tag {
+        ChangeTag::Delete => paint(BAD, &format!("    - {text}")),
+        ChangeTag::Insert => paint(GOOD, &format!("    + {text}")),
+        ChangeTag::Equal => format!("      {text}"),
+    }
+}
+
+/// A text with its changed words marked, and some of it around them.
+fn marked_text(old: &str, new: &str) -> String {
+    let diff = TextDiff::configure()
+        .timeout(DIFF_TIMEOUT)
+        .diff_words(old, new);
+    let mut parts: Vec<(ChangeTag, String)> = Vec::new();
+    for change in diff.iter_all_changes() {
+        match parts.last_mut() {
+            Some((tag, text)) if *tag == change.tag() => text.push_str(change.value()),
+            _ => parts.push((change.tag(), change.value().to_owned())),
+        }
+    }
+    let last = parts.len().saturating_sub(1);
+    let shown = parts
+        .iter()
+        .enumerate()
+        .map(|(number, (tag, text))| match tag {
+            ChangeTag::Delete => paint(BAD, &format!("[-{}-]", changed_part(text))),
+            ChangeTag::Insert => paint(GOOD, &format!("{{+{}+}}", changed_part(text))),
+            ChangeTag::Equal => one_line(&around(text, number == 0, number == last)),
+        });
+    shown.collect()
+}
+
+fn changed_part(text: &str) -> String {
+    escape_special_spaces(one_line(&beginning(text.to_owned())))
+}
+
+/// The ends of a text between changes that are near them.
+fn around(text: &str, is_first: bool, is_last: bool) -> String {
+    let count = text.chars().count();
+    if count <= 2 * CONTEXT_CHARS {
+        return text.to_owned();
+    }
+    let beginning: String = text.chars().take(CONTEXT_CHARS).collect();
+    let end: String = text.chars().skip(count - CONTEXT_CHARS).collect();
+    match (is_first, is_last) {
+        (true, _) => format!("…{end}"),
+        (_, true) => format!("{beginning}…"),
+        (false, false) => format!("{beginning}…{end}"),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    sanitize(&text.replace('\n', "⏎")).into_owned()
+}
+
+/// A value as JSON, of which only the beginning is shown if it is long.
+fn shown_value(value: &Value) -> String {
+    beginning(escape_invisible(compact_json(value)))
+}
+
+fn beginning(text: String) -> String {
+    match text.char_indices().nth(MAX_VALUE_CHARS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}

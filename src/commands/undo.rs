@@ -1,0 +1,203 @@
+//! `undo`: shows what undoing changes would change, asks, and undoes them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{IsTerminal, Write, stderr, stdin},
+    ops::ControlFlow,
+    process::ExitCode,
+    time::Duration,
+};
+
+use crate::{
+    cli::{DocumentKind, UndoArgs},
+    deadline::Deadline,
+    domain::{
+        AuditQuery, Creations, DocumentKey, Kind, Origin, Source, Timestamp,
+        text::{sanitize, truncate},
+    },
+    service::{ContentService, Error, Mode, Selection, UndoRequest, Undone, UndoneDocument},
+    settings::{Settings, UsageError},
+    style::{BAD, paint, stdout_columns, wrap},
+};
+
+mod report;
+
+use report::{counted, lines};
+
+/// How long reading and planning, or the undo, may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+const NOBODY_TO_ASK: &str = "nothing was undone: standard input is no terminal, so nobody can be asked; add --yes to undo what is shown above";
+
+/// Shows what would change, and asks. Continues with the request that undoes what was shown and
+/// nothing else.
+///
+/// # Errors
+/// When the command line is wrong, nobody can be asked, or the store fails. Changes that cannot be
+/// undone are reported, and exit with 1.
+pub async fn confirm(
+    content: &ContentService,
+    settings: &Settings,
+    arguments: &UndoArgs,
+    out: &mut impl Write,
+) -> anyhow::Result<ControlFlow<ExitCode, UndoRequest>> {
+    if let Some(reason) = &settings.read_only {
+        return Err(UsageError(vec![format!("nothing was undone: {reason}")]).into());
+    }
+    let request = request(arguments)?;
+    let shown = content.undo(request.clone(), Deadline::after(TIMEOUT));
+    let shown = match shown.await {
+        Ok(shown) => shown,
+        Err(error) => return refused(error, out).map(ControlFlow::Break),
+    };
+    for line in lines(&shown) {
+        writeln!(out, "{}", wrap(&line, stdout_columns()))?;
+    }
+    if shown.documents.is_empty() {
+        writeln!(out, "nothing is left to undo, so nothing was changed")?;
+        return Ok(ControlFlow::Break(ExitCode::SUCCESS));
+    }
+    if !arguments.yes && !is_confirmed(&shown).await? {
+        writeln!(out, "nothing was undone")?;
+        return Ok(ControlFlow::Break(ExitCode::from(1)));
+    }
+    Ok(ControlFlow::Continue(UndoRequest {
+        mode: Mode::Commit,
+        expected_versions: versions(&shown),
+        selection: Selection::Entries(shown.selected),
+        ..request
+    }))
+}
+
+/// Undoes what was shown, and reports to `out`.
+///
+/// # Errors
+/// When the store fails. If a document was changed since it was shown, that is reported, and exits
+/// with 1.
+pub async fn commit(
+    content: &ContentService,
+    request: UndoRequest,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    let undone = match content.undo(request, Deadline::after(TIMEOUT)).await {
+        Ok(undone) => undone,
+        Err(error) => return refused(error, out),
+    };
+    let documents = undone.documents.iter();
+    let ids: Vec<&str> = documents.filter_map(|it| it.audit_id.as_deref()).collect();
+    let ids = ids.join(" ");
+    writeln!(
+        out,
+        "undone; to take this back, run `portfolio-mcp undo {ids}`"
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The request that shows what the arguments ask for.
+fn request(arguments: &UndoArgs) -> Result<UndoRequest, UsageError> {
+    let selection = selection(arguments)?;
+    Ok(UndoRequest {
+        // Only an id says that a creation is meant.
+        creations: match &selection {
+            Selection::Entries(_) | Selection::EntryOf(..) => Creations::Undo,
+            Selection::Matching(_) => Creations::Keep,
+        },
+        selection,
+        expected_versions: BTreeMap::new(),
+        mode: Mode::DryRun,
+        idempotency_key: None,
+        origin: Origin {
+            actor: whoami::username().ok(),
+            transport: Some("cli"),
+            reason: arguments.reason.clone(),
+            ..Origin::new(Source::Admin)
+        },
+    })
+}
+
+/// Which changes the arguments name.
+fn selection(arguments: &UndoArgs) -> Result<Selection, UsageError> {
+    let Some(since) = &arguments.since else {
+        let ids = arguments.audit_ids.iter().cloned();
+        return Ok(Selection::Entries(BTreeSet::from_iter(ids)));
+    };
+    let mut problems = Vec::new();
+    let mut time = |option: &str, text: &str| {
+        let time = Timestamp::parse(text);
+        if time.is_none() {
+            problems.push(format!(
+                "{option}: expected an RFC 3339 time such as `2026-11-22T10:15:30Z`, found `{}`",
+                truncate(text)
+            ));
+        }
+        time
+    };
+    let since = time("--since", since);
+    let until = arguments.until.as_deref();
+    let until = until.and_then(|until| time("--until", until));
+    if !problems.is_empty() {
+        return Err(UsageError(problems));
+    }
+    Ok(Selection::Matching(Box::new(AuditQuery {
+        since,
+        until,
+        actor: arguments.actor.clone(),
+        client_id: arguments.client.clone(),
+        source: arguments.source.clone(),
+        kind: arguments.kind.map(|kind| match kind {
+            DocumentKind::Project => Kind::Project,
+            DocumentKind::Resource => Kind::Resource,
+        }),
+        entity_id: arguments.id.clone(),
+        ..AuditQuery::default()
+    })))
+}
+
+/// The versions that were shown.
+fn versions(shown: &Undone) -> BTreeMap<DocumentKey, Option<String>> {
+    let version = |document: &UndoneDocument| {
+        let before = document.before.as_ref();
+        let version = before.map(|record| record.version().as_str().to_owned());
+        (document.key.clone(), version)
+    };
+    shown.documents.iter().map(version).collect()
+}
+
+/// Asks whether to undo what was shown.
+async fn is_confirmed(shown: &Undone) -> anyhow::Result<bool> {
+    if !stdin().is_terminal() {
+        return Err(UsageError(vec![NOBODY_TO_ASK.to_owned()]).into());
+    }
+    let documents = shown.documents.iter();
+    let question = match documents.filter(|it| it.record.is_none()).count() {
+        0 => "Undo this?".to_owned(),
+        deleted => format!("Undo this, and delete {}?", counted(deleted, "document")),
+    };
+    // In a task of its own, so that Ctrl-C also ends the waiting.
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut answer = String::new();
+        write!(stderr(), "{question} [y/N] ")?;
+        stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = answer.await??.trim().to_lowercase();
+    Ok(answer == "y" || answer == "yes")
+}
+
+/// Says why nothing was undone, if the request is at fault.
+fn refused(error: Error, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let problems: Vec<String> = if let Error::Invalid(violations) = &error {
+        let violations = violations.iter();
+        violations.map(|it| it.message.clone()).collect()
+    } else if let Error::Conflict { key, .. } = &error {
+        vec![format!(
+            "{key} was changed since it was shown; run the command again"
+        )]
+    } else {
+        return Err(error.into());
+    };
+    for problem in problems {
+        writeln!(out, "{} {}", paint(BAD, "error"), sanitize(&problem))?;
+    }
+    writeln!(out, "nothing was undone")?;
+    Ok(ExitCode::from(1))
+}
