@@ -32,7 +32,9 @@
 //! | which mistakes in an address are named | `fn check` in `settings/pasted.rs` |
 //! | which unknown variables are refused | `fn nearest` in `settings/unknown.rs` |
 //! | what happens on SIGHUP | `hangup` in `commands/http.rs` |
+//! | which tool is in which toolset | `fn tools` in `mcp/toolset.rs` |
 //! | a tool, its description | `fn update_project` in `mcp/projects.rs` |
+//! | how `undo` shows a change on a terminal | `fn lines` in `commands/changes.rs` |
 //! | the text of an error, such as a conflict | `fn conflict` in `mcp/error.rs` |
 //! | the format of a cursor | `fn encode` in `mcp/cursor.rs` |
 //! | a rule of a field, such as `price` | `price` in `domain/resource.rs` |
