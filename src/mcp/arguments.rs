@@ -98,6 +98,9 @@ impl ToolCheck {
         if let Some(edits) = arguments.get_mut("edits") {
             normalize_edits(edits);
         }
+        if let Some(ids) = arguments.get_mut("auditIds") {
+            parse_json_string(ids, Value::is_array);
+        }
         arguments.values_mut().for_each(normalize_integer);
         Normalized { arguments, ignored }
     }

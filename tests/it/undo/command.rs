@@ -1,6 +1,11 @@
 //! `portfolio-mcp undo`: shows, asks, undoes; its exit codes, on a pipe and on a terminal.
 
 use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::{
+    io::{Read, Write},
+    process::{Child, Stdio},
+};
 
 use serde_json::{Value, json};
 
@@ -224,6 +229,117 @@ async fn a_terminal_is_asked_and_no_is_no() {
         "a terminal shows colours: {screen}"
     );
     assert_eq!(title(&client, "a").await, "The case of a");
+    store.assert_sound().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn ctrl_c_at_the_question_undoes_nothing() {
+    let store = Store::sqlite();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let client = client(&store, "it").await;
+    let change = update(&client, "a", json!({ "title": "New" })).await;
+
+    let (code, screen) = Asked::undo(&store, &change).answer("\u{3}");
+
+    assert_eq!(code, 130, "{screen}");
+    assert!(screen.contains("nothing was undone"), "{screen}");
+    assert_eq!(title(&client, "a").await, "New");
+    store.assert_sound().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_was_changed_after_it_was_shown_is_not_undone() {
+    on_each_store(async |store: &Store| {
+        create_sound(&*store.repository, &project_key("a")).await;
+        let client = client(store, "it").await;
+        let change = update(&client, "a", json!({ "title": "New" })).await;
+
+        let asked = Asked::undo(store, &change);
+        update(&client, "a", json!({ "result": "Newer" })).await;
+        let (code, screen) = asked.answer("y\n");
+
+        assert_eq!(code, 1, "{screen}");
+        assert!(screen.contains("changed since it was shown"), "{screen}");
+        assert_eq!(title(&client, "a").await, "New");
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+/// `undo` on a terminal, which has asked and waits for the answer.
+#[cfg(target_os = "linux")]
+struct Asked {
+    child: Child,
+    screen: Vec<u8>,
+    _home: Home,
+}
+
+#[cfg(target_os = "linux")]
+impl Asked {
+    fn undo(store: &Store, audit_id: &str) -> Self {
+        let home = Home::new();
+        let line = format!("{PROGRAM} undo {} {audit_id}", store.arguments().join(" "));
+        let mut child = home
+            .command("script")
+            .args(["-qec", &line, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut screen = Vec::new();
+        let mut byte = [0];
+        while !screen.ends_with(b"[y/N] ") {
+            let read = child.stdout.as_mut().unwrap().read(&mut byte).unwrap();
+            assert_eq!(read, 1, "no question: {}", String::from_utf8_lossy(&screen));
+            screen.extend(byte);
+        }
+        Self {
+            child,
+            screen,
+            _home: home,
+        }
+    }
+
+    /// Types the answer; gives the exit code and all that was shown.
+    fn answer(mut self, answer: &str) -> (i32, String) {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(answer.as_bytes()).unwrap();
+        let stdout = self.child.stdout.as_mut().unwrap();
+        stdout.read_to_end(&mut self.screen).unwrap();
+        let code = self.child.wait().unwrap().code().unwrap();
+        (code, String::from_utf8(self.screen).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn no_text_of_a_document_acts_on_the_terminal() {
+    let store = Store::sqlite();
+    let evil = "\u{1b}[2Jx\u{202e}\u{9b}1m";
+    let patch = json!({ "title": evil, "challenge": evil.repeat(20), "tags": [evil] });
+    create(
+        &*store.repository,
+        &project_key("a"),
+        with(&project("a"), patch),
+    )
+    .await;
+    let client = client(&store, "it").await;
+    let data = json!({ "title": "New", "challenge": "New ".repeat(20), "tags": ["web"] });
+    let change = update(&client, "a", data).await;
+
+    let home = Home::new();
+    let mut command = home.command(PROGRAM);
+    command
+        .args(["undo", &change])
+        .args(store.arguments())
+        .env("CLICOLOR_FORCE", "1");
+    let (_, shown, _) = outcome(&mut command, "");
+
+    assert!(shown.contains("\u{1b}[32m"), "colours are on: {shown}");
+    for hidden in ["\u{1b}[2J", "\u{202e}", "\u{9b}"] {
+        assert!(!shown.contains(hidden), "{shown:?}");
+    }
     store.assert_sound().await;
 }
 

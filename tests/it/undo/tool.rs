@@ -178,8 +178,9 @@ async fn changes_are_undone_by_their_ids_and_so_is_the_undo() {
     let log = client
         .call("get_audit_log", json!({ "limit": 1, "detail": "full" }))
         .await;
+    let as_text = json!(ids).to_string();
     client
-        .call("undo_changes", json!({ "auditIds": ids }))
+        .call("undo_changes", json!({ "auditIds": as_text }))
         .await;
 
     assert_eq!(titles[0]["title"], "The case of a");
