@@ -241,9 +241,9 @@ impl<'a> Fields<'a> {
     fn of(asked: &[Asked<'a>], changes: &'a [FieldChange]) -> Self {
         let going = asked.iter().filter(|asked| asked.is_going());
         let going = going.map(|asked| asked.path);
-        let changed = changes.iter().map(|change| change.field.as_str());
+        let back = changes.iter().map(|change| change.field.as_str());
         Self {
-            fields: topmost(going.chain(changed)),
+            fields: topmost(going.chain(back)),
             changes,
         }
     }

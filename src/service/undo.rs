@@ -94,10 +94,10 @@ impl ContentService {
         };
         let mode = request.mode;
         let mut undone = self.undo(request, deadline).await?;
-        let changed = undone.documents.pop();
+        let document = undone.documents.pop();
         let changed_outside = undone.changed_outside.get(&key).copied();
         let stored = in_time(deadline.run(self.read_stored(&key)).await)?;
-        let after = changed
+        let after = document
             .as_ref()
             .map_or(stored.record(), |it| it.record.as_ref());
         let Some(record) = after.cloned() else {
@@ -109,7 +109,8 @@ impl ContentService {
             (Mode::DryRun, Some(version)) => version.clone(),
             _ => record.version().clone(),
         };
-        let (changes, audit_id) = changed.map_or((json!([]), None), |it| (it.changes, it.audit_id));
+        let (changes, audit_id) =
+            document.map_or((json!([]), None), |it| (it.changes, it.audit_id));
         let updated = Updated {
             version,
             changes,

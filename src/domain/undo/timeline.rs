@@ -296,11 +296,10 @@ impl<'a> Timeline<'a> {
         if let Some(list) = self.merged_list(undone, &before, &back, path, merges) {
             set(&mut back, path, Some(&list));
         }
-        let list = |value: Option<&'_ Value>| value.and_then(Value::as_array).cloned();
         list::merge(
-            &list(item.new.as_ref())?,
-            &list(value_at(&back, path))?,
-            &list(value_at(now, path))?,
+            item.new.as_ref()?.as_array()?,
+            value_at(&back, path)?.as_array()?,
+            value_at(now, path)?.as_array()?,
         )
         .map(Value::Array)
     }
