@@ -223,8 +223,8 @@ async fn what_was_deleted_is_created_again_after_the_deletion() {
         assert!(is_conflict(&too_late), "{too_late:?}");
         let found = store.repository.get(&key).await.unwrap().record.unwrap();
         let changes = diff(original.record().unwrap().document(), found.document());
-        let changed = changes.iter().map(|change| change.field.as_str());
-        assert_eq!(changed.collect::<Vec<_>>(), ["metadata.updatedAt"]);
+        let fields = changes.iter().map(|change| change.field.as_str());
+        assert_eq!(fields.collect::<Vec<_>>(), ["metadata.updatedAt"]);
         store.assert_sound().await;
     })
     .await;

@@ -48,7 +48,7 @@ impl Page {
     /// Changes fields; gives the audit id, if anything changed.
     pub(crate) fn try_update(&mut self, actor: &str, patch: Value) -> Option<String> {
         match Change::update(&self.current(), &object(patch), &[], context(actor)) {
-            Ok(Update::Change(change, _)) => Some(self.commit(*change)),
+            Ok(Update::Change(change, _)) => Some(self.commit(&change)),
             Ok(Update::Unchanged(_) | Update::Missing) => None,
             Err(violations) => panic!("{violations:?}"),
         }
@@ -61,12 +61,12 @@ impl Page {
     /// Stores a document whole, as an import does.
     pub(crate) fn put(&mut self, actor: &str, document: &Document) -> String {
         let change = Change::put(&self.current(), document, context(actor));
-        self.commit(change.unwrap())
+        self.commit(&change.unwrap())
     }
 
     pub(crate) fn delete(&mut self, actor: &str) -> String {
         let change = Change::delete(&self.current(), context(actor));
-        self.commit(change.unwrap())
+        self.commit(&change.unwrap())
     }
 
     /// Changes the stored text without an entry, as another program does.
@@ -86,7 +86,7 @@ impl Page {
         let id = self
             .try_revert(&undo)
             .unwrap()
-            .map(|change| self.commit(change));
+            .map(|change| self.commit(&change));
         (undo, id)
     }
 
@@ -107,7 +107,7 @@ impl Page {
         Current::read(self.key.clone(), self.record.clone(), latest)
     }
 
-    fn commit(&mut self, change: Change) -> String {
+    fn commit(&mut self, change: &Change) -> String {
         let seq = self.log.len() as u64 + 1;
         let text = entry_text(seq, change.time(), &change.entry().rest());
         self.log.insert(0, StoredEntry::parse(text));

@@ -88,9 +88,9 @@ impl Reference {
         let back = self.until(last_undone + 1, field, ids).value;
         let base = self.value(last_undone + 1, field);
         match merge(base.as_ref(), back.as_ref(), now.as_ref()) {
-            Some(list) => Becomes {
-                is_merged: Some(&list) != now.as_ref(),
-                value: Some(list),
+            Some(merged) => Becomes {
+                is_merged: Some(&merged) != now.as_ref(),
+                value: Some(merged),
                 kept_by: None,
             },
             None => stays(Some(last)),

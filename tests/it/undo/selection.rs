@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures::future::{join, join_all};
 use portfolio_mcp::{
-    domain::{AuditQuery, DocumentKey, Timestamp},
+    domain::{AuditQuery, DocumentKey, StoredEntry, Timestamp},
     service::{ContentService, Error, Mode, Selection, UndoRequest, Undone},
 };
 use serde_json::{Value, json};
@@ -137,7 +137,7 @@ async fn entries_of_older_programs_are_never_written_into_a_page() {
         let service = service_on(store);
         let foreign = legacy_entries();
         store.history.import_entries(&foreign, now()).await.unwrap();
-        for key in foreign.iter().filter_map(|entry| entry.key()) {
+        for key in foreign.iter().filter_map(StoredEntry::key) {
             if store.repository.get(&key).await.unwrap().record.is_none() {
                 let document = document(key.kind, &key.id);
                 create(&*store.repository, &key, document).await;

@@ -25,7 +25,7 @@ const STEPS: usize = 15;
 const PER_STORE: u64 = 200;
 
 pub(crate) fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(60))
+    Deadline::after(Duration::from_mins(1))
 }
 
 pub(crate) fn origin(actor: &str) -> Origin {
@@ -77,7 +77,7 @@ struct Page {
 }
 
 /// Ten documents of a store.
-struct Pages<'a> {
+struct Site<'a> {
     service: &'a ContentService,
     repository: &'a dyn Repository,
     pages: Vec<Page>,
@@ -85,7 +85,7 @@ struct Pages<'a> {
     written: Vec<(&'static str, String)>,
 }
 
-impl<'a> Pages<'a> {
+impl<'a> Site<'a> {
     async fn new(service: &'a ContentService, store: &'a Store, seed: u64) -> Self {
         let keys = (0..DOCUMENTS).map(|number| project_key(&format!("page-{seed}-{number}")));
         let pages: Vec<Page> = keys
@@ -190,7 +190,7 @@ async fn run_on(store: &Store, seeds: impl Iterator<Item = u64>) {
     for seed in seeds {
         println!("{store}: seed {seed}");
         let mut generator = Generator::new(seed);
-        let mut site = Pages::new(&service, store, seed).await;
+        let mut site = Site::new(&service, store, seed).await;
         for _ in 0..STEPS {
             site.step(&mut generator).await;
         }
