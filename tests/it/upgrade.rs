@@ -101,6 +101,28 @@ async fn a_repeated_request_of_0_1_0_is_answered_by_this_version() {
 }
 
 #[tokio::test]
+async fn a_change_of_0_1_0_is_undone_while_0_1_0_goes_on() {
+    for store in old_version::stores() {
+        let (old, new) = (old_client(&store).await, StdioClient::start(&store).await);
+        let id = "atelier-velo";
+        let filter = json!({ "entityType": "project", "entityId": id, "field": "client.size", "detail": "full" });
+        let log = call(&new, "get_audit_log", filter).await;
+        let entry = &log["data"][0];
+        let before = &entry["changes"][0]["oldValue"];
+        let title = json!({ "id": id, "data": { "title": "Un autre titre" } });
+        call(&old, "update_project", title).await;
+
+        let undo = json!({ "id": id, "undo": entry["auditId"].as_str().or(entry["id"].as_str()) });
+        call(&new, "update_project", undo).await;
+
+        let read = call(&old, "get_project", json!({ "id": id })).await;
+        assert_eq!(&read["data"]["client"]["size"], before, "{store}");
+        assert_eq!(read["data"]["title"], "Un autre titre", "{store}");
+        store.assert_sound().await;
+    }
+}
+
+#[tokio::test]
 async fn both_versions_see_what_the_other_wrote() {
     for store in old_version::stores() {
         let (old, new) = (old_client(&store).await, StdioClient::start(&store).await);
