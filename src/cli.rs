@@ -5,7 +5,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -216,10 +216,11 @@ pub struct ImportArgs {
 
 /// Options of `undo`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("changes").args(["audit_ids", "since"]).required(true))]
 pub struct UndoArgs {
     /// Undo the changes with these audit ids, which the audit log shows. Undoing the creation of a
     /// document deletes it
-    #[arg(value_name = "ID", required_unless_present = "since", conflicts_with_all = ["since", "until", "client", "actor", "source", "kind", "id"])]
+    #[arg(value_name = "ID")]
     pub audit_ids: Vec<String>,
     /// Undo all changes from this time on, in RFC 3339, but for what commands such as `import` wrote
     #[arg(long, value_name = "TIME")]

@@ -32,15 +32,15 @@ pub fn stderr_has_colors() -> bool {
     AutoStream::choice(&stderr()) != ColorChoice::Never
 }
 
-/// How many columns the terminal has that standard output is; without one, there is no limit.
+/// The columns of the terminal that standard output is. Without a terminal, there is no limit.
 #[must_use]
 pub fn stdout_columns() -> usize {
     let size = terminal_size::terminal_size_of(stdout());
     size.map_or(usize::MAX, |(Width(columns), _)| columns.into())
 }
 
-/// A styled line as lines that a terminal of so many columns shows without breaking words, if they
-/// fit. Those after the first are indented further.
+/// A styled line as lines of at most `columns` characters. Words are broken only if they fit on no
+/// line. Lines after the first are indented further.
 #[must_use]
 pub fn wrap(line: &str, columns: usize) -> String {
     let plain = strip_str(line).to_string();

@@ -69,13 +69,13 @@ fn changed_elements(old: &[Value], new: &[Value]) -> Vec<String> {
     let [old, new] = [old, new].map(|list| list.iter().map(shown_value).collect::<Vec<_>>());
     let [old, new] = [&old, &new].map(|list| list.iter().map(String::as_str).collect::<Vec<_>>());
     let diff = TextDiff::from_slices(&old, &new);
-    let changes = diff.iter_all_changes();
-    let changed = changes.filter(|change| change.tag() != ChangeTag::Equal);
-    let lines: Vec<String> = changed
-        .map(|change| line(change.tag(), change.value()))
+    let lines: Vec<String> = diff
+        .iter_all_changes()
+        .filter(|element| element.tag() != ChangeTag::Equal)
+        .map(|element| line(element.tag(), element.value()))
         .collect();
     if lines.is_empty() {
-        return vec!["    (only written in another way)".to_owned()];
+        return vec!["    (an element differs after its beginning)".to_owned()];
     }
     lines
 }

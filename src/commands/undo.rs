@@ -25,7 +25,7 @@ mod report;
 use report::{counted, lines};
 
 /// How long reading and planning, or the undo, may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 const NOBODY_TO_ASK: &str = "nothing was undone: standard input is no terminal, so nobody can be asked; add --yes to undo what is shown above";
 
@@ -118,8 +118,8 @@ fn request(arguments: &UndoArgs) -> Result<UndoRequest, UsageError> {
 /// Which changes the arguments name.
 fn selection(arguments: &UndoArgs) -> Result<Selection, UsageError> {
     let Some(since) = &arguments.since else {
-        let ids = arguments.audit_ids.iter().cloned();
-        return Ok(Selection::Entries(BTreeSet::from_iter(ids)));
+        let ids: BTreeSet<String> = arguments.audit_ids.iter().cloned().collect();
+        return Ok(Selection::Entries(ids));
     };
     let mut problems = Vec::new();
     let mut time = |option: &str, text: &str| {

@@ -1,6 +1,5 @@
 //! The tools' names, and what depends on them.
 
-use super::toolset::Toolset;
 use crate::domain::Kind;
 
 /// The name of a tool.
@@ -22,16 +21,6 @@ pub(super) enum Effect {
 }
 
 impl ToolName {
-    /// The tools of all toolsets.
-    pub(super) fn all() -> impl Iterator<Item = Self> {
-        let toolsets = Toolset::ALL.into_iter();
-        toolsets.flat_map(|toolset| toolset.tools().iter().copied())
-    }
-
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        Self::all().find(|tool| tool.as_str() == name)
-    }
-
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::List(Kind::Project) => "list_projects",

@@ -51,6 +51,18 @@ impl Toolset {
     }
 }
 
+impl ToolName {
+    /// The tools of all toolsets.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let toolsets = Toolset::ALL.into_iter();
+        toolsets.flat_map(|toolset| toolset.tools().iter().copied())
+    }
+
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        Self::all().find(|tool| tool.as_str() == name)
+    }
+}
+
 /// The toolsets that a server offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolsets(Arc<[Toolset]>);

@@ -1,6 +1,6 @@
 //! Undoing changes: the tool for many, what an update with `undo` does, and how answers show both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 use serde_json::{Map, Value, json};
@@ -162,7 +162,7 @@ fn undo_request(params: UndoParams, mut origin: Origin) -> Result<UndoRequest, V
     let is_filtered = query.is_filtered() || query.since.is_some() || query.until.is_some();
     let selection = match params.audit_ids {
         Some(_) if is_filtered => return Err(Violation::new("auditIds", "alone", EITHER)),
-        Some(ids) => Selection::Entries(BTreeSet::from_iter(ids)),
+        Some(ids) => Selection::Entries(ids.into_iter().collect()),
         None if query.since.is_none() => return Err(Violation::new("since", "required", EITHER)),
         None => Selection::Matching(Box::new(query)),
     };
@@ -229,10 +229,10 @@ fn document_row(document: UndoneDocument, mode: Mode) -> Value {
         ("auditId", document.audit_id.map(Value::from)),
     ]);
     let changes = summarize_changes(Some(key.kind), Some(action.as_str()), document.changes);
-    let (changes, more) = fitting_changes(changes, MAX_CHANGE_BYTES);
+    let (changes, omitted) = fitting_changes(changes, MAX_CHANGE_BYTES);
     row.insert("changes".to_owned(), changes);
-    if more > 0 {
-        row.insert("more".to_owned(), json!(more));
+    if omitted > 0 {
+        row.insert("more".to_owned(), json!(omitted));
     }
     Value::Object(row)
 }

@@ -59,11 +59,13 @@ fn undo_on_a_terminal(store: &Store, arguments: &[&str], input: &str) -> (i32, S
     let home = Home::new();
     let words = store.arguments().join(" ");
     let line = format!(
-        "stty cols 80 -echo; {PROGRAM} undo {words} {}",
+        "stty cols 80 rows 24 -echo; {PROGRAM} undo {words} {}",
         arguments.join(" ")
     );
     let mut command = home.command("script");
-    command.args(["-qec", &line, "/dev/null"]);
+    command
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm");
     let (code, screen, _) = outcome(&mut command, input);
     (code, screen)
 }
@@ -255,7 +257,7 @@ async fn long_texts_show_what_differs_and_fit_on_the_terminal() {
         "{screen}"
     );
     let plain = anstream::adapter::strip_str(&screen).to_string();
-    for line in plain.lines() {
+    for line in plain.lines().filter(|line| !line.contains(" INFO ")) {
         assert!(line.trim_end().chars().count() <= 80, "{line}: {screen}");
     }
     assert!(plain.lines().count() < 40, "{plain}");
