@@ -249,7 +249,6 @@ impl<'a> Timeline<'a> {
     pub(super) fn replay(&self, fates: &[Fate]) -> State {
         let mut state = self.base.clone();
         for (item, fate) in self.items.iter().zip(fates) {
-            let is_there = value_at(&state, &item.path).is_some();
             let counts = match (&item.role, fate) {
                 (Role::Content, Fate::Stands | Fate::Kept(_)) => true,
                 (Role::Content, Fate::Gone | Fate::GoneBefore | Fate::Merged)
@@ -257,7 +256,7 @@ impl<'a> Timeline<'a> {
                 // The server replaces what is there, and adds its times.
                 (Role::ServerSet, _) => match item.path.as_str() {
                     "metadata" => !value_at(&state, "metadata").is_some_and(Value::is_object),
-                    _ => is_there || item.old.is_none(),
+                    path => item.old.is_none() || value_at(&state, path).is_some(),
                 },
             };
             if counts {
@@ -282,6 +281,11 @@ impl<'a> Timeline<'a> {
         let items = || self.items.iter().zip(fates).enumerate();
         let (last, (item, _)) = items()
             .rfind(|(_, (item, fate))| item.path == path && matches!(fate, Fate::Kept(_)))?;
+        // Looked at first: to go back costs much more.
+        let (base, now) = (
+            item.new.as_ref()?.as_array()?,
+            value_at(now, path)?.as_array()?,
+        );
         let mut later = items().skip(last + 1).map(|(_, later)| later);
         if later.any(|(item, fate)| {
             item.role == Role::Content
@@ -296,12 +300,7 @@ impl<'a> Timeline<'a> {
         if let Some(list) = self.merged_list(undone, &before, &back, path, merges) {
             set(&mut back, path, Some(&list));
         }
-        list::merge(
-            item.new.as_ref()?.as_array()?,
-            value_at(&back, path)?.as_array()?,
-            value_at(now, path)?.as_array()?,
-        )
-        .map(Value::Array)
+        list::merge(base, value_at(&back, path)?.as_array()?, now).map(Value::Array)
     }
 }
 
