@@ -12,10 +12,10 @@ use crate::{
     cli::{DocumentKind, UndoArgs},
     deadline::Deadline,
     domain::{
-        AuditQuery, Creations, DocumentKey, Kind, Origin, Source, Timestamp,
+        AuditQuery, Creations, Kind, Origin, Source, Timestamp,
         text::{sanitize, truncate},
     },
-    service::{ContentService, Error, Mode, Selection, UndoRequest, Undone, UndoneDocument},
+    service::{ContentService, Error, Mode, Selection, UndoRequest, Undone},
     settings::{Settings, UsageError},
     style::{BAD, paint, stdout_columns, wrap},
 };
@@ -63,7 +63,7 @@ pub async fn confirm(
     }
     Ok(ControlFlow::Continue(UndoRequest {
         mode: Mode::Commit,
-        expected_versions: versions(&shown),
+        expected_versions: shown.versions,
         selection: Selection::Entries(shown.selected),
         ..request
     }))
@@ -151,16 +151,6 @@ fn selection(arguments: &UndoArgs) -> Result<Selection, UsageError> {
         entity_id: arguments.id.clone(),
         ..AuditQuery::default()
     })))
-}
-
-/// The versions that were shown.
-fn versions(shown: &Undone) -> BTreeMap<DocumentKey, Option<String>> {
-    let version = |document: &UndoneDocument| {
-        let before = document.before.as_ref();
-        let version = before.map(|record| record.version().as_str().to_owned());
-        (document.key.clone(), version)
-    };
-    shown.documents.iter().map(version).collect()
 }
 
 /// Asks whether to undo what was shown.

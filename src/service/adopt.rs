@@ -13,7 +13,7 @@ use super::{ContentService, Error, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, EntryChain, LastKnown, Operation, Origin,
+        AuditQuery, Change, Current, DocumentKey, EntryChain, LastKnown, Operation, Origin, Source,
         audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES},
     },
     store::StoreError,
@@ -26,6 +26,14 @@ const PAGE_ENTRIES: usize = 100;
 const PAGE_BYTES: usize = 1024 * 1024;
 /// Why such an entry was written.
 const REASON: &str = "found changed outside this server";
+
+/// The origin of such an entry: nobody knows who changed the document.
+pub(super) fn adopt_origin(source: Source) -> Origin {
+    Origin {
+        reason: Some(REASON.to_owned()),
+        ..Origin::new(source)
+    }
+}
 
 impl ContentService {
     /// Records what was changed outside this server in the documents that `changes` were made from.
@@ -42,10 +50,7 @@ impl ContentService {
             if current.changed_outside().is_none() {
                 continue;
             }
-            let origin = Origin {
-                reason: Some(REASON.to_owned()),
-                ..Origin::new(change.entry().source)
-            };
+            let origin = adopt_origin(change.entry().source);
             self.adopt_one(current, origin, deadline).await?;
             first.get_or_insert_with(|| current.key().clone());
         }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::{ContentService, Error, Mode, Updated, read::in_time};
 use crate::{
     deadline::Deadline,
-    domain::Change,
+    domain::{Change, DocumentKey, Timestamp, Version},
     store::{Commit, StoreError},
 };
 
@@ -31,55 +31,77 @@ const UNDO_TIMEOUT: Duration = Duration::from_secs(7);
 /// The pause after a lost race, a random part of it.
 const BACKOFF: Duration = Duration::from_millis(20);
 
+/// How one attempt ended.
+enum Attempt {
+    Done(Undone),
+    /// A document, such as this one, is not the one any more that the undo was planned from.
+    Again(DocumentKey),
+}
+
 impl ContentService {
     /// Undoes changes, or shows what undoing them would change.
     pub async fn undo(&self, request: UndoRequest, deadline: Deadline) -> Result<Undone, Error> {
         self.note_use();
         let call = UndoCall::new(request, deadline.capped(UNDO_TIMEOUT));
-        let mut changed_outside = BTreeMap::new();
+        let (mut changed_outside, mut lost_race) = (BTreeMap::new(), None);
         loop {
-            if let Some(commit) = self.earlier_commit(&call).await? {
-                return self.replay_undo(&call, commit).await;
-            }
-            let selected = self.select(&call.request.selection, call.deadline).await?;
-            let keys = selected.keys();
-            let turns = call.deadline.run(self.write_turns(&keys)).await;
-            let (Ok(turns), Some(first)) = (turns, keys.first()) else {
-                return match keys.into_iter().next() {
-                    Some(key) => Err(Error::Busy { key }),
-                    None => Ok(Undone::by(&[], &selected)),
-                };
-            };
-            let plans = self.plan_undo(&call, &selected).await?;
-            changed_outside.extend(plans.iter().filter_map(DocumentPlan::changed_outside));
-            let undone = Undone {
-                changed_outside: changed_outside.clone(),
-                ..Undone::by(&plans, &selected)
-            };
-            let changes: Vec<Change> = plans.into_iter().filter_map(|plan| plan.change).collect();
-            if changes.is_empty() || call.request.mode == Mode::DryRun {
-                return Ok(undone.unwritten());
-            }
-            if self.adopt(&changes, call.deadline).await?.is_some() {
-                continue;
-            }
-            match self.commit_in_task(changes, call.operation.clone()).await {
-                Ok(commit) if commit.replayed && !undone.is_in(&commit) => {
-                    return self.replay_undo(&call, commit).await;
+            match self.try_undo(&call, &mut changed_outside).await {
+                Ok(Attempt::Done(undone)) => return Ok(undone),
+                Ok(Attempt::Again(key)) => {
+                    lost_race = Some(key);
+                    sleep(BACKOFF.mul_f64(fastrand::f64())).await;
                 }
-                Ok(_) => return Ok(undone),
-                Err(StoreError::Conflict) if call.deadline.is_within(BACKOFF) => {
-                    return Err(Error::Conflict {
-                        key: first.clone(),
-                        current: None,
-                        changed_since: Vec::new(),
+                // The time is over because of the races, and not because the store is slow.
+                Err(error) => {
+                    return Err(match lost_race {
+                        Some(key) if call.deadline.is_within(BACKOFF) => Error::Conflict {
+                            key,
+                            current: None,
+                            changed_since: Vec::new(),
+                        },
+                        _ => error,
                     });
                 }
-                Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error.into()),
             }
-            drop(turns);
-            sleep(BACKOFF.mul_f64(fastrand::f64())).await;
+        }
+    }
+
+    async fn try_undo(
+        &self,
+        call: &UndoCall,
+        changed_outside: &mut BTreeMap<DocumentKey, Timestamp>,
+    ) -> Result<Attempt, Error> {
+        if let Some(commit) = self.earlier_commit(call).await? {
+            return self.replay_undo(call, commit).await.map(Attempt::Done);
+        }
+        let selected = self.select(&call.request.selection, call.deadline).await?;
+        let keys = selected.keys();
+        let Some(first) = keys.first().cloned() else {
+            return Ok(Attempt::Done(Undone::by(&[], &selected)));
+        };
+        let Ok(_turns) = call.deadline.run(self.write_turns(&keys)).await else {
+            return Err(Error::Busy { key: first });
+        };
+        let plans = self.plan_undo(call, &selected).await?;
+        changed_outside.extend(plans.iter().filter_map(DocumentPlan::changed_outside));
+        let undone = Undone {
+            changed_outside: changed_outside.clone(),
+            ..Undone::by(&plans, &selected)
+        };
+        let changes: Vec<Change> = plans.into_iter().filter_map(|plan| plan.change).collect();
+        if changes.is_empty() || call.request.mode == Mode::DryRun {
+            return Ok(Attempt::Done(undone.unwritten()));
+        }
+        if self.adopt(&changes, call.deadline).await?.is_some() {
+            return Ok(Attempt::Again(first));
+        }
+        match self.commit_in_task(changes, call.operation.clone()).await {
+            Ok(commit) if commit.replayed && !undone.is_in(&commit) => {
+                self.replay_undo(call, commit).await.map(Attempt::Done)
+            }
+            Ok(_) => Ok(Attempt::Done(undone)),
+            Err(StoreError::Conflict) => Ok(Attempt::Again(first)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -96,17 +118,19 @@ impl ContentService {
         let mut undone = self.undo(request, deadline).await?;
         let document = undone.documents.pop();
         let changed_outside = undone.changed_outside.get(&key).copied();
-        let stored = in_time(deadline.run(self.read_stored(&key)).await)?;
-        let after = document
-            .as_ref()
-            .map_or(stored.record(), |it| it.record.as_ref());
-        let Some(record) = after.cloned() else {
-            return Err(self
-                .not_found(key, stored.changed_outside(), deadline)
-                .await);
+        // What was written is known. To read it again could fail, and deny it.
+        let (before, after) = match &document {
+            Some(document) => (document.before.clone(), document.record.clone()),
+            None => {
+                let stored = in_time(deadline.run(self.read_stored(&key)).await)?;
+                (stored.record().cloned(), stored.record().cloned())
+            }
         };
-        let version = match (mode, stored.version()) {
-            (Mode::DryRun, Some(version)) => version.clone(),
+        let Some(record) = after else {
+            return Err(self.not_found(key, changed_outside, deadline).await);
+        };
+        let version = match (mode, &before) {
+            (Mode::DryRun, Some(before)) => before.version().clone(),
             _ => record.version().clone(),
         };
         let (changes, audit_id) =
@@ -174,6 +198,10 @@ impl Undone {
             for id in &plan.unexplained {
                 undone.selected.remove(id);
             }
+            let version = plan.current.version().map(Version::as_str);
+            undone
+                .versions
+                .insert(key.clone(), version.map(ToOwned::to_owned));
             undone.counts.add(plan.undo.counts);
             let kept = plan.undo.kept.iter().cloned();
             undone.kept.extend(kept.map(|kept| (key.clone(), kept)));

@@ -16,7 +16,7 @@ use crate::{
         Undo, Version, Violation,
         audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, entry_text},
     },
-    service::{ContentService, Error, read::in_time},
+    service::{ContentService, Error, adopt::adopt_origin, read::in_time},
     store::StoreError,
 };
 
@@ -90,9 +90,10 @@ impl ContentService {
         let current = in_time(call.deadline.run(self.read_stored(key)).await)?;
         self.check_version(call, &current).await?;
         let mut entries = self.history(key, ids, call.deadline).await?;
-        if let Some(adopted) = self.unrecorded(call, &current).await? {
-            entries.insert(0, adopted);
-        }
+        let adopted = self.unrecorded(call, &current).await?;
+        let adopted_id = adopted.as_ref().and_then(|entry| entry.text_of("id"));
+        let adopted_id = adopted_id.map(ToOwned::to_owned);
+        entries.splice(0..0, adopted);
         let (record, creations) = (current.record().cloned(), call.request.creations);
         let ids = ids.clone();
         let planned = tokio::task::spawn_blocking(move || {
@@ -105,7 +106,13 @@ impl ContentService {
         });
         let planned = call.deadline.run(planned).await;
         let planned = planned.map(|planned| planned.map_err(|_| StoreError::panicked()));
-        let (unexplained, undo): (Vec<String>, Undo) = in_time(planned)?;
+        let (unexplained, mut undo): (Vec<String>, Undo) = in_time(planned)?;
+        // That entry is not written yet, and nobody knows when the document was changed.
+        for kept in &mut undo.kept {
+            if adopted_id.is_some() && kept.audit_id == adopted_id {
+                (kept.audit_id, kept.timestamp) = (None, None);
+            }
+        }
         let context = self.write_context(call.request.origin.clone(), call.operation.clone());
         let (document, reverts) = (undo.document.as_ref(), undo.reverts.clone());
         let change = Change::revert(&current, document, reverts, context);
@@ -179,7 +186,7 @@ impl ContentService {
         }
         let known = self.last_known(current, call.deadline).await?;
         let operation: Operation = call.operation.clone();
-        let context = self.write_context(call.request.origin.clone(), operation);
+        let context = self.write_context(adopt_origin(call.request.origin.source), operation);
         let change = Change::adopt(current, &known, context);
         Ok(change
             .map(|change| StoredEntry::parse(entry_text(0, change.time(), &change.entry().rest()))))

@@ -62,6 +62,9 @@ pub struct Undone {
     /// The documents that were found changed outside this server, each with the time of the newest
     /// entry before that. A write has recorded it before its own entry.
     pub changed_outside: BTreeMap<DocumentKey, Timestamp>,
+    /// The versions that all documents of the selection had, whether something goes back in them or
+    /// not; none in a replay.
+    pub versions: BTreeMap<DocumentKey, Option<String>>,
     /// Whether an earlier call with the same idempotency key did it.
     pub replayed: bool,
 }

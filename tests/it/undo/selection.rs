@@ -292,3 +292,58 @@ async fn many_undos_at_once_undo_everything_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_field_that_was_changed_outside_stays_and_names_nobody() {
+    on_each_store(async |store| {
+        let service = service_on(store);
+        let key = create_many(store, 1).await.remove(0);
+        let id = update(&service, &key, "AI", json!({ "result": "12" })).await;
+        let found = store.repository.get(&key).await.unwrap();
+        let mut outside: Document = found.record.unwrap().document().clone();
+        outside.insert("result".to_owned(), json!("From outside"));
+        store.edit(&key, Some(&Value::Object(outside).to_string()));
+
+        let undone = undo(&service, entry(&id)).await;
+
+        let (_, kept) = &undone.kept[0];
+        assert_eq!(kept.field, "result");
+        assert_eq!((&kept.actor, &kept.client_id), (&None, &None));
+        assert_eq!((&kept.audit_id, &kept.timestamp), (&None, &None));
+        assert_eq!(value(store, &key, "result").await, "From outside");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_shown_names_the_version_of_every_document() {
+    on_each_store(async |store| {
+        let service = service_on(store);
+        let keys = create_many(store, 2).await;
+        let kept = update(&service, &keys[0], "AI", json!({ "result": "12" })).await;
+        let marie = update(&service, &keys[0], "Marie", json!({ "result": "15" })).await;
+        let gone = update(&service, &keys[1], "AI", json!({ "result": "11" })).await;
+        let selection = Selection::Entries(BTreeSet::from([kept, gone]));
+        let request = UndoRequest {
+            mode: Mode::DryRun,
+            ..undo_of(selection.clone())
+        };
+        let shown = service.undo(request, soon()).await.unwrap();
+        assert_eq!(shown.documents.len(), 1);
+
+        undo(&service, entry(&marie)).await;
+        let request = UndoRequest {
+            expected_versions: shown.versions,
+            ..undo_of(selection)
+        };
+        let undone = service.undo(request, soon()).await;
+
+        assert!(
+            matches!(undone, Err(Error::Conflict { .. })),
+            "the field that was shown to stay would go back: {undone:?}"
+        );
+        assert_eq!(value(store, &keys[1], "result").await, "11");
+        store.assert_sound().await;
+    })
+    .await;
+}
