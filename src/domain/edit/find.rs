@@ -57,18 +57,45 @@ fn collect<'a, I: Iterator<Item = Range<usize>>>(
     all.take(MAX_COUNTED + 1).collect()
 }
 
-/// Where a text that is not empty occurs in another one, also where it overlaps with itself.
+/// Where a text that is not empty occurs in another one, also where it overlaps with itself. This is
+/// the algorithm of Knuth, Morris and Pratt: it reads each text once, however often one occurs.
 pub(super) fn occurrences_in(text: &str, wanted: &str) -> impl Iterator<Item = Range<usize>> {
-    let step = wanted.chars().next().map_or(0, char::len_utf8);
-    let mut from = 0;
-    iter::from_fn(move || {
-        if step == 0 {
-            return None;
-        }
-        let start = from + text.get(from..)?.find(wanted)?;
-        from = start + step;
-        Some(start..start + wanted.len())
+    let wanted = if wanted.len() > text.len() {
+        ""
+    } else {
+        wanted
+    }
+    .as_bytes();
+    let borders = borders(wanted);
+    let mut matched = 0;
+    text.bytes().enumerate().filter_map(move |(at, byte)| {
+        matched = matched_with(byte, matched, wanted, &borders);
+        let end = at + 1;
+        (matched > 0 && matched == wanted.len()).then(|| end - matched..end)
     })
+}
+
+/// For each beginning of a text: the length of the longest shorter beginning that it ends with.
+fn borders(wanted: &[u8]) -> Vec<usize> {
+    let (mut borders, mut border) = (Vec::with_capacity(wanted.len()), 0);
+    for (at, byte) in wanted.iter().enumerate() {
+        if at > 0 {
+            border = matched_with(*byte, border, wanted, &borders);
+        }
+        borders.push(border);
+    }
+    borders
+}
+
+/// How many bytes of `wanted` are matched when one byte follows those that were.
+fn matched_with(byte: u8, mut matched: usize, wanted: &[u8], borders: &[usize]) -> usize {
+    while wanted.get(matched) != Some(&byte) {
+        let Some(last) = matched.checked_sub(1) else {
+            return 0;
+        };
+        matched = borders.get(last).copied().unwrap_or_default();
+    }
+    matched + 1
 }
 
 /// Appends what a character is compared as.
@@ -237,4 +264,39 @@ pub(super) fn surroundings(text: &str, at: usize) -> String {
         sanitize(text.get(start..end).unwrap_or_default()),
         dots(end < text.len())
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_text_occurs_wherever_another_one_goes_on_with_it(text in "[abé\u{301}]{0,40}", wanted in "[abé\u{301}]{0,6}") {
+            let expected: Vec<Range<usize>> = text
+                .char_indices()
+                .filter(|(at, _)| !wanted.is_empty() && text[*at..].starts_with(&wanted))
+                .map(|(at, _)| at..at + wanted.len())
+                .collect();
+
+            let found: Vec<Range<usize>> = occurrences_in(&text, &wanted).collect();
+
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    /// Nearly every letter is a place where the wanted text occurs, but in the middle of a letter.
+    /// Comparing all of it at each of them would take hours.
+    #[test]
+    fn a_long_text_is_searched_in_one_pass() {
+        let text = "\u{e9}".repeat(500_000);
+        let inside = format!("\u{301}{}", "\u{e9}".repeat(250_000));
+
+        assert_eq!(occurrences(&[&text], &inside), []);
+        assert_eq!(occurrences(&[&text], &text).len(), 1);
+    }
 }
