@@ -13,8 +13,8 @@ use crate::domain::{
 pub(super) const MAX_COUNTED: usize = 100;
 
 /// The nearest place is looked for with no more of what was to be found.
-const MAX_COMPARED_CHARS: usize = 200;
-/// And in no more text.
+pub(super) const MAX_COMPARED_CHARS: usize = 200;
+/// And in no more text, where each text counts for as much more as is compared with it.
 const MAX_COMPARED_BYTES: usize = 64 * 1024;
 /// And it has this many characters in common, or is none.
 const MIN_COMMON_CHARS: usize = 4;
@@ -206,18 +206,17 @@ impl Folded {
 pub(super) fn nearest_point(texts: &[&str], wanted: &str) -> Option<(usize, usize)> {
     let beginning: String = wanted.chars().take(MAX_COMPARED_CHARS).collect();
     let wanted = Folded::of(&beginning, fold_char).text;
+    let rests: Vec<(&str, Vec<usize>)> = words_and_what_follows(&wanted)
+        .map(|rest| (rest, ends_of_chars(rest)))
+        .collect();
     let (mut room, mut longest, mut nearest) = (MAX_COMPARED_BYTES, MIN_COMMON_CHARS - 1, None);
     for (index, text) in texts.iter().enumerate() {
         let compared = text
             .get(..text.floor_char_boundary(room))
             .unwrap_or_default();
-        room -= compared.len();
+        room = room.saturating_sub(compared.len() + wanted.len());
         let folded = Folded::of(compared, fold_char);
-        for rest in words_and_what_follows(&wanted) {
-            let ends: Vec<usize> = rest
-                .char_indices()
-                .map(|(at, c)| at + c.len_utf8())
-                .collect();
+        for (rest, ends) in &rests {
             let part = |chars: usize| ends.get(chars - 1).and_then(|end| rest.get(..*end));
             // Most words have no longer part in common.
             if !part(longest + 1).is_some_and(|part| folded.text.contains(part)) {
@@ -240,6 +239,13 @@ pub(super) fn nearest_point(texts: &[&str], wanted: &str) -> Option<(usize, usiz
         }
     }
     nearest
+}
+
+/// How many bytes the first 1, 2, 3, … characters have.
+fn ends_of_chars(text: &str) -> Vec<usize> {
+    text.char_indices()
+        .map(|(at, c)| at + c.len_utf8())
+        .collect()
 }
 
 /// The text from each of its words to its end.
@@ -287,6 +293,19 @@ mod tests {
 
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn each_text_takes_room_from_the_search_for_the_nearest_place() {
+        let texts = |others: usize| [vec!["x"; others], vec!["almost"]].concat();
+        let wanted = "almost ".repeat(20);
+        let others = MAX_COMPARED_BYTES / wanted.len();
+
+        assert_eq!(
+            nearest_point(&texts(others / 2), &wanted),
+            Some((others / 2, 6))
+        );
+        assert_eq!(nearest_point(&texts(others), &wanted), None);
     }
 
     /// Nearly every letter is a place where the wanted text occurs, but in the middle of a letter.
