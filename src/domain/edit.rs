@@ -442,8 +442,11 @@ fn beginning(element: &Value) -> String {
 }
 
 fn expected_string(name: &'static str, expected: &str, found: &Value) -> Violation {
-    let message = format!("expected {expected}, found {}", type_name(found));
-    Violation::new(name, "edit", message)
+    let found = match found.as_str() {
+        Some("") => "an empty string",
+        _ => type_name(found),
+    };
+    Violation::new(name, "edit", format!("expected {expected}, found {found}"))
 }
 
 fn not_a_list(found: &Value) -> Violation {
@@ -808,6 +811,8 @@ mod tests {
             let paths: Vec<&str> = rejected.iter().map(|it| it.path.as_str()).collect();
             assert_eq!(paths, [path], "{edit}");
         }
+        let empty = json!({ "path": "title", "op": "find", "value": "", "with": "" });
+        assert!(problem(&document, &empty).contains("found an empty string"));
         let both = json!([{ "path": "tags", "op": "append", "value": "b", "with": "" }]);
         assert!(
             edited(&document, both).is_ok(),
