@@ -363,7 +363,7 @@ impl Edit {
             Some(Value::Array(list)) if self.op != Op::Find => {
                 format!("0 of {} elements are equal to it", list.len())
             }
-            _ => "it occurs 0 times".to_owned(),
+            _ => "it does not occur".to_owned(),
         };
         Violation::new("value", "edit", message)
     }
@@ -377,7 +377,7 @@ impl Edit {
     ) -> Violation {
         let elsewhere = self.only_field_with_text(document, rules);
         let nearest = match (&elsewhere, field(document, &self.path)) {
-            (Some(path), _) => format!(" here, and once in `{path}`"),
+            (Some(path), _) => format!(" here, but once in `{path}`"),
             (None, Some(Value::Array(list))) if self.op != Op::Find => self.nearest_element(list),
             (None, _) => self.nearest_place(document),
         };
@@ -422,7 +422,7 @@ impl Edit {
                 let text = texts.get(text).copied().unwrap_or_default();
                 format!("; the nearest place is `{}`", surroundings(text, point))
             }
-            None => "; nothing near it does either".to_owned(),
+            None => ", and nothing similar does".to_owned(),
         }
     }
 
@@ -681,6 +681,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_break_is_found_by_another_one_or_by_a_space() {
+        for (text, value, result) in [
+            ("One\r\nTwo\r\n\r\nThree", "One\nTwo\n\nThree", "x"),
+            ("One\nTwo", "One\r\nTwo", "x"),
+            ("One\nTwo\r\nThree", "One Two", "x\r\nThree"),
+            ("One\r\nTwo", " Two", "Onex"),
+            ("One\rTwo", "One Two", "x"),
+        ] {
+            let edits = json!([{ "path": "challenge", "op": "find", "value": value, "with": "x" }]);
+
+            let edited = edited(&json!({ "challenge": text }), edits).unwrap();
+
+            assert_eq!(edited["challenge"], result, "{text:?}");
+        }
+        let paragraphs = json!({ "path": "challenge", "op": "find", "value": "a b", "with": "" });
+        let message = problem(&json!({ "challenge": "a\n\nb" }), &paragraphs);
+        assert!(message.contains("does not occur"), "{message}");
+    }
+
+    #[test]
     fn exact_text_comes_first_and_letters_keep_their_marks() {
         let find = |text: &str, value: &str| {
             let edits = json!([{ "path": "challenge", "op": "find", "value": value, "with": "" }]);
@@ -734,15 +754,24 @@ mod tests {
             "entreprises du batiment",
         ] {
             let message = problem(&document, &find(value));
-            assert!(message.contains("0 times"), "{message}");
+            assert!(
+                message.contains("it does not occur; the nearest"),
+                "{message}"
+            );
             assert!(
                 message.contains("pour 38 entreprises") || message.contains("Nous av"),
                 "{message}"
             );
             assert!(message.len() < 200, "{message}");
         }
-        assert!(problem(&document, &find("Rien à voir")).contains("nothing near"));
-        assert!(problem(&document, &find("Un succès")).contains("once in `result`"));
+        assert!(
+            problem(&document, &find("Rien à voir"))
+                .contains("it does not occur, and nothing similar does")
+        );
+        assert!(
+            problem(&document, &find("Un succès"))
+                .contains("it does not occur here, but once in `result`")
+        );
         let often = problem(&document, &find("x"));
         assert!(
             often.contains("more than 100 times") && often.len() < 200,

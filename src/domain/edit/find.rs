@@ -101,10 +101,11 @@ fn matched_with(byte: u8, mut matched: usize, wanted: &[u8], borders: &[usize]) 
 /// Appends what a character is compared as.
 type Fold = fn(char, &mut String);
 
-/// One kind of space, of apostrophe and of quotation mark, whatever the Unicode composition.
+/// One kind of space (a line break is one), of apostrophe and of quotation mark, whatever the Unicode composition.
 fn plain(c: char, folded: &mut String) {
     match c {
-        '\t'
+        '\t'..='\r'
+        | '\u{85}'
         | '\u{a0}'
         | '\u{1680}'
         | '\u{2000}'..='\u{200f}'
@@ -148,7 +149,7 @@ struct Folded {
     letters: Vec<Letter>,
 }
 
-/// A character with the marks that follow it, which are never separated.
+/// A character with the marks that follow it, or the two of a line break, which are never separated.
 struct Letter {
     /// Where it begins in the folded text.
     at: usize,
@@ -162,9 +163,13 @@ impl Folded {
         let mut letters: Vec<Letter> = Vec::with_capacity(original.len());
         for (start, c) in original.char_indices() {
             let (at, end) = (text.len(), start + c.len_utf8());
-            fold(c, &mut text);
+            let ends_line_break =
+                c == '\n' && original.get(..start).is_some_and(|it| it.ends_with('\r'));
+            if !ends_line_break {
+                fold(c, &mut text);
+            }
             match letters.last_mut() {
-                Some(last) if is_combining_mark(c) => last.origin.end = end,
+                Some(last) if ends_line_break || is_combining_mark(c) => last.origin.end = end,
                 _ if text.len() == at => {}
                 _ => letters.push(Letter {
                     at,
