@@ -13,7 +13,7 @@ use super::{
     text::{compact_json, truncate},
     violation::Violation,
 };
-use find::{MAX_COUNTED, nearest_point, occurrences, surroundings};
+use find::{MAX_COMPARED_CHARS, MAX_COUNTED, nearest_point, occurrences, surroundings};
 
 mod find;
 mod take_back;
@@ -53,6 +53,10 @@ pub struct Edit {
 pub const MAX_EDITS: usize = 50;
 /// An error names the indexes of this many equal elements.
 const MAX_NAMED: usize = 10;
+/// What comes nearest is looked for only for this many edits that match nothing.
+const MAX_NEAREST: usize = 3;
+/// And among this many elements.
+const MAX_COMPARED_ELEMENTS: usize = 1000;
 
 /// What an edit does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -114,17 +118,43 @@ pub(super) fn apply(
     rules: &Rules,
 ) -> Vec<Violation> {
     let mut rejected = Vec::new();
+    let mut unmatched = 0;
     for (index, edit) in edits.iter().enumerate() {
-        let found = match edit.violations_of_form() {
-            found if found.is_empty() => edit.apply(document, rules).err().into_iter().collect(),
-            found => found,
-        };
+        let mut found = edit.violations_of_form();
+        if found.is_empty() {
+            match edit.apply(document, rules) {
+                Ok(()) => {}
+                Err(Failure::Violation(violation)) => found.push(violation),
+                Err(Failure::NoMatch) => {
+                    unmatched += 1;
+                    let violation = edit.no_match(document);
+                    found.push(if unmatched <= MAX_NEAREST {
+                        edit.with_nearest(violation, document, rules)
+                    } else {
+                        violation
+                    });
+                }
+            }
+        }
         rejected.extend(found.into_iter().map(|violation| Violation {
             path: format!("edits[{index}].{}", violation.path),
             ..violation
         }));
     }
     rejected
+}
+
+/// Why an edit cannot be applied.
+enum Failure {
+    /// Nothing is equal to `value`.
+    NoMatch,
+    Violation(Violation),
+}
+
+impl From<Violation> for Failure {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
 }
 
 /// The field that a path names, without the index of an element, and that index.
@@ -181,16 +211,17 @@ impl Edit {
         found
     }
 
-    fn apply(&self, document: &mut Map<String, Value>, rules: &Rules) -> Result<(), Violation> {
+    fn apply(&self, document: &mut Map<String, Value>, rules: &Rules) -> Result<(), Failure> {
         self.check_path(document, rules)?;
         match self.op {
-            Op::Append => self.insert(document, None),
-            Op::Prepend => self.insert(document, Some(0)),
-            Op::Insert => self.insert(document, self.index()),
-            Op::Remove => self.replace_element(document, None),
-            Op::Replace => self.replace_element(document, self.with.as_ref()),
-            Op::Find => self.replace_text(document, rules),
+            Op::Append => self.insert(document, None)?,
+            Op::Prepend => self.insert(document, Some(0))?,
+            Op::Insert => self.insert(document, self.index())?,
+            Op::Remove => self.replace_element(document, None)?,
+            Op::Replace => self.replace_element(document, self.with.as_ref())?,
+            Op::Find => self.replace_text(document)?,
         }
+        Ok(())
     }
 
     fn index(&self) -> Option<usize> {
@@ -249,11 +280,11 @@ impl Edit {
         &self,
         document: &mut Map<String, Value>,
         with: Option<&Value>,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Failure> {
         let list = match field_mut(document, &self.path) {
             Some(Value::Array(list)) => list,
-            None | Some(Value::Null) => return Err(self.absent("list")),
-            Some(other) => return Err(not_a_list(other)),
+            None | Some(Value::Null) => return Err(self.absent("list").into()),
+            Some(other) => return Err(not_a_list(other).into()),
         };
         let index = self.index_of_value(list)?;
         match (with, list.get_mut(index)) {
@@ -266,7 +297,7 @@ impl Edit {
     }
 
     /// The index of the element that is equal to `value`: the only one, or the one that `at` names.
-    fn index_of_value(&self, list: &[Value]) -> Result<usize, Violation> {
+    fn index_of_value(&self, list: &[Value]) -> Result<usize, Failure> {
         let equal: Vec<usize> = (0..list.len())
             .filter(|index| list.get(*index).is_some_and(|it| is_same(it, &self.value)))
             .collect();
@@ -276,63 +307,36 @@ impl Edit {
             .map(ToString::to_string)
             .collect();
         let named = named.join(", ");
-        match (self.index(), equal.as_slice()) {
-            (_, []) => Err(self.no_element(list)),
-            (None, [only]) => Ok(*only),
+        let (name, message) = match (self.index(), equal.as_slice()) {
+            (_, []) => return Err(Failure::NoMatch),
+            (None, [only]) => return Ok(*only),
+            (Some(at), all) if all.contains(&at) => return Ok(at),
             (None, all) => {
                 let count = all.len();
                 let message =
                     format!("{count} elements are equal to it, at {named}; say which with `at`");
-                Err(Violation::new("value", "edit", message))
+                ("value", message)
             }
-            (Some(at), all) if all.contains(&at) => Ok(at),
-            (Some(_), _) => {
-                let message = format!("expected the index of an element equal to `value`: {named}");
-                Err(Violation::new("at", "edit", message))
-            }
-        }
-    }
-
-    fn no_element(&self, list: &[Value]) -> Violation {
-        let text_of = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            other => compact_json(other),
+            (Some(_), _) => (
+                "at",
+                format!("expected the index of an element equal to `value`: {named}"),
+            ),
         };
-        let wanted = fold(&text_of(&self.value));
-        let likeness = |element: &Value| strsim::sorensen_dice(&wanted, &fold(&text_of(element)));
-        let nearest = list
-            .iter()
-            .enumerate()
-            .map(|(index, element)| (likeness(element), index, element))
-            .max_by(|(one, ..), (other, ..)| one.total_cmp(other));
-        let nearest = nearest.map_or_else(String::new, |(_, index, element)| {
-            let text = text_of(element);
-            format!(
-                "; the nearest is `{}[{index}]`: `{}`",
-                self.path,
-                truncate(&text)
-            )
-        });
-        let message = format!("0 of {} elements are equal to it{nearest}", list.len());
-        Violation::new("value", "edit", message)
+        Err(Violation::new(name, "edit", message).into())
     }
 
     /// Puts `with` in the place of the text `value`, which has to occur once: in the text, in this
     /// element of a list, or in all its elements.
-    fn replace_text(
-        &self,
-        document: &mut Map<String, Value>,
-        rules: &Rules,
-    ) -> Result<(), Violation> {
+    fn replace_text(&self, document: &mut Map<String, Value>) -> Result<(), Failure> {
         let wanted = self.value.as_str().unwrap_or_default();
         let texts = texts_at(document, &self.path);
         if texts.is_empty() {
-            return Err(self.absent("string"));
+            return Err(self.absent("string").into());
         }
         let found = occurrences(&texts, wanted);
         let only = match found.as_slice() {
             [only] => only.clone(),
-            [] => return Err(self.no_occurrence(document, rules)),
+            [] => return Err(Failure::NoMatch),
             [first, ..] => {
                 let count = match found.len() {
                     count if count > MAX_COUNTED => format!("more than {MAX_COUNTED}"),
@@ -343,7 +347,7 @@ impl Edit {
                     "it occurs {count} times, first in `{}`; send more of the text around the one that is meant",
                     surroundings(text, first.range.start)
                 );
-                return Err(Violation::new("value", "edit", message));
+                return Err(Violation::new("value", "edit", message).into());
             }
         };
         let with = self.with.as_ref().and_then(Value::as_str);
@@ -353,29 +357,73 @@ impl Edit {
         Ok(())
     }
 
-    /// Where the text nearly occurs, or in which other field it does.
-    fn no_occurrence(&self, document: &Map<String, Value>, rules: &Rules) -> Violation {
-        let wanted = self.value.as_str().unwrap_or_default();
-        let elsewhere = rules.editable_paths().into_iter().find(|path| {
-            let texts = texts_at(document, path);
-            path != self.field() && occurrences(&texts, wanted).len() == 1
-        });
-        if let Some(path) = elsewhere {
-            let message = format!("it occurs 0 times here, and once in `{path}`");
-            return Violation {
-                suggestion: Some(path),
-                ..Violation::new("value", "edit", message)
-            };
+    /// That nothing is equal to `value`.
+    fn no_match(&self, document: &Map<String, Value>) -> Violation {
+        let message = match field(document, &self.path) {
+            Some(Value::Array(list)) if self.op != Op::Find => {
+                format!("0 of {} elements are equal to it", list.len())
+            }
+            _ => "it does not occur".to_owned(),
+        };
+        Violation::new("value", "edit", message)
+    }
+
+    /// The same, with what comes nearest to `value`.
+    fn with_nearest(
+        &self,
+        no_match: Violation,
+        document: &Map<String, Value>,
+        rules: &Rules,
+    ) -> Violation {
+        let elsewhere = self.only_field_with_text(document, rules);
+        let nearest = match (&elsewhere, field(document, &self.path)) {
+            (Some(path), _) => format!(" here, but once in `{path}`"),
+            (None, Some(Value::Array(list))) if self.op != Op::Find => self.nearest_element(list),
+            (None, _) => self.nearest_place(document),
+        };
+        Violation {
+            message: no_match.message + &nearest,
+            suggestion: elsewhere,
+            ..no_match
         }
+    }
+
+    /// The first other field in which the text to be found occurs once.
+    fn only_field_with_text(&self, document: &Map<String, Value>, rules: &Rules) -> Option<String> {
+        let wanted = self.value.as_str().filter(|_| self.op == Op::Find)?;
+        rules.editable_paths().into_iter().find(|path| {
+            path != self.field() && occurrences(&texts_at(document, path), wanted).len() == 1
+        })
+    }
+
+    fn nearest_element(&self, list: &[Value]) -> String {
+        let wanted = fold(&beginning(&self.value));
+        let nearest = list
+            .iter()
+            .take(MAX_COMPARED_ELEMENTS)
+            .map(beginning)
+            .enumerate()
+            .map(|(index, text)| {
+                let likeness = strsim::sorensen_dice(&wanted, &fold(&text));
+                (likeness, index, text)
+            })
+            .max_by(|(one, ..), (other, ..)| one.total_cmp(other));
+        nearest.map_or_else(String::new, |(_, index, text)| {
+            let path = &self.path;
+            format!("; the nearest is `{path}[{index}]`: `{}`", truncate(&text))
+        })
+    }
+
+    fn nearest_place(&self, document: &Map<String, Value>) -> String {
         let texts = texts_at(document, &self.path);
-        let shown = match nearest_point(&texts, wanted) {
+        let wanted = self.value.as_str().unwrap_or_default();
+        match nearest_point(&texts, wanted) {
             Some((text, point)) => {
                 let text = texts.get(text).copied().unwrap_or_default();
-                format!("the nearest place is `{}`", surroundings(text, point))
+                format!("; the nearest place is `{}`", surroundings(text, point))
             }
-            None => "nothing near it does either".to_owned(),
-        };
-        Violation::new("value", "edit", format!("it occurs 0 times; {shown}"))
+            None => ", and nothing similar does".to_owned(),
+        }
     }
 
     fn absent(&self, what: &str) -> Violation {
@@ -384,9 +432,21 @@ impl Edit {
     }
 }
 
+/// What an element is compared by: the beginning of its text, or of its JSON.
+fn beginning(element: &Value) -> String {
+    let first = |text: &str| text.chars().take(MAX_COMPARED_CHARS).collect();
+    match element.as_str() {
+        Some(text) => first(text),
+        None => first(&compact_json(element)),
+    }
+}
+
 fn expected_string(name: &'static str, expected: &str, found: &Value) -> Violation {
-    let message = format!("expected {expected}, found {}", type_name(found));
-    Violation::new(name, "edit", message)
+    let found = match found.as_str() {
+        Some("") => "an empty string",
+        _ => type_name(found),
+    };
+    Violation::new(name, "edit", format!("expected {expected}, found {found}"))
 }
 
 fn not_a_list(found: &Value) -> Violation {
@@ -621,6 +681,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_break_is_found_by_another_one_or_by_a_space() {
+        for (text, value, result) in [
+            ("One\r\nTwo\r\n\r\nThree", "One\nTwo\n\nThree", "x"),
+            ("One\nTwo", "One\r\nTwo", "x"),
+            ("One\nTwo\r\nThree", "One Two", "x\r\nThree"),
+            ("One\r\nTwo", " Two", "Onex"),
+            ("One\rTwo", "One Two", "x"),
+        ] {
+            let edits = json!([{ "path": "challenge", "op": "find", "value": value, "with": "x" }]);
+
+            let edited = edited(&json!({ "challenge": text }), edits).unwrap();
+
+            assert_eq!(edited["challenge"], result, "{text:?}");
+        }
+        let paragraphs = json!({ "path": "challenge", "op": "find", "value": "a b", "with": "" });
+        let message = problem(&json!({ "challenge": "a\n\nb" }), &paragraphs);
+        assert!(message.contains("does not occur"), "{message}");
+    }
+
+    #[test]
     fn exact_text_comes_first_and_letters_keep_their_marks() {
         let find = |text: &str, value: &str| {
             let edits = json!([{ "path": "challenge", "op": "find", "value": value, "with": "" }]);
@@ -674,15 +754,24 @@ mod tests {
             "entreprises du batiment",
         ] {
             let message = problem(&document, &find(value));
-            assert!(message.contains("0 times"), "{message}");
+            assert!(
+                message.contains("it does not occur; the nearest"),
+                "{message}"
+            );
             assert!(
                 message.contains("pour 38 entreprises") || message.contains("Nous av"),
                 "{message}"
             );
             assert!(message.len() < 200, "{message}");
         }
-        assert!(problem(&document, &find("Rien à voir")).contains("nothing near"));
-        assert!(problem(&document, &find("Un succès")).contains("once in `result`"));
+        assert!(
+            problem(&document, &find("Rien à voir"))
+                .contains("it does not occur, and nothing similar does")
+        );
+        assert!(
+            problem(&document, &find("Un succès"))
+                .contains("it does not occur here, but once in `result`")
+        );
         let often = problem(&document, &find("x"));
         assert!(
             often.contains("more than 100 times") && often.len() < 200,
@@ -751,6 +840,8 @@ mod tests {
             let paths: Vec<&str> = rejected.iter().map(|it| it.path.as_str()).collect();
             assert_eq!(paths, [path], "{edit}");
         }
+        let empty = json!({ "path": "title", "op": "find", "value": "", "with": "" });
+        assert!(problem(&document, &empty).contains("found an empty string"));
         let both = json!([{ "path": "tags", "op": "append", "value": "b", "with": "" }]);
         assert!(
             edited(&document, both).is_ok(),
@@ -805,6 +896,35 @@ mod tests {
                 "edits[3].at"
             ]
         );
+    }
+
+    #[test]
+    fn the_nearest_is_looked_for_in_the_first_edits_and_elements_only() {
+        let mut tags = vec!["x"; MAX_COMPARED_ELEMENTS];
+        tags.push("almost");
+        let document = json!({ "tags": tags, "challenge": "Almost nothing is found." });
+        for (edit, nearest) in [
+            (
+                json!({ "path": "tags", "op": "remove", "value": "almos" }),
+                "the nearest is `tags[999]`",
+            ),
+            (
+                json!({ "path": "challenge", "op": "find", "value": "Almost never", "with": "" }),
+                "Almost nothing",
+            ),
+        ] {
+            let rejected = edited(&document, json!(vec![edit; 5])).unwrap_err();
+
+            let have_nearest: Vec<bool> = rejected
+                .iter()
+                .map(|violation| violation.message.contains(nearest))
+                .collect();
+            assert_eq!(
+                have_nearest,
+                [true, true, true, false, false],
+                "{rejected:?}"
+            );
+        }
     }
 
     /// What each operation means, in a few words.

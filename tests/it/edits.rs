@@ -175,7 +175,7 @@ async fn all_wrong_edits_are_reported_and_nothing_is_written() {
         );
         let message = error["message"].as_str().unwrap();
         for says in [
-            "0 times",
+            "it does not occur; the nearest place is",
             "gère 38\u{a0}entreprises",
             "at 0, 2",
             "did you mean `tags`?",

@@ -13,8 +13,8 @@ use crate::domain::{
 pub(super) const MAX_COUNTED: usize = 100;
 
 /// The nearest place is looked for with no more of what was to be found.
-const MAX_COMPARED_CHARS: usize = 200;
-/// And in no more text.
+pub(super) const MAX_COMPARED_CHARS: usize = 200;
+/// And in no more text, where each text counts for as much more as is compared with it.
 const MAX_COMPARED_BYTES: usize = 64 * 1024;
 /// And it has this many characters in common, or is none.
 const MIN_COMMON_CHARS: usize = 4;
@@ -57,27 +57,55 @@ fn collect<'a, I: Iterator<Item = Range<usize>>>(
     all.take(MAX_COUNTED + 1).collect()
 }
 
-/// Where a text that is not empty occurs in another one, also where it overlaps with itself.
+/// Where a text that is not empty occurs in another one, also where it overlaps with itself. This is
+/// the algorithm of Knuth, Morris and Pratt: it reads each text once, however often one occurs.
 pub(super) fn occurrences_in(text: &str, wanted: &str) -> impl Iterator<Item = Range<usize>> {
-    let step = wanted.chars().next().map_or(0, char::len_utf8);
-    let mut from = 0;
-    iter::from_fn(move || {
-        if step == 0 {
-            return None;
-        }
-        let start = from + text.get(from..)?.find(wanted)?;
-        from = start + step;
-        Some(start..start + wanted.len())
+    let wanted = if wanted.len() > text.len() {
+        ""
+    } else {
+        wanted
+    }
+    .as_bytes();
+    let borders = borders(wanted);
+    let mut matched = 0;
+    text.bytes().enumerate().filter_map(move |(at, byte)| {
+        matched = matched_with(byte, matched, wanted, &borders);
+        let end = at + 1;
+        (matched > 0 && matched == wanted.len()).then(|| end - matched..end)
     })
+}
+
+/// For each beginning of a text: the length of the longest shorter beginning that it ends with.
+fn borders(wanted: &[u8]) -> Vec<usize> {
+    let (mut borders, mut border) = (Vec::with_capacity(wanted.len()), 0);
+    for (at, byte) in wanted.iter().enumerate() {
+        if at > 0 {
+            border = matched_with(*byte, border, wanted, &borders);
+        }
+        borders.push(border);
+    }
+    borders
+}
+
+/// How many bytes of `wanted` are matched when one byte follows those that were.
+fn matched_with(byte: u8, mut matched: usize, wanted: &[u8], borders: &[usize]) -> usize {
+    while wanted.get(matched) != Some(&byte) {
+        let Some(last) = matched.checked_sub(1) else {
+            return 0;
+        };
+        matched = borders.get(last).copied().unwrap_or_default();
+    }
+    matched + 1
 }
 
 /// Appends what a character is compared as.
 type Fold = fn(char, &mut String);
 
-/// One kind of space, of apostrophe and of quotation mark, whatever the Unicode composition.
+/// One kind of space (a line break is one), of apostrophe and of quotation mark, whatever the Unicode composition.
 fn plain(c: char, folded: &mut String) {
     match c {
-        '\t'
+        '\t'..='\r'
+        | '\u{85}'
         | '\u{a0}'
         | '\u{1680}'
         | '\u{2000}'..='\u{200f}'
@@ -121,7 +149,7 @@ struct Folded {
     letters: Vec<Letter>,
 }
 
-/// A character with the marks that follow it, which are never separated.
+/// A character with the marks that follow it, or the two of a line break, which are never separated.
 struct Letter {
     /// Where it begins in the folded text.
     at: usize,
@@ -135,9 +163,13 @@ impl Folded {
         let mut letters: Vec<Letter> = Vec::with_capacity(original.len());
         for (start, c) in original.char_indices() {
             let (at, end) = (text.len(), start + c.len_utf8());
-            fold(c, &mut text);
+            let ends_line_break =
+                c == '\n' && original.get(..start).is_some_and(|it| it.ends_with('\r'));
+            if !ends_line_break {
+                fold(c, &mut text);
+            }
             match letters.last_mut() {
-                Some(last) if is_combining_mark(c) => last.origin.end = end,
+                Some(last) if ends_line_break || is_combining_mark(c) => last.origin.end = end,
                 _ if text.len() == at => {}
                 _ => letters.push(Letter {
                     at,
@@ -179,18 +211,17 @@ impl Folded {
 pub(super) fn nearest_point(texts: &[&str], wanted: &str) -> Option<(usize, usize)> {
     let beginning: String = wanted.chars().take(MAX_COMPARED_CHARS).collect();
     let wanted = Folded::of(&beginning, fold_char).text;
+    let rests: Vec<(&str, Vec<usize>)> = words_and_what_follows(&wanted)
+        .map(|rest| (rest, ends_of_chars(rest)))
+        .collect();
     let (mut room, mut longest, mut nearest) = (MAX_COMPARED_BYTES, MIN_COMMON_CHARS - 1, None);
     for (index, text) in texts.iter().enumerate() {
         let compared = text
             .get(..text.floor_char_boundary(room))
             .unwrap_or_default();
-        room -= compared.len();
+        room = room.saturating_sub(compared.len() + wanted.len());
         let folded = Folded::of(compared, fold_char);
-        for rest in words_and_what_follows(&wanted) {
-            let ends: Vec<usize> = rest
-                .char_indices()
-                .map(|(at, c)| at + c.len_utf8())
-                .collect();
+        for (rest, ends) in &rests {
             let part = |chars: usize| ends.get(chars - 1).and_then(|end| rest.get(..*end));
             // Most words have no longer part in common.
             if !part(longest + 1).is_some_and(|part| folded.text.contains(part)) {
@@ -215,6 +246,13 @@ pub(super) fn nearest_point(texts: &[&str], wanted: &str) -> Option<(usize, usiz
     nearest
 }
 
+/// How many bytes the first 1, 2, 3, … characters have.
+fn ends_of_chars(text: &str) -> Vec<usize> {
+    text.char_indices()
+        .map(|(at, c)| at + c.len_utf8())
+        .collect()
+}
+
 /// The text from each of its words to its end.
 fn words_and_what_follows(text: &str) -> impl Iterator<Item = &str> {
     let starts = text.match_indices(' ').map(|(at, _)| at + 1);
@@ -237,4 +275,52 @@ pub(super) fn surroundings(text: &str, at: usize) -> String {
         sanitize(text.get(start..end).unwrap_or_default()),
         dots(end < text.len())
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_text_occurs_wherever_another_one_goes_on_with_it(text in "[abé\u{301}]{0,40}", wanted in "[abé\u{301}]{0,6}") {
+            let expected: Vec<Range<usize>> = text
+                .char_indices()
+                .filter(|(at, _)| !wanted.is_empty() && text[*at..].starts_with(&wanted))
+                .map(|(at, _)| at..at + wanted.len())
+                .collect();
+
+            let found: Vec<Range<usize>> = occurrences_in(&text, &wanted).collect();
+
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn each_text_takes_room_from_the_search_for_the_nearest_place() {
+        let texts = |others: usize| [vec!["x"; others], vec!["almost"]].concat();
+        let wanted = "almost ".repeat(20);
+        let others = MAX_COMPARED_BYTES / wanted.len();
+
+        assert_eq!(
+            nearest_point(&texts(others / 2), &wanted),
+            Some((others / 2, 6))
+        );
+        assert_eq!(nearest_point(&texts(others), &wanted), None);
+    }
+
+    /// Nearly every letter is a place where the wanted text occurs, but in the middle of a letter.
+    /// Comparing all of it at each of them would take hours.
+    #[test]
+    fn a_long_text_is_searched_in_one_pass() {
+        let text = "\u{e9}".repeat(500_000);
+        let inside = format!("\u{301}{}", "\u{e9}".repeat(250_000));
+
+        assert_eq!(occurrences(&[&text], &inside), []);
+        assert_eq!(occurrences(&[&text], &text).len(), 1);
+    }
 }

@@ -6,9 +6,13 @@ use serde_json::Value;
 
 use super::{Edit, Op, find::occurrences_in};
 
+/// Looking for the smallest part compares no more characters. A text that does not repeat itself needs
+/// few more than it has.
+const MAX_COMPARED_CHARS: usize = 500_000;
+
 /// The edit that turns the text `new` at `path` back into `old`. It finds the smallest part of `new`
 /// that holds the difference and occurs once. `None` if that, or what was there before, has more than
-/// `max_chars` characters.
+/// `max_chars` characters, or if the text repeats itself so much that finding it takes too long.
 #[must_use]
 pub fn edit_to_take_back(path: &str, old: &str, new: &str, max_chars: usize) -> Option<Edit> {
     // Nothing can be found in an empty text.
@@ -67,7 +71,7 @@ impl<'a> Difference<'a> {
     /// The shortest texts around the difference, together no longer than `room` characters, with
     /// which it occurs once in the new text and is not empty.
     fn smallest_context(&self, room: usize) -> Option<(&'a str, &'a str)> {
-        let shared = self.longest_shared_after(room);
+        let shared = self.longest_shared_after(room)?;
         let before = ends_of(self.before.chars().rev());
         let after = ends_of(self.after.chars());
         let pairs = before
@@ -88,13 +92,19 @@ impl<'a> Difference<'a> {
 
     /// For each number of characters before the difference: how many after it the new text has in
     /// common with another place that also has those before it; `None` if there is no such place.
-    fn longest_shared_after(&self, room: usize) -> Vec<Option<usize>> {
+    /// Nothing at all if it takes too long.
+    fn longest_shared_after(&self, room: usize) -> Option<Vec<Option<usize>>> {
         let mut shared = vec![None; room + 1];
+        let mut compared = 0;
         for start in self.other_places() {
             let (before, rest) = self.new.split_at(start);
             let after = rest.get(self.added.len()..).unwrap_or_default();
             let left = common(before.chars().rev(), self.before.chars().rev().take(room));
             let right = common(after.chars(), self.after.chars().take(room));
+            compared += left + right + 1;
+            if compared > MAX_COMPARED_CHARS {
+                return None;
+            }
             if let Some(longest) = shared.get_mut(left) {
                 *longest = (*longest).max(Some(right));
             }
@@ -105,7 +115,7 @@ impl<'a> Difference<'a> {
                 *longest = (*longest).max(more);
             }
         }
-        shared
+        Some(shared)
     }
 
     /// Where else in the new text the added part occurs.
@@ -136,4 +146,23 @@ fn ends_of(chars: impl Iterator<Item = char> + Clone) -> impl Iterator<Item = us
         Some(*bytes)
     });
     iter::once(0).chain(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_from_a_long_text_that_repeats_itself_offers_no_edit() {
+        let value = |before: &str| {
+            let new = format!("{before}b");
+            let edit = edit_to_take_back("challenge", &format!("{before}xb"), &new, 200)?;
+            edit.value.as_str().map(str::to_owned)
+        };
+        let numbers: Vec<String> = (0..40_000).map(|number| number.to_string()).collect();
+
+        assert_eq!(value(&numbers.join(" ")).as_deref(), Some("b"));
+        assert_eq!(value(&"a".repeat(1_000)).as_deref(), Some("b"));
+        assert_eq!(value(&"a".repeat(240_000)), None);
+    }
 }
