@@ -544,7 +544,13 @@ async fn a_refused_write_records_nothing_and_a_version_is_that_of_the_edit() {
             .await;
 
         assert!(
-            matches!(refused, Err(Error::Conflict { .. })),
+            matches!(
+                refused,
+                Err(Error::Conflict {
+                    changed_outside: Some(_),
+                    ..
+                })
+            ),
             "{refused:?}"
         );
         assert_eq!(refused_actions, ["create"]);
@@ -600,6 +606,8 @@ async fn the_tools_say_what_was_changed_outside_and_record_it() {
             newest_time(store, &key).await.unwrap(),
             newest_time(store, &gone).await.unwrap(),
         );
+        let read = store.repository.get(&key).await.unwrap().record.unwrap();
+        let read = read.version().to_string();
         store.edit(&key, Some(&edited(&project("a"), 0)));
         store.edit(&gone, None);
         let client = StdioClient::start(store).await;
@@ -615,6 +623,8 @@ async fn the_tools_say_what_was_changed_outside_and_record_it() {
             .await;
         let patch = json!({ "id": "gone", "data": { "title": "New" } });
         let not_updated = client.call_error("update_project", patch).await;
+        let patch = json!({ "id": "a", "data": { "title": "New" }, "expectedVersion": read });
+        let conflict = client.call_error("update_project", patch).await;
         let patch = json!({ "id": "a", "data": { "title": "New" } });
         let updated = client.call("update_project", patch).await;
         let shown_again = client.call("get_project", json!({ "id": "a" })).await;
@@ -622,6 +632,10 @@ async fn the_tools_say_what_was_changed_outside_and_record_it() {
         let outside = format!("changed outside this server after {time}");
         assert_eq!(warnings(&shown, &outside).len(), 1, "{shown}");
         assert_eq!(warnings(&listed, &outside).len(), 1, "{listed}");
+        assert_eq!(conflict["code"], "VERSION_CONFLICT", "{conflict}");
+        assert_eq!(conflict["details"]["changedOutside"], time.to_string());
+        let message = conflict["message"].as_str().unwrap();
+        assert!(message.contains(&outside), "{message}");
         assert_eq!(warnings(&updated, &outside).len(), 1, "{updated}");
         assert_eq!(warnings(&shown_again, "outside").len(), 0, "{shown_again}");
         let deleted = format!("`gone` was deleted outside this server after {gone_time}");
