@@ -28,6 +28,7 @@ use tempfile::TempDir;
 use tokio::{
     sync::Notify,
     task::{JoinSet, yield_now},
+    time::{advance, pause, resume},
 };
 
 use crate::support::{
@@ -102,6 +103,13 @@ async fn newest_time(store: &Store, key: &DocumentKey) -> Option<Timestamp> {
     let current = store.repository.get_for_update(key).await.unwrap();
     let entry = current.latest_entry()?;
     StoredEntry::parse(entry.to_owned()).timestamp()
+}
+
+/// Lets the clock of this test go on by `time`.
+async fn pass(time: Duration) {
+    pause();
+    advance(time).await;
+    resume();
 }
 
 /// What a document was reported as: `None` if nothing was reported.
@@ -408,6 +416,31 @@ async fn what_version_0_1_0_writes_beside_is_not_reported() {
     );
     retitle(&service, &key, "New").await.unwrap();
     assert_eq!(actions(&store, &key).await, ["create", "adopt", "update"]);
+    store.assert_sound().await;
+}
+
+/// Version 0.1.0 writes in between, and only its entry shows that.
+#[tokio::test]
+async fn an_old_document_that_is_put_back_is_reported_after_a_minute() {
+    let store = Store::redis();
+    let (key, checksum) = (project_key("a"), store.key("internal:checksum:projects:a"));
+    create_sound(&*store.repository, &key).await;
+    let old = stored(&*store.repository, &key).await.unwrap();
+    store.server().run::<()>(cmd("DEL").arg(&checksum));
+    let service = service_on(&store);
+    assert_eq!(reported(&service, &key).await, None);
+    retitle(&service_on(&store), &key, "New").await.unwrap();
+    store.server().run::<()>(cmd("DEL").arg(&checksum));
+    store.edit(&key, Some(&old));
+    assert_eq!(reported(&service, &key).await, None);
+
+    pass(Duration::from_mins(1)).await;
+
+    assert_eq!(
+        reported(&service, &key).await,
+        newest_time(&store, &key).await
+    );
+    retitle(&service, &key, "Newest").await.unwrap();
     store.assert_sound().await;
 }
 
