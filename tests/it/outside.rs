@@ -20,7 +20,7 @@ use portfolio_mcp::{
         ListPage, ListQuery, Operation, Origin, Source, StoredEntry, Timestamp, sha256_hex,
     },
     service::{ContentService, Error, Mode, UpdateRequest, Updated},
-    store::{Commit, Repository, Revision, Store as Parts, StoreError},
+    store::{Commit, Location, Repository, Revision, Store as Parts, StoreError, open},
 };
 use redis::cmd;
 use serde_json::{Map, Value, json};
@@ -616,6 +616,33 @@ async fn a_user_who_may_not_read_our_own_keys_reads_documents() {
     }
     let updated = service_on(&store);
     retitle(&updated, &project_key("a"), "New").await.unwrap();
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_user_who_may_read_our_own_keys_later_is_told_of_changes() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let rules = ["~data:*", "~index:*", "~audit:*", "resetchannels", "+@read"];
+    let location = Location::Redis {
+        write: None,
+        read: Some(store.server().user("site", &rules)),
+        key_prefix: String::new(),
+    };
+    let service = ContentService::new(open(&location).unwrap(), now);
+    store.edit(&key, Some(&edited(&project("a"), 0)));
+    assert_eq!(reported(&service, &key).await, None);
+    let allow = ["ACL", "SETUSER", "site", "~internal:*"];
+    store.server().run::<()>(cmd(allow[0]).arg(&allow[1..]));
+
+    pass(Duration::from_mins(1)).await;
+
+    assert_eq!(
+        reported(&service, &key).await,
+        newest_time(&store, &key).await
+    );
+    retitle(&service_on(&store), &key, "New").await.unwrap();
     store.assert_sound().await;
 }
 
