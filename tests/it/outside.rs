@@ -726,7 +726,7 @@ async fn the_tools_say_what_was_changed_outside_and_record_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_doctor_count_what_was_changed_outside() {
     on_each_store(async |store| {
-        for id in ["a", "b", "gone"] {
+        for id in ["a", "b", "gone", "unlisted"] {
             create_sound(&*store.repository, &project_key(id)).await;
         }
         store.edit(&project_key("a"), Some(&edited(&project("a"), 4)));
@@ -738,9 +738,16 @@ async fn metrics_and_doctor_count_what_was_changed_outside() {
             let count = metrics.lines().find_map(|text| text.strip_prefix(line));
             count.and_then(|count| count.parse::<usize>().ok())
         };
-        let found = 1 + usize::from(store.is_redis());
-        wait_until("the gauge counts", || {
-            (counted() == Some(found)).then_some(())
+        wait_until("the gauge counts", || (counted() == Some(2)).then_some(()));
+        store.edit(&project_key("unlisted"), None);
+        if store.is_redis() {
+            let index = store.key("index:all:projects");
+            let remove = &mut cmd("SREM");
+            store.server().run::<()>(remove.arg(index).arg("unlisted"));
+        }
+        http::send(server.address, "GET", "/api/projects", &[], "");
+        wait_until("the gauge counts what is in no index", || {
+            (counted() == Some(3)).then_some(())
         });
 
         let output = Home::new()
@@ -755,15 +762,18 @@ async fn metrics_and_doctor_count_what_was_changed_outside() {
         let line = report.lines().find(|line| line.contains("outside changes"));
         let line = line.unwrap_or_else(|| panic!("{report}"));
         for part in [
-            "2 documents changed or deleted outside this server",
+            "3 documents changed or deleted outside this server",
             "`a` changed after",
             "`gone` deleted after",
+            "`unlisted` deleted after",
         ] {
             assert!(line.contains(part), "{part}: {line}");
         }
         let service = service_on(store);
         retitle(&service, &project_key("a"), "New").await.unwrap();
-        create_again(&service, &project_key("gone"), &project("gone")).await;
+        for id in ["gone", "unlisted"] {
+            create_again(&service, &project_key(id), &project(id)).await;
+        }
         store.assert_sound().await;
     })
     .await;
