@@ -151,6 +151,7 @@ impl ContentService {
             key,
             current: None,
             changed_since: Vec::new(),
+            changed_outside: None,
         };
         if let Some(key) = self.adopt(&changes, deadline).await? {
             return Err(conflict(key));

@@ -20,7 +20,7 @@ use crate::{
     settings::file_access,
     store::sqlite::{
         database::{Database, Problem, SCHEMA_VERSION},
-        queries::{found, outside_change, parse, row_path},
+        queries::{deleted_outside, outside_change, parse, row_path},
     },
 };
 
@@ -231,20 +231,6 @@ fn content(
     let mut findings = documents(kind, &records, &unreadable, 0);
     findings.extend(updated_in_the_future(kind, &records, now));
     Ok(findings)
-}
-
-/// Documents whose newest entry did not delete them, and which are gone.
-fn deleted_outside(connection: &Connection, kind: Kind) -> Result<Vec<OutsideChange>, Problem> {
-    let sql = "SELECT DISTINCT entity_id FROM entries WHERE kind = ?1 AND seq IS NOT NULL
-        EXCEPT SELECT id FROM documents WHERE kind = ?1";
-    let mut statement = connection.prepare(sql)?;
-    let ids = statement.query_map([kind.singular()], |row| row.get::<_, String>(0))?;
-    let mut gone = Vec::new();
-    for id in ids {
-        let key = DocumentKey::new(kind, id?);
-        gone.extend(OutsideChange::of(&key, &found(connection, &key)?));
-    }
-    Ok(gone)
 }
 
 fn is_empty(connection: &Connection) -> Result<bool, Problem> {

@@ -94,6 +94,8 @@ pub struct ListQuery {
     pub after: Option<ListPosition>,
     /// The length of a page.
     pub limit: usize,
+    /// Whether the page is to name deletions outside this server where they have to be looked for.
+    pub with_deleted_outside: bool,
 }
 
 impl ListQuery {

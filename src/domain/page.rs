@@ -14,6 +14,7 @@ pub struct ListPage {
     /// One sentence for each document that is listed but cannot be read.
     pub unreadable: Vec<String>,
     /// The documents of this kind, on the page or not, that were changed outside this server, as far
-    /// as that is known without reading them again.
+    /// as that is known without reading them again. Those that were deleted may be missing, unless
+    /// the query asks for them.
     pub changed_outside: Vec<OutsideChange>,
 }

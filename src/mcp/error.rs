@@ -121,10 +121,11 @@ impl ToolError {
                 key,
                 current,
                 changed_since,
+                changed_outside,
             } => {
-                let message = conflict(&key, current.as_ref(), options);
+                let message = conflict(&key, current.as_ref(), changed_outside, options);
                 let mut error = failure("VERSION_CONFLICT", message);
-                error.details = conflict_details(current, &changed_since);
+                error.details = conflict_details(current, &changed_since, changed_outside);
                 error
             }
             Error::IdempotencyMismatch => failure("IDEMPOTENCY_MISMATCH", MISMATCH.to_owned()),
@@ -344,21 +345,34 @@ fn not_found(key: &DocumentKey, similar: &[String], deleted_outside: Option<Time
     format!("there is no {key}; did you mean {}?", ids.join(", "))
 }
 
-fn conflict(key: &DocumentKey, current: Option<&Version>, options: CallOptions) -> String {
+fn conflict(
+    key: &DocumentKey,
+    current: Option<&Version>,
+    changed_outside: Option<Timestamp>,
+    options: CallOptions,
+) -> String {
     if !options.expected_version {
         return format!(
             "{key} was not changed: other programs kept changing it at the same time; try again in a moment"
         );
     }
     let version = current.map_or_else(String::new, |version| format!(", `{version}`"));
+    let cause = changed_outside.map_or_else(
+        || "It may have changed since you read it".to_owned(),
+        outside::conflicting,
+    );
     format!(
-        "{key} was not changed: the expectedVersion you sent is not its current version{version}. It may have changed since you read it, so read it again with get_{}, check that your change still fits, and send it with the new version",
+        "{key} was not changed: the expectedVersion you sent is not its current version{version}. {cause}, so read it again with get_{}, check that your change still fits, and send it with the new version",
         key.kind
     )
 }
 
 /// The version now, and who changed which fields since the expected one.
-fn conflict_details(current: Option<Version>, changed_since: &[StoredEntry]) -> Option<Value> {
+fn conflict_details(
+    current: Option<Version>,
+    changed_since: &[StoredEntry],
+    changed_outside: Option<Timestamp>,
+) -> Option<Value> {
     let mut bytes = 0;
     let rows = changed_since.iter().map(change_row);
     let fitting = rows.take_while(|row| {
@@ -372,6 +386,9 @@ fn conflict_details(current: Option<Version>, changed_since: &[StoredEntry]) -> 
     }
     if !rows.is_empty() {
         details.insert("changedSince".to_owned(), json!(rows));
+    }
+    if let Some(after) = changed_outside {
+        details.insert("changedOutside".to_owned(), json!(after.to_string()));
     }
     (!details.is_empty()).then_some(Value::Object(details))
 }
@@ -444,6 +461,7 @@ mod tests {
             key: DocumentKey::new(Kind::Project, "a"),
             current: None,
             changed_since: Vec::new(),
+            changed_outside: None,
         }
     }
 

@@ -136,6 +136,7 @@ fn list_query(params: ListParams, filters: &Value) -> Result<ListQuery, Violatio
             id,
         }),
         limit: params.limit.map_or(DEFAULT_LIMIT, |limit| limit as usize),
+        with_deleted_outside: false,
     })
 }
 

@@ -16,6 +16,11 @@ pub(super) fn recorded(after: Timestamp) -> String {
     )
 }
 
+/// Why a document does not have the expected version.
+pub(super) fn conflicting(after: Timestamp) -> String {
+    format!("It was changed outside this server after {after}")
+}
+
 /// About a document of a list.
 pub(super) fn listed(change: &OutsideChange) -> String {
     let (key, after) = (&change.key, change.after);

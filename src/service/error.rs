@@ -39,6 +39,8 @@ pub enum Error {
         /// The newest audit entries since the version that the caller expects, newest first, if the
         /// log tells.
         changed_since: Vec<StoredEntry>,
+        /// The time of its newest entry, if it was changed outside this server after that.
+        changed_outside: Option<Timestamp>,
     },
     /// The idempotency key belongs to another request.
     #[error("the idempotency key was used before for a different request")]

@@ -150,6 +150,7 @@ impl ContentService {
         }
         let query = ListQuery {
             limit: 1,
+            with_deleted_outside: true,
             ..ListQuery::default()
         };
         let mut count = 0;

@@ -205,7 +205,7 @@ impl ContentService {
                     }
                 }
                 Plan::Missing => return Err(self.missing(&call, &current).await),
-                Plan::VersionConflict => return Err(self.conflict(&call, current.version()).await),
+                Plan::VersionConflict => return Err(self.conflict(&call, Some(&current)).await),
                 Plan::Refuse(violations) => return Err(Error::Invalid(violations)),
                 Plan::Unchanged(record) => return Ok(call.report(Updated::unchanged(record))),
                 Plan::Preview(change, warnings) => {
@@ -301,16 +301,16 @@ impl ContentService {
         }
         if call.request.expected_version.is_some() || call.deadline.is_within(call.backoff) {
             let newest = self.read_stored(call.key()).await.ok();
-            let version = newest.as_ref().and_then(Current::version);
-            return Err(self.conflict(call, version).await);
+            return Err(self.conflict(call, newest.as_ref()).await);
         }
         sleep(call.backoff.mul_f64(0.5 + fastrand::f64())).await;
         call.backoff = (call.backoff * 2).min(BACKOFF_MAX);
         Ok(())
     }
 
-    /// The error for a document that has another version, with who changed it.
-    async fn conflict(&self, call: &UpdateCall, current: Option<&Version>) -> Error {
+    /// The error for a document that has another version, with who changed it, as far as that is
+    /// known.
+    async fn conflict(&self, call: &UpdateCall, current: Option<&Current>) -> Error {
         let changed_since = match &call.request.expected_version {
             Some(expected) => {
                 self.changed_since(call.key(), expected, call.deadline)
@@ -320,8 +320,9 @@ impl ContentService {
         };
         Error::Conflict {
             key: call.key().clone(),
-            current: current.cloned(),
+            current: current.and_then(Current::version).cloned(),
             changed_since,
+            changed_outside: current.and_then(Current::changed_outside),
         }
     }
 

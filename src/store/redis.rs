@@ -76,8 +76,8 @@ pub(crate) struct RedisStore {
     committing: AtomicUsize,
     /// Whether the user may write everything but the schema version.
     schema_is_denied: AtomicBool,
-    /// Whether the user may read documents and not the keys of our own beside them.
-    own_keys_are_denied: AtomicBool,
+    /// When the user was last refused the keys of our own beside documents.
+    own_keys_denied: Mutex<Option<tokio::time::Instant>>,
 }
 
 /// Which connection a read uses.
@@ -126,7 +126,7 @@ impl RedisStore {
             last_write: Mutex::new(None),
             committing: AtomicUsize::new(0),
             schema_is_denied: AtomicBool::new(false),
-            own_keys_are_denied: AtomicBool::new(false),
+            own_keys_denied: Mutex::new(None),
         })
     }
 

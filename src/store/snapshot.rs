@@ -330,7 +330,15 @@ impl SnapshotCache {
         }))
         .await;
         let kinds: Result<Vec<KindContent>, StoreError> = kinds.into_iter().collect();
-        Ok(Content::new(revision, kinds?, read_at))
+        let mut content = Content::new(revision, kinds?, read_at);
+        if let Some(last) = self.last() {
+            // No index names them any more, if somebody deleted them there too.
+            for keys in last.content.gone_in(&content).chunks(MAX_FOLLOWED_WRITES) {
+                let found = self.store.get_many(keys).await.unwrap_or_default();
+                content.add_deleted_outside(found.changed_outside);
+            }
+        }
+        Ok(content)
     }
 
     /// `from` and what was written since, up to `revision` or later; `None` if that cannot be known,

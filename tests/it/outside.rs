@@ -20,7 +20,7 @@ use portfolio_mcp::{
         ListPage, ListQuery, Operation, Origin, Source, StoredEntry, Timestamp, sha256_hex,
     },
     service::{ContentService, Error, Mode, UpdateRequest, Updated},
-    store::{Commit, Repository, Revision, Store as Parts, StoreError},
+    store::{Commit, Location, Repository, Revision, Store as Parts, StoreError, open},
 };
 use redis::cmd;
 use serde_json::{Map, Value, json};
@@ -28,6 +28,7 @@ use tempfile::TempDir;
 use tokio::{
     sync::Notify,
     task::{JoinSet, yield_now},
+    time::{advance, pause, resume},
 };
 
 use crate::support::{
@@ -103,6 +104,13 @@ async fn newest_time(store: &Store, key: &DocumentKey) -> Option<Timestamp> {
     let current = store.repository.get_for_update(key).await.unwrap();
     let entry = current.latest_entry()?;
     StoredEntry::parse(entry.to_owned()).timestamp()
+}
+
+/// Lets the clock of this test go on by `time`.
+async fn pass(time: Duration) {
+    pause();
+    advance(time).await;
+    resume();
 }
 
 /// What a document was reported as: `None` if nothing was reported.
@@ -412,6 +420,31 @@ async fn what_version_0_1_0_writes_beside_is_not_reported() {
     store.assert_sound().await;
 }
 
+/// Version 0.1.0 writes in between, and only its entry shows that.
+#[tokio::test]
+async fn an_old_document_that_is_put_back_is_reported_after_a_minute() {
+    let store = Store::redis();
+    let (key, checksum) = (project_key("a"), store.key("internal:checksum:projects:a"));
+    create_sound(&*store.repository, &key).await;
+    let old = stored(&*store.repository, &key).await.unwrap();
+    store.server().run::<()>(cmd("DEL").arg(&checksum));
+    let service = service_on(&store);
+    assert_eq!(reported(&service, &key).await, None);
+    retitle(&service_on(&store), &key, "New").await.unwrap();
+    store.server().run::<()>(cmd("DEL").arg(&checksum));
+    store.edit(&key, Some(&old));
+    assert_eq!(reported(&service, &key).await, None);
+
+    pass(Duration::from_mins(1)).await;
+
+    assert_eq!(
+        reported(&service, &key).await,
+        newest_time(&store, &key).await
+    );
+    retitle(&service, &key, "Newest").await.unwrap();
+    store.assert_sound().await;
+}
+
 #[tokio::test]
 async fn a_document_without_an_entry_of_this_program_is_never_reported() {
     on_each_store(async |store| {
@@ -545,7 +578,13 @@ async fn a_refused_write_records_nothing_and_a_version_is_that_of_the_edit() {
             .await;
 
         assert!(
-            matches!(refused, Err(Error::Conflict { .. })),
+            matches!(
+                refused,
+                Err(Error::Conflict {
+                    changed_outside: Some(_),
+                    ..
+                })
+            ),
             "{refused:?}"
         );
         assert_eq!(refused_actions, ["create"]);
@@ -581,6 +620,33 @@ async fn a_user_who_may_not_read_our_own_keys_reads_documents() {
     store.assert_sound().await;
 }
 
+#[tokio::test]
+async fn a_user_who_may_read_our_own_keys_later_is_told_of_changes() {
+    let store = Store::redis();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let rules = ["~data:*", "~index:*", "~audit:*", "resetchannels", "+@read"];
+    let location = Location::Redis {
+        write: None,
+        read: Some(store.server().user("site", &rules)),
+        key_prefix: String::new(),
+    };
+    let service = ContentService::new(open(&location).unwrap(), now);
+    store.edit(&key, Some(&edited(&project("a"), 0)));
+    assert_eq!(reported(&service, &key).await, None);
+    let allow = ["ACL", "SETUSER", "site", "~internal:*"];
+    store.server().run::<()>(cmd(allow[0]).arg(&allow[1..]));
+
+    pass(Duration::from_mins(1)).await;
+
+    assert_eq!(
+        reported(&service, &key).await,
+        newest_time(&store, &key).await
+    );
+    retitle(&service_on(&store), &key, "New").await.unwrap();
+    store.assert_sound().await;
+}
+
 /// The warnings of an answer that contain `text`.
 fn warnings(answer: &Value, text: &str) -> Vec<String> {
     let all = answer["meta"]["warnings"].as_array().cloned();
@@ -601,6 +667,8 @@ async fn the_tools_say_what_was_changed_outside_and_record_it() {
             newest_time(store, &key).await.unwrap(),
             newest_time(store, &gone).await.unwrap(),
         );
+        let read = store.repository.get(&key).await.unwrap().record.unwrap();
+        let read = read.version().to_string();
         store.edit(&key, Some(&edited(&project("a"), 0)));
         store.edit(&gone, None);
         let client = StdioClient::start(store).await;
@@ -616,6 +684,8 @@ async fn the_tools_say_what_was_changed_outside_and_record_it() {
             .await;
         let patch = json!({ "id": "gone", "data": { "title": "New" } });
         let not_updated = client.call_error("update_project", patch).await;
+        let patch = json!({ "id": "a", "data": { "title": "New" }, "expectedVersion": read });
+        let conflict = client.call_error("update_project", patch).await;
         let patch = json!({ "id": "a", "data": { "title": "New" } });
         let updated = client.call("update_project", patch).await;
         let shown_again = client.call("get_project", json!({ "id": "a" })).await;
@@ -623,6 +693,10 @@ async fn the_tools_say_what_was_changed_outside_and_record_it() {
         let outside = format!("changed outside this server after {time}");
         assert_eq!(warnings(&shown, &outside).len(), 1, "{shown}");
         assert_eq!(warnings(&listed, &outside).len(), 1, "{listed}");
+        assert_eq!(conflict["code"], "VERSION_CONFLICT", "{conflict}");
+        assert_eq!(conflict["details"]["changedOutside"], time.to_string());
+        let message = conflict["message"].as_str().unwrap();
+        assert!(message.contains(&outside), "{message}");
         assert_eq!(warnings(&updated, &outside).len(), 1, "{updated}");
         assert_eq!(warnings(&shown_again, "outside").len(), 0, "{shown_again}");
         let deleted = format!("`gone` was deleted outside this server after {gone_time}");
@@ -653,7 +727,7 @@ async fn the_tools_say_what_was_changed_outside_and_record_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_doctor_count_what_was_changed_outside() {
     on_each_store(async |store| {
-        for id in ["a", "b", "gone"] {
+        for id in ["a", "b", "gone", "unlisted"] {
             create_sound(&*store.repository, &project_key(id)).await;
         }
         store.edit(&project_key("a"), Some(&edited(&project("a"), 4)));
@@ -665,9 +739,16 @@ async fn metrics_and_doctor_count_what_was_changed_outside() {
             let count = metrics.lines().find_map(|text| text.strip_prefix(line));
             count.and_then(|count| count.parse::<usize>().ok())
         };
-        let found = 1 + usize::from(store.is_redis());
-        wait_until("the gauge counts", || {
-            (counted() == Some(found)).then_some(())
+        wait_until("the gauge counts", || (counted() == Some(2)).then_some(()));
+        store.edit(&project_key("unlisted"), None);
+        if store.is_redis() {
+            let index = store.key("index:all:projects");
+            let remove = &mut cmd("SREM");
+            store.server().run::<()>(remove.arg(index).arg("unlisted"));
+        }
+        http::send(server.address, "GET", "/api/projects", &[], "");
+        wait_until("the gauge counts what is in no index", || {
+            (counted() == Some(3)).then_some(())
         });
 
         let output = Home::new()
@@ -682,15 +763,18 @@ async fn metrics_and_doctor_count_what_was_changed_outside() {
         let line = report.lines().find(|line| line.contains("outside changes"));
         let line = line.unwrap_or_else(|| panic!("{report}"));
         for part in [
-            "2 documents changed or deleted outside this server",
+            "3 documents changed or deleted outside this server",
             "`a` changed after",
             "`gone` deleted after",
+            "`unlisted` deleted after",
         ] {
             assert!(line.contains(part), "{part}: {line}");
         }
         let service = service_on(store);
         retitle(&service, &project_key("a"), "New").await.unwrap();
-        create_again(&service, &project_key("gone"), &project("gone")).await;
+        for id in ["gone", "unlisted"] {
+            create_again(&service, &project_key(id), &project(id)).await;
+        }
         store.assert_sound().await;
     })
     .await;

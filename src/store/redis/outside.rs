@@ -4,9 +4,10 @@
 //! Version 0.1.0 does not write that key, and documents that this program never wrote have none. So
 //! where the key is another one, or missing, the newest entry itself decides.
 
-use std::sync::atomic::Ordering;
+use std::{sync::PoisonError, time::Duration};
 
 use redis::{Value, cmd};
+use tokio::time::Instant;
 
 use super::{
     ReadFrom, RedisStore,
@@ -21,6 +22,8 @@ use crate::{
 /// How many newest entries are read at once, and how many documents together with theirs.
 const ENTRIES_AT_ONCE: usize = 100;
 const DOCUMENTS_AT_ONCE: usize = 10;
+/// A user who may not read our own keys may be allowed to: that is tried again after this time.
+const DENIED_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A document as it was read, with the checksum beside it.
 pub(super) struct WithChecksum {
@@ -203,7 +206,11 @@ impl RedisStore {
         from: ReadFrom,
         names: &[String],
     ) -> Result<Option<Vec<Value>>, StoreError> {
-        if self.own_keys_are_denied.load(Ordering::Relaxed) {
+        let denied = *self
+            .own_keys_denied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if denied.is_some_and(|denied| denied.elapsed() < DENIED_RETRY_INTERVAL) {
             return Ok(None);
         }
         let mut command = cmd("MGET");
@@ -211,7 +218,10 @@ impl RedisStore {
         match self.read_connection(from).send(&command).await {
             Ok(values) => Ok(Some(array(values))),
             Err(error) if is_permission_denied(&error) => {
-                self.own_keys_are_denied.store(true, Ordering::Relaxed);
+                *self
+                    .own_keys_denied
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 Ok(None)
             }
             Err(error) => Err(read_error(&error)),

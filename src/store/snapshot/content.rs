@@ -133,6 +133,27 @@ impl Content {
         })
     }
 
+    /// The documents that were here and are not in `next`, and those that were found deleted outside
+    /// this server.
+    pub(super) fn gone_in(&self, next: &Self) -> Vec<DocumentKey> {
+        let deleted = self.changed_outside.values();
+        let deleted = deleted.filter(|change| change.is_deleted);
+        let known = self.documents.keys();
+        known
+            .chain(deleted.map(|change| &change.key))
+            .filter(|key| !next.documents.contains_key(*key))
+            .filter(|key| !next.changed_outside.contains_key(*key))
+            .filter(|key| !next.failed.iter().any(|(kind, _)| *kind == key.kind))
+            .cloned()
+            .collect()
+    }
+
+    /// Adds the deletions among some changes outside this server.
+    pub(super) fn add_deleted_outside(&mut self, found: Vec<OutsideChange>) {
+        let deleted = found.into_iter().filter(|change| change.is_deleted);
+        self.changed_outside.extend(deleted.map(by_key));
+    }
+
     pub(super) fn count_changed_outside(&self) -> usize {
         self.changed_outside.len()
     }

@@ -104,6 +104,10 @@ pub(super) fn list(
             Err(problem) => page.unreadable.push(problem),
         }
     }
+    if query.with_deleted_outside {
+        let deleted = deleted_outside(transaction, kind)?;
+        page.changed_outside.extend(deleted);
+    }
     let found = query.page(index_entries);
     (page.total, page.next) = (found.total, found.next);
     for position in found.positions {
@@ -186,6 +190,29 @@ pub(crate) fn outside_change(
         after,
         is_deleted: false,
     }))
+}
+
+/// Documents that are gone, although their newest entry did not delete them.
+///
+/// Goes from each id in the log to the next one, however many entries that has.
+pub(crate) fn deleted_outside(
+    connection: &Connection,
+    kind: Kind,
+) -> Result<Vec<OutsideChange>, Problem> {
+    let sql = "WITH RECURSIVE ids (id) AS (
+        SELECT min(entity_id) FROM entries
+        UNION ALL
+        SELECT (SELECT min(entity_id) FROM entries WHERE entity_id > ids.id) FROM ids WHERE ids.id IS NOT NULL
+        ) SELECT id FROM ids WHERE NOT EXISTS (SELECT 1 FROM documents WHERE kind = ?1 AND documents.id = ids.id)
+        AND EXISTS (SELECT 1 FROM entries WHERE entity_id = ids.id AND kind = ?1)";
+    let mut statement = connection.prepare_cached(sql)?;
+    let ids = statement.query_map([kind.singular()], |row| row.get::<_, String>(0))?;
+    let mut deleted = Vec::new();
+    for id in ids {
+        let key = DocumentKey::new(kind, id?);
+        deleted.extend(OutsideChange::of(&key, &found(connection, &key)?));
+    }
+    Ok(deleted)
 }
 
 /// Documents that were edited by hand, or why one cannot be read. They are parsed here until a
