@@ -216,7 +216,7 @@ pub struct ImportArgs {
 
 /// Options of `undo`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("changes").args(["audit_ids", "since"]).required(true))]
+#[command(group = ArgGroup::new("changes").args(["audit_ids", "since"]))]
 pub struct UndoArgs {
     /// Undo the changes with these audit ids, which the audit log shows. Undoing the creation of a
     /// document deletes it

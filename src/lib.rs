@@ -112,6 +112,9 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
         return block_on(async |signals| doctor(&draft, reported, arguments, signals).await);
     }
     let settings = draft.into_settings(cli)?;
+    if let Command::Undo(arguments) = command {
+        commands::undo::check(arguments)?;
+    }
     log_start(&settings);
     block_on(async |signals| match command {
         Command::Stdio => commands::stdio::run(open(&settings)?, &settings, signals.stop()).await,

@@ -27,7 +27,19 @@ use report::{counted, lines};
 /// How long reading and planning, or the undo, may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
+/// Of how many characters a reason may be; the tools accept as many.
+const MAX_REASON_CHARS: usize = 500;
+
+const NOTHING_NAMED: &str = "which changes? name their audit ids, as in `portfolio-mcp undo ID`, or a time, as in `portfolio-mcp undo --since TIME`";
 const NOBODY_TO_ASK: &str = "nothing was undone: standard input is no terminal, so nobody can be asked; add --yes to undo what is shown above";
+
+/// Checks the arguments before anything is opened.
+///
+/// # Errors
+/// When they are wrong; says everything that is.
+pub fn check(arguments: &UndoArgs) -> Result<(), UsageError> {
+    request(arguments).map(|_| ())
+}
 
 /// Shows what would change, and asks. Continues with the request that undoes what was shown and
 /// nothing else.
@@ -95,7 +107,15 @@ pub async fn commit(
 
 /// The request that shows what the arguments ask for.
 fn request(arguments: &UndoArgs) -> Result<UndoRequest, UsageError> {
-    let selection = selection(arguments)?;
+    let mut problems: Vec<String> = long_reason(arguments).into_iter().collect();
+    let selection = match selection(arguments) {
+        Ok(selection) if problems.is_empty() => selection,
+        Ok(_) => return Err(UsageError(problems)),
+        Err(UsageError(more)) => {
+            problems.extend(more);
+            return Err(UsageError(problems));
+        }
+    };
     Ok(UndoRequest {
         // Only an id says that a creation is meant.
         creations: match &selection {
@@ -115,9 +135,20 @@ fn request(arguments: &UndoArgs) -> Result<UndoRequest, UsageError> {
     })
 }
 
+/// What is wrong with a reason that the tools would refuse too.
+fn long_reason(arguments: &UndoArgs) -> Option<String> {
+    let characters = arguments.reason.as_ref()?.chars().count();
+    (characters > MAX_REASON_CHARS).then(|| {
+        format!("--reason: expected at most {MAX_REASON_CHARS} characters, found {characters}")
+    })
+}
+
 /// Which changes the arguments name.
 fn selection(arguments: &UndoArgs) -> Result<Selection, UsageError> {
     let Some(since) = &arguments.since else {
+        if arguments.audit_ids.is_empty() {
+            return Err(UsageError(vec![NOTHING_NAMED.to_owned()]));
+        }
         let ids: BTreeSet<String> = arguments.audit_ids.iter().cloned().collect();
         return Ok(Selection::Entries(ids));
     };

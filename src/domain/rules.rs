@@ -445,6 +445,7 @@ fn explain(error: &ValidationError<'_>) -> Vec<Violation> {
         ValidationErrorKind::MaxLength { limit } => {
             format!("expected at most {limit} characters, found {}", length())
         }
+        ValidationErrorKind::MinItems { limit: 1 } => "expected a non-empty array".to_owned(),
         ValidationErrorKind::MaxItems { limit } => {
             format!("expected at most {limit} items, found {}", items())
         }

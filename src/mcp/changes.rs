@@ -51,25 +51,44 @@ pub(super) fn fitting_changes(changes: Value, room: usize) -> (Value, usize) {
     }
 }
 
-/// The changes of an entry about a document of this kind, with this action: a creation or a deletion
-/// is one object with the title and the names of the fields; other changes hold only the beginning
-/// of long values, or the edit that takes back the change of a long text.
+/// The changes of an entry about a document of this kind, with this action: a creation or a deletion,
+/// which an undo may be too, is one object with the title and the names of the fields; other changes
+/// hold only the beginning of long values, or the edit that takes back the change of a long text.
 pub(super) fn summarize_changes(
     kind: Option<Kind>,
     action: Option<&str>,
     mut changes: Value,
 ) -> Value {
+    let created = || {
+        let created = whole_document(&changes, "newValue", "oldValue")?;
+        Some(json!([{ "created": created }]))
+    };
+    let deleted = || {
+        let deleted = whole_document(&changes, "oldValue", "newValue")?;
+        Some(json!([{ "deleted": deleted }]))
+    };
     let whole = match action {
-        Some("create") => whole_document(&changes, "newValue", "oldValue")
-            .map(|created| json!([{ "created": created }])),
-        Some("delete") => whole_document(&changes, "oldValue", "newValue")
-            .map(|deleted| json!([{ "deleted": deleted }])),
+        Some("create") => created(),
+        Some("delete") => deleted(),
+        Some("revert") if names_id(&changes) => created().or_else(deleted),
         _ => None,
     };
     whole.unwrap_or_else(|| {
         shorten_members(kind, &mut changes);
         changes
     })
+}
+
+/// Whether these changes, as [`summarize_changes`] shows them, create the document.
+pub(super) fn is_creation(changes: &Value) -> bool {
+    let first = changes.get(0);
+    first.is_some_and(|change| change.get("created").is_some())
+}
+
+/// Whether the id is among the changed fields: it comes and goes with the document.
+fn names_id(changes: &Value) -> bool {
+    let mut changes = changes.as_array().into_iter().flatten();
+    changes.any(|change| matches!(change["field"].as_str(), Some("" | "id")))
 }
 
 /// Replaces long values by their beginning, in a list of changes or in what an older program stored
@@ -190,6 +209,23 @@ mod tests {
             summarize_changes(Some(Kind::Project), Some("create"), changes.clone()),
             changes
         );
+    }
+
+    #[test]
+    fn an_undo_creates_or_deletes_a_document_if_it_changes_the_id() {
+        let reverted = |changes: &Value| {
+            summarize_changes(Some(Kind::Project), Some("revert"), changes.clone())
+        };
+        let back =
+            json!([{ "field": "id", "newValue": "a" }, { "field": "title", "newValue": "A" }]);
+        let gone =
+            json!([{ "field": "id", "oldValue": "a" }, { "field": "title", "oldValue": "A" }]);
+        let field = json!([{ "field": "image", "newValue": "/a.png" }]);
+
+        let summary = json!({ "title": "A", "fields": ["id", "title"] });
+        assert_eq!(reverted(&back), json!([{ "created": summary }]));
+        assert_eq!(reverted(&gone), json!([{ "deleted": summary }]));
+        assert_eq!(reverted(&field), field);
     }
 
     #[test]

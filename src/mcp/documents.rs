@@ -8,7 +8,7 @@ use rmcp::{
 use serde_json::Value;
 
 use super::{
-    changes::{fitting_changes, summarize_changes},
+    changes::{fitting_changes, is_creation, summarize_changes},
     error::{CallOptions, ToolError},
     list::summary_row,
     meta::{DocumentMeta, UndoCounters, UpdateMeta, fitting_warnings},
@@ -34,9 +34,16 @@ const NOTHING_NAMED: &str = "`data` names no field (an empty object changes noth
 /// A warning names this many fields.
 const MAX_NAMED_FIELDS: usize = 5;
 
-/// What an undo adds to the answer of an update: the fields that stay, and the counts.
-type KeptAndCounts = (Vec<Value>, Option<UndoCounters>);
-const NO_UNDO: KeptAndCounts = (Vec::new(), None);
+/// What an undo adds to the answer of an update.
+#[derive(Default)]
+pub(super) struct UndoRemarks {
+    /// The fields that stay.
+    pub kept: Vec<Value>,
+    /// The number of those that are not listed.
+    pub more_kept: usize,
+    /// The fields, counted.
+    pub counts: Option<UndoCounters>,
+}
 
 impl ContentServer {
     pub(super) async fn get<D: Document>(
@@ -92,7 +99,7 @@ impl ContentServer {
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
             Ok(updated) => {
-                let mut output = self.update_output(updated, mode, detail, NO_UNDO);
+                let mut output = self.update_output(updated, mode, detail, None);
                 if names_nothing {
                     output.add_warning(NOTHING_NAMED);
                 } else if !empty.is_empty() {
@@ -147,10 +154,10 @@ impl ContentServer {
             }
             Ok(Some(updated)) => match kind {
                 Kind::Project => self
-                    .update_output::<Project>(updated, Mode::Commit, detail, NO_UNDO)
+                    .update_output::<Project>(updated, Mode::Commit, detail, None)
                     .into_call_tool_result(),
                 Kind::Resource => self
-                    .update_output::<Resource>(updated, Mode::Commit, detail, NO_UNDO)
+                    .update_output::<Resource>(updated, Mode::Commit, detail, None)
                     .into_call_tool_result(),
             },
             Err(error) => {
@@ -165,13 +172,21 @@ impl ContentServer {
         updated: Updated,
         mode: Mode,
         detail: Detail,
-        (kept, counts): KeptAndCounts,
+        undo: Option<UndoRemarks>,
     ) -> ToolOutput<UpdatedDocument<D>, UpdateMeta> {
+        let action = match undo {
+            Some(_) => Action::Revert,
+            None => Action::Update,
+        };
+        let undo = undo.unwrap_or_default();
+        let is_dry_run = mode == Mode::DryRun && !updated.replayed;
+        let changes = summarize_changes(Some(D::KIND), Some(action.as_str()), updated.changes);
+        let is_stored = !(is_dry_run && is_creation(&changes));
+        let version = is_stored.then_some(updated.version);
         let data = match detail {
-            Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, &updated.version)),
+            Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, version.as_ref())),
             Detail::Full => UpdatedDocument::full(&updated.record),
         };
-        let is_dry_run = mode == Mode::DryRun && !updated.replayed;
         let outside = updated
             .changed_outside
             .map(|after| match &updated.audit_id {
@@ -182,12 +197,13 @@ impl ContentServer {
             dry_run: is_dry_run,
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
-            version: updated.version,
+            version,
             audit_id: updated.audit_id,
             changes: Vec::new(),
             more: 0,
-            kept,
-            counts,
+            kept: undo.kept,
+            more_kept: undo.more_kept,
+            counts: undo.counts,
             replayed: updated.replayed,
             warnings: Vec::new(),
         };
@@ -196,11 +212,6 @@ impl ContentServer {
             let warnings = outside.into_iter().chain(violations);
             meta.warnings = fitting_warnings(warnings, room_beside(&data, &meta));
         }
-        let changes = summarize_changes(
-            Some(D::KIND),
-            Some(Action::Update.as_str()),
-            updated.changes,
-        );
         let listed;
         (listed, meta.more) = fitting_changes(changes, room_beside(&data, &meta));
         meta.changes = match listed {

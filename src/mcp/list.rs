@@ -146,7 +146,7 @@ fn fitting_rows(records: &[Record], detail: Detail) -> Vec<Row> {
     let mut bytes = 0;
     for record in records {
         let row = Row::new(match detail {
-            Detail::Summary => summary_row(record, record.version()),
+            Detail::Summary => summary_row(record, Some(record.version())),
             Detail::Full => record.document().clone(),
         });
         bytes += row.bytes();
@@ -167,7 +167,7 @@ fn nothing_found(kind: Kind) -> String {
 
 /// What a reader needs to choose a document, and its version. Only the id is whole whatever its
 /// length: without it, the document could not be read.
-pub(super) fn summary_row(record: &Record, version: &Version) -> JsonObject {
+pub(super) fn summary_row(record: &Record, version: Option<&Version>) -> JsonObject {
     let short = |value: Option<&Value>| {
         let mut value = value?.clone();
         shorten(&mut value);
@@ -189,7 +189,7 @@ pub(super) fn summary_row(record: &Record, version: &Version) -> JsonObject {
         ("featured", metadata("featured")),
         ("tags", field("tags")),
         ("updatedAt", metadata("updatedAt")),
-        ("version", Some(json!(version))),
+        ("version", version.map(|version| json!(version))),
     ]
     .into_iter()
     .chain(own_fields)

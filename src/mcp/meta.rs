@@ -95,8 +95,9 @@ pub(super) struct UpdateMeta {
     pub timestamp: String,
     /// The store: `redis` or `sqlite`.
     pub source: String,
-    /// The document's version; in a dry run, the stored version.
-    pub version: Version,
+    /// The document's version; in a dry run, the stored version, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
     /// Id of the audit log entry; absent if nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
@@ -113,6 +114,10 @@ pub(super) struct UpdateMeta {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, with = "Vec<Map<String, Value>>")]
     pub kept: Vec<Value>,
+    /// With `undo`: the number of fields that stay and are not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    pub more_kept: usize,
     /// With `undo`: the fields, counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counts: Option<UndoCounters>,

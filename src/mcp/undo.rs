@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     changes::{fitting_changes, shorten, summarize_changes},
+    documents::UndoRemarks,
     error::{CallOptions, ToolError},
     meta::{UndoCounters, UndoMeta, UpdateMeta, fitting_warnings},
     output::{
@@ -80,7 +81,7 @@ impl ContentServer {
             more_kept,
             more: 0,
             replayed: undone.replayed,
-            warnings: fitting_warnings(warnings(&undone, mode), MAX_ANSWER_BYTES),
+            warnings: fitting_warnings(warnings(&undone), MAX_ANSWER_BYTES),
         };
         let all = undone.documents.len();
         let mut room = MAX_ANSWER_BYTES - RESERVED_BYTES - answer_text(&meta).len();
@@ -132,10 +133,14 @@ impl ContentServer {
         let (updated, undone) =
             undone.map_err(|error| ToolError::new(tool, error, options, now()))?;
         let is_unchanged = updated.changes.as_array().is_some_and(Vec::is_empty);
-        let (kept, _) = kept_rows(&undone);
-        let undo = (kept, counters(&undone));
+        let (kept, more_kept) = kept_rows(&undone);
+        let undo = UndoRemarks {
+            kept,
+            more_kept,
+            counts: counters(&undone),
+        };
         let detail = params.detail.unwrap_or_default();
-        let mut output = self.update_output(updated, mode, detail, undo);
+        let mut output = self.update_output(updated, mode, detail, Some(undo));
         if is_unchanged {
             output.add_warning(NOTHING_TO_UNDO);
         }
@@ -177,19 +182,20 @@ fn undo_request(params: UndoParams, mut origin: Origin) -> Result<UndoRequest, V
 }
 
 /// Why nothing goes back, what was left out, and the rules that the documents break now.
-fn warnings(undone: &Undone, mode: Mode) -> impl Iterator<Item = String> {
+fn warnings(undone: &Undone) -> impl Iterator<Item = String> {
     let nothing =
         (undone.documents.is_empty() && !undone.replayed).then(|| NOTHING_TO_UNDO.to_owned());
     let unexplained = (undone.unexplained > 0).then(|| {
         format!(
-            "left out are {} matching entries: the log does not show how they join the other versions of their documents (older programs or another log wrote them, or the document was changed beside the log since)",
+            "matching entries left out: {}. The log does not show how such an entry joins the other versions of its document (an older program or another log wrote it, or the document was changed beside the log since)",
             undone.unexplained
         )
     });
-    let outside = undone.changed_outside.iter().map(move |(key, after)| {
-        let remark = match mode {
-            Mode::DryRun => outside::shown(*after),
-            Mode::Commit => outside::recorded(*after),
+    let outside = undone.changed_outside.iter().map(|(key, after)| {
+        let mut documents = undone.documents.iter();
+        let remark = match documents.find(|it| it.key == *key && it.audit_id.is_some()) {
+            Some(_) => outside::recorded(*after),
+            None => outside::shown(*after),
         };
         format!("{key}: {remark}")
     });
@@ -204,11 +210,6 @@ fn warnings(undone: &Undone, mode: Mode) -> impl Iterator<Item = String> {
 
 /// A document that an undo changed. In a dry run its version is the stored one.
 fn document_row(document: UndoneDocument, mode: Mode) -> Value {
-    let action = match (&document.before, &document.record) {
-        (_, None) => Action::Delete,
-        (None, Some(_)) => Action::Create,
-        (Some(_), Some(_)) => Action::Revert,
-    };
     let record = document.record.as_ref();
     let before = document.before.as_ref();
     let named = record.or(before);
@@ -228,7 +229,11 @@ fn document_row(document: UndoneDocument, mode: Mode) -> Value {
         ("version", versioned.map(|record| json!(record.version()))),
         ("auditId", document.audit_id.map(Value::from)),
     ]);
-    let changes = summarize_changes(Some(key.kind), Some(action.as_str()), document.changes);
+    let changes = summarize_changes(
+        Some(key.kind),
+        Some(Action::Revert.as_str()),
+        document.changes,
+    );
     let (changes, omitted) = fitting_changes(changes, MAX_CHANGE_BYTES);
     row.insert("changes".to_owned(), changes);
     if omitted > 0 {

@@ -2,7 +2,7 @@
 
 use crate::{
     commands::changes,
-    domain::{DocumentKey, FieldChange, Kept, text::sanitize},
+    domain::{DocumentKey, FieldChange, Kept, Timestamp, text::sanitize},
     service::{Undone, UndoneDocument},
     style::{BAD, GOOD, WARNING, paint},
 };
@@ -14,15 +14,17 @@ const SET_BY_UNDO: [&str; 2] = ["metadata.updatedAt", "updatedAt"];
 pub(super) fn lines(shown: &Undone) -> Vec<String> {
     let mut lines: Vec<String> = shown.documents.iter().flat_map(document).collect();
     lines.extend(shown.kept.iter().map(|(key, kept)| stays(key, kept)));
+    let outside = shown.changed_outside.iter();
+    lines.extend(outside.map(|(key, after)| changed_outside(key, *after)));
     if shown.unexplained > 0 {
         lines.push(format!(
-            "left out: {}, because the log does not show how they join the other versions of their documents",
+            "left out: {}; the log does not show how such a change joins the other versions of its document",
             counted(shown.unexplained, "matching change")
         ));
     }
     let counts = shown.counts;
     lines.push(format!(
-        "{} of {} to undo; {} stay as others changed them, {} are as before already",
+        "{} of {} to undo; left as others changed them: {}; as before already: {}",
         counted(counts.undone, "field"),
         counted(shown.documents.len(), "document"),
         counts.kept,
@@ -61,6 +63,13 @@ fn name(document: &UndoneDocument) -> String {
     let title = record.and_then(|record| record.document().get("title")?.as_str());
     let title = title.map_or_else(String::new, |title| format!(": {title}"));
     sanitize(&format!("{}{title}", document.key)).into_owned()
+}
+
+fn changed_outside(key: &DocumentKey, after: Timestamp) -> String {
+    let text = format!(
+        "{key} was changed outside this program after {after}: the log does not say what was changed, or by whom"
+    );
+    sanitize(&text).into_owned()
 }
 
 fn stays(key: &DocumentKey, kept: &Kept) -> String {

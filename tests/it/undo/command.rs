@@ -183,6 +183,7 @@ async fn a_named_creation_is_deleted_and_a_filter_deletes_nothing() {
 async fn wrong_requests_exit_with_their_codes() {
     let store = Store::sqlite();
     create_sound(&*store.repository, &project_key("a")).await;
+    let long_reason = format!("--reason={}", "é".repeat(501));
     for (arguments, expected, named) in [
         (&["no-such-id", "--yes"][..], 1, "no-such-id"),
         (&[], 2, "--since"),
@@ -191,6 +192,8 @@ async fn wrong_requests_exit_with_their_codes() {
         (&["--since=yesterday"], 2, "RFC 3339"),
         (&[SINCE, "--until=x"], 2, "--until"),
         (&[SINCE, "--kind=page"], 2, "--kind"),
+        (&[], 2, "audit ids"),
+        (&[SINCE, &long_reason], 2, "found 501"),
         (&[SINCE, "--yes", "--read-only"], 2, "read-only"),
     ] {
         let (code, stdout, stderr) = undo(&store, arguments);
@@ -200,11 +203,44 @@ async fn wrong_requests_exit_with_their_codes() {
         assert!(text.contains(named), "{arguments:?}: {text}");
     }
     let home = Home::new();
+    let mut wrong = home.command(PROGRAM);
+    wrong.args(["undo", "--since=yesterday"]);
+    let (code, _, stderr) = outcome(&mut wrong, "");
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        !stderr.contains("content is in"),
+        "nothing is opened: {stderr}"
+    );
     let mut unreachable = home.command(PROGRAM);
     unreachable.args(["undo", SINCE, "--store=redis://127.0.0.1:1"]);
     let (code, _, stderr) = outcome(&mut unreachable, "");
     assert_eq!(code, 3, "{stderr}");
     assert!(stderr.contains("cannot be reached"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_change_from_outside_is_named_and_counts_read_well() {
+    let store = Store::sqlite();
+    let key = project_key("a");
+    create_sound(&*store.repository, &key).await;
+    let client = client(&store, "it").await;
+    let change = update(&client, "a", json!({ "title": "New" })).await;
+    let found = store.repository.get(&key).await.unwrap().record.unwrap();
+    let outside = with(found.document(), json!({ "challenge": "From outside" }));
+    store.edit(&key, Some(&Value::Object(outside).to_string()));
+
+    let (code, report, stderr) = undo(&store, &[&change, "--yes"]);
+
+    assert_eq!(code, 0, "{report}{stderr}");
+    let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "project `a` was changed outside this program after",
+        "1 field of 1 document to undo; left as others changed them: 0; as before already: 0",
+    ] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+    assert_eq!(title(&client, "a").await, "The case of a");
+    store.assert_sound().await;
 }
 
 #[cfg(target_os = "linux")]

@@ -78,6 +78,13 @@ async fn the_arguments_are_ids_or_a_time_with_filters() {
         let violation = &error["details"]["violations"][0];
         assert_eq!(violation["path"], path, "{arguments}: {error}");
     }
+    let empty = client
+        .call_error("undo_changes", json!({ "auditIds": [] }))
+        .await;
+    assert_eq!(
+        empty["details"]["violations"][0]["message"],
+        "expected a non-empty array"
+    );
     let neither = client.call_error("undo_changes", json!({})).await;
     let message = neither["message"].to_string();
     assert!(
@@ -237,6 +244,26 @@ async fn a_creation_stays_and_the_answer_says_why() {
     );
     assert_eq!(project(&client, "a").await["id"], "a");
     store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_change_from_outside_is_called_recorded_only_once_it_is() {
+    let store = Store::sqlite();
+    let key = store_with(&store, &["a"]).await.remove(0);
+    let client = client(&store, "it").await;
+    let change = update(&client, "a", json!({ "title": "New" })).await;
+    let found = store.repository.get(&key).await.unwrap().record.unwrap();
+    let outside = fixtures::with(found.document(), json!({ "title": "From outside" }));
+    store.edit(&key, Some(&Value::Object(outside).to_string()));
+
+    let request = json!({ "auditIds": [change] });
+    let undone = client.call("undo_changes", request).await;
+
+    assert_eq!(undone["data"], json!([]), "{undone}");
+    let warnings = undone["meta"]["warnings"].to_string();
+    assert!(warnings.contains("changed outside"), "{undone}");
+    assert!(!warnings.contains("before this change"), "{undone}");
+    store.assert_sound_but(&[key]).await;
 }
 
 #[tokio::test]

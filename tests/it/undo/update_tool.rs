@@ -1,10 +1,10 @@
 //! `undo` of the update tools, on every store.
 
-use portfolio_mcp::domain::{AuditQuery, StoredEntry};
+use portfolio_mcp::domain::{AuditQuery, Change, StoredEntry};
 use serde_json::{Value, json};
 
 use crate::support::{
-    fixtures::{create, now, project, project_key, with},
+    fixtures::{create, now, once, project, project_key, with, write_context},
     soundness::entries,
     stdio::StdioClient,
     stores::{Store, on_each_store},
@@ -219,6 +219,65 @@ async fn the_creation_of_a_document_stays() {
         store.assert_sound().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_deleted_document_comes_back_as_a_creation() {
+    on_each_store(async |store| {
+        let client = client_on(store);
+        let key = project_key("a");
+        project_on(store, "a", json!({})).await;
+        let current = store.repository.get_for_update(&key).await.unwrap();
+        let operation = once();
+        let deletion = Change::delete(&current, write_context(&operation)).unwrap();
+        let deleted = deletion.entry().id.clone();
+        let changes = [deletion];
+        store.repository.commit(&changes, &operation).await.unwrap();
+
+        let dry_run = json!({ "id": "a", "undo": deleted, "dryRun": true });
+        let shown = client.call("update_project", dry_run).await;
+        let undone = undo(&client, &deleted).await;
+        let log = client.call("get_audit_log", json!({ "limit": 1 })).await;
+
+        let created = &undone["meta"]["changes"][0]["created"];
+        assert_eq!(created["title"], "The case of a", "{undone}");
+        assert_eq!(created["fields"][0], "id", "{undone}");
+        assert_eq!(shown["meta"]["changes"], undone["meta"]["changes"]);
+        assert_eq!(shown["meta"].get("version"), None, "{shown}");
+        assert_eq!(shown["data"].get("version"), None, "{shown}");
+        assert!(undone["meta"]["version"].is_string(), "{undone}");
+        assert_eq!(log["data"][0]["action"], "revert");
+        assert_eq!(log["data"][0]["changes"], undone["meta"]["changes"]);
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fields_that_stay_and_are_not_listed_are_counted() {
+    let store = Store::sqlite();
+    let client = client_on(&store);
+    project_on(&store, "a", json!({})).await;
+    let key = project_key("a");
+    let mut ids = Vec::new();
+    for value in ["one", "two"] {
+        let fields = (0..100).map(|number| (format!("field{number}"), json!(value)));
+        let document = with(&project("a"), Value::Object(fields.collect()));
+        let current = store.repository.get_for_update(&key).await.unwrap();
+        let operation = once();
+        let change = Change::put(&current, &document, write_context(&operation)).unwrap();
+        ids.push(change.entry().id.clone());
+        let changes = [change];
+        store.repository.commit(&changes, &operation).await.unwrap();
+    }
+
+    let undone = undo(&client, &ids[0]).await;
+
+    let listed = undone["meta"]["kept"].as_array().unwrap().len();
+    let all = undone["meta"]["counts"]["kept"].as_u64().unwrap();
+    assert!(listed > 10, "{undone}");
+    assert_eq!(undone["meta"]["moreKept"], all - listed as u64, "{undone}");
+    store.assert_sound().await;
 }
 
 #[tokio::test]
