@@ -58,6 +58,7 @@ impl ContentService {
                             key,
                             current: None,
                             changed_since: Vec::new(),
+                            changed_outside: None,
                         },
                         _ => error,
                     });

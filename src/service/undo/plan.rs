@@ -141,6 +141,7 @@ impl ContentService {
             key: key.clone(),
             current: version.cloned(),
             changed_since,
+            changed_outside: current.changed_outside(),
         })
     }
 
