@@ -120,12 +120,11 @@ impl ContentService {
         let document = undone.documents.pop();
         let changed_outside = undone.changed_outside.get(&key).copied();
         // What was written is known. To read it again could fail, and deny it.
-        let (before, after) = match &document {
-            Some(document) => (document.before.clone(), document.record.clone()),
-            None => {
-                let stored = in_time(deadline.run(self.read_stored(&key)).await)?;
-                (stored.record().cloned(), stored.record().cloned())
-            }
+        let (before, after) = if let Some(document) = &document {
+            (document.before.clone(), document.record.clone())
+        } else {
+            let stored = in_time(deadline.run(self.read_stored(&key)).await)?;
+            (stored.record().cloned(), stored.record().cloned())
         };
         let Some(record) = after else {
             return Err(self.not_found(key, changed_outside, deadline).await);

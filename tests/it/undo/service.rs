@@ -77,15 +77,15 @@ struct Page {
 }
 
 /// Ten documents of a store.
-struct Site<'a> {
+struct TestedPages<'a> {
     service: &'a ContentService,
     repository: &'a dyn Repository,
-    pages: Vec<Page>,
+    all: Vec<Page>,
     /// Who wrote which change, in their order.
     written: Vec<(&'static str, String)>,
 }
 
-impl<'a> Site<'a> {
+impl<'a> TestedPages<'a> {
     async fn new(service: &'a ContentService, store: &'a Store, seed: u64) -> Self {
         let keys = (0..DOCUMENTS).map(|number| project_key(&format!("page-{seed}-{number}")));
         let pages: Vec<Page> = keys
@@ -102,13 +102,13 @@ impl<'a> Site<'a> {
         Self {
             service,
             repository: &*store.repository,
-            pages,
+            all: pages,
             written: Vec::new(),
         }
     }
 
     async fn document(&self, number: usize) -> Document {
-        let found = self.repository.get(&self.pages[number].key).await.unwrap();
+        let found = self.repository.get(&self.all[number].key).await.unwrap();
         found.record.unwrap().document().clone()
     }
 
@@ -122,7 +122,7 @@ impl<'a> Site<'a> {
 
     async fn note(&mut self, number: usize, actor: &'static str, expected: &Expected) {
         let document = self.document(number).await;
-        let page = &mut self.pages[number];
+        let page = &mut self.all[number];
         let current = self.repository.get_for_update(&page.key).await.unwrap();
         let entry = StoredEntry::parse(current.latest_entry().unwrap().to_owned());
         let reverts: Vec<String> = entry.reverts().map(ToOwned::to_owned).collect();
@@ -134,7 +134,7 @@ impl<'a> Site<'a> {
     async fn update(&mut self, generator: &mut Generator) {
         let (number, actor) = (generator.below(DOCUMENTS), generator.actor());
         let patch = generator.patch(&self.document(number).await);
-        let request = update_of(&self.pages[number].key, actor, patch);
+        let request = update_of(&self.all[number].key, actor, patch);
         let updated = self.service.update(request, soon()).await.unwrap();
         if updated.audit_id.is_some() {
             self.note(number, actor, &Vec::new()).await;
@@ -145,7 +145,7 @@ impl<'a> Site<'a> {
     async fn undo(&mut self, actor: &'static str, ids: &BTreeSet<String>) -> BTreeSet<String> {
         let before = self.documents().await;
         let expected: Vec<Expected> = self
-            .pages
+            .all
             .iter()
             .map(|page| page.reference.expected(ids))
             .collect();
@@ -155,7 +155,7 @@ impl<'a> Site<'a> {
 
         let mut written = BTreeSet::new();
         for (number, (before, expected)) in before.iter().zip(&expected).enumerate() {
-            let key = self.pages[number].key.clone();
+            let key = self.all[number].key.clone();
             assert_expected(before, &self.document(number).await, expected);
             let kept = undone.kept.iter().filter(|(of, _)| *of == key);
             let kept: Vec<_> = kept.map(|(_, kept)| kept.clone()).collect();
@@ -190,7 +190,7 @@ async fn run_on(store: &Store, seeds: impl Iterator<Item = u64>) {
     for seed in seeds {
         println!("{store}: seed {seed}");
         let mut generator = Generator::new(seed);
-        let mut site = Site::new(&service, store, seed).await;
+        let mut site = TestedPages::new(&service, store, seed).await;
         for _ in 0..STEPS {
             site.step(&mut generator).await;
         }
