@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     fixtures::{self, create, project_key, with},
+    program::{Home, PROGRAM},
     stdio::StdioClient,
     stores::{Store, on_each_store},
 };
@@ -221,6 +222,42 @@ async fn versions_and_keys_hold_for_edits() {
         }
         assert_eq!(other["code"], "IDEMPOTENCY_MISMATCH");
         assert_eq!(stale["code"], "VERSION_CONFLICT");
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn edits_need_a_version_where_it_is_required() {
+    on_each_store(async |store| {
+        create(
+            &*store.repository,
+            &project_key("a"),
+            fixtures::project("a"),
+        )
+        .await;
+        let home = Home::new();
+        let mut command = home.command(PROGRAM);
+        command
+            .arg("stdio")
+            .args(store.arguments())
+            .arg("--require-version");
+        let client = StdioClient::spawn(home.into(), command);
+        client.initialize("it", "1").await;
+        let read = client.call("get_project", json!({ "id": "a" })).await;
+        let mut edit = update(&json!([{ "path": "tags", "op": "append", "value": "new" }]));
+
+        let refused = client.call_error("update_project", edit.clone()).await;
+        edit["expectedVersion"] = read["meta"]["version"].clone();
+        let updated = client.call("update_project", edit.clone()).await;
+        let stale = client.call_error("update_project", edit).await;
+
+        assert_eq!(refused["code"], "VALIDATION_FAILED");
+        assert_eq!(paths(&refused), ["expectedVersion"]);
+        let tags = updated["data"]["tags"].as_array().unwrap();
+        assert_eq!(tags.iter().filter(|tag| **tag == "new").count(), 1);
+        assert_eq!(stale["code"], "VERSION_CONFLICT");
+        assert_eq!(document(&client).await["tags"], updated["data"]["tags"]);
         store.assert_sound().await;
     })
     .await;
