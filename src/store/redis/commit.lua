@@ -39,6 +39,20 @@ local function iso(ms)
   return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, f(r / 3600), f(r % 3600 / 60), r % 60, ms % 1000)
 end
 
+-- May this user run what reads? A command that is refused ends a script with an error that does not name it.
+local refused
+local function need(command, key, ...)
+  if not refused and not redis.acl_check_cmd(command, key, ...) then refused = command .. ' ' .. key end
+end
+if redis.acl_check_cmd then
+  need('GET', RECORD)
+  need('SISMEMBER', KEYS[10], '')
+  need('ZCARD', ENTRIES)
+  need('ZRANGE', ENTRIES, '0', '0')
+  need('HMGET', STATS, 'f')
+  if refused then return 'NOPERM ' .. refused end
+end
+
 -- The same operation again?
 local record = call('GET', RECORD)
 if record then
@@ -116,14 +130,10 @@ for _ = 1, n do
 end
 
 -- The first write says how the store is laid out. What another program put there stays.
-local unmarked = SCHEMA ~= SCRATCH and call('TYPE', SCHEMA).ok == 'none'
+local unmarked = SCHEMA ~= SCRATCH and redis.pcall('TYPE', SCHEMA).ok == 'none'
 
 -- May this user do all that follows? A command that is refused half-way would leave an entry without its document.
 if redis.acl_check_cmd then
-  local refused
-  local function need(command, key, ...)
-    if not refused and not redis.acl_check_cmd(command, key, ...) then refused = command .. ' ' .. key end
-  end
   need('ZADD', ENTRIES, '0', '')
   need('ZADD', INDEX, '0', '')
   need('HSET', STATS, 'f', '0')

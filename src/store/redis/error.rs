@@ -27,15 +27,17 @@ pub(crate) fn write_error(error: &RedisError) -> StoreError {
             None,
         );
     }
-    match (error.kind(), error.code()) {
-        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => StoreError::ReadOnly {
+    if is_permission_denied(error) {
+        return StoreError::ReadOnly {
             reason: "the server's Redis user may not write".to_owned(),
             detail: Some(format!(
                 "{}; grant it the permission, or give the server a credential that may write",
                 describe(error)
             )),
             retry_after: None,
-        },
+        };
+    }
+    match (error.kind(), error.code()) {
         (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => paused(
             "this Redis is a read-only replica",
             Some("give the server the address of the primary".to_owned()),
@@ -193,7 +195,12 @@ pub(crate) fn is_reply(error: &RedisError) -> bool {
 
 /// Whether the Redis user lacks the permission.
 pub(crate) fn is_permission_denied(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+    // A refused command of a script has no code of its own, and one of two texts.
+    let in_script = || {
+        let text = describe(error);
+        text.contains("ACL failure in script") || text.contains("can't run this command")
+    };
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || (is_reply(error) && in_script())
 }
 
 /// Whether the connection was refused for its credentials or a certificate, so before any command

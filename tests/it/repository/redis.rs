@@ -1119,9 +1119,20 @@ async fn check_refused(rules: &[&str], proof: Proof) {
 }
 
 #[tokio::test]
-async fn a_user_without_a_writing_command_gets_an_error_and_writes_nothing() {
+async fn a_user_without_a_command_that_commits_gets_an_error_and_writes_nothing() {
     for command in [
-        "-set", "-hset", "-zadd", "-sadd", "-srem", "-del", "-@write",
+        "-set",
+        "-hset",
+        "-zadd",
+        "-sadd",
+        "-srem",
+        "-del",
+        "-@write",
+        "-get",
+        "-sismember",
+        "-zcard",
+        "-zrange",
+        "-hmget",
     ] {
         for proof in [Proof::Asked, Proof::Tried] {
             check_refused(&["~*", "resetchannels", "+@all", command], proof).await;
@@ -1132,26 +1143,27 @@ async fn a_user_without_a_writing_command_gets_an_error_and_writes_nothing() {
 #[tokio::test]
 async fn a_missing_permission_is_reported_with_the_whole_key_prefix() {
     let store = Store::redis();
-    let user = store.server().user("limited", &["~*", "+@all", "-zadd"]);
-    let location = Location::Redis {
-        write: Some(user),
-        read: None,
-        key_prefix: "my  site :".to_owned(),
-    };
+    for command in ["zadd", "zcard"] {
+        let rules = ["~*", "+@all", &format!("-{command}")];
+        let user = store.server().user("limited", &rules);
+        let location = Location::Redis {
+            write: Some(user),
+            read: None,
+            key_prefix: "my  site :".to_owned(),
+        };
 
-    let result = open(&location)
-        .unwrap()
-        .repository
-        .commit(&[creation(&project_key("a"), &project("a"))], &once())
-        .await;
+        let result = open(&location)
+            .unwrap()
+            .repository
+            .commit(&[creation(&project_key("a"), &project("a"))], &once())
+            .await;
 
-    let Err(StoreError::ReadOnly { reason, .. }) = result else {
-        panic!("{result:?}")
-    };
-    assert!(
-        reason.contains("`ZADD my  site :audit:entries`"),
-        "{reason}"
-    );
+        let Err(StoreError::ReadOnly { reason, .. }) = result else {
+            panic!("{result:?}")
+        };
+        let expected = format!("`{} my  site :audit:entries`", command.to_uppercase());
+        assert!(reason.contains(&expected), "{reason}");
+    }
 }
 
 #[tokio::test]

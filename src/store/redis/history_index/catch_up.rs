@@ -41,7 +41,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// After this time without a piece, another server takes over.
 const LOCK_SECONDS: u64 = 10;
 /// A wrong index is built again once in this time: when somebody has moved entries by hand. That it is
-/// wrong again at once would be a fault of this program, which must not keep Redis busy.
+/// wrong again at once would be a fault of this program, which must not keep Redis busy. Nor must a log
+/// that cannot be indexed, so it is not read in vain more often either.
 const REBUILD_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Adds members, unless another server is at work.
@@ -70,8 +71,8 @@ pub(crate) struct CatchUps {
 
 #[derive(Default)]
 struct Past {
-    /// What the index still lacked when the log had been read to its end.
-    in_vain: Mutex<Option<i64>>,
+    /// What the index still lacked when the log had been read to its end, and when that was.
+    in_vain: Mutex<Option<(i64, Instant)>>,
     /// When the index was deleted to build it again.
     rebuilt: Mutex<Option<Instant>>,
 }
@@ -85,6 +86,13 @@ impl Past {
             *rebuilt = Some(Instant::now());
         }
         allowed
+    }
+
+    /// Whether the log was read in vain for what the index lacks, not long before `now`.
+    fn was_in_vain(&self, lacks: i64, now: Instant) -> bool {
+        lock(&self.in_vain).is_some_and(|(lacked, ended)| {
+            lacked == lacks && now.duration_since(ended) < REBUILD_INTERVAL
+        })
     }
 }
 
@@ -119,7 +127,7 @@ impl CatchUps {
 
     /// The work that is under way, or new work, unless the log was read in vain before.
     fn running(&self, catch_up: CatchUp, lacks: i64) -> Option<watch::Receiver<Option<Ended>>> {
-        if *lock(&self.past.in_vain) == Some(lacks) {
+        if self.past.was_in_vain(lacks, Instant::now()) {
             return None;
         }
         let mut running = lock(&self.running);
@@ -197,7 +205,8 @@ impl CatchUp {
             if lacks < 0 {
                 // Somebody took entries out of the log.
                 if !past.allow_rebuild() {
-                    break;
+                    self.release().await?;
+                    return Ok(Ended::Incomplete);
                 }
                 self.delete_index().await?;
                 from = None;
@@ -210,12 +219,8 @@ impl CatchUp {
         if lacks == 0 {
             return Ok(Ended::Complete);
         }
-        self.delete(&[
-            self.keys.history_index_lock(),
-            self.keys.history_index_position(),
-        ])
-        .await?;
-        *lock(&past.in_vain) = Some(lacks);
+        self.release().await?;
+        *lock(&past.in_vain) = Some((lacks, Instant::now()));
         Ok(Ended::Incomplete)
     }
 
@@ -277,6 +282,15 @@ impl CatchUp {
         }))
     }
 
+    /// Ends the work, so that the next one begins anew.
+    async fn release(&self) -> Result<(), RedisError> {
+        self.delete(&[
+            self.keys.history_index_lock(),
+            self.keys.history_index_position(),
+        ])
+        .await
+    }
+
     async fn delete_index(&self) -> Result<(), RedisError> {
         self.delete(&[
             self.keys.history_index(),
@@ -305,4 +319,19 @@ fn parse_position(text: &str) -> Option<AuditPosition> {
         digest: parts.next()?.to_owned(),
         nth: parts.next()?.parse().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_in_vain_is_read_again_later() {
+        let (past, ended) = (Past::default(), Instant::now());
+        *lock(&past.in_vain) = Some((2, ended));
+
+        assert!(past.was_in_vain(2, ended));
+        assert!(!past.was_in_vain(4, ended));
+        assert!(!past.was_in_vain(2, ended + REBUILD_INTERVAL));
+    }
 }
