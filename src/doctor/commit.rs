@@ -253,6 +253,7 @@ pub(super) fn written_keys(prefix: &str) -> Vec<String> {
         keys.stats(),
         keys.history(),
         keys.history_index(),
+        keys.history_index_ends(),
         keys.history_index_lock(),
         keys.history_index_position(),
         keys.schema_version(),

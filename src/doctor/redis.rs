@@ -444,6 +444,8 @@ fn write_commands(keys: &Keys) -> Vec<String> {
     need(&["SET", &keys.internal("operation:x"), "x", "EX", "1"]);
     need(&["SET", &keys.internal("self-test"), "x", "XX"]);
     need(&["SET", &keys.history(), "x"]);
+    need(&["GET", &keys.history_index_ends()]);
+    need(&["SET", &keys.history_index_ends(), "x"]);
     need(&["SET", &keys.history_index_lock(), "x", "EX", "1"]);
     need(&["SET", &keys.history_index_position(), "x"]);
     need(&["EVALSHA", "x", "0"]);

@@ -7,6 +7,7 @@
 --
 -- KEYS  1 idempotency record   2 audit:entries   3 audit:stats   4 scratch (for the self-test)   5 the history
 --       6 meta:schema:version, or scratch again where the user has no access to that   7 the history index
+--       8 the ends of the log (see history_index/ends.lua, which comes before this)
 --       then 8 for each document: data, latest entry, index:all, index:published, index:featured, cache of the kind, cache of the document,
 --       checksum
 -- ARGV  1 fingerprint   2 TTL of the record in seconds   3 milliseconds since 1970, if the server has no clock for scripts   4 n
@@ -17,9 +18,9 @@
 -- reply one text: 'OK' with milliseconds, seq of the first entry, n, and how many members the history index lacked before;
 --       'REPLAY' with the first three; 'CONFLICT'; 'MISMATCH'; 'NOPERM' with the command
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global, fifty times
-local RECORD, ENTRIES, STATS, SCRATCH, HISTORY, SCHEMA, INDEX = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local RECORD, ENTRIES, STATS, SCRATCH, HISTORY, SCHEMA, INDEX, ENDS = unpack(KEYS, 1, 8)
 local n, FORMAT = tonumber(ARGV[4]), ARGV[5]
-local function offsets(i) return 7 + (i - 1) * 8, 5 + (i - 1) * 14 end -- of document i in KEYS and ARGV
+local function offsets(i) return 8 + (i - 1) * 8, 5 + (i - 1) * 14 end -- of document i in KEYS and ARGV
 local LAST = 253402300799999 -- 9999-12-31T23:59:59.999Z, as Timestamp::LAST: a higher score is no time
 local function digits(x) return string.format('%.0f', x) end -- tostring() writes 1.77e+15 from 1e15 up
 
@@ -46,7 +47,7 @@ local function need(command, key, ...)
 end
 if redis.acl_check_cmd then
   need('GET', RECORD)
-  need('SISMEMBER', KEYS[10], '')
+  need('SISMEMBER', KEYS[11], '')
   need('ZCARD', ENTRIES)
   need('ZRANGE', ENTRIES, '0', '0')
   need('HMGET', STATS, 'f')
@@ -83,6 +84,9 @@ for i = 1, n do
   end
 end
 local lacking = 2 * call('ZCARD', ENTRIES) - call('ZCARD', INDEX)
+-- Only who knows of all entries before may say that this one is the next.
+local ends, last = call('GET', ENDS) or '', end_of(ENTRIES, -1)
+local knows_ends = string.sub(ends, DIGITS + 1) == last and (last ~= '' or lacking == 0)
 local newest, stray = call('ZRANGE', ENTRIES, -1, -1, 'WITHSCORES'), nil
 local function score_of(entry) return entry[2] and (tonumber(entry[2]) or math.huge) or 0 end
 if score_of(newest) > LAST then -- somebody's mistake, such as `inf` or microseconds, which later entries must not repeat
@@ -139,6 +143,7 @@ if redis.acl_check_cmd then
   need('HSET', STATS, 'f', '0')
   need('SET', RECORD, '', 'EX', '1')
   need('SET', HISTORY, '')
+  need('SET', ENDS, '')
   for i = 1, n do
     local k, a = offsets(i)
     if i == 1 then -- in any case: a missing permission shows at the first write, not at the first that needs it
@@ -193,6 +198,10 @@ for i = 1, n do
 end
 call(unpack(zadd))
 call(unpack(places))
+if knows_ends then
+  local oldest = last == '' and end_of(ENTRIES, 0) or string.sub(ends, 1, DIGITS)
+  call('SET', ENDS, oldest .. end_of(ENTRIES, -1))
+end
 call(unpack(hset))
 for i = 1, n do
   local k, a = offsets(i)

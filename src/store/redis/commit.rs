@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How many keys and arguments the script takes, and how many of each for a document.
-const FIXED_KEYS: usize = 7;
+const FIXED_KEYS: usize = 8;
 const KEYS_PER_DOCUMENT: usize = 8;
 const FIXED_ARGUMENTS: usize = 5;
 const ARGUMENTS_PER_DOCUMENT: usize = 14;
@@ -176,7 +176,8 @@ impl RedisStore {
             .arg(self.keys.internal("self-test"))
             .arg(self.keys.history())
             .arg(schema)
-            .arg(self.keys.history_index());
+            .arg(self.keys.history_index())
+            .arg(self.keys.history_index_ends());
         for change in changes {
             let key = change.key();
             command

@@ -67,6 +67,11 @@ impl Keys {
         self.internal("history-index")
     }
 
+    /// Tells which entries are at the ends of the log, as far as the history index knows.
+    pub(crate) fn history_index_ends(&self) -> String {
+        self.internal("history-index:ends")
+    }
+
     /// Names the server that adds to the history index what it lacks.
     pub(crate) fn history_index_lock(&self) -> String {
         self.internal("history-index:lock")

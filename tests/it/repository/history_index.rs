@@ -23,6 +23,7 @@ use crate::support::{
 };
 
 const INDEX: &str = "internal:history-index";
+const ENDS: &str = "internal:history-index:ends";
 const LOCK: &str = "internal:history-index:lock";
 const POSITION: &str = "internal:history-index:position";
 
@@ -121,7 +122,9 @@ async fn a_history_is_found_however_long_the_log_is() {
 /// What Redis has to do for a history does not depend on the length of the log.
 #[tokio::test]
 async fn reading_a_history_of_twenty_among_two_hundred_thousand_entries_reads_twenty() {
-    const FILL: &str = r#"
+    const FILL: &str = concat!(
+        include_str!("../../../src/store/redis/history_index/ends.lua"),
+        r#"
         for i = 1, 200000 do
           local id = i % 10000 == 0 and 'rare' or 'other'
           local ms = 1700000000000 + math.floor(i / 3)
@@ -132,13 +135,16 @@ async fn reading_a_history_of_twenty_among_two_hundred_thousand_entries_reads_tw
           local place = string.format('%016.0f', ms) .. beginning .. '\np' .. string.sub(uuid, 1, 8) .. '\n'
           redis.call('ZADD', KEYS[1], string.format('%.0f', ms), entry)
           redis.call('ZADD', KEYS[2], 0, 'd\n' .. id .. '\n' .. place, 0, 'i\n' .. uuid .. '\n' .. place)
-        end"#;
+        end
+        redis.call('SET', KEYS[3], ends_of(KEYS[1]))"#
+    );
     let store = Store::redis();
     let fill = cmd("EVAL")
         .arg(FILL)
-        .arg(2)
+        .arg(3)
         .arg("audit:entries")
         .arg(INDEX)
+        .arg(ENDS)
         .clone();
     store.server().run::<()>(&fill);
     let before = (
@@ -155,8 +161,8 @@ async fn reading_a_history_of_twenty_among_two_hundred_thousand_entries_reads_tw
     let expected: Vec<u64> = (1..=20).rev().map(|nth| nth * 10_000).collect();
     assert_eq!(seqs, expected);
     assert_eq!((page.next, page.searched_since), (None, None));
-    // For each entry: it, and up to three of the same millisecond.
-    assert!(commands <= 1 + 20 * 4, "{commands} commands");
+    // Both ends of the log, and for each entry: it, and up to three of the same millisecond.
+    assert!(commands <= 3 + 20 * 4, "{commands} commands");
     assert!(bytes < 20 * 600 + 20_000, "{bytes} bytes");
     assert_eq!(lacks(store.server(), ""), 0);
 }
@@ -347,7 +353,7 @@ async fn an_entry_is_found_among_thousands_with_its_score() {
         .collect();
     assert_eq!(numbers, [7, 507, 2507, 2007, 1507, 1007].map(|n| json!(n)));
     let commands = store.server().calls("zrange") - before;
-    assert!(commands <= 1 + 6 * 2 * 13, "{commands} commands");
+    assert!(commands <= 3 + 6 * 2 * 13, "{commands} commands");
 }
 
 #[tokio::test]
@@ -447,6 +453,70 @@ async fn an_index_that_does_not_match_the_log_is_built_again() {
         })
         .await;
     }
+}
+
+/// One entry that is not in the index and one that is gone from the log cancel out in its size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_in_a_log_that_another_program_caps_is_found() {
+    for own_writes_after in [0, 3] {
+        let (store, key, other) = (Store::redis(), project_key("a"), project_key("beta"));
+        create_sound(&*store.repository, &key).await;
+        let write = async |number: i32| {
+            let patch = json!({ "title": number.to_string() });
+            update(&*store.repository, &key, patch).await;
+        };
+        for number in 0..5 {
+            write(number).await;
+        }
+        add(store.server(), 1_900_000_000_000_i64, foreign("beta", 1));
+        store
+            .server()
+            .run::<()>(cmd("ZREMRANGEBYRANK").arg("audit:entries").arg(0).arg(0));
+        for number in 0..own_writes_after {
+            write(10 + number).await;
+        }
+        assert_eq!(lacks(store.server(), ""), 0);
+        let expected = history(&*scanning(&store), &key).await;
+
+        assert_eq!(history(&*store.repository, &other).await.len(), 1);
+        assert!(history(&*store.repository, &key).await == expected);
+
+        wait_until_async("the history index is right again", async || {
+            assert_eq!(history(&*store.repository, &other).await.len(), 1);
+            is_right(store.server(), "").then_some(())
+        })
+        .await;
+    }
+}
+
+/// Building the index again is refused for some minutes after the last time, and not for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_that_was_not_built_again_is_built_when_it_may_be() {
+    let (store, key) = (Store::redis(), project_key("a"));
+    create_sound(&*store.repository, &key).await;
+    for number in 0..12 {
+        let patch = json!({ "title": number.to_string() });
+        update(&*store.repository, &key, patch).await;
+    }
+    let rebuilt = async || {
+        wait_until_async("the history index is right", async || {
+            history(&*store.repository, &key).await;
+            is_right(store.server(), "").then_some(())
+        })
+        .await;
+    };
+    trim(store.server());
+    rebuilt().await;
+    trim(store.server());
+    for _ in 0..3 {
+        assert_eq!(history(&*store.repository, &key).await.len(), 3);
+    }
+    assert_eq!(lacks(store.server(), ""), -10);
+
+    // Without it, the index is that of a store which never had a complete one.
+    store.server().run::<()>(cmd("DEL").arg(ENDS));
+
+    rebuilt().await;
 }
 
 /// Half of the entries twice in the log, but for their score: their members would be the same.

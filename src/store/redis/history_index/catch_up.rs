@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{RedisError, Value, cmd};
+use redis::{Cmd, RedisError, Value, cmd};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -45,22 +45,58 @@ const LOCK_SECONDS: u64 = 10;
 /// that cannot be indexed, so it is not read in vain more often either.
 const REBUILD_INTERVAL: Duration = Duration::from_mins(10);
 
+/// Begins to work, unless another server is at work.
+///
+/// The keys of both scripts: the index, the log, what its ends were, the lock, the position. The
+/// arguments: who works, how long the lock lasts.
+/// The reply: `BUSY` if another server is at work; `COMPLETE`; `WRONG` if the index may have members of
+/// entries that are gone; or `FROM` and the position to go on from.
+const BEGIN: &str = concat!(
+    include_str!("ends.lua"),
+    r"
+local INDEX, ENTRIES, ENDS, LOCK, POSITION = unpack(KEYS)
+local owner = redis.call('GET', LOCK)
+if owner and owner ~= ARGV[1] then return {'BUSY'} end
+redis.call('SET', LOCK, ARGV[1], 'EX', ARGV[2])
+local known, ends = redis.call('GET', ENDS) or '', ends_of(ENTRIES)
+local members = redis.call('ZCARD', INDEX)
+local lacks = 2 * redis.call('ZCARD', ENTRIES) - members
+if lacks == 0 and known == ends then
+  redis.call('DEL', LOCK, POSITION)
+  return {'COMPLETE'}
+end
+if known == '' then -- the few members from before the index is built
+  redis.call('DEL', INDEX, POSITION)
+elseif members > 0 and (lacks <= 0 or string.sub(known, 1, DIGITS) ~= string.sub(ends, 1, DIGITS)) then
+  return {'WRONG'}
+end
+if known ~= ends then -- others added entries at the end, where the position has passed
+  redis.call('SET', ENDS, ends)
+  redis.call('DEL', POSITION)
+end
+return {'FROM', redis.call('GET', POSITION) or ''}"
+);
+
 /// Adds members, unless another server is at work.
 ///
-/// The keys: the index, the log, the lock, the position. The arguments: who adds, how long the lock
-/// lasts, the position that is reached (empty at the begin), and the members.
-/// The reply: how many members the index lacks then, and the position; empty if another server is at
-/// work.
-const ADD: &str = r"
-local INDEX, ENTRIES, LOCK, POSITION = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+/// Further arguments: the position that is reached, and the members.
+/// The reply: `BUSY`; `COMPLETE`; or `LACKS` and how many members the index lacks then.
+const ADD: &str = concat!(
+    include_str!("ends.lua"),
+    r"
+local INDEX, ENTRIES, ENDS, LOCK, POSITION = unpack(KEYS)
 local owner = redis.call('GET', LOCK)
-if owner and owner ~= ARGV[1] then return {} end
+if owner and owner ~= ARGV[1] then return {'BUSY'} end
 redis.call('SET', LOCK, ARGV[1], 'EX', ARGV[2])
 for i = 4, #ARGV do redis.call('ZADD', INDEX, '0', ARGV[i]) end
 if ARGV[3] ~= '' then redis.call('SET', POSITION, ARGV[3]) end
 local lacks = 2 * redis.call('ZCARD', ENTRIES) - redis.call('ZCARD', INDEX)
-if lacks == 0 then redis.call('DEL', LOCK, POSITION) end
-return {lacks, redis.call('GET', POSITION) or ''}";
+if lacks == 0 and redis.call('GET', ENDS) == ends_of(ENTRIES) then
+  redis.call('DEL', LOCK, POSITION)
+  return {'COMPLETE'}
+end
+return {'LACKS', lacks}"
+);
 
 /// The work that is under way in this process, and what is known from before.
 #[derive(Default)]
@@ -176,12 +212,20 @@ pub(super) struct CatchUp {
     owner: String,
 }
 
-/// The state of the index, unless another server is at work.
-struct Added {
-    /// How many members it lacks; less than 0 if it has too many.
-    lacks: i64,
-    /// Where this or another server stopped.
-    position: Option<AuditPosition>,
+/// How work begins.
+enum Begun {
+    Complete,
+    Busy,
+    Wrong,
+    From(Option<AuditPosition>),
+}
+
+/// What the index lacks after something was added.
+enum Added {
+    Nothing,
+    Busy,
+    /// This many members; less than 0 if it has too many, and 0 if others changed the log meanwhile.
+    Lacks(i64),
 }
 
 impl CatchUp {
@@ -194,30 +238,28 @@ impl CatchUp {
     }
 
     async fn run(&self, past: &Past) -> Result<Ended, RedisError> {
-        let Some(begun) = self.add(None, Vec::new()).await? else {
-            return Ok(Ended::Incomplete);
-        };
-        let (mut lacks, mut from) = (begun.lacks, begun.position);
-        for _ in 0..MAX_ROUNDS {
-            if lacks == 0 {
-                return Ok(Ended::Complete);
+        let mut lacks = 0;
+        for round in 0..MAX_ROUNDS {
+            let mut begun = self.begin().await?;
+            if matches!(begun, Begun::Wrong) && past.allow_rebuild() {
+                // Somebody took entries out of the log, or added some before all others.
+                self.delete_index().await?;
+                begun = self.begin().await?;
             }
-            if lacks < 0 {
-                // Somebody took entries out of the log.
-                if !past.allow_rebuild() {
+            let from = match begun {
+                Begun::Complete => return Ok(Ended::Complete),
+                Begun::Busy => return Ok(Ended::Incomplete),
+                Begun::Wrong => {
                     self.release().await?;
                     return Ok(Ended::Incomplete);
                 }
-                self.delete_index().await?;
-                from = None;
+                Begun::From(position) => position.filter(|_| round == 0),
+            };
+            match self.walk(from).await? {
+                Added::Nothing => return Ok(Ended::Complete),
+                Added::Busy => return Ok(Ended::Incomplete),
+                Added::Lacks(left) => lacks = left,
             }
-            match self.walk(from.take()).await? {
-                Some(left) => lacks = left,
-                None => return Ok(Ended::Incomplete),
-            }
-        }
-        if lacks == 0 {
-            return Ok(Ended::Complete);
         }
         self.release().await?;
         *lock(&past.in_vain) = Some((lacks, Instant::now()));
@@ -225,8 +267,8 @@ impl CatchUp {
     }
 
     /// Adds the entries from a position on, to the end of the log or until the index has as many
-    /// members as it should have, and returns how many it lacks. `None` if another server is at work.
-    async fn walk(&self, from: Option<AuditPosition>) -> Result<Option<i64>, RedisError> {
+    /// members as it should have.
+    async fn walk(&self, from: Option<AuditPosition>) -> Result<Added, RedisError> {
         let range = Range {
             after: from,
             ..Range::default()
@@ -243,43 +285,59 @@ impl CatchUp {
                 members(found.score, &entry)
             });
             let members = members.collect();
-            let Some(added) = self.add(scan.position(), members).await? else {
-                return Ok(None);
-            };
-            if ended || added.lacks <= 0 {
-                return Ok(Some(added.lacks));
+            match self.add(scan.position(), members).await? {
+                Added::Lacks(lacks) if !ended && lacks > 0 => {}
+                added => return Ok(added),
             }
             // Half of the network is for others.
             sleep(begun.elapsed().min(MAX_PAUSE)).await;
         }
     }
 
-    /// Adds members; `None` if another server is at work.
+    async fn begin(&self) -> Result<Begun, RedisError> {
+        let command = self.script(BEGIN);
+        let mut reply = array(self.log.connection.send(&command).await?).into_iter();
+        let status = reply.next().map(lossy_text).unwrap_or_default();
+        Ok(match status.as_str() {
+            "COMPLETE" => Begun::Complete,
+            "WRONG" => Begun::Wrong,
+            "FROM" => {
+                let position = reply.next().map(lossy_text).unwrap_or_default();
+                Begun::From(parse_position(&position))
+            }
+            _ => Begun::Busy,
+        })
+    }
+
     async fn add(
         &self,
         reached: Option<&AuditPosition>,
         members: Vec<Vec<u8>>,
-    ) -> Result<Option<Added>, RedisError> {
-        let keys = &self.keys;
-        let mut command = cmd("EVAL");
-        command.arg(ADD).arg(4);
-        command.arg(keys.history_index()).arg(keys.entries());
-        command.arg(keys.history_index_lock());
-        command.arg(keys.history_index_position());
-        command.arg(&self.owner).arg(LOCK_SECONDS);
+    ) -> Result<Added, RedisError> {
+        let mut command = self.script(ADD);
         command.arg(reached.map(position_text).unwrap_or_default());
         for member in members {
             command.arg(member);
         }
         let mut reply = array(self.log.connection.send(&command).await?).into_iter();
-        let Some(Value::Int(lacks)) = reply.next() else {
-            return Ok(None);
-        };
-        let position = reply.next().map(lossy_text).unwrap_or_default();
-        Ok(Some(Added {
-            lacks,
-            position: parse_position(&position),
-        }))
+        let status = reply.next().map(lossy_text).unwrap_or_default();
+        Ok(match (status.as_str(), reply.next()) {
+            ("COMPLETE", _) => Added::Nothing,
+            ("LACKS", Some(Value::Int(lacks))) => Added::Lacks(lacks),
+            _ => Added::Busy,
+        })
+    }
+
+    fn script(&self, script: &str) -> Cmd {
+        let keys = &self.keys;
+        let mut command = cmd("EVAL");
+        command.arg(script).arg(5);
+        command.arg(keys.history_index()).arg(keys.entries());
+        command.arg(keys.history_index_ends());
+        command.arg(keys.history_index_lock());
+        command.arg(keys.history_index_position());
+        command.arg(&self.owner).arg(LOCK_SECONDS);
+        command
     }
 
     /// Ends the work, so that the next one begins anew.
@@ -291,9 +349,11 @@ impl CatchUp {
         .await
     }
 
+    /// Deletes the index. Members that commits add from now on are from before it is built.
     async fn delete_index(&self) -> Result<(), RedisError> {
         self.delete(&[
             self.keys.history_index(),
+            self.keys.history_index_ends(),
             self.keys.history_index_position(),
         ])
         .await

@@ -1,17 +1,17 @@
 -- Reads entries of the log through the history index, newest first. See history_index.rs for what a member holds.
 --
--- KEYS  1 the history index   2 audit:entries
+-- KEYS  1 the history index   2 audit:entries   3 the ends of the log (see ends.lua, which comes before this)
 -- ARGV  1 how many members at most   2 after how many bytes of entries no more are read; 0: members alone
 --       3 the letter of a kind, or '' for any
 --       then 2 for each part of the index: its greatest member and its least, as ZRANGE BYLEX takes them
--- reply {'LACKS', n}: the index has n members less than the log needs; {'CROWDED'}: too many entries begin alike;
+-- reply {'LACKS', n}: the index has n members less than the log needs, or as many for other entries; {'CROWDED'}: too many entries begin alike;
 --       {'OK', the part to go on in or 0, its greatest member then, and for each member {it, the entries that may be its own…}}
-local INDEX, ENTRIES, call = KEYS[1], KEYS[2], redis.call
+local INDEX, ENTRIES, ENDS, call = KEYS[1], KEYS[2], KEYS[3], redis.call
 local wanted, budget, letter_wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local MAX_ALIKE, PIECE = 100, 100
 
 local lacks = 2 * call('ZCARD', ENTRIES) - call('ZCARD', INDEX)
-if lacks ~= 0 then return {'LACKS', lacks} end
+if lacks ~= 0 or (call('GET', ENDS) or '') ~= ends_of(ENTRIES) then return {'LACKS', lacks} end
 
 -- Whether a text comes before all that have this beginning. Not with `<`, which compares as the server's language does.
 local function is_before(text, beginning)

@@ -27,13 +27,13 @@ use crate::{
     },
 };
 
-const SCRIPT: &str = include_str!("read.lua");
+const SCRIPT: &str = concat!(include_str!("ends.lua"), include_str!("read.lua"));
 /// One reply holds about this much text of entries, so that Redis is not kept from others for long.
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// Why the index does not answer a query. The log does.
 enum Unusable {
-    /// It lacks this many members.
+    /// It lacks this many members; 0 if it has as many as it should, but for other entries.
     Lacks(i64),
     /// It names an entry that is not in the log.
     Wrong,
@@ -250,8 +250,9 @@ impl<'a> Reading<'a> {
     async fn ask(&self, parts: &[Part], members: usize, bytes: usize) -> Result<Piece, Unusable> {
         let keys = &self.store.keys;
         let mut command = cmd("EVAL");
-        command.arg(SCRIPT).arg(2);
+        command.arg(SCRIPT).arg(3);
         command.arg(keys.history_index()).arg(keys.entries());
+        command.arg(keys.history_index_ends());
         command.arg(members).arg(bytes);
         command.arg(self.kind.map_or("", |kind| letter(Some(kind))));
         for part in parts {
