@@ -51,10 +51,13 @@ impl ContentService {
                     lost_race = Some(key);
                     sleep(BACKOFF.mul_f64(fastrand::f64())).await;
                 }
-                // The time is over because of the races, and not because the store is slow.
                 Err(error) => {
+                    // Then the races took the time, and not a slow store. The outcome of a commit
+                    // is never covered up.
+                    let is_late = matches!(error, Error::Unavailable { .. } | Error::Busy { .. })
+                        && call.deadline.is_within(BACKOFF);
                     return Err(match lost_race {
-                        Some(key) if call.deadline.is_within(BACKOFF) => Error::Conflict {
+                        Some(key) if is_late => Error::Conflict {
                             key,
                             current: None,
                             changed_since: Vec::new(),
