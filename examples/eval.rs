@@ -142,7 +142,10 @@ struct LoggedCall {
 #[derive(Deserialize, Serialize)]
 struct LoggedReply {
     text: String,
+    /// The number of entries in the log at that moment.
     entries: usize,
+    /// What the owner says to it.
+    owner: Option<String>,
 }
 
 async fn start_run(run: &Path) -> Result<()> {
@@ -212,7 +215,31 @@ impl OneTask {
 
     /// Whether the owner has nothing more to say.
     fn is_closed(&self) -> bool {
-        self.replies().count() > usize::from(self.task.then.is_some())
+        self.replies()
+            .last()
+            .is_some_and(|reply| reply.owner.is_none())
+    }
+
+    /// What the owner says to a reply, if anything.
+    fn owner(&self, reply: &str, entries: usize) -> Option<String> {
+        if self.replies().count() > 0 {
+            return None;
+        }
+        if let Some(then) = &self.task.then {
+            return Some(then.clone());
+        }
+        let is_pending = !self.task.expect.documents.is_empty()
+            && entries == self.begin.state.entries.len() + usize::from(self.was_interfered());
+        let agreed = if self.task.id.ends_with("-fr") {
+            "Oui, vas-y."
+        } else {
+            "Yes, please go ahead."
+        };
+        (is_pending && reply.contains('?')).then(|| agreed.to_owned())
+    }
+
+    fn was_interfered(&self) -> bool {
+        self.task.meanwhile.is_some() && self.calls().count() > 0
     }
 
     fn results(&self) -> Results {
@@ -345,19 +372,21 @@ async fn reply(task: &OneTask) -> Result<()> {
     }
     let text = io::read_to_string(io::stdin())?.trim().to_owned();
     let state = State::of(&*open_store(&task.folder)?.repository).await;
+    let entries = state.entries.len();
+    let owner = task.owner(&text, entries);
+    match &owner {
+        Some(owner) => println!("The owner says:\n\n{owner}"),
+        None => println!("The task is closed."),
+    }
     let reply = LoggedReply {
         text,
-        entries: state.entries.len(),
+        entries,
+        owner,
     };
     task.add(&Logged {
         call: None,
         reply: Some(reply),
-    })?;
-    match &task.task.then {
-        Some(then) if task.replies().count() == 0 => println!("The owner says:\n\n{then}"),
-        _ => println!("The task is closed."),
-    }
-    Ok(())
+    })
 }
 
 /// Every task of a run, and whether it is solved.

@@ -5,7 +5,7 @@
 
 use std::{path::Path, sync::mpsc, thread};
 
-use portfolio_mcp::clock;
+use portfolio_mcp::{clock, domain::Timestamp};
 use tempfile::TempDir;
 
 use self::{
@@ -85,6 +85,11 @@ async fn play(task: &Task, turns: &[Turn]) -> Played {
         outcomes,
         problems: problems(task, &before, &after, &done),
     }
+}
+
+/// Fills an empty store with the content of the tasks.
+pub(crate) async fn fill_with_content(store: &Store, now: Timestamp) {
+    start::fill(store.open(), &tasks()[0], now).await;
 }
 
 /// A client of the program, before the handshake.
