@@ -121,7 +121,6 @@ struct Begin {
     state: State,
 }
 
-
 /// A turn as it is kept in the folder of its task.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -180,11 +179,7 @@ async fn start_run(run: &Path) -> Result<()> {
     for task in skipped {
         println!("cannot be solved: {task}");
     }
-    println!(
-        "{} tasks are prepared in {}",
-        tasks().len(),
-        run.display()
-    );
+    println!("{} tasks are prepared in {}", tasks().len(), run.display());
     Ok(())
 }
 
@@ -444,9 +439,7 @@ async fn score(run: &Path) -> Result<()> {
 async fn record(run: &Path) -> Result<()> {
     let run = run.canonicalize()?;
     let name = run.file_name().ok_or("the folder has no name")?;
-    let path = evals_path("recordings")
-        .join(name)
-        .with_extension("json");
+    let path = evals_path("recordings").join(name).with_extension("json");
     let recording = recorded(&run).await?;
     recording.write(&path)?;
     println!("recorded in {}", path.display());

@@ -103,10 +103,7 @@ fn connect(store: &Store, toolsets: &str) -> StdioClient {
 }
 
 /// Checks each item, several at once; gives what is said of them, sorted.
-fn check_all<T: Sync>(
-    items: &[T],
-    check: impl AsyncFn(&T) -> Vec<String> + Sync,
-) -> Vec<String> {
+fn check_all<T: Sync>(items: &[T], check: impl AsyncFn(&T) -> Vec<String> + Sync) -> Vec<String> {
     let (sender, found) = mpsc::channel();
     thread::scope(|scope| {
         for number in 0..THREADS {

@@ -20,18 +20,18 @@ async fn sixty_broken_calls_are_repaired_from_their_errors_alone() {
     let mut arguments = store.arguments();
     arguments.push("--toolsets=all".to_owned());
     let client = StdioClient::start_with(&arguments).await;
-    let calls = calls::broken(&client).await;
+    let calls = calls::rejected(&client).await;
     let mut failed = Vec::new();
 
-    for (tool, broken) in &calls {
-        let first = send(&client, tool, broken).await;
-        assert_ne!(first["success"], true, "{tool} {broken} is not broken");
-        let (tool_again, repaired) = repaired(tool, broken, &first["error"]);
+    for (tool, arguments) in &calls {
+        let first = send(&client, tool, arguments).await;
+        assert_ne!(first["success"], true, "{tool} {arguments} is not broken");
+        let (tool_again, repaired) = repaired(tool, arguments, &first["error"]);
         let again = send(&client, &tool_again, &repaired).await;
         if again["success"] != true {
             let (error, problem) = (&first["error"]["message"], &again["error"]["message"]);
             failed.push(format!(
-                "{tool} {broken}\n  {error}\n  repaired: {tool_again} {repaired}\n  {problem}"
+                "{tool} {arguments}\n  {error}\n  repaired: {tool_again} {repaired}\n  {problem}"
             ));
         }
     }

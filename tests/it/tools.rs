@@ -61,7 +61,14 @@ async fn initialize_names_the_server_and_gives_instructions() {
         assert!(instructions.contains(says), "{says}");
     }
     let purpose: Vec<&str> = instructions.lines().take(2).collect();
-    for says in ["website", "projects", "resources", "publishes", "who changed what", "Not for"] {
+    for says in [
+        "website",
+        "projects",
+        "resources",
+        "publishes",
+        "who changed what",
+        "Not for",
+    ] {
         assert!(purpose.join(" ").contains(says), "{says}");
     }
     assert!(instructions.chars().count() <= 4 * 250);

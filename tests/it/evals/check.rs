@@ -218,10 +218,19 @@ fn plain(text: &str) -> String {
     characters.collect::<String>().to_lowercase()
 }
 
-/// Whether a reply mentions it, whatever case and accents.
+/// Whether a reply mentions it, whatever case and accents. A number is no part of a date.
 fn mentions(reply: &str, wanted: &str) -> bool {
     let unaccented = |text: &str| plain(text).replace(['é', 'è', 'ê'], "e").replace('à', "a");
-    unaccented(reply).contains(&unaccented(wanted))
+    let (reply, wanted) = (unaccented(reply), unaccented(wanted));
+    if !wanted.chars().all(|c| c.is_ascii_digit()) {
+        return reply.contains(&wanted);
+    }
+    let goes_on = |c: char| c.is_ascii_digit() || matches!(c, '-' | '/' | ':');
+    reply.match_indices(&wanted).any(|(at, _)| {
+        let before = reply[..at].chars().next_back();
+        let after = reply[at + wanted.len()..].chars().next();
+        !before.is_some_and(goes_on) && !after.is_some_and(goes_on)
+    })
 }
 
 fn check_log(task: &Task, start: &State, end: &State, found: &mut Vec<String>) {
@@ -233,10 +242,7 @@ fn check_log(task: &Task, start: &State, end: &State, found: &mut Vec<String>) {
     let expect = &task.expect;
     let most = expect.most_writes.unwrap_or(expect.documents.len());
     if own.len() > most {
-        found.push(format!(
-            "{} entries in the log, expected {most}",
-            own.len()
-        ));
+        found.push(format!("{} entries in the log, expected {most}", own.len()));
     }
     if own.is_empty() && !expect.documents.is_empty() {
         found.push("no entry in the log".to_owned());

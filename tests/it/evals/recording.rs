@@ -32,10 +32,7 @@ impl Recording {
     /// Every recording with its name.
     pub(crate) fn all() -> Vec<(String, Self)> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(evals_path("recordings"))
-            .into_iter()
-            .flatten()
-        {
+        for entry in fs::read_dir(evals_path("recordings")).into_iter().flatten() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             let text = fs::read_to_string(&path).unwrap();

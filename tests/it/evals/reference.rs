@@ -165,7 +165,9 @@ mod tests {
         let results = |version: &str, start: i64| Results {
             start: Timestamp::from_millis(start),
             setup: vec![json!({ "meta": { "plan": { "id": format!("plan of {version}") } } })],
-            calls: vec![json!({ "data": [{ "id": "a", "version": version }], "meta": { "versions": { "b": format!("{version}b") } } })],
+            calls: vec![
+                json!({ "data": [{ "id": "a", "version": version }], "meta": { "versions": { "b": format!("{version}b") } } }),
+            ],
         };
         let recorded = results("v1", 1_000_000_000_000);
         let arguments = json!({

@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use crate::support::stdio::StdioClient;
 
 /// The calls, after what some of them need.
-pub(super) async fn broken(client: &StdioClient) -> Vec<(&'static str, Value)> {
+pub(super) async fn rejected(client: &StdioClient) -> Vec<(&'static str, Value)> {
     let twice = json!({ "id": "fromagerie-du-val", "data": { "results": ["600 paniers", "4 livreurs", "600 paniers"] } });
     let written = client.call("update_project", twice).await;
     let audit_id = written["meta"]["auditId"].clone();
     let mut calls = reading();
     calls.extend(fields());
     calls.extend(values());
-    calls.extend(arguments(&audit_id));
     calls.extend(edits());
+    calls.extend(arguments(&audit_id));
     calls.extend(further(&audit_id));
     calls
 }
@@ -137,7 +137,10 @@ fn arguments(audit_id: &Value) -> Vec<(&'static str, Value)> {
         with("_dryRun", json!(true)),
         with("reason", json!("because ".repeat(80))),
         with("idempotencyKey", json!("my own key")),
-        with("version", json!("0123456789abcdef")),
+        (
+            "update_resource",
+            json!({ "id": "pricing-calculater", "data": { "price": "Free of charge" } }),
+        ),
         (
             "update_project",
             json!({ "id": "fromagerie-du-val", "undo": audit_id, "data": { "title": "x" } }),
@@ -153,8 +156,8 @@ fn edits() -> Vec<(&'static str, Value)> {
             json!({ "path": "challenge", "op": "find", "value": "Un bon accueil", "with": "Un bel accueil" }),
         ),
         edit(
-            "boulangerie-leroy",
-            json!({ "path": "challenge", "op": "find", "value": "client", "with": "acheteur" }),
+            "cabinet-dentaire-lumiere",
+            json!({ "path": "testimonial.text", "op": "find", "value": "Je rec", "with": "Nous rec" }),
         ),
         edit(
             "boulangerie-leroy",

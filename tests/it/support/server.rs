@@ -8,12 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use portfolio_mcp::{
-    clock,
-    mcp::ContentServer,
-    service::ContentService,
-    store,
-};
+use portfolio_mcp::{clock, mcp::ContentServer, service::ContentService, store};
 use serde_json::Value;
 
 use super::{
