@@ -3,7 +3,12 @@
 //!
 //! `examples/eval.rs` is the command line through which a model works.
 
-use std::{path::Path, sync::mpsc, thread};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    sync::mpsc,
+    thread,
+};
 
 use portfolio_mcp::{clock, domain::Timestamp};
 use tempfile::TempDir;
@@ -201,12 +206,17 @@ async fn replay(task: &Task, recorded: &RecordedTask) -> Replayed {
     Replayed::Same
 }
 
+/// Says it also where the tests pass, whose output is otherwise hidden.
+fn report(line: &str) {
+    writeln!(io::stderr(), "{line}").unwrap();
+}
+
 #[test]
 fn recorded_calls_have_the_same_outcome_again() {
     let tasks = tasks();
     let recordings = Recording::all();
     if recordings.is_empty() {
-        println!("no run is recorded in tests/evals/recordings");
+        report("evals: no run is recorded in tests/evals/recordings");
         return;
     }
     let mut wrong = Vec::new();
@@ -227,7 +237,9 @@ fn recorded_calls_have_the_same_outcome_again() {
         let stale = found.iter().filter(|it| it.starts_with("stale")).count();
         let all = recording.tasks.len();
         let solved = recording.solved;
-        println!("{name}: {solved} of {all} solved, {stale} of {all} stale");
+        report(&format!(
+            "evals: {name}: {solved} of {all} solved, {stale} of {all} stale"
+        ));
         wrong.extend(found.into_iter().filter(|it| it.starts_with("wrong")));
     }
 

@@ -26,6 +26,10 @@ const REFUSALS: &[&str] = &[
     "pas en mesure",
     "pas le droit",
     "aucun outil",
+    "pas d'outil",
+    "pas la possibilité",
+    "pas capable",
+    "ne dispose",
     "refus",
     "interdit",
     "ne change jamais",
@@ -43,6 +47,10 @@ const REFUSALS: &[&str] = &[
     "does not allow",
     "won't",
     "never changes",
+    "no way to",
+    "no tool",
+    "don't have",
+    "isn't something",
 ];
 
 /// What a model did, in its order.

@@ -25,7 +25,7 @@ fn reading() -> Vec<(&'static str, Value)> {
         ("get_resource", json!({ "resourceId": "kit-seo-local" })),
         ("get_resource", json!({ "id": "kit_seo_local" })),
         ("list_projects", json!({ "limit": 500 })),
-        ("list_projects", json!({ "status": "live" })),
+        ("get_project", json!({ "id": "kit-seo-local" })),
         ("list_resources", json!({ "state": "draft" })),
         ("list_projects", json!({ "search": "pain" })),
         ("list_projects", json!({ "featured": "yes" })),

@@ -14,6 +14,11 @@ pub(super) fn repaired(tool: &str, arguments: &Value, error: &Value) -> (String,
     if let Some(id) = details["similar"].get(0) {
         call["id"] = id.clone();
     }
+    let kind = details["foundAs"].as_str();
+    let tool = kind.map_or(tool.to_owned(), |kind| {
+        let (verb, _) = tool.split_once('_').unwrap();
+        format!("{verb}_{kind}")
+    });
     if let Some(version) = details.get("currentVersion") {
         call["expectedVersion"] = version.clone();
     }
@@ -38,7 +43,7 @@ pub(super) fn repaired(tool: &str, arguments: &Value, error: &Value) -> (String,
             put(&mut call, meant, value);
         }
     }
-    (tool.to_owned(), call)
+    (tool, call)
 }
 
 /// Repairs what one violation is about.
