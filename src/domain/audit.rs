@@ -6,7 +6,7 @@ mod query;
 mod stored;
 
 pub(super) use entry::entry_checksum;
-pub use entry::{
+pub use entry::{PlanReference,
     Action, AuditEntry, ENTRY_PREFIX_FORMAT, ENTRY_PREFIX_LEN, EntryMetadata, Origin, Source,
     entry_text, numbered_beginning,
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::{
-    domain::{DocumentKey, StoredEntry, Timestamp, Version, Violation},
+    domain::{DocumentKey, PlanApplication, StoredEntry, Timestamp, Version, Violation},
     store::StoreError,
 };
 
@@ -41,6 +41,12 @@ pub enum Error {
         changed_since: Vec<StoredEntry>,
         /// The time of its newest entry, if it was changed outside this server after that.
         changed_outside: Option<Timestamp>,
+    },
+    /// There is no such plan: it has expired, never was, or was applied.
+    #[error("there is no such plan")]
+    PlanNotFound {
+        /// When and by whom it was applied, if it was.
+        applied: Option<PlanApplication>,
     },
     /// The idempotency key belongs to another request.
     #[error("the idempotency key was used before for a different request")]
@@ -118,6 +124,7 @@ impl Error {
             Self::NotFound { .. }
             | Self::Invalid(_)
             | Self::Conflict { .. }
+            | Self::PlanNotFound { .. }
             | Self::IdempotencyMismatch
             | Self::Corrupt { .. }
             | Self::Internal { .. } => "the store failed",
