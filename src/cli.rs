@@ -57,6 +57,17 @@ pub enum Command {
     /// Exit codes: 0 done, or nothing was left to undo, 1 the changes cannot be undone, or the answer
     /// was no, 2 nobody could be asked, 3 the store failed, 130 interrupted by Ctrl-C.
     Undo(UndoArgs),
+    /// Show a plan that a dry run made, or apply it
+    ///
+    /// A client that makes a dry run gets the id of a plan, which lasts 24 hours. `apply` makes exactly
+    /// the change that was shown, unless a document was changed since then.
+    ///
+    /// Examples: `portfolio-mcp plan show 9f86d081884c7d65…`, `portfolio-mcp plan apply
+    /// 9f86d081884c7d65…`
+    ///
+    /// Exit codes: 0 done, 1 the plan cannot be applied, or the answer was no, 2 nobody could be
+    /// asked, 3 the store failed, 130 interrupted by Ctrl-C.
+    Plan(PlanArgs),
     /// Check the configuration and the store, and say how to fix what is wrong
     ///
     /// Changes no content. Takes the options of `http` in order to check them too.
@@ -249,6 +260,37 @@ pub struct UndoArgs {
     /// Do not ask, as a script needs it
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Options of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// What to do with the plan.
+    #[command(subcommand)]
+    pub command: PlanCommand,
+}
+
+/// What to do with a plan.
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Show who made it, and what it would change
+    Show {
+        /// The plan's id, from `meta.plan` of the dry run
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Show it, ask, and make the change
+    Apply {
+        /// The plan's id, from `meta.plan` of the dry run
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Record this reason in the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Do not ask, as a script needs it
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Kinds of documents.

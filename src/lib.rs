@@ -52,9 +52,11 @@ pub mod cli;
 /// One file per subcommand: what it does with the modules below, and its exit code.
 pub mod commands {
     mod changes;
+    mod confirm;
     pub mod doctor;
     pub mod http;
     pub mod import;
+    pub mod plan;
     mod server;
     pub mod stdio;
     pub mod undo;
@@ -85,7 +87,7 @@ use anyhow::bail;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
-use cli::{Cli, Command, DoctorArgs, ImportArgs, UndoArgs};
+use cli::{Cli, Command, DoctorArgs, ImportArgs, PlanArgs, UndoArgs};
 use domain::{Timestamp, text::truncate};
 use report_output::{ReportOutput, unless_closed};
 use service::ContentService;
@@ -122,6 +124,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
         Command::Http(_) => commands::http::run(open(&settings)?, settings, signals.stop()).await,
         Command::Import(arguments) => import(&settings, arguments, signals).await,
         Command::Undo(arguments) => undo(&settings, arguments, signals).await,
+        Command::Plan(arguments) => plan(&settings, arguments, signals).await,
         Command::Doctor(_) => unreachable!("it has run above"),
     })
 }
@@ -164,7 +167,9 @@ fn log_start(settings: &Settings) {
 fn reader(command: &Command) -> logs::Reader {
     match command {
         Command::Stdio | Command::Http(_) => logs::Reader::Operator,
-        Command::Import(_) | Command::Undo(_) | Command::Doctor(_) => logs::Reader::Person,
+        Command::Import(_) | Command::Undo(_) | Command::Plan(_) | Command::Doctor(_) => {
+            logs::Reader::Person
+        }
     }
 }
 
@@ -197,6 +202,21 @@ async fn undo(
     match unless_stopped(&signals, "nothing was undone", confirmed).await? {
         // Not interrupted: that takes seconds, and somebody waits for what came of it.
         ControlFlow::Continue(request) => commands::undo::commit(&content, request, &mut out).await,
+        ControlFlow::Break(code) => Ok(code),
+    }
+}
+
+async fn plan(
+    settings: &Settings,
+    arguments: &PlanArgs,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    let content = open(settings)?;
+    let mut out = ReportOutput::new();
+    let shown = commands::plan::show(&content, settings, arguments, &mut out);
+    match unless_stopped(&signals, "nothing was changed", shown).await? {
+        // Not interrupted, as an undo is not.
+        ControlFlow::Continue(request) => commands::plan::apply(&content, request, &mut out).await,
         ControlFlow::Break(code) => Ok(code),
     }
 }

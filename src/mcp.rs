@@ -39,6 +39,7 @@ mod output;
 mod outside;
 mod params;
 pub(crate) mod pending;
+mod plans;
 mod projects;
 mod resources;
 mod router;

@@ -19,16 +19,21 @@ use crate::{
     domain::{
         Change, Current, DocumentKey, Operation, Origin, StoredEntry, Timestamp, WriteContext,
     },
-    store::{Commit, HistoryImport, Repository, ResponseCache, SnapshotCache, Store, StoreError},
+    store::{
+        Commit, HistoryImport, PlanStore, Repository, ResponseCache, SnapshotCache, Store,
+        StoreError,
+    },
 };
 
 mod adopt;
 mod error;
+mod plans;
 mod read;
 mod undo;
 mod update;
 
 pub use error::Error;
+pub use plans::{Applied, ApplyRequest, KeptPlan, ShownPlan};
 pub use read::{Fetched, Published, RESPONSE_TTL, ShownDocument};
 pub use undo::{Selection, UndoRequest, Undone, UndoneDocument};
 pub use update::{Mode, UpdateRequest, Updated};
@@ -44,6 +49,7 @@ const MAX_LOG_PAGES: usize = 4;
 pub struct ContentService {
     store: Arc<dyn Repository>,
     history: Arc<dyn HistoryImport>,
+    plans: Arc<dyn PlanStore>,
     responses: Option<Arc<dyn ResponseCache>>,
     snapshot: Option<Arc<SnapshotCache>>,
     clock: fn() -> Timestamp,
@@ -68,6 +74,7 @@ impl ContentService {
         let Store {
             repository: store,
             history,
+            plans,
             responses,
             snapshot,
         } = store.into();
@@ -77,6 +84,7 @@ impl ContentService {
         Self {
             store,
             history,
+            plans,
             responses,
             snapshot,
             clock,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::domain::{
     ApiPath, AuditPage, AuditQuery, AuditStats, CachedResponse, Change, Current, DocumentKey,
-    FoundDocument, History, Kind, ListPage, ListQuery, Operation, OutsideChange, Record,
+    FoundDocument, History, Kind, ListPage, ListQuery, Operation, OutsideChange, Plan, Record,
     StoreState, StoredEntry, Timestamp,
 };
 
@@ -89,6 +89,18 @@ pub trait HistoryImport: Send + Sync {
         entries: &[StoredEntry],
         now: Timestamp,
     ) -> Result<usize, StoreError>;
+}
+
+/// Keeps the plans of dry runs until they are applied or expire.
+#[async_trait]
+pub trait PlanStore: Send + Sync {
+    /// Keeps a plan, and drops the expired ones and those that are too many: the newest
+    /// [`MAX_PLANS`](crate::domain::MAX_PLANS) stay, and of them at most
+    /// [`MAX_PLAN_BYTES`](crate::domain::MAX_PLAN_BYTES). It changes no document and no log.
+    async fn put_plan(&self, plan: &Plan) -> Result<(), StoreError>;
+
+    /// The plan with this id; `None` if it was never kept or was dropped. It may have expired.
+    async fn get_plan(&self, id: &str) -> Result<Option<Plan>, StoreError>;
 }
 
 /// A distant store, whose documents can be read as a whole, piece by piece.

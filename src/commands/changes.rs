@@ -10,7 +10,8 @@ use crate::{
         FieldChange,
         text::{compact_json, escape_invisible, escape_special_spaces, is_invisible, sanitize},
     },
-    style::{BAD, GOOD, paint},
+    service::UndoneDocument,
+    style::{BAD, GOOD, WARNING, paint},
 };
 
 /// A longer text is shown in one piece, with its changes marked.
@@ -21,6 +22,35 @@ const CONTEXT_CHARS: usize = 30;
 const MAX_VALUE_CHARS: usize = 400;
 /// Comparing two long texts word by word takes no longer; then they are shown as more different.
 const DIFF_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The time of the change itself, which every change sets.
+const SET_BY_SERVER: [&str; 2] = ["metadata.updatedAt", "updatedAt"];
+
+/// The lines that show what a change does to a document.
+pub(super) fn document(document: &UndoneDocument) -> Vec<String> {
+    let mut shown = vec![name(document)];
+    match (&document.before, &document.record) {
+        (_, None) => shown.push(paint(BAD, "  the document is deleted")),
+        (None, Some(_)) => shown.push(paint(GOOD, "  the document comes back")),
+        (Some(_), Some(_)) => {
+            let changes = document.changes.as_array().into_iter().flatten();
+            let changes = changes.filter_map(FieldChange::of_json);
+            let changes = changes.filter(|it| !SET_BY_SERVER.contains(&it.field.as_str()));
+            shown.extend(changes.flat_map(|change| lines(&change)));
+        }
+    }
+    let warning = paint(WARNING, "warning");
+    let warnings = document.warnings.iter().map(ToString::to_string);
+    shown.extend(warnings.map(|text| format!("  {warning} {}", sanitize(&text))));
+    shown
+}
+
+fn name(document: &UndoneDocument) -> String {
+    let record = document.record.as_ref().or(document.before.as_ref());
+    let title = record.and_then(|record| record.document().get("title")?.as_str());
+    let title = title.map_or_else(String::new, |title| format!(": {title}"));
+    sanitize(&format!("{}{title}", document.key)).into_owned()
+}
 
 /// The lines that show a change of a field.
 pub(super) fn lines(change: &FieldChange) -> Vec<String> {

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{IsTerminal, Write, stderr, stdin},
+    io::Write,
     ops::ControlFlow,
     process::ExitCode,
     time::Duration,
 };
 
+use super::confirm::is_confirmed;
 use crate::{
     cli::{DocumentKind, UndoArgs},
     deadline::Deadline,
@@ -69,7 +70,7 @@ pub async fn confirm(
         writeln!(out, "nothing is left to undo, so nothing was changed")?;
         return Ok(ControlFlow::Break(ExitCode::SUCCESS));
     }
-    if !arguments.yes && !is_confirmed(&shown).await? {
+    if !arguments.yes && !is_confirmed(question(&shown), NOBODY_TO_ASK).await? {
         writeln!(out, "nothing was undone")?;
         return Ok(ControlFlow::Break(ExitCode::from(1)));
     }
@@ -184,24 +185,13 @@ fn selection(arguments: &UndoArgs) -> Result<Selection, UsageError> {
     })))
 }
 
-/// Asks whether to undo what was shown.
-async fn is_confirmed(shown: &Undone) -> anyhow::Result<bool> {
-    if !stdin().is_terminal() {
-        return Err(UsageError(vec![NOBODY_TO_ASK.to_owned()]).into());
-    }
+/// What to ask before what was shown is undone.
+fn question(shown: &Undone) -> String {
     let documents = shown.documents.iter();
-    let question = match documents.filter(|it| it.record.is_none()).count() {
+    match documents.filter(|it| it.record.is_none()).count() {
         0 => "Undo this?".to_owned(),
         deleted => format!("Undo this, and delete {}?", counted(deleted, "document")),
-    };
-    // In a task of its own, so that Ctrl-C also ends the waiting.
-    let answer = tokio::task::spawn_blocking(move || {
-        let mut answer = String::new();
-        write!(stderr(), "{question} [y/N] ")?;
-        stdin().read_line(&mut answer).map(|_| answer)
-    });
-    let answer = answer.await??.trim().to_lowercase();
-    Ok(answer == "y" || answer == "yes")
+    }
 }
 
 /// Says why nothing was undone, if the request is at fault.

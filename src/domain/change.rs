@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, StoredEntry},
+    audit::{
+        Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, PlanReference, StoredEntry,
+    },
     content_type::rules,
     current::Current,
     depth::check_depth,
@@ -17,6 +19,7 @@ use super::{
     number::{canonical_text, is_same, is_same_member},
     operation::Operation,
     patch,
+    plan::PlannedDocument,
     record::Record,
     rules::MAX_BYTES,
     text::compact_json,
@@ -195,6 +198,38 @@ impl Change {
         Ok(Some(change))
     }
 
+    /// The change that a plan made, at the time of `context`; `None` if the document is not what the
+    /// plan was made from.
+    #[must_use]
+    pub fn planned(
+        current: &Current,
+        planned: &PlannedDocument,
+        plan: &PlanReference,
+        context: WriteContext,
+    ) -> Option<Self> {
+        if !planned.is_made_from(current) {
+            return None;
+        }
+        let mut document = planned.document();
+        let action = match (current.record(), &document) {
+            _ if !planned.reverts().is_empty() => Action::Revert,
+            (None, _) => Action::Create,
+            (Some(_), Some(_)) => Action::Update,
+            (Some(_), None) => Action::Delete,
+        };
+        if let Some(document) = &mut document {
+            if action == Action::Create {
+                remove_times(document);
+            }
+            touch(document, context.now);
+        }
+        let step = step(current, document.as_ref())?;
+        let mut change = Self::new(current, action, step, context);
+        change.entry.metadata.reverts = planned.reverts().to_vec();
+        change.entry.metadata.plan = Some(plan.clone());
+        Some(change)
+    }
+
     /// The change that records what was changed outside this server after `known`: the document, or
     /// its absence, stays as it was found. `None` when there is nothing to record.
     #[must_use]
@@ -237,6 +272,7 @@ impl Change {
             metadata: EntryMetadata {
                 origin: context.origin,
                 operation: context.operation.fingerprint().to_owned(),
+                plan: None,
                 reverts: Vec::new(),
                 version_before: current.version().cloned(),
                 version_after: next.as_ref().map(|next| next.version().clone()),
@@ -258,6 +294,12 @@ impl Change {
     #[must_use]
     pub fn current(&self) -> &Current {
         &self.current
+    }
+
+    /// The same change as a plan keeps it.
+    #[must_use]
+    pub fn to_planned(&self) -> PlannedDocument {
+        PlannedDocument::new(&self.current, self.text(), &self.entry.metadata.reverts)
     }
 
     /// Which document it changes.
@@ -509,6 +551,18 @@ fn write_time_of_creation(patch: &mut Map<String, Value>) {
         && let Some(time) = Timestamp::parse(text)
     {
         *text = time.to_string();
+    }
+}
+
+/// Empties the times of a document that a plan creates: they are those of its application.
+fn remove_times(document: &mut Map<String, Value>) {
+    let Some(Value::Object(metadata)) = document.get_mut("metadata") else {
+        return;
+    };
+    for name in ["createdAt", "updatedAt"] {
+        if let Some(time) = metadata.get_mut(name) {
+            *time = Value::Null;
+        }
     }
 }
 

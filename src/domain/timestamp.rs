@@ -2,13 +2,15 @@
 //!
 //! Knows RFC 3339 and nothing of clocks: the time is always passed in.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// An instant, in microseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -92,6 +94,20 @@ impl Timestamp {
         self.millis() + i64::from(self.0.rem_euclid(1000) != 0)
     }
 
+    /// This long after this instant.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// This long before this instant.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// The later of this instant and one millisecond after `previous`, so that it reads as strictly
     /// later in documents too; this instant, if nothing that can be written is later than
     /// `previous`.
@@ -121,6 +137,20 @@ impl fmt::Display for Timestamp {
             time.second(),
             time.millisecond(),
         )
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(timestamp: Timestamp) -> Self {
+        timestamp.to_string()
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("expected an RFC 3339 time")
     }
 }
 

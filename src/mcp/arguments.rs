@@ -18,6 +18,9 @@ use crate::domain::{
     rules, similar::is_same_name, text::truncate,
 };
 
+/// The arguments that a call with `plan` may have.
+const BESIDE_PLAN: [&str; 5] = ["plan", "id", "reason", "idempotencyKey", "detail"];
+
 /// Floats below this become integers without loss.
 const MAX_INTEGER_FLOAT: f64 = 1e15;
 
@@ -157,8 +160,12 @@ impl ToolCheck {
                 None => self.unknown_argument(&violation.path),
             };
         }
+        if arguments.get("plan").is_some() && self.known.has("plan") {
+            found.retain(|violation| violation.rule != "required" || violation.path == "id");
+            found.extend(beside_plan(arguments));
+        }
         if self.known.has("edits")
-            && ["data", "edits", "undo"]
+            && ["data", "edits", "undo", "plan"]
                 .iter()
                 .all(|name| arguments.get(name).is_none())
         {
@@ -355,4 +362,18 @@ fn with_open_parts(schema: &JsonObject) -> Value {
         }
     }
     schema
+}
+
+/// What is wrong with a call that applies a plan and has these arguments.
+fn beside_plan(arguments: &Value) -> Vec<Violation> {
+    let named = arguments.as_object().into_iter().flatten();
+    let others = named.filter(|(name, value)| {
+        let is_default = *name == "dryRun" && **value == Value::Bool(false);
+        !is_default && !BESIDE_PLAN.contains(&name.as_str())
+    });
+    let refused = others.map(|(name, _)| {
+        let message = "send `plan` without it: a plan is applied as it was shown; for another change, make a new dry run";
+        Violation::new(name.as_str(), "alone", message)
+    });
+    refused.collect()
 }

@@ -1,5 +1,7 @@
 //! What the tools of both content types do, written once.
 
+use std::slice;
+
 use rmcp::{
     ErrorData,
     handler::server::tool::IntoCallToolResult,
@@ -77,6 +79,9 @@ impl ContentServer {
         mut origin: Origin,
         deadline: Deadline,
     ) -> Result<ToolOutput<UpdatedDocument<D>, UpdateMeta>, ToolError> {
+        if let Some(plan_id) = params.plan.clone() {
+            return self.apply_update(params, plan_id, origin, deadline).await;
+        }
         if let Some(audit_id) = params.undo.clone() {
             return self.undo_update(params, audit_id, origin, deadline).await;
         }
@@ -99,7 +104,11 @@ impl ContentServer {
         let (tool, now) = (ToolName::Update(D::KIND), || self.content.now());
         match self.content.update(request, deadline).await {
             Ok(updated) => {
+                let planned = updated.planned.as_deref().map(slice::from_ref);
+                let changes = planned.unwrap_or_default();
+                let plan = self.keep_plan(tool, changes, deadline).await;
                 let mut output = self.update_output(updated, mode, detail, None);
+                output.add_plan(plan);
                 if names_nothing {
                     output.add_warning(NOTHING_NAMED);
                 } else if !empty.is_empty() {
@@ -127,7 +136,7 @@ impl ContentServer {
         let now = || self.content.now();
         let Some(kind) = tool
             .written_kind()
-            .filter(|_| !arguments.contains_key("undo"))
+            .filter(|_| !arguments.contains_key("undo") && !arguments.contains_key("plan"))
         else {
             return ToolError::invalid_arguments(tool, &violations, now()).into_response();
         };
@@ -199,6 +208,7 @@ impl ContentServer {
             source: self.content.store_name().to_owned(),
             version,
             audit_id: updated.audit_id,
+            plan: None,
             changes: Vec::new(),
             more: 0,
             kept: undo.kept,

@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     domain::{
-        DocumentKey, Kind, StoredEntry, Timestamp, Version, Violation,
+        DocumentKey, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation,
         text::{compact_json, escape_all, truncate},
     },
-    service::{Error, UndoRequest, UpdateRequest},
+    service::{ApplyRequest, Error, UndoRequest, UpdateRequest},
 };
 
 /// An error lists this many violations and counts the rest: a call of 230 KB can have 50,000.
@@ -52,6 +52,7 @@ pub struct ToolError {
 pub(super) struct CallOptions {
     idempotency_key: bool,
     expected_version: bool,
+    plan: bool,
 }
 
 impl CallOptions {
@@ -60,6 +61,7 @@ impl CallOptions {
         Self {
             idempotency_key: has("idempotencyKey"),
             expected_version: has("expectedVersion"),
+            plan: has("plan"),
         }
     }
 
@@ -67,6 +69,7 @@ impl CallOptions {
         Self {
             idempotency_key: request.idempotency_key.is_some(),
             expected_version: request.expected_version.is_some(),
+            plan: false,
         }
     }
 
@@ -74,6 +77,15 @@ impl CallOptions {
         Self {
             idempotency_key: request.idempotency_key.is_some(),
             expected_version: !request.expected_versions.is_empty(),
+            plan: false,
+        }
+    }
+
+    pub(super) fn of_plan(request: &ApplyRequest) -> Self {
+        Self {
+            idempotency_key: request.idempotency_key.is_some(),
+            plan: true,
+            ..Self::default()
         }
     }
 
@@ -130,6 +142,12 @@ impl ToolError {
                 let message = conflict(&key, current.as_ref(), changed_outside, options);
                 let mut error = failure("VERSION_CONFLICT", message);
                 error.details = conflict_details(current, &changed_since, changed_outside);
+                error
+            }
+            Error::PlanNotFound { applied } => {
+                let message = plan_not_found(applied.as_ref());
+                let mut error = failure("PLAN_NOT_FOUND", message);
+                error.details = applied.map(application_details);
                 error
             }
             Error::IdempotencyMismatch => failure("IDEMPOTENCY_MISMATCH", MISMATCH.to_owned()),
@@ -360,12 +378,46 @@ fn not_found(
     format!("there is no {key}; did you mean {}?", ids.join(", "))
 }
 
+fn plan_not_found(applied: Option<&PlanApplication>) -> String {
+    let Some(applied) = applied else {
+        return "nothing was changed: there is no such plan, or it has expired (plans last 24 hours); make a new dry run and send the id in its `meta.plan`".to_owned();
+    };
+    let by = applied
+        .actor
+        .as_deref()
+        .map_or_else(String::new, |actor| format!(" by {}", truncate(actor)));
+    let at = applied
+        .timestamp
+        .map_or_else(String::new, |time| format!(" at {time}"));
+    format!(
+        "nothing was changed now: this plan was applied already{by}{at}; `details.auditIds` names what it changed"
+    )
+}
+
+fn application_details(applied: PlanApplication) -> Value {
+    let mut details = JsonObject::new();
+    details.insert("state".to_owned(), json!("applied"));
+    details.insert("auditIds".to_owned(), json!(applied.audit_ids));
+    if let Some(timestamp) = applied.timestamp {
+        details.insert("timestamp".to_owned(), json!(timestamp));
+    }
+    if let Some(actor) = applied.actor {
+        details.insert("actor".to_owned(), json!(actor));
+    }
+    Value::Object(details)
+}
+
 fn conflict(
     key: &DocumentKey,
     current: Option<&Version>,
     changed_outside: Option<Timestamp>,
     options: CallOptions,
 ) -> String {
+    if options.plan {
+        return format!(
+            "nothing was changed: {key} was changed since the plan was made; make a new dry run, show it, and apply that plan"
+        );
+    }
     if !options.expected_version {
         return format!(
             "{key} was not changed: other programs kept changing it at the same time; try again in a moment"
@@ -455,10 +507,11 @@ mod tests {
     const NO_OPTIONS: CallOptions = CallOptions {
         idempotency_key: false,
         expected_version: false,
+        plan: false,
     };
     const WITH_KEY: CallOptions = CallOptions {
         idempotency_key: true,
-        expected_version: false,
+        ..NO_OPTIONS
     };
 
     fn message(tool: ToolName, error: Error, options: CallOptions) -> String {

@@ -98,6 +98,9 @@ pub(super) struct UpdateMeta {
     /// The document's version; in a dry run, the stored version, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
+    /// In a dry run: the plan that makes exactly this change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanMeta>,
     /// Id of the audit log entry; absent if nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
@@ -144,6 +147,9 @@ pub(super) struct UndoMeta {
     pub timestamp: String,
     /// The store: `redis` or `sqlite`.
     pub source: String,
+    /// In a dry run: the plan that makes exactly these changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanMeta>,
     /// The fields of all documents, counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counts: Option<UndoCounters>,
@@ -180,6 +186,24 @@ pub(super) struct UndoCounters {
     pub kept: usize,
     /// They have the value already.
     pub already_gone: usize,
+}
+
+/// The plan of a dry run.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub(super) struct PlanMeta {
+    /// Send it as plan to make exactly this change.
+    pub id: String,
+    /// Until when.
+    pub expires_at: String,
+}
+
+/// What a dry run says of its plan.
+#[derive(Default)]
+pub(super) struct PlanRemarks {
+    pub plan: Option<PlanMeta>,
+    pub warning: Option<String>,
 }
 
 /// About a page of the audit log.

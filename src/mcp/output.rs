@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::meta::UpdateMeta;
+use super::meta::{PlanRemarks, UndoMeta, UpdateMeta};
 use crate::domain::{
     Document, Kind, Record, rules,
     text::{compact_json, escape_special_spaces},
@@ -77,6 +77,20 @@ impl<T, M> ToolOutput<T, M> {
 impl<T> ToolOutput<T, UpdateMeta> {
     pub(super) fn add_warning(&mut self, warning: &str) {
         self.meta.warnings.push(warning.to_owned());
+    }
+
+    /// Adds the plan of a dry run, or why there is none.
+    pub(super) fn add_plan(&mut self, remarks: PlanRemarks) {
+        self.meta.plan = remarks.plan;
+        self.meta.warnings.extend(remarks.warning);
+    }
+}
+
+impl<T> ToolOutput<T, UndoMeta> {
+    /// Adds the plan of a dry run, or why there is none.
+    pub(super) fn add_plan(&mut self, remarks: PlanRemarks) {
+        self.meta.plan = remarks.plan;
+        self.meta.warnings.extend(remarks.warning);
     }
 }
 

@@ -142,6 +142,9 @@ pub(super) struct UpdateParams<D: Document> {
     pub expected_version: Option<String>,
     /// true: show the change, write nothing.
     pub dry_run: Option<bool>,
+    /// `meta.plan.id` of a dry run, to make exactly that change; no other change beside it.
+    #[schemars(length(min = 1, max = 100))]
+    pub plan: Option<String>,
     /// `full`: answer with the whole document.
     pub detail: Option<Detail>,
     /// Why, for the audit log.
@@ -228,6 +231,9 @@ pub(super) struct UndoParams {
     pub entity_id: Option<String>,
     /// true: show the changes, write nothing.
     pub dry_run: Option<bool>,
+    /// `meta.plan.id` of a dry run, to make exactly those changes.
+    #[schemars(length(min = 1, max = 100))]
+    pub plan: Option<String>,
     /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,

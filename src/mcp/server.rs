@@ -83,7 +83,8 @@ impl ContentServer {
         arguments: &JsonObject,
     ) -> Option<Violation> {
         let kind = tool.written_kind().filter(|_| self.requires_version)?;
-        let is_missing = !arguments.contains_key("expectedVersion");
+        let is_missing =
+            !arguments.contains_key("expectedVersion") && !arguments.contains_key("plan");
         is_missing.then(|| {
             let message = format!(
                 "missing, and this server requires it: read the document with get_{} and send its `meta.version`",

@@ -1,6 +1,6 @@
 //! Undoing changes: the tool for many, what an update with `undo` does, and how answers show both.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, slice};
 
 use rmcp::{handler::server::wrapper::Parameters, tool, tool_router};
 use serde_json::{Map, Value, json};
@@ -59,23 +59,36 @@ impl ContentServer {
         deadline: Deadline,
     ) -> Result<ToolOutput<UndoneDocuments, UndoMeta>, ToolError> {
         let (tool, now) = (ToolName::UndoChanges, || self.content.now());
+        if let Some(plan_id) = params.plan.clone() {
+            return self.apply_undo(params, plan_id, origin, deadline).await;
+        }
         let request = undo_request(params, origin)
             .map_err(|violation| ToolError::invalid_arguments(tool, &[violation], now()))?;
         let (mode, options) = (request.mode, CallOptions::of_undo(&request));
         match self.content.undo(request, deadline).await {
-            Ok(undone) => Ok(self.undo_output(undone, mode)),
+            Ok(undone) => {
+                let plan = self.keep_plan(tool, &undone.planned, deadline).await;
+                let mut output = self.undo_output(undone, mode);
+                output.add_plan(plan);
+                Ok(output)
+            }
             Err(error) => Err(ToolError::new(tool, error, options, now())),
         }
     }
 }
 
 impl ContentServer {
-    fn undo_output(&self, undone: Undone, mode: Mode) -> ToolOutput<UndoneDocuments, UndoMeta> {
+    pub(super) fn undo_output(
+        &self,
+        undone: Undone,
+        mode: Mode,
+    ) -> ToolOutput<UndoneDocuments, UndoMeta> {
         let (kept, more_kept) = kept_rows(&undone);
         let mut meta = UndoMeta {
             dry_run: mode == Mode::DryRun,
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
+            plan: None,
             counts: counters(&undone),
             kept,
             more_kept,
@@ -140,7 +153,11 @@ impl ContentServer {
             counts: counters(&undone),
         };
         let detail = params.detail.unwrap_or_default();
+        let planned = updated.planned.as_deref().map(slice::from_ref);
+        let changes = planned.unwrap_or_default();
+        let plan = self.keep_plan(tool, changes, deadline).await;
         let mut output = self.update_output(updated, mode, detail, Some(undo));
+        output.add_plan(plan);
         if is_unchanged {
             output.add_warning(NOTHING_TO_UNDO);
         }

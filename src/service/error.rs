@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::{
-    domain::{DocumentKey, Kind, StoredEntry, Timestamp, Version, Violation},
+    domain::{DocumentKey, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation},
     store::StoreError,
 };
 
@@ -43,6 +43,12 @@ pub enum Error {
         changed_since: Vec<StoredEntry>,
         /// The time of its newest entry, if it was changed outside this server after that.
         changed_outside: Option<Timestamp>,
+    },
+    /// There is no such plan: it has expired, never was, or was applied.
+    #[error("there is no such plan")]
+    PlanNotFound {
+        /// When and by whom it was applied, if it was.
+        applied: Option<PlanApplication>,
     },
     /// The idempotency key belongs to another request.
     #[error("the idempotency key was used before for a different request")]
@@ -120,6 +126,7 @@ impl Error {
             Self::NotFound { .. }
             | Self::Invalid(_)
             | Self::Conflict { .. }
+            | Self::PlanNotFound { .. }
             | Self::IdempotencyMismatch
             | Self::Corrupt { .. }
             | Self::Internal { .. } => "the store failed",

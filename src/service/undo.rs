@@ -94,7 +94,7 @@ impl ContentService {
         };
         let changes: Vec<Change> = plans.into_iter().filter_map(|plan| plan.change).collect();
         if changes.is_empty() || call.request.mode == Mode::DryRun {
-            return Ok(Attempt::Done(undone.unwritten()));
+            return Ok(Attempt::Done(undone.unwritten(changes)));
         }
         if self.adopt(&changes, call.deadline).await?.is_some() {
             return Ok(Attempt::Again(first));
@@ -146,6 +146,7 @@ impl ContentService {
             warnings: record.violations().to_vec(),
             record,
             changed_outside,
+            planned: undone.planned.pop().map(Box::new),
         };
         Ok((updated, undone))
     }
@@ -164,18 +165,28 @@ impl ContentService {
 
     /// The result of an undo that an earlier call did.
     async fn replay_undo(&self, call: &UndoCall, commit: Commit) -> Result<Undone, Error> {
-        let mut undone = Undone {
+        Ok(Undone {
+            documents: self.replayed_documents(commit, call.deadline).await?,
             replayed: true,
             ..Undone::default()
-        };
+        })
+    }
+
+    /// The documents that an earlier call changed, as they are now.
+    pub(super) async fn replayed_documents(
+        &self,
+        commit: Commit,
+        deadline: Deadline,
+    ) -> Result<Vec<UndoneDocument>, Error> {
+        let mut documents = Vec::new();
         for entry in commit.entries {
             let Some(key) = entry.key() else {
                 continue;
             };
-            let current = in_time(call.deadline.run(self.read_stored(&key)).await)?;
+            let current = in_time(deadline.run(self.read_stored(&key)).await)?;
             let mut json = entry.into_json();
             let text = |member: Option<&Value>| member?.as_str().map(ToOwned::to_owned);
-            undone.documents.push(UndoneDocument {
+            documents.push(UndoneDocument {
                 key,
                 record: current.record().cloned(),
                 before: None,
@@ -184,7 +195,7 @@ impl ContentService {
                 warnings: Vec::new(),
             });
         }
-        Ok(undone)
+        Ok(documents)
     }
 }
 
@@ -214,7 +225,8 @@ impl Undone {
     }
 
     /// The same, of which nothing was written.
-    fn unwritten(mut self) -> Self {
+    fn unwritten(mut self, changes: Vec<Change>) -> Self {
+        self.planned = changes;
         for document in &mut self.documents {
             document.audit_id = None;
         }

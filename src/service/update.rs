@@ -115,6 +115,8 @@ pub struct Updated {
     /// The time of the document's newest entry, if it was found changed outside this server after
     /// that. A write has recorded it before its own entry.
     pub changed_outside: Option<Timestamp>,
+    /// In a dry run, the change.
+    pub planned: Option<Box<Change>>,
 }
 
 /// What an update finds.
@@ -210,7 +212,7 @@ impl ContentService {
                 Plan::Unchanged(record) => return Ok(call.report(Updated::unchanged(record))),
                 Plan::Preview(change, warnings) => {
                     let updated = call.report(Updated::by(&change, warnings));
-                    return Ok(updated.preview(&current));
+                    return Ok(updated.preview(&current, change));
                 }
             }
         }
@@ -477,6 +479,7 @@ impl Updated {
             replayed: false,
             warnings: record.violations().to_vec(),
             changed_outside: None,
+            planned: None,
             record,
         }
     }
@@ -493,6 +496,7 @@ impl Updated {
             replayed: false,
             warnings,
             changed_outside: None,
+            planned: None,
         }
     }
 
@@ -503,13 +507,11 @@ impl Updated {
         }
     }
 
-    fn preview(self, current: &Current) -> Self {
-        match current.version() {
-            Some(version) => Self {
-                version: version.clone(),
-                ..self
-            },
-            None => self,
+    fn preview(self, current: &Current, change: Box<Change>) -> Self {
+        Self {
+            version: current.version().cloned().unwrap_or(self.version),
+            planned: Some(change),
+            ..self
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    HistoryImport, Location, Repository, ResponseCache, redis::RedisStore, resilient::Resilient,
-    snapshot::SnapshotCache, sqlite::SqliteStore,
+    HistoryImport, Location, PlanStore, Repository, ResponseCache, redis::RedisStore,
+    resilient::Resilient, snapshot::SnapshotCache, sqlite::SqliteStore,
 };
 
 /// A store, ready for use.
@@ -13,6 +13,8 @@ pub struct Store {
     pub repository: Arc<dyn Repository>,
     /// Imports audit entries.
     pub history: Arc<dyn HistoryImport>,
+    /// Keeps plans.
+    pub plans: Arc<dyn PlanStore>,
     /// The shared cache of REST responses, where the store has one.
     pub responses: Option<Arc<dyn ResponseCache>>,
     /// Of a distant store: answers lists, and reads during an outage.
@@ -20,11 +22,12 @@ pub struct Store {
 }
 
 /// A store without cache and snapshot.
-impl<R: Repository + HistoryImport + 'static> From<Arc<R>> for Store {
+impl<R: Repository + HistoryImport + PlanStore + 'static> From<Arc<R>> for Store {
     fn from(store: Arc<R>) -> Self {
         Self {
             repository: Arc::clone(&store) as _,
-            history: store,
+            history: Arc::clone(&store) as _,
+            plans: store,
             responses: None,
             snapshot: None,
         }

@@ -36,6 +36,7 @@ pub(crate) mod keys;
 mod load;
 pub(crate) mod log;
 mod outside;
+mod plans;
 mod record_cache;
 mod recount;
 pub(crate) mod reply;

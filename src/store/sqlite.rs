@@ -26,6 +26,7 @@ use crate::domain::{
 mod commit;
 pub(crate) mod database;
 mod files;
+mod plans;
 pub(crate) mod queries;
 mod read_only;
 

@@ -225,6 +225,32 @@ fn the_tokens_of_the_examples_work_as_they_are_written() {
 }
 
 #[tokio::test]
+async fn approving_works_as_it_is_written() {
+    let clone = FreshClone::new();
+    clone.run("portfolio-mcp import examples/content --store sqlite:demo.db");
+    let store = format!("sqlite:{}", clone.home.path().join("demo.db").display());
+    let client = StdioClient::start_with(&["--store", &store]).await;
+    let dry = json!({ "id": "rdv-artisan", "data": { "title": "Planned" }, "dryRun": true });
+    let shown = client.call("update_project", dry).await;
+    let plan = shown["meta"]["plan"]["id"].as_str().unwrap();
+    let lines = lines_under("README.md", "Approve a change before it happens");
+    let [show, apply] = &lines[..] else {
+        panic!("other commands now: {lines:?}");
+    };
+    let run = |line: &str| {
+        let line = line.replace("PLAN_ID", plan);
+        clone.run(&format!("PORTFOLIO_STORE=sqlite:demo.db {line}"))
+    };
+
+    let output = String::from_utf8(run(show).stdout).unwrap();
+    run(&apply.replace("PLAN_ID", "PLAN_ID --yes"));
+
+    assert!(output.contains("Planned"), "{output}");
+    let project = client.call("get_project", json!({ "id": "rdv-artisan" }));
+    assert_eq!(project.await["data"]["title"], "Planned");
+}
+
+#[tokio::test]
 async fn undoing_works_as_it_is_written() {
     let clone = FreshClone::new();
     clone.run("portfolio-mcp import examples/content --store sqlite:demo.db");

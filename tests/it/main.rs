@@ -38,6 +38,7 @@ mod manners;
 mod metrics;
 mod outside;
 mod pipes;
+mod plan;
 mod races;
 mod repository;
 mod rest;

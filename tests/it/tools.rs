@@ -873,6 +873,16 @@ impl HistoryImport for Faulty {
     }
 }
 
+#[async_trait]
+impl PlanStore for Faulty {
+    async fn put_plan(&self, _: &Plan) -> Result<(), StoreError> {
+        self.fail().await
+    }
+    async fn get_plan(&self, _: &str) -> Result<Option<Plan>, StoreError> {
+        self.fail().await
+    }
+}
+
 const EVERY_TOOL: [(&str, &str); 8] = [
     ("list_projects", "LIST_PROJECTS_ERROR"),
     ("get_project", "GET_PROJECT_ERROR"),

@@ -2,17 +2,13 @@
 
 use crate::{
     commands::changes,
-    domain::{DocumentKey, FieldChange, Kept, Timestamp, text::sanitize},
-    service::{Undone, UndoneDocument},
-    style::{BAD, GOOD, WARNING, paint},
+    domain::{DocumentKey, Kept, Timestamp, text::sanitize},
+    service::Undone,
 };
-
-/// The time of the undo itself, which every undo sets.
-const SET_BY_UNDO: [&str; 2] = ["metadata.updatedAt", "updatedAt"];
 
 /// What goes back, what stays, and why.
 pub(super) fn lines(shown: &Undone) -> Vec<String> {
-    let mut lines: Vec<String> = shown.documents.iter().flat_map(document).collect();
+    let mut lines: Vec<String> = shown.documents.iter().flat_map(changes::document).collect();
     lines.extend(shown.kept.iter().map(|(key, kept)| stays(key, kept)));
     let outside = shown.changed_outside.iter();
     lines.extend(outside.map(|(key, after)| changed_outside(key, *after)));
@@ -38,31 +34,6 @@ pub(super) fn counted(count: usize, noun: &str) -> String {
         1 => format!("1 {noun}"),
         _ => format!("{count} {noun}s"),
     }
-}
-
-fn document(document: &UndoneDocument) -> Vec<String> {
-    let mut lines = vec![name(document)];
-    match (&document.before, &document.record) {
-        (_, None) => lines.push(paint(BAD, "  the document is deleted")),
-        (None, Some(_)) => lines.push(paint(GOOD, "  the document comes back")),
-        (Some(_), Some(_)) => {
-            let changes = document.changes.as_array().into_iter().flatten();
-            let changes = changes.filter_map(FieldChange::of_json);
-            let changes = changes.filter(|it| !SET_BY_UNDO.contains(&it.field.as_str()));
-            lines.extend(changes.flat_map(|change| changes::lines(&change)));
-        }
-    }
-    let warning = paint(WARNING, "warning");
-    let warnings = document.warnings.iter().map(ToString::to_string);
-    lines.extend(warnings.map(|text| format!("  {warning} {}", sanitize(&text))));
-    lines
-}
-
-fn name(document: &UndoneDocument) -> String {
-    let record = document.record.as_ref().or(document.before.as_ref());
-    let title = record.and_then(|record| record.document().get("title")?.as_str());
-    let title = title.map_or_else(String::new, |title| format!(": {title}"));
-    sanitize(&format!("{}{title}", document.key)).into_owned()
 }
 
 fn changed_outside(key: &DocumentKey, after: Timestamp) -> String {

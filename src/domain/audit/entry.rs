@@ -1,6 +1,6 @@
 //! Audit entries as this program writes them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     diff::FieldChange, kind::Kind, text::compact_json, timestamp::Timestamp, version::Version,
@@ -116,6 +116,22 @@ impl Origin {
     }
 }
 
+/// Names a plan; the entries that come of it hold this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanReference {
+    /// 128 random bits, in hexadecimal digits.
+    pub id: String,
+    /// Who made it, as far as the server knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// With which client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// When.
+    pub timestamp: Timestamp,
+}
+
 /// What the entry holds besides the change itself.
 ///
 /// `checksum` and `previous` come last: the checksum is found from the end of the text.
@@ -127,6 +143,9 @@ pub struct EntryMetadata {
     pub origin: Origin,
     /// Hash of the idempotency key and the request.
     pub operation: String,
+    /// The plan that was applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanReference>,
     /// The ids of the entries whose changes it undoes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reverts: Vec<String>,

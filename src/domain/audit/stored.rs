@@ -129,6 +129,23 @@ impl StoredEntry {
             .or_else(|| self.json().get("metadata")?.get("checksum")?.as_str())
     }
 
+    /// The id of the plan that it came of.
+    #[must_use]
+    pub fn plan_id(&self) -> Option<&str> {
+        self.json()
+            .get("metadata")?
+            .get("plan")?
+            .get("id")?
+            .as_str()
+    }
+
+    /// SHA-256 of the document's entry before it; `None` if there was none, and in entries of other
+    /// programs.
+    #[must_use]
+    pub fn previous(&self) -> Option<&str> {
+        self.json().get("metadata")?.get("previous")?.as_str()
+    }
+
     /// The ids of the entries that it undid.
     pub fn reverts(&self) -> impl Iterator<Item = &str> {
         let metadata = self.json().get("metadata");

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
 
 use super::{
     request::{MAX_TEXT_BYTES, UndoCall, UndoneDocument},
@@ -197,17 +196,7 @@ impl ContentService {
 impl DocumentPlan {
     /// The document that it changes, if it does.
     pub(super) fn document(&self) -> Option<UndoneDocument> {
-        let change = self.change.as_ref()?;
-        Some(UndoneDocument {
-            key: change.key().clone(),
-            record: change.next().cloned(),
-            before: self.current.record().cloned(),
-            changes: json!(change.entry().changes),
-            audit_id: Some(change.entry().id.clone()),
-            warnings: change
-                .next()
-                .map_or_else(Vec::new, |next| next.violations().to_vec()),
-        })
+        self.change.as_ref().map(UndoneDocument::of)
     }
 
     /// When the document was last written before it was changed outside this server, if it was.

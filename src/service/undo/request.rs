@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Creations, DocumentKey, Kept, Kind, Operation, Origin, Record, Timestamp,
-        UndoCounts, Violation,
+        AuditQuery, Change, Creations, DocumentKey, Kept, Kind, Operation, Origin, Record,
+        Timestamp, UndoCounts, Violation,
     },
     service::Mode,
 };
@@ -65,6 +65,8 @@ pub struct Undone {
     /// The versions that all documents of the selection had, whether something goes back in them or
     /// not; none in a replay.
     pub versions: BTreeMap<DocumentKey, Option<String>>,
+    /// In a dry run, the changes.
+    pub planned: Vec<Change>,
     /// Whether an earlier call with the same idempotency key did it.
     pub replayed: bool,
 }

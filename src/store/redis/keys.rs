@@ -82,6 +82,16 @@ impl Keys {
         self.internal("history-index:position")
     }
 
+    /// Holds the plans, by their ids.
+    pub(crate) fn plans(&self) -> String {
+        self.internal("plans")
+    }
+
+    /// Holds when each plan was made.
+    pub(crate) fn plan_times(&self) -> String {
+        self.internal("plans:times")
+    }
+
     pub(crate) fn latest(&self, key: &DocumentKey) -> String {
         self.join(&["internal:latest:", key.kind.plural(), ":", &key.id])
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 
 use crate::{
@@ -17,11 +18,18 @@ use crate::{
 const MIN_REREAD_INTERVAL: Duration = Duration::from_mins(1);
 const REREAD_BYTES_PER_SECOND: usize = 100_000;
 
+/// The bytes of text whose documents stay parsed: those that were listed last. Lists are mostly the
+/// same ones. Parsed, they take a few times as much memory.
+const MAX_PARSED_BYTES: u64 = 2 * 1024 * 1024;
+/// An estimate of the number of documents in these bytes.
+const ESTIMATED_PARSED: usize = 512;
+
 /// All documents at one revision.
 #[derive(Debug, Clone)]
 pub(super) struct Content {
     revision: Revision,
     documents: BTreeMap<DocumentKey, Arc<SnapshotDocument>>,
+    parsed: Arc<Parsed>,
     unreadable: Vec<(Kind, String)>,
     /// What was changed outside this server.
     changed_outside: BTreeMap<DocumentKey, OutsideChange>,
@@ -41,6 +49,29 @@ pub(super) struct Content {
 struct SnapshotDocument {
     text: String,
     index: IndexEntry,
+}
+
+/// Documents that were listed lately, so that they are not parsed, hashed and checked again.
+#[derive(Debug)]
+struct Parsed(Cache<DocumentKey, Record, TextLength>);
+
+#[derive(Clone)]
+struct TextLength;
+
+impl Weighter<DocumentKey, Record> for TextLength {
+    fn weight(&self, _: &DocumentKey, record: &Record) -> u64 {
+        record.text().len().max(1) as u64
+    }
+}
+
+impl Default for Parsed {
+    fn default() -> Self {
+        Self(Cache::with_weighter(
+            ESTIMATED_PARSED,
+            MAX_PARSED_BYTES,
+            TextLength,
+        ))
+    }
 }
 
 /// What was read of one kind.
@@ -73,6 +104,7 @@ impl Content {
         let mut content = Self {
             revision,
             documents: BTreeMap::new(),
+            parsed: Arc::default(),
             unreadable: Vec::new(),
             changed_outside: BTreeMap::new(),
             failed: Vec::new(),
@@ -159,8 +191,15 @@ impl Content {
     }
 
     fn get(&self, key: &DocumentKey) -> Option<Record> {
-        let document = self.documents.get(key)?;
-        Record::parse(key.clone(), document.text.clone()).ok()
+        let text = &self.documents.get(key)?.text;
+        if let Some(record) = self.parsed.0.get(key)
+            && record.text() == text
+        {
+            return Some(record);
+        }
+        let record = Record::parse(key.clone(), text.clone()).ok()?;
+        self.parsed.0.insert(key.clone(), record.clone());
+        Some(record)
     }
 
     pub(super) fn ids(&self, kind: Kind) -> impl Iterator<Item = &str> {

@@ -1,0 +1,138 @@
+//! Plans at the edge: what a dry run says of its plan, and calls that apply one.
+
+use super::{
+    documents::UndoRemarks,
+    error::{CallOptions, ToolError},
+    meta::{PlanMeta, PlanRemarks, UndoMeta, UpdateMeta},
+    output::{ToolOutput, UndoneDocuments, UpdatedDocument},
+    params::{Detail, UndoParams, UpdateParams},
+    server::ContentServer,
+    tool_name::ToolName,
+};
+use crate::{
+    deadline::Deadline,
+    domain::{Change, Document, DocumentKey, Origin, Record},
+    service::{Applied, ApplyRequest, Error, KeptPlan, Mode, Undone, Updated},
+};
+
+impl ContentServer {
+    /// Keeps the plan of a dry run that showed these changes.
+    pub(super) async fn keep_plan(
+        &self,
+        tool: ToolName,
+        changes: &[Change],
+        deadline: Deadline,
+    ) -> PlanRemarks {
+        if changes.is_empty() {
+            return PlanRemarks::default();
+        }
+        let kept = self.content.keep_plan(tool.as_str(), changes, deadline);
+        match kept.await {
+            KeptPlan::Kept { id, expires_at } => PlanRemarks {
+                plan: Some(PlanMeta {
+                    id,
+                    expires_at: expires_at.to_string(),
+                }),
+                warning: None,
+            },
+            KeptPlan::NotKept(reason) => PlanRemarks {
+                plan: None,
+                warning: Some(format!("there is no plan to apply: {reason}")),
+            },
+        }
+    }
+
+    /// Applies the plan of an update.
+    pub(super) async fn apply_update<D: Document>(
+        &self,
+        params: UpdateParams<D>,
+        plan_id: String,
+        origin: Origin,
+        deadline: Deadline,
+    ) -> Result<ToolOutput<UpdatedDocument<D>, UpdateMeta>, ToolError> {
+        let tool = ToolName::Update(D::KIND);
+        let key = DocumentKey::new(D::KIND, params.id);
+        let request = ApplyRequest {
+            plan_id,
+            tool: Some(tool.as_str()),
+            key: Some(key.clone()),
+            idempotency_key: params.idempotency_key,
+            origin: Origin {
+                reason: params.reason.filter(|reason| !reason.is_empty()),
+                ..origin
+            },
+        };
+        let applied = self.apply(tool, request, deadline).await?;
+        let updated = updated(applied).ok_or_else(|| {
+            let gone = Error::NotFound {
+                key,
+                similar: Vec::new(),
+                deleted_outside: None,
+            };
+            self.apply_error(tool, gone, CallOptions::default())
+        })?;
+        let detail: Detail = params.detail.unwrap_or_default();
+        let remarks = Some(UndoRemarks::default());
+        Ok(self.update_output(updated, Mode::Commit, detail, remarks))
+    }
+
+    /// Applies the plan of an undo.
+    pub(super) async fn apply_undo(
+        &self,
+        params: UndoParams,
+        plan_id: String,
+        origin: Origin,
+        deadline: Deadline,
+    ) -> Result<ToolOutput<UndoneDocuments, UndoMeta>, ToolError> {
+        let tool = ToolName::UndoChanges;
+        let request = ApplyRequest {
+            plan_id,
+            tool: Some(tool.as_str()),
+            key: None,
+            idempotency_key: params.idempotency_key,
+            origin: Origin {
+                reason: params.reason.filter(|reason| !reason.is_empty()),
+                ..origin
+            },
+        };
+        let applied = self.apply(tool, request, deadline).await?;
+        let undone = Undone {
+            documents: applied.documents,
+            replayed: applied.replayed,
+            ..Undone::default()
+        };
+        Ok(self.undo_output(undone, Mode::Commit))
+    }
+
+    async fn apply(
+        &self,
+        tool: ToolName,
+        request: ApplyRequest,
+        deadline: Deadline,
+    ) -> Result<Applied, ToolError> {
+        let options = CallOptions::of_plan(&request);
+        let applied = self.content.apply_plan(request, deadline).await;
+        applied.map_err(|error| self.apply_error(tool, error, options))
+    }
+
+    fn apply_error(&self, tool: ToolName, error: Error, options: CallOptions) -> ToolError {
+        ToolError::new(tool, error, options, self.content.now())
+    }
+}
+
+/// What applying a plan did to the one document of an update; `None` if the document has been deleted
+/// since.
+fn updated(mut applied: Applied) -> Option<Updated> {
+    let document = applied.documents.pop()?;
+    let record: Record = document.record?;
+    Some(Updated {
+        version: record.version().clone(),
+        changes: document.changes,
+        audit_id: document.audit_id,
+        replayed: applied.replayed,
+        warnings: record.violations().to_vec(),
+        record,
+        changed_outside: None,
+        planned: None,
+    })
+}

@@ -1,0 +1,375 @@
+//! Plans: keeping what a dry run showed, reading it, and applying it exactly as it was shown.
+//!
+//! Applying needs no record that it was done: it changes the documents that the plan was made from,
+//! so it cannot be done twice, and the entries that it writes name the plan.
+
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{ContentService, Error, UndoneDocument, read::in_time};
+use crate::{
+    deadline::Deadline,
+    domain::{
+        AuditQuery, Change, Current, DocumentKey, Operation, Origin, Plan, PlanApplication,
+        PlanReference, PlannedDocument, Record, Source, StoredEntry, Timestamp, Version, Violation,
+        WriteContext, sha256_hex,
+    },
+    store::{Commit, StoreError},
+};
+
+/// How long applying a plan may take before its last commit; see "Time budget of a call" in
+/// docs/architecture.md.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(7);
+/// How long keeping a plan may take.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many documents are read at once.
+const CONCURRENT_READS: usize = 16;
+/// How far back the entries of a document are searched for those of a plan, and how many bytes of
+/// them.
+const MAX_ENTRIES_SINCE: usize = 500;
+const MAX_BYTES_SINCE: usize = 4 * 1024 * 1024;
+
+/// What became of the plan of a dry run.
+#[derive(Debug)]
+pub enum KeptPlan {
+    /// It was kept.
+    Kept {
+        /// Names it.
+        id: String,
+        /// From when on it cannot be applied any more.
+        expires_at: Timestamp,
+    },
+    /// It was not kept, for this reason.
+    NotKept(String),
+}
+
+/// A request to apply a plan.
+#[derive(Debug, Clone)]
+pub struct ApplyRequest {
+    /// Which plan.
+    pub plan_id: String,
+    /// With which tool; a command applies those of all tools.
+    pub tool: Option<&'static str>,
+    /// The document that the caller names, if the tool changes one.
+    pub key: Option<DocumentKey>,
+    /// The caller's name for this application, under which it may be repeated.
+    pub idempotency_key: Option<String>,
+    /// Who asks for it, how and why.
+    pub origin: Origin,
+}
+
+/// What applying a plan did.
+#[derive(Debug)]
+pub struct Applied {
+    /// The documents that were changed.
+    pub documents: Vec<UndoneDocument>,
+    /// Whether an earlier call with the same idempotency key did it.
+    pub replayed: bool,
+}
+
+/// A plan, and the documents that it was made from.
+#[derive(Debug)]
+pub struct ShownPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// What applying it would do.
+    pub documents: Vec<UndoneDocument>,
+}
+
+/// One application under way.
+struct ApplyCall {
+    request: ApplyRequest,
+    operation: Operation,
+    deadline: Deadline,
+}
+
+impl ContentService {
+    /// Keeps what a dry run with `tool` showed, so that it can be applied as it was shown.
+    pub async fn keep_plan(&self, tool: &str, changes: &[Change], deadline: Deadline) -> KeptPlan {
+        let planner = changes
+            .first()
+            .map(|change| &change.entry().metadata.origin);
+        let mut random = [0; 16];
+        if let Err(error) = getrandom::fill(&mut random) {
+            return KeptPlan::NotKept(format!("the system gave no random numbers: {error}"));
+        }
+        let plan = Plan {
+            reference: PlanReference {
+                id: base16ct::lower::encode_string(&random),
+                actor: planner.and_then(|planner| planner.actor.clone()),
+                client_id: planner.and_then(|planner| planner.client_id.clone()),
+                timestamp: self.now(),
+            },
+            tool: tool.to_owned(),
+            documents: changes.iter().map(Change::to_planned).collect(),
+        };
+        let deadline = deadline.capped(KEEP_TIMEOUT);
+        match in_time(deadline.run(self.plans.put_plan(&plan)).await) {
+            Ok(()) => KeptPlan::Kept {
+                expires_at: plan.expires_at(),
+                id: plan.reference.id,
+            },
+            Err(error) => KeptPlan::NotKept(Error::from(error).to_string()),
+        }
+    }
+
+    /// A plan that can still be applied, and what it would do.
+    pub async fn plan(&self, id: &str, deadline: Deadline) -> Result<ShownPlan, Error> {
+        let plan = self.find_plan(id, deadline).await?;
+        let context = || self.write_context(Origin::new(Source::Admin), apply_once(&plan));
+        let changes = self.planned_changes(&plan, context, deadline).await?;
+        Ok(ShownPlan {
+            documents: changes.iter().map(UndoneDocument::of).collect(),
+            plan,
+        })
+    }
+
+    /// Applies a plan, once.
+    pub async fn apply_plan(
+        &self,
+        request: ApplyRequest,
+        deadline: Deadline,
+    ) -> Result<Applied, Error> {
+        self.note_use();
+        let call = ApplyCall::new(request, deadline.capped(APPLY_TIMEOUT));
+        if let Some(commit) = self.earlier_application(&call).await? {
+            return self.replay_application(commit, call.deadline).await;
+        }
+        let plan = self.find_plan(&call.request.plan_id, call.deadline).await?;
+        call.check(&plan)?;
+        let keys: Vec<DocumentKey> = plan.documents.iter().map(PlannedDocument::key).collect();
+        let Ok(_turns) = call.deadline.run(self.write_turns(&keys)).await else {
+            let first = keys.into_iter().next();
+            return Err(first.map_or_else(not_found, |key| Error::Busy { key }));
+        };
+        loop {
+            let context =
+                || self.write_context(call.request.origin.clone(), call.operation.clone());
+            let changes = self.planned_changes(&plan, context, call.deadline).await?;
+            if self.adopt(&changes, call.deadline).await?.is_some() {
+                continue;
+            }
+            let documents: Vec<_> = changes.iter().map(UndoneDocument::of).collect();
+            let first = documents.first().and_then(|it| it.audit_id.clone());
+            match self.commit_in_task(changes, call.operation.clone()).await {
+                Ok(commit) if commit.replayed && !has_entry(&commit, first.as_deref()) => {
+                    return self.replay_application(commit, call.deadline).await;
+                }
+                Ok(_) => {
+                    return Ok(Applied {
+                        documents,
+                        replayed: false,
+                    });
+                }
+                // The next reading says who was faster: somebody with the same plan, or with another
+                // change.
+                Err(StoreError::Conflict) if !call.deadline.is_within(Duration::ZERO) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn find_plan(&self, id: &str, deadline: Deadline) -> Result<Plan, Error> {
+        let plan = in_time(deadline.run(self.plans.get_plan(id)).await)?;
+        plan.filter(|plan| self.now() < plan.expires_at())
+            .ok_or_else(not_found)
+    }
+
+    /// The changes that a plan makes to its documents as they are stored now. Fails if the plan was
+    /// applied, or one of them is not what the plan was made from.
+    async fn planned_changes(
+        &self,
+        plan: &Plan,
+        context: impl Fn() -> WriteContext,
+        deadline: Deadline,
+    ) -> Result<Vec<Change>, Error> {
+        let keys: Vec<DocumentKey> = plan.documents.iter().map(PlannedDocument::key).collect();
+        let mut reads = Vec::new();
+        for key in &keys {
+            reads.push(self.read_stored(key));
+        }
+        let reads = stream::iter(reads).buffered(CONCURRENT_READS);
+        let states: Vec<Current> = in_time(deadline.run(reads.try_collect()).await)?;
+        let mut changes = Vec::new();
+        for (planned, current) in plan.documents.iter().zip(states) {
+            let change = Change::planned(&current, planned, &plan.reference, context());
+            match change {
+                Some(change) => changes.push(change),
+                None => return Err(self.outdated(plan, planned, &current, deadline).await),
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Why a plan cannot be applied to a document that is not what the plan was made from.
+    async fn outdated(
+        &self,
+        plan: &Plan,
+        planned: &PlannedDocument,
+        current: &Current,
+        deadline: Deadline,
+    ) -> Error {
+        match self.entries_since(planned, deadline).await {
+            Ok(entries) if entries.iter().any(|entry| plan.led_to(entry)) => {
+                match self.application(plan, deadline).await {
+                    Ok(application) => Error::PlanNotFound {
+                        applied: Some(application),
+                    },
+                    Err(error) => error,
+                }
+            }
+            Ok(entries) => Error::Conflict {
+                key: planned.key(),
+                current: current.version().cloned(),
+                changed_since: entries,
+                changed_outside: current.changed_outside(),
+            },
+            Err(error) => error,
+        }
+    }
+
+    /// The entries of a plan that was applied.
+    async fn application(&self, plan: &Plan, deadline: Deadline) -> Result<PlanApplication, Error> {
+        let mut searches = Vec::new();
+        for planned in &plan.documents {
+            searches.push(self.entries_since(planned, deadline));
+        }
+        let found = stream::iter(searches).buffered(CONCURRENT_READS);
+        let found: Vec<Vec<StoredEntry>> = found.try_collect().await?;
+        let entries = found.into_iter().flatten();
+        let entries: Vec<StoredEntry> = entries.filter(|entry| plan.led_to(entry)).collect();
+        let ids = entries.iter().filter_map(|entry| entry.text_of("id"));
+        let first = entries.first();
+        let actor = first.and_then(|entry| entry.origin_text("actor"));
+        Ok(PlanApplication {
+            audit_ids: ids.map(ToOwned::to_owned).collect(),
+            timestamp: first.and_then(StoredEntry::timestamp),
+            actor: actor.map(ToOwned::to_owned),
+        })
+    }
+
+    /// The entries of a document since a plan was made from it, newest first.
+    async fn entries_since(
+        &self,
+        planned: &PlannedDocument,
+        deadline: Deadline,
+    ) -> Result<Vec<StoredEntry>, Error> {
+        let query = AuditQuery {
+            max_bytes: MAX_BYTES_SINCE,
+            ..AuditQuery::of(&planned.key(), MAX_ENTRIES_SINCE)
+        };
+        let page = in_time(deadline.run(self.store.audit_entries(&query)).await)?;
+        let is_older = |entry: &StoredEntry| {
+            planned.newest_entry() == Some(sha256_hex(entry.text().as_bytes()).as_str())
+        };
+        let entries = page.entries.into_iter();
+        Ok(entries.take_while(|entry| !is_older(entry)).collect())
+    }
+
+    async fn earlier_application(&self, call: &ApplyCall) -> Result<Option<Commit>, Error> {
+        if call.request.idempotency_key.is_none() {
+            return Ok(None);
+        }
+        let record = call.deadline.run(self.store.find_commit(&call.operation));
+        Ok(in_time(record.await)?)
+    }
+
+    async fn replay_application(
+        &self,
+        commit: Commit,
+        deadline: Deadline,
+    ) -> Result<Applied, Error> {
+        Ok(Applied {
+            documents: self.replayed_documents(commit, deadline).await?,
+            replayed: true,
+        })
+    }
+}
+
+impl ApplyCall {
+    fn new(request: ApplyRequest, deadline: Deadline) -> Self {
+        let identity = identity(&request);
+        let operation = match &request.idempotency_key {
+            Some(key) => Operation::keyed(key, identity),
+            None => Operation::once(&Uuid::new_v4().to_string(), identity),
+        };
+        Self {
+            request,
+            operation,
+            deadline,
+        }
+    }
+
+    /// Fails unless the plan is one of the called tool, for the named document.
+    fn check(&self, plan: &Plan) -> Result<(), Error> {
+        let Some(tool) = self.request.tool else {
+            return Ok(());
+        };
+        let refused = |message| {
+            Err(Error::Invalid(vec![Violation::new(
+                "plan", "tool", message,
+            )]))
+        };
+        if plan.tool != tool {
+            return refused(format!(
+                "this plan was made with {}; send it there",
+                plan.tool
+            ));
+        }
+        let named = self.request.key.as_ref();
+        match plan.documents.first().map(PlannedDocument::key) {
+            Some(planned) if named.is_some_and(|named| *named != planned) => {
+                refused(format!("this plan is for {planned}; send that id with it"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl UndoneDocument {
+    /// The document as a change leaves it.
+    pub(super) fn of(change: &Change) -> Self {
+        Self {
+            key: change.key().clone(),
+            record: change.next().cloned(),
+            before: change.current().record().cloned(),
+            changes: json!(change.entry().changes),
+            audit_id: Some(change.entry().id.clone()),
+            warnings: change
+                .next()
+                .map_or_else(Vec::new, |next| next.violations().to_vec()),
+        }
+    }
+
+    /// The version of the document before the change.
+    #[must_use]
+    pub fn version_before(&self) -> Option<&Version> {
+        self.before.as_ref().map(Record::version)
+    }
+}
+
+fn not_found() -> Error {
+    Error::PlanNotFound { applied: None }
+}
+
+fn has_entry(commit: &Commit, id: Option<&str>) -> bool {
+    let mut ids = commit.entries.iter().map(|entry| entry.text_of("id"));
+    ids.any(|found| found == id)
+}
+
+/// An operation for changes that are only shown.
+fn apply_once(plan: &Plan) -> Operation {
+    Operation::once(&plan.reference.id, json!({ "plan": plan.reference.id }))
+}
+
+/// What makes two requests the same one.
+fn identity(request: &ApplyRequest) -> Value {
+    json!({
+        "tool": request.tool,
+        "id": request.key.as_ref().map(|key| &key.id),
+        "plan": request.plan_id,
+    })
+}

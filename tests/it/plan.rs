@@ -1,0 +1,5 @@
+//! Plans: what a dry run keeps, and how it is applied.
+
+mod command;
+mod service;
+mod tool;
