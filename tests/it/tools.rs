@@ -7,11 +7,11 @@ use portfolio_mcp::{
     clock,
     domain::{
         AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, FoundDocument, Kind,
-        ListPage, ListQuery, Operation, StoredEntry, Timestamp,
+        ListPage, ListQuery, Operation, Plan, StoredEntry, Timestamp,
     },
     mcp::ContentServer,
     service::ContentService,
-    store::{Commit, HistoryImport, Repository, Revision, StoreError},
+    store::{Commit, HistoryImport, PlanStore, Repository, Revision, StoreError},
 };
 use serde_json::{Value, json};
 
@@ -255,7 +255,7 @@ fn invalid_reads() -> Vec<InvalidCall> {
             "get_resource",
             json!({ "id": "rdv-artisan" }),
             "RESOURCE_NOT_FOUND",
-            "list_resources",
+            "but a project of this id",
         ),
         (
             "get_audit_log",
