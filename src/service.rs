@@ -19,7 +19,10 @@ use crate::{
     domain::{
         Change, Current, DocumentKey, Operation, Origin, StoredEntry, Timestamp, WriteContext,
     },
-    store::{Commit, HistoryImport, PlanStore, Repository, ResponseCache, SnapshotCache, Store, StoreError},
+    store::{
+        Commit, HistoryImport, PlanStore, Repository, ResponseCache, SnapshotCache, Store,
+        StoreError,
+    },
 };
 
 mod adopt;
@@ -30,7 +33,7 @@ mod undo;
 mod update;
 
 pub use error::Error;
-pub use plans::{ApplyRequest, Applied, KeptPlan, ShownPlan};
+pub use plans::{Applied, ApplyRequest, KeptPlan, ShownPlan};
 pub use read::{Fetched, Published, RESPONSE_TTL, ShownDocument};
 pub use undo::{Selection, UndoRequest, Undone, UndoneDocument};
 pub use update::{Mode, UpdateRequest, Updated};

@@ -6,9 +6,9 @@ mod query;
 mod stored;
 
 pub(super) use entry::entry_checksum;
-pub use entry::{PlanReference,
-    Action, AuditEntry, ENTRY_PREFIX_FORMAT, ENTRY_PREFIX_LEN, EntryMetadata, Origin, Source,
-    entry_text, numbered_beginning,
+pub use entry::{
+    Action, AuditEntry, ENTRY_PREFIX_FORMAT, ENTRY_PREFIX_LEN, EntryMetadata, Origin,
+    PlanReference, Source, entry_text, numbered_beginning,
 };
 pub use page::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, PageBuilder};
 pub use query::{AuditPage, AuditQuery, AuditStats, Lookup};

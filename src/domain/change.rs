@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    audit::{Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, PlanReference, StoredEntry},
+    audit::{
+        Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, PlanReference, StoredEntry,
+    },
     content_type::rules,
     current::Current,
     depth::check_depth,

@@ -367,9 +367,16 @@ fn plan_not_found(applied: Option<&PlanApplication>) -> String {
     let Some(applied) = applied else {
         return "nothing was changed: there is no such plan, or it has expired (plans last 24 hours); make a new dry run and send the id in its `meta.plan`".to_owned();
     };
-    let by = applied.actor.as_deref().map_or_else(String::new, |actor| format!(" by {}", truncate(actor)));
-    let at = applied.timestamp.map_or_else(String::new, |time| format!(" at {time}"));
-    format!("nothing was changed now: this plan was applied already{by}{at}; `details.auditIds` names what it changed")
+    let by = applied
+        .actor
+        .as_deref()
+        .map_or_else(String::new, |actor| format!(" by {}", truncate(actor)));
+    let at = applied
+        .timestamp
+        .map_or_else(String::new, |time| format!(" at {time}"));
+    format!(
+        "nothing was changed now: this plan was applied already{by}{at}; `details.auditIds` names what it changed"
+    )
 }
 
 fn application_details(applied: PlanApplication) -> Value {

@@ -78,7 +78,11 @@ impl ContentServer {
 }
 
 impl ContentServer {
-    pub(super) fn undo_output(&self, undone: Undone, mode: Mode) -> ToolOutput<UndoneDocuments, UndoMeta> {
+    pub(super) fn undo_output(
+        &self,
+        undone: Undone,
+        mode: Mode,
+    ) -> ToolOutput<UndoneDocuments, UndoMeta> {
         let (kept, more_kept) = kept_rows(&undone);
         let mut meta = UndoMeta {
             dry_run: mode == Mode::DryRun,

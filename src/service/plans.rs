@@ -13,8 +13,9 @@ use super::{ContentService, Error, UndoneDocument, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, Operation, Origin, Plan, PlanApplication, PlanReference,
-        PlannedDocument, Record, Source, StoredEntry, Timestamp, Version, Violation, WriteContext, sha256_hex,
+        AuditQuery, Change, Current, DocumentKey, Operation, Origin, Plan, PlanApplication,
+        PlanReference, PlannedDocument, Record, Source, StoredEntry, Timestamp, Version, Violation,
+        WriteContext, sha256_hex,
     },
     store::{Commit, StoreError},
 };
@@ -87,13 +88,10 @@ struct ApplyCall {
 
 impl ContentService {
     /// Keeps what a dry run with `tool` showed, so that it can be applied as it was shown.
-    pub async fn keep_plan(
-        &self,
-        tool: &str,
-        changes: &[Change],
-        deadline: Deadline,
-    ) -> KeptPlan {
-        let planner = changes.first().map(|change| &change.entry().metadata.origin);
+    pub async fn keep_plan(&self, tool: &str, changes: &[Change], deadline: Deadline) -> KeptPlan {
+        let planner = changes
+            .first()
+            .map(|change| &change.entry().metadata.origin);
         let mut random = [0; 16];
         if let Err(error) = getrandom::fill(&mut random) {
             return KeptPlan::NotKept(format!("the system gave no random numbers: {error}"));
@@ -310,7 +308,11 @@ impl ApplyCall {
         let Some(tool) = self.request.tool else {
             return Ok(());
         };
-        let refused = |message| Err(Error::Invalid(vec![Violation::new("plan", "tool", message)]));
+        let refused = |message| {
+            Err(Error::Invalid(vec![Violation::new(
+                "plan", "tool", message,
+            )]))
+        };
         if plan.tool != tool {
             return refused(format!(
                 "this plan was made with {}; send it there",

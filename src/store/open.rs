@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    HistoryImport, Location, PlanStore, Repository, ResponseCache, redis::RedisStore, resilient::Resilient,
-    snapshot::SnapshotCache, sqlite::SqliteStore,
+    HistoryImport, Location, PlanStore, Repository, ResponseCache, redis::RedisStore,
+    resilient::Resilient, snapshot::SnapshotCache, sqlite::SqliteStore,
 };
 
 /// A store, ready for use.

@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::{
-    Commit, Documents, HistoryImport, PlanStore, Repository, ResponseCache, Revision, SnapshotSource,
-    StoreError,
+    Commit, Documents, HistoryImport, PlanStore, Repository, ResponseCache, Revision,
+    SnapshotSource, StoreError,
     breaker::{Breaker, Permit, Reason, Rejected},
     budget::Budget,
     location::TIMEOUT_HINT,

@@ -7,11 +7,11 @@ use portfolio_mcp::{
     clock,
     domain::{
         AuditPage, AuditQuery, AuditStats, Change, Current, DocumentKey, FoundDocument, Kind,
-        ListPage, ListQuery, Operation, StoredEntry, Timestamp,
+        ListPage, ListQuery, Operation, Plan, StoredEntry, Timestamp,
     },
     mcp::ContentServer,
     service::ContentService,
-    store::{Commit, HistoryImport, Repository, Revision, StoreError},
+    store::{Commit, HistoryImport, PlanStore, Repository, Revision, StoreError},
 };
 use serde_json::{Value, json};
 

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    diff::FieldChange, kind::Kind, text::compact_json, timestamp::Timestamp,
-    version::Version,
+    diff::FieldChange, kind::Kind, text::compact_json, timestamp::Timestamp, version::Version,
 };
 
 /// What a write did.

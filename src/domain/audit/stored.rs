@@ -132,7 +132,11 @@ impl StoredEntry {
     /// The id of the plan that it came of.
     #[must_use]
     pub fn plan_id(&self) -> Option<&str> {
-        self.json().get("metadata")?.get("plan")?.get("id")?.as_str()
+        self.json()
+            .get("metadata")?
+            .get("plan")?
+            .get("id")?
+            .as_str()
     }
 
     /// SHA-256 of the document's entry before it; `None` if there was none, and in entries of other

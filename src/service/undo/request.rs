@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Creations, DocumentKey, Kept, Kind, Operation, Origin, Record, Timestamp,
-        UndoCounts, Violation,
+        AuditQuery, Change, Creations, DocumentKey, Kept, Kind, Operation, Origin, Record,
+        Timestamp, UndoCounts, Violation,
     },
     service::Mode,
 };

@@ -42,12 +42,16 @@ async fn a_plan_is_shown_and_applied_once() {
         let (shown, out, _) = plan(store, &["show", &id]);
         let (unasked, shown_too, problem) = plan(store, &["apply", &id]);
         let before = client.call("get_project", json!({ "id": "a" })).await;
-        let (applied, done, _) =
-            plan(store, &["apply", &id, "--yes", "--reason", "looks right"]);
+        let (applied, done, _) = plan(store, &["apply", &id, "--yes", "--reason", "looks right"]);
         let (again, refused, _) = plan(store, &["apply", &id, "--yes"]);
 
         assert_eq!(shown, 0, "{out}");
-        for part in ["made with update_project", "planner/1.0", "project `a`", "+ \"Planned\""] {
+        for part in [
+            "made with update_project",
+            "planner/1.0",
+            "project `a`",
+            "+ \"Planned\"",
+        ] {
             assert!(out.contains(part), "{part}: {out}");
         }
         assert!(!out.contains("updatedAt"), "{out}");
@@ -80,7 +84,10 @@ async fn a_plan_that_cannot_be_applied_says_why() {
     let (read_only, _, problem) = plan(&store, &["apply", &id, "--yes", "--read-only"]);
 
     assert_eq!(code, 1);
-    assert!(out.contains("project `a` was changed since the plan was made"), "{out}");
+    assert!(
+        out.contains("project `a` was changed since the plan was made"),
+        "{out}"
+    );
     assert_eq!(unknown, 1);
     assert!(missing.contains("there is no such plan"), "{missing}");
     assert_eq!(read_only, 2);

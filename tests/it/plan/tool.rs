@@ -65,7 +65,10 @@ async fn another_client_applies_what_one_planned() {
         let id = plan_of(&shown);
         assert_eq!(id.len(), 32);
         assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
-        assert_eq!(shown["meta"].as_object().unwrap().keys().next().unwrap(), "dryRun");
+        assert_eq!(
+            shown["meta"].as_object().unwrap().keys().next().unwrap(),
+            "dryRun"
+        );
         assert_ne!(before["title"], "Planned");
         let after = project(&planner, "a").await;
         assert_eq!(after["title"], "Planned");
@@ -74,7 +77,10 @@ async fn another_client_applies_what_one_planned() {
         assert_eq!(applied["meta"].get("dryRun"), None);
         assert_eq!(again["code"], "PLAN_NOT_FOUND");
         assert_eq!(again["details"]["state"], "applied");
-        assert_eq!(again["details"]["auditIds"], json!([applied["meta"]["auditId"]]));
+        assert_eq!(
+            again["details"]["auditIds"],
+            json!([applied["meta"]["auditId"]])
+        );
         let log = store.assert_sound().await;
         let entry = log.entries.last().unwrap().json();
         let noted = &entry["metadata"]["plan"];
@@ -99,10 +105,16 @@ async fn a_plan_is_refused_after_any_change_of_its_document() {
         let refused = client.call_error("update_project", of_plan("a", &id)).await;
 
         assert_eq!(refused["code"], "VERSION_CONFLICT");
-        assert_eq!(refused["details"]["currentVersion"], written["meta"]["version"]);
+        assert_eq!(
+            refused["details"]["currentVersion"],
+            written["meta"]["version"]
+        );
         let since = &refused["details"]["changedSince"];
         assert_eq!(since[0]["auditId"], written["meta"]["auditId"]);
-        assert!(refused["message"].as_str().unwrap().contains("dry run"), "{refused}");
+        assert!(
+            refused["message"].as_str().unwrap().contains("dry run"),
+            "{refused}"
+        );
 
         // Back to the same bytes but for the time: it stays refused.
         let undo = json!({ "id": "a", "undo": written["meta"]["auditId"] });
@@ -130,10 +142,15 @@ async fn a_plan_is_for_its_tool_and_its_document() {
         let refused = client.call_error(tool, arguments).await;
 
         assert_eq!(refused["code"], "VALIDATION_FAILED", "{tool}: {refused}");
-        assert_eq!(refused["details"]["violations"][0]["path"], "plan", "{tool}");
+        assert_eq!(
+            refused["details"]["violations"][0]["path"], "plan",
+            "{tool}"
+        );
     }
     for unknown in ["0123456789abcdef0123456789abcdef", "nonsense", "ü"] {
-        let refused = client.call_error("update_project", of_plan("a", unknown)).await;
+        let refused = client
+            .call_error("update_project", of_plan("a", unknown))
+            .await;
 
         assert_eq!(refused["code"], "PLAN_NOT_FOUND", "{unknown}");
         assert_eq!(refused.get("details"), None, "{unknown}");
@@ -161,14 +178,20 @@ async fn nothing_stands_beside_a_plan_but_who_asks_and_why() {
         let refused = client.call_error("update_project", arguments).await;
 
         assert_eq!(refused["code"], "VALIDATION_FAILED", "{name}: {refused}");
-        assert_eq!(refused["details"]["violations"][0]["path"], name, "{refused}");
+        assert_eq!(
+            refused["details"]["violations"][0]["path"], name,
+            "{refused}"
+        );
     }
     let mut arguments = of_plan("a", &id);
     arguments["dryRun"] = json!(false);
     arguments["detail"] = json!("full");
     arguments["data"] = Value::Null;
     let applied = client.call("update_project", arguments).await;
-    assert_eq!(applied["data"]["challenge"], project(&client, "a").await["challenge"]);
+    assert_eq!(
+        applied["data"]["challenge"],
+        project(&client, "a").await["challenge"]
+    );
 }
 
 #[tokio::test]
@@ -212,7 +235,9 @@ async fn an_undo_of_many_documents_is_planned_and_applied() {
         let plan = plan_of(&shown);
 
         let applied = client.call("undo_changes", json!({ "plan": plan })).await;
-        let again = client.call_error("undo_changes", json!({ "plan": plan })).await;
+        let again = client
+            .call_error("undo_changes", json!({ "plan": plan }))
+            .await;
 
         assert_eq!(applied["data"].as_array().unwrap().len(), 50);
         assert_eq!(again["code"], "PLAN_NOT_FOUND");
@@ -222,7 +247,11 @@ async fn an_undo_of_many_documents_is_planned_and_applied() {
         }
         let log = store.assert_sound().await;
         let newest = log.entries.iter().rev().take(50);
-        assert!(newest.clone().all(|entry| entry.text_of("action") == Some("revert")));
+        assert!(
+            newest
+                .clone()
+                .all(|entry| entry.text_of("action") == Some("revert"))
+        );
         assert!(newest.clone().all(|entry| entry.reverts().count() == 1));
     })
     .await;
@@ -269,7 +298,10 @@ async fn roles_and_toolsets_hold_for_plans_too() {
     let read_only = tool_output(&answer);
     assert_eq!(read_only["error"]["code"], "STORE_READ_ONLY", "{answer}");
     assert_eq!(off["code"], -32602);
-    assert!(off["message"].as_str().unwrap().contains("--toolsets"), "{off}");
+    assert!(
+        off["message"].as_str().unwrap().contains("--toolsets"),
+        "{off}"
+    );
 }
 
 #[tokio::test]
