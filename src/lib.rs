@@ -34,6 +34,7 @@
 //! | what happens on SIGHUP | `hangup` in `commands/http.rs` |
 //! | which tool is in which toolset | `fn tools` in `mcp/toolset.rs` |
 //! | a tool, its description | `fn update_project` in `mcp/projects.rs` |
+//! | the instructions for models | `EDITING` in `mcp/instructions.rs` |
 //! | how `undo` shows a change on a terminal | `fn lines` in `commands/changes.rs` |
 //! | the text of an error, such as a conflict | `fn conflict` in `mcp/error.rs` |
 //! | the format of a cursor | `fn encode` in `mcp/cursor.rs` |

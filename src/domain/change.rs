@@ -454,7 +454,8 @@ fn judge(
         let was_missing =
             violation.rule == "required" && is_within_missing(&violation.path, old, &set);
         if is_set && violation.rule == "required" {
-            "required, so `null` cannot remove it".clone_into(&mut violation.message);
+            "required, so `null` cannot remove it; leave it out to keep it"
+                .clone_into(&mut violation.message);
         }
         if is_set && let Some(field) = emptied_field(&violation.path, next) {
             let hint = if field == violation.path {

@@ -27,6 +27,26 @@ const MAX_INTEGER_FLOAT: f64 = 1e15;
 /// What other programs call an id.
 const NAMES_OF_ID: [&str; 5] = ["slug", "key", "uid", "identifier", "uuid"];
 
+/// What other programs call further arguments, and members of an edit.
+const OTHER_NAMES: [(&str, &[&str]); 10] = [
+    (
+        "data",
+        &["body", "changes", "content", "document", "fields", "patch"],
+    ),
+    ("dryRun", &["preview", "simulate"]),
+    ("limit", &["count", "max", "pageSize", "perPage", "size"]),
+    ("op", &["action", "operation", "type"]),
+    ("path", &["field", "key", "name"]),
+    (
+        "query",
+        &["keyword", "keywords", "q", "search", "term", "text"],
+    ),
+    ("reason", &["comment", "message", "note", "why"]),
+    ("since", &["after", "begin", "from", "start"]),
+    ("until", &["before", "end", "to"]),
+    ("with", &["new", "newText", "newValue", "replacement"]),
+];
+
 /// The checks of all tools, made from the declarations that the published schemas are made from.
 pub(super) struct ToolChecks(HashMap<&'static str, ToolCheck>);
 
@@ -133,7 +153,9 @@ impl ToolCheck {
             *violation = match of_edit.and_then(|rest| rest.split_once("].")) {
                 Some((_, name)) => {
                     let names = self.edit_members.iter().map(String::as_str);
-                    Violation::unknown(violation.path.clone(), "member of an edit", name, names)
+                    let path = violation.path.clone();
+                    let unknown = Violation::unknown(path, "member of an edit", name, names);
+                    with_other_name(unknown, name, &self.edit_members)
                 }
                 None => self.unknown_argument(&violation.path),
             };
@@ -201,7 +223,10 @@ impl ToolCheck {
                 .or_else(|| self.fields.iter().find(|path| is_field_name(name, path)))
         };
         match &unknown.suggestion {
-            None => field().map_or(unknown, |path| misplaced_field(name, path)),
+            None => match field() {
+                Some(path) => misplaced_field(name, path),
+                None => with_other_name(unknown, name, &self.known.names),
+            },
             // A field of exactly this name is nearer.
             Some(meant) if !is_same_name(name, meant) => {
                 field().map_or(unknown, |path| misplaced_field(name, path))
@@ -247,6 +272,25 @@ fn is_field_name(name: &str, path: &str) -> bool {
     path.rsplit('.')
         .next()
         .is_some_and(|last| is_same_name(name, last))
+}
+
+/// An unknown name, with the known one that other programs call so.
+fn with_other_name(unknown: Violation, name: &str, known: &[String]) -> Violation {
+    if unknown.suggestion.is_some() {
+        return unknown;
+    }
+    let meant = OTHER_NAMES.iter().find(|(meant, others)| {
+        known.iter().any(|known| known == meant)
+            && others.iter().any(|other| is_same_name(name, other))
+    });
+    match meant {
+        Some((meant, _)) => Violation {
+            message: format!("{}; did you mean `{meant}`?", unknown.message),
+            suggestion: Some((*meant).to_owned()),
+            ..unknown
+        },
+        None => unknown,
+    }
 }
 
 /// A field of the document that was sent beside `data`.

@@ -120,10 +120,14 @@ impl ToolError {
             Error::NotFound {
                 key,
                 similar,
+                found_as,
                 deleted_outside,
             } => {
-                let message = not_found(&key, &similar, deleted_outside);
+                let message = not_found(&key, &similar, found_as, deleted_outside);
                 let mut details = json!({ "similar": similar });
+                if let (Some(details), Some(kind)) = (details.as_object_mut(), found_as) {
+                    details.insert("foundAs".to_owned(), json!(kind));
+                }
                 if let (Some(details), Some(after)) = (details.as_object_mut(), deleted_outside) {
                     details.insert("deletedOutside".to_owned(), json!(after.to_string()));
                 }
@@ -346,9 +350,20 @@ fn not_found_code(kind: Kind) -> &'static str {
     }
 }
 
-fn not_found(key: &DocumentKey, similar: &[String], deleted_outside: Option<Timestamp>) -> String {
+fn not_found(
+    key: &DocumentKey,
+    similar: &[String],
+    found_as: Option<Kind>,
+    deleted_outside: Option<Timestamp>,
+) -> String {
     if let Some(after) = deleted_outside {
         return outside::deleted(key, after);
+    }
+    if let Some(kind) = found_as {
+        return format!(
+            "there is no {key}, but a {kind} of this id; use the tools for {}",
+            kind.plural()
+        );
     }
     if similar.is_empty() {
         return format!(

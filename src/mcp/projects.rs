@@ -16,8 +16,8 @@ use crate::{
 
 #[tool_router(router = project_tools, vis = "pub(super)")]
 impl ContentServer {
-    /// Finds projects (client case studies): short rows, most recently changed first. Read a whole one
-    /// with `get_project`.
+    /// Finds the website's projects (client case studies): short rows with id and version, most recently changed
+    /// first. Start here for an id; read a whole one with `get_project`.
     #[tool(
         title = "List projects",
         annotations(title = "List projects", read_only_hint = true, destructive_hint = false, idempotent_hint = true, open_world_hint = false),
@@ -47,8 +47,9 @@ impl ContentServer {
         self.get(params, deadline).await
     }
 
-    /// Changes one existing project: live at once, and recorded in the audit log. Read it first, send
-    /// its version as `expectedVersion`, and show the change with `dryRun` before you make it.
+    /// Changes one existing project, live at once and on record: texts, lists, links, publication. Send the
+    /// version you read as `expectedVersion`; `dryRun` shows the change without making it. Cannot
+    /// rename the id or upload files. A document that breaks rules can still be edited elsewhere.
     #[tool(
         title = "Update project",
         annotations(title = "Update project", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),

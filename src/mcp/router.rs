@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use rmcp::{ErrorData, handler::server::router::tool::ToolRouter, model::Tool};
 
-use super::{arguments::ToolChecks, server::ContentServer, tool_name::ToolName, toolset::Toolset};
+use super::{
+    arguments::ToolChecks, discovery, server::ContentServer, tool_name::ToolName, toolset::Toolset,
+};
 use crate::domain::{Violation, text::truncate};
 
 pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(|| {
@@ -19,6 +21,7 @@ pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(||
             .description
             .take()
             .map(|text| text.replace('\n', " ").into());
+        route.attr.meta = ToolName::parse(&route.attr.name).map(discovery::meta);
     }
     router
 });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::{
-    domain::{DocumentKey, PlanApplication, StoredEntry, Timestamp, Version, Violation},
+    domain::{DocumentKey, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation},
     store::StoreError,
 };
 
@@ -23,6 +23,8 @@ pub enum Error {
         key: DocumentKey,
         /// Ids that are near the requested one.
         similar: Vec<String>,
+        /// The other kind, if a document of it has this id.
+        found_as: Option<Kind>,
         /// The time of its newest entry, if it was deleted outside this server after that.
         deleted_outside: Option<Timestamp>,
     },

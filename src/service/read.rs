@@ -342,11 +342,24 @@ impl ContentService {
             .run(self.ids(key.kind))
             .await;
         let similar = similar(&key.id, ids.unwrap_or_default());
+        let mut found_as = None;
+        if similar.is_empty() && deleted_outside.is_none() {
+            found_as = self.other_kind_of(&key, deadline).await;
+        }
         Error::NotFound {
             key,
             similar,
+            found_as,
             deleted_outside,
         }
+    }
+
+    /// The other kind, if a document of it has this id.
+    async fn other_kind_of(&self, key: &DocumentKey, deadline: Deadline) -> Option<Kind> {
+        let other = Kind::ALL.into_iter().find(|kind| *kind != key.kind)?;
+        let search = deadline.capped(SIMILAR_TIMEOUT);
+        let ids = search.run(self.ids(other)).await.ok()?;
+        ids.contains(&key.id).then_some(other)
     }
 
     async fn ids(&self, kind: Kind) -> Vec<String> {

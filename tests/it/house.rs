@@ -99,10 +99,22 @@ fn every_tool_is_acceptable_to_strict_clients() {
     }
 }
 
+#[test]
+fn clients_that_defer_tools_find_each_and_always_load_those_that_read() {
+    for tool in tools() {
+        let (name, meta) = (&tool["name"], &tool["_meta"]);
+
+        let hint = meta["anthropic/searchHint"].as_str().unwrap();
+        assert!((20..=100).contains(&hint.len()), "{name}: {hint}");
+        let reads = tool["annotations"]["readOnlyHint"] == true;
+        assert_eq!(meta["anthropic/alwaysLoad"] == true, reads, "{name}");
+    }
+}
+
 /// Tokens of four characters. CONTRACT.md allows 3,000 for the default, and 5,000 for all toolsets;
 /// the rest is for what is to come.
-const MAX_DEFAULT_TOKENS: usize = 2800;
-const MAX_TOKENS: usize = 3500;
+const MAX_DEFAULT_TOKENS: usize = 2900;
+const MAX_TOKENS: usize = 3600;
 
 #[test]
 fn what_a_model_sees_of_the_tools_is_small() {

@@ -8,14 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use portfolio_mcp::{
-    clock,
-    mcp::{ContentServer, stdio},
-    service::ContentService,
-    store,
-};
+use portfolio_mcp::{clock, mcp::ContentServer, service::ContentService, store};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     http::{self, Response},
@@ -262,15 +256,6 @@ impl StdioClient {
     pub(crate) fn in_process(store: impl Into<store::Store>, read_only: Option<&str>) -> Self {
         let content = Arc::new(ContentService::new(store, clock));
         Self::of(ContentServer::new(content, Some("owner"), read_only))
-    }
-
-    /// A client of a server in this process, which others may use too.
-    pub(crate) fn of(server: ContentServer) -> Self {
-        let (client_end, server_end) = tokio::io::duplex(1 << 20);
-        let (input, output) = tokio::io::split(server_end);
-        let stop = CancellationToken::new();
-        tokio::spawn(stdio::serve_on(server, input, output, stop));
-        Self::over(client_end)
     }
 
     async fn start_command(home: Home, command: Command) -> Self {

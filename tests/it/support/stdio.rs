@@ -12,6 +12,7 @@ use std::{
     thread,
 };
 
+use portfolio_mcp::mcp::{ContentServer, stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -19,6 +20,7 @@ use tokio::{
     sync::{Notify, oneshot},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     messages::{self, tool_output},
@@ -93,6 +95,15 @@ impl StdioClient {
         if let Some(process) = &mut self.process {
             process.stderr = Lines::collect(stderr);
         }
+    }
+
+    /// A client of a server in this process, which others may use too.
+    pub(crate) fn of(server: ContentServer) -> Self {
+        let (client_end, server_end) = tokio::io::duplex(1 << 20);
+        let (input, output) = tokio::io::split(server_end);
+        let stop = CancellationToken::new();
+        tokio::spawn(stdio::serve_on(server, input, output, stop));
+        Self::over(client_end)
     }
 
     /// A client of a server in this process that reads and writes the other end of `pipe`.
