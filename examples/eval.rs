@@ -2,7 +2,7 @@
 //! owner of a website asks for. The model sees what a client shows of the server, and nothing else.
 //!
 //! ```text
-//! cargo build --locked --bin portfolio-mcp --example eval
+//! cargo build --locked --bins --example eval
 //! eval start RUN               prepares all tasks in the new folder RUN
 //! eval task RUN N              shows what the owner says, the instructions and the tools
 //! eval call RUN N TOOL         makes a call, with the arguments from standard input
@@ -463,7 +463,7 @@ fn connect(folder: &Path, toolsets: &str) -> Result<StdioClient> {
     let server = server.ok_or("this program is in no folder")?;
     let server = server.join(format!("portfolio-mcp{}", env::consts::EXE_SUFFIX));
     if !server.exists() {
-        let build = "cargo build --locked --bin portfolio-mcp --example eval";
+        let build = "cargo build --locked --bins --example eval";
         return Err(format!("there is no {}; run {build}", server.display()).into());
     }
     let home = tempfile::tempdir()?;
