@@ -23,11 +23,15 @@ use crate::{
 };
 
 mod adopt;
+mod as_of;
+mod blame;
 mod error;
 mod read;
 mod undo;
 mod update;
 
+pub use as_of::{Compared, Difference, LogPoint, PastPage};
+pub use blame::DocumentBlame;
 pub use error::Error;
 pub use read::{Fetched, Published, RESPONSE_TTL, ShownDocument};
 pub use undo::{Selection, UndoRequest, Undone, UndoneDocument};

@@ -35,6 +35,7 @@ mod log;
 mod manners;
 mod metrics;
 mod outside;
+mod past;
 mod pipes;
 mod races;
 mod repository;
