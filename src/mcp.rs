@@ -18,15 +18,18 @@ use rmcp::{
 use tokio::time::Instant;
 
 mod arguments;
+mod as_of;
 mod audit;
 mod call;
 mod changes;
 mod client_arguments;
+mod compare;
 pub mod cursor;
 mod discovery;
 mod documents;
 mod entry_row;
 mod error;
+mod history;
 pub(crate) mod incoming;
 mod instructions;
 mod invalid_params;
@@ -73,7 +76,7 @@ impl ContentServer {
 
     /// The tools that the caller may use.
     fn offered_tools(&self, context: &RequestContext<RoleServer>) -> Vec<Tool> {
-        let mut tools: Vec<Tool> = self.toolsets.iter().flat_map(Self::tools).collect();
+        let mut tools = Self::tools(&self.toolsets);
         if self.read_only_reason_in(context).is_some() {
             let reads = |tool: ToolName| tool.effect() == Effect::Reads;
             tools.retain(|tool| ToolName::parse(&tool.name).is_none_or(reads));

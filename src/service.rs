@@ -26,12 +26,16 @@ use crate::{
 };
 
 mod adopt;
+mod as_of;
+mod blame;
 mod error;
 mod plans;
 mod read;
 mod undo;
 mod update;
 
+pub use as_of::{Compared, Difference, LogPoint, PastPage};
+pub use blame::DocumentBlame;
 pub use error::Error;
 pub use plans::{Applied, ApplyRequest, KeptPlan, ShownPlan};
 pub use read::{Fetched, Published, RESPONSE_TTL, ShownDocument};

@@ -254,7 +254,12 @@ fn http_args(cli: &Cli) -> Option<&HttpArgs> {
     match cli.command.as_ref()? {
         Command::Http(http) => Some(http),
         Command::Doctor(doctor) => Some(&doctor.http),
-        Command::Stdio | Command::Import(_) | Command::Undo(_) | Command::Plan(_) => None,
+        Command::Stdio
+        | Command::Import(_)
+        | Command::Undo(_)
+        | Command::Show(_)
+        | Command::Diff(_)
+        | Command::Plan(_) => None,
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) fn is_within(path: &str, above: &str) -> bool {
 }
 
 /// Whether two dotted paths are the same, or one leads to the other.
-pub(super) fn overlap(path: &str, other: &str) -> bool {
+#[must_use]
+pub fn overlap(path: &str, other: &str) -> bool {
     is_within(path, other) || is_within(other, path)
 }
 

@@ -17,8 +17,8 @@ use super::{
 };
 
 mod list;
-mod state;
-mod step;
+pub(in crate::domain) mod state;
+pub(in crate::domain) mod step;
 mod timeline;
 
 pub use timeline::Timeline;

@@ -58,6 +58,8 @@ pub(super) struct ToolCheck {
     fields: Vec<String>,
     /// The members of an edit.
     edit_members: Vec<String>,
+    /// Arguments that are times.
+    times: &'static [&'static str],
 }
 
 /// Arguments in their published form.
@@ -104,6 +106,11 @@ impl ToolCheck {
                     .filter_map(|name| name.as_str().map(ToOwned::to_owned))
                     .collect(),
                 effect: tool.effect(),
+            },
+            times: if tool.takes_points_in_time() {
+                &[]
+            } else {
+                &["since", "until"]
             },
             fields: written.map_or_else(Vec::new, |kind| rules_of(kind).editable_paths()),
         }
@@ -178,7 +185,7 @@ impl ToolCheck {
         {
             violation.message = format!("expected an object, found a string: {problem}");
         }
-        for name in ["since", "until"] {
+        for name in self.times.iter().copied() {
             if let Some(text) = string_argument(arguments, name)
                 && Timestamp::parse(text).is_none()
             {

@@ -89,6 +89,7 @@ impl ContentServer {
             unreachable!("it was made from an object");
         };
         violations.extend(self.missing_version(tool, &arguments));
+        violations.extend(self.as_of_is_off(tool, &arguments));
         let mut response = if violations.is_empty() {
             request.arguments = Some(arguments);
             ROUTER

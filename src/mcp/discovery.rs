@@ -35,6 +35,8 @@ fn search_hint(tool: ToolName) -> &'static str {
         }
         ToolName::AuditLog => "history of website content, who changed what, old values",
         ToolName::AuditStats => "number of changes of website content, recent activity",
+        ToolName::History => "who wrote which field of website content, versions, blame",
+        ToolName::Compare => "compare website content of two times, what changed since",
         ToolName::UndoChanges => "undo, revert or roll back changes of website content",
     }
 }

@@ -54,12 +54,16 @@ impl ContentServer {
         deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<D>, DocumentMeta>, ToolError> {
         let key = DocumentKey::new(D::KIND, params.id);
+        if let Some(as_of) = params.as_of {
+            return self.get_as_of(key, &as_of, deadline).await;
+        }
         let record = self.content.get(key, deadline).await;
         let fetched = record.map_err(|error| self.read_error(ToolName::Get(D::KIND), error))?;
         let record = fetched.value.record;
         let mut meta = DocumentMeta {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
+            as_of: None,
             warnings: Vec::new(),
         };
         let document = DocumentBody::new(&record);

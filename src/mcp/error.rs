@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     domain::{
-        DocumentKey, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation,
+        DocumentKey, HistoryGap, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation,
         text::{compact_json, escape_all, truncate},
     },
     service::{ApplyRequest, Error, UndoRequest, UpdateRequest},
@@ -132,6 +132,9 @@ impl ToolError {
                     details.insert("deletedOutside".to_owned(), json!(after.to_string()));
                 }
                 failure(not_found_code(key.kind), message).with_details(details)
+            }
+            Error::NotThen { ref key, gap } => {
+                failure(not_found_code(key.kind), error.to_string()).with_details(not_then(gap))
             }
             Error::Conflict {
                 key,
@@ -405,6 +408,15 @@ fn application_details(applied: PlanApplication) -> Value {
         details.insert("actor".to_owned(), json!(actor));
     }
     Value::Object(details)
+}
+
+/// From when on a document is known that cannot be shown as it was.
+fn not_then(gap: Option<HistoryGap>) -> Value {
+    let known_from = gap.and_then(|gap| gap.known_from);
+    match known_from {
+        Some(from) => json!({ "similar": [], "knownFrom": from.to_string() }),
+        None => json!({ "similar": [] }),
+    }
 }
 
 fn conflict(

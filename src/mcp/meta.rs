@@ -49,6 +49,19 @@ impl Freshness {
     }
 }
 
+/// The last change up to a point in time.
+#[derive(Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub(super) struct LastChange {
+    /// Its audit id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_id: Option<String>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<String>,
+}
+
 /// About a list.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -63,7 +76,11 @@ pub(super) struct ListMeta {
     /// With detail `full`: for each id the version, to send as expectedVersion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub versions: Option<Map<String, Value>>,
-    /// Stored documents that break rules, cannot be read or were changed outside this server.
+    /// With `asOf`: the last change that the content of then includes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<LastChange>,
+    /// Stored documents that break rules, cannot be read or were changed outside this server; with
+    /// `asOf` also those whose content of then is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,
@@ -75,8 +92,11 @@ pub(super) struct ListMeta {
 pub(super) struct DocumentMeta {
     #[serde(flatten)]
     pub freshness: Freshness,
-    /// The document's version, to send as expectedVersion.
+    /// The document's version, to send as expectedVersion; with `asOf`, its version of then.
     pub version: Version,
+    /// With `asOf`: the last change that the content of then includes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<LastChange>,
     /// Rules that the stored document breaks, and whether it was changed outside this server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -204,6 +224,58 @@ pub(super) struct PlanMeta {
 pub(super) struct PlanRemarks {
     pub plan: Option<PlanMeta>,
     pub warning: Option<String>,
+}
+
+/// About the history of a document.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HistoryMeta {
+    #[serde(flatten)]
+    pub freshness: Freshness,
+    /// Send it as cursor to get older versions; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// The search for versions has reached this time and is not finished. Send the cursor to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub searched_since: Option<String>,
+    /// The search for the authors of the fields ended at this time: fields without one were written
+    /// before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blame_searched_since: Option<String>,
+    /// Number of fields that are not listed; `field` shows one of them.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    pub more_fields: usize,
+    /// The time of the log's oldest entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_begins: Option<String>,
+    /// What to know about this result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About a comparison.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CompareMeta {
+    #[serde(flatten)]
+    pub freshness: Freshness,
+    /// Number of documents that differ, on all pages.
+    pub total: usize,
+    /// The last change up to `since`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<LastChange>,
+    /// The last change up to `until`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<LastChange>,
+    /// Send it as cursor to get the next page; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// The documents that are left out, because the log does not say what they were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
 }
 
 /// About a page of the audit log.

@@ -371,6 +371,47 @@ impl JsonSchema for UndoneDocuments {
     }
 }
 
+/// The documents that a comparison found to differ.
+pub(super) struct DifferingDocuments(Value);
+
+impl DifferingDocuments {
+    pub(super) fn new(rows: Vec<Value>) -> Self {
+        Self(Value::Array(rows))
+    }
+}
+
+impl ToolData for DifferingDocuments {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(compact_json(&self.0))
+    }
+
+    fn into_json(self) -> Value {
+        self.0
+    }
+}
+
+impl JsonSchema for DifferingDocuments {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("DifferingDocuments")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let row = open_object(&json!({
+            "entityType": { "description": "project or resource." },
+            "entityId": { "description": "Id of the document." },
+            "title": { "description": "Its title." },
+            "action": { "description": "create, delete or update: what all changes between the two points together amount to." },
+            "changes": { "description": "Every field that differs, with oldValue and newValue, as in the audit log." },
+            "more": { "description": "Number of changes that are not listed." },
+        }));
+        schemars::json_schema!({ "type": "array", "items": row })
+    }
+}
+
 /// Counters of the audit log, and its newest entries.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

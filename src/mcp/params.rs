@@ -34,6 +34,8 @@ pub(super) fn checked_schema(tool: ToolName) -> Arc<JsonObject> {
         ToolName::AuditLog => rules::schema_of::<AuditParams>(),
         ToolName::AuditStats => rules::schema_of::<NoParams>(),
         ToolName::UndoChanges => rules::schema_of::<UndoParams>(),
+        ToolName::History => rules::schema_of::<HistoryParams>(),
+        ToolName::Compare => rules::schema_of::<CompareParams>(),
     })
 }
 
@@ -109,14 +111,20 @@ pub(super) struct ListParams {
     pub limit: Option<u32>,
     /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
+    /// The content of this time (RFC 3339), or after the change with this audit id.
+    #[schemars(length(min = 1, max = 200))]
+    pub as_of: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct GetParams {
     /// Such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
+    /// As it was at this time (RFC 3339), or after the change with this audit id.
+    #[schemars(length(min = 1, max = 200))]
+    pub as_of: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -240,6 +248,39 @@ pub(super) struct UndoParams {
     /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct HistoryParams {
+    pub entity_type: EntityType,
+    #[schemars(length(min = 1, max = 500))]
+    pub id: String,
+    /// Only this field, and those above and below it, with their values.
+    #[schemars(length(min = 1, max = 500))]
+    pub field: Option<String>,
+    /// Default 20.
+    #[schemars(range(min = 1, max = 100))]
+    pub limit: Option<u32>,
+    /// `meta.nextCursor` of the last page; same filters.
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CompareParams {
+    /// A time (RFC 3339) or an audit id.
+    #[schemars(length(min = 1, max = 200))]
+    pub since: String,
+    /// The same; default: now.
+    #[schemars(length(min = 1, max = 200))]
+    pub until: Option<String>,
+    pub entity_type: Option<EntityType>,
+    /// Default 20.
+    #[schemars(range(min = 1, max = 100))]
+    pub limit: Option<u32>,
+    /// `meta.nextCursor` of the last page; same filters.
+    pub cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

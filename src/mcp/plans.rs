@@ -67,6 +67,7 @@ impl ContentServer {
             let gone = Error::NotFound {
                 key,
                 similar: Vec::new(),
+                found_as: None,
                 deleted_outside: None,
             };
             self.apply_error(tool, gone, CallOptions::default())

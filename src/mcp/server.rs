@@ -116,6 +116,10 @@ impl ContentServer {
 
     /// The error of a reading tool.
     pub(super) fn read_error(&self, tool: ToolName, error: Error) -> ToolError {
-        ToolError::new(tool, error, CallOptions::default(), self.content.now())
+        let now = self.content.now();
+        match error {
+            Error::Invalid(violations) => ToolError::invalid_arguments(tool, &violations, now),
+            error => ToolError::new(tool, error, CallOptions::default(), now),
+        }
     }
 }

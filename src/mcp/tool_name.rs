@@ -11,6 +11,8 @@ pub(super) enum ToolName {
     AuditLog,
     AuditStats,
     UndoChanges,
+    History,
+    Compare,
 }
 
 /// What a call of a tool may do.
@@ -32,6 +34,8 @@ impl ToolName {
             Self::AuditLog => "get_audit_log",
             Self::AuditStats => "get_audit_stats",
             Self::UndoChanges => "undo_changes",
+            Self::History => "get_history",
+            Self::Compare => "compare_content",
         }
     }
 
@@ -46,14 +50,19 @@ impl ToolName {
             Self::Update(Kind::Resource) => "UPDATE_RESOURCE_ERROR",
             Self::AuditLog => "AUDIT_LOG_ERROR",
             Self::AuditStats => "AUDIT_STATS_ERROR",
-            Self::UndoChanges => "TOOL_ERROR",
+            Self::UndoChanges | Self::History | Self::Compare => "TOOL_ERROR",
         }
     }
 
     pub(super) fn effect(self) -> Effect {
         match self {
             Self::Update(_) | Self::UndoChanges => Effect::Writes,
-            Self::List(_) | Self::Get(_) | Self::AuditLog | Self::AuditStats => Effect::Reads,
+            Self::List(_)
+            | Self::Get(_)
+            | Self::AuditLog
+            | Self::AuditStats
+            | Self::History
+            | Self::Compare => Effect::Reads,
         }
     }
 
@@ -65,7 +74,19 @@ impl ToolName {
             | Self::Get(_)
             | Self::AuditLog
             | Self::AuditStats
-            | Self::UndoChanges => None,
+            | Self::UndoChanges
+            | Self::History
+            | Self::Compare => None,
         }
+    }
+
+    /// Whether it takes `asOf`, where the toolset is on that reads the past.
+    pub(super) fn takes_as_of(self) -> bool {
+        matches!(self, Self::List(_) | Self::Get(_))
+    }
+
+    /// Whether its `since` and `until` may be audit ids, and not only times.
+    pub(super) fn takes_points_in_time(self) -> bool {
+        self == Self::Compare
     }
 }

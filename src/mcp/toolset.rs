@@ -11,7 +11,7 @@ use crate::domain::{Kind, text::truncate};
 pub enum Toolset {
     /// Reads and edits documents, and reads the log.
     Content,
-    /// Undoes what the log tells.
+    /// Shows the past and undoes changes, as the log tells.
     History,
 }
 
@@ -40,7 +40,7 @@ impl Toolset {
                 ToolName::AuditLog,
                 ToolName::AuditStats,
             ],
-            Self::History => &[ToolName::UndoChanges],
+            Self::History => &[ToolName::History, ToolName::Compare, ToolName::UndoChanges],
         }
     }
 
@@ -79,11 +79,16 @@ impl Toolsets {
     /// The toolset of a tool that is not offered, and the value of `--toolsets` that adds it.
     pub(super) fn missing_for(&self, tool: ToolName) -> Option<(Toolset, String)> {
         let missing = Toolset::of(tool).filter(|toolset| !self.have(*toolset))?;
+        Some((missing, self.with(missing)))
+    }
+
+    /// The value of `--toolsets` that adds a toolset to these.
+    pub(super) fn with(&self, added: Toolset) -> String {
         let names = Toolset::ALL
             .into_iter()
-            .filter(|toolset| *toolset == missing || self.have(*toolset))
+            .filter(|toolset| *toolset == added || self.have(*toolset))
             .map(Toolset::as_str);
-        Some((missing, names.collect::<Vec<_>>().join(",")))
+        names.collect::<Vec<_>>().join(",")
     }
 
     fn of(offered: impl Fn(Toolset) -> bool) -> Self {

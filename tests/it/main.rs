@@ -37,6 +37,7 @@ mod log;
 mod manners;
 mod metrics;
 mod outside;
+mod past;
 mod pipes;
 mod plan;
 mod races;

@@ -25,6 +25,7 @@ const READING: [&str; 6] = [
 ];
 const EDITING: [&str; 2] = ["update_project", "update_resource"];
 const HISTORY: [&str; 1] = ["undo_changes"];
+const PAST: [&str; 2] = ["compare_content", "get_history"];
 
 fn undo() -> Value {
     json!({ "since": "2025-01-01T00:00:00Z", "dryRun": true })
@@ -68,12 +69,15 @@ async fn a_server_lists_the_tools_of_its_toolsets_alone() {
         (&["--toolsets", "content"], set(&[&READING, &EDITING])),
         (
             &["--toolsets", " history, content,history"],
-            set(&[&READING, &EDITING, &HISTORY]),
+            set(&[&READING, &EDITING, &HISTORY, &PAST]),
         ),
-        (&["--toolsets=all"], set(&[&READING, &EDITING, &HISTORY])),
-        (&["--toolsets=history"], set(&[&HISTORY])),
-        (&["--toolsets=all", "--read-only"], set(&[&READING])),
-        (&["--toolsets=history", "--read-only"], set(&[])),
+        (
+            &["--toolsets=all"],
+            set(&[&READING, &EDITING, &HISTORY, &PAST]),
+        ),
+        (&["--toolsets=history"], set(&[&HISTORY, &PAST])),
+        (&["--toolsets=all", "--read-only"], set(&[&READING, &PAST])),
+        (&["--toolsets=history", "--read-only"], set(&[&PAST])),
     ] {
         let client = StdioClient::start_with(&with(&store, arguments)).await;
         let server = HttpServer::start(&store, arguments);

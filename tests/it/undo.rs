@@ -1,11 +1,11 @@
 //! Undo: what a document would be if some of its changes had never been made.
 
 mod command;
-mod model;
+pub(crate) mod model;
 mod page;
 mod reference;
 mod rules;
 mod selection;
-mod service;
+pub(crate) mod service;
 mod tool;
 mod update_tool;

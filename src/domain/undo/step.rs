@@ -11,10 +11,10 @@ use crate::domain::{
 };
 
 /// An entry of this program, with the versions of the document before and after it.
-pub(super) struct Step<'a> {
+pub(in crate::domain) struct Step<'a> {
     pub(super) entry: &'a StoredEntry,
-    before: Option<&'a str>,
-    after: Option<&'a str>,
+    pub(in crate::domain) before: Option<&'a str>,
+    pub(in crate::domain) after: Option<&'a str>,
     changes: Vec<FieldChange>,
 }
 
@@ -73,7 +73,7 @@ pub(super) fn explained<'a>(
 
 impl<'a> Step<'a> {
     /// The step that an entry records; `None` if it names no version.
-    pub(super) fn of(entry: &'a StoredEntry) -> Option<Self> {
+    pub(in crate::domain) fn of(entry: &'a StoredEntry) -> Option<Self> {
         let metadata = entry.json().get("metadata")?;
         let version = |name: &str| metadata.get(name).and_then(Value::as_str);
         let (before, after) = (version("versionBefore"), version("versionAfter"));
@@ -87,12 +87,12 @@ impl<'a> Step<'a> {
     }
 
     /// Whether its changes are known. They are not where it only records what was found.
-    fn is_known(&self) -> bool {
+    pub(in crate::domain) fn is_known(&self) -> bool {
         self.before != self.after
     }
 
     /// Whether every value that it wrote is in the document that it led to.
-    fn leads_to(&self, after: &State) -> bool {
+    pub(in crate::domain) fn leads_to(&self, after: &State) -> bool {
         self.after.is_none()
             || self.changes.iter().all(|change| {
                 is_same_member(change.new_value.as_ref(), value_at(after, &change.field))
@@ -109,7 +109,7 @@ impl<'a> Step<'a> {
     }
 
     /// Turns the document after this step into the one before it.
-    fn revert(&self, state: &mut State) {
+    pub(in crate::domain) fn revert(&self, state: &mut State) {
         if !self.is_known() {
             return;
         }
