@@ -23,15 +23,21 @@ use crate::{
 };
 
 mod adopt;
+mod authoring;
 mod error;
+mod many;
 mod read;
 mod undo;
 mod update;
+mod write;
 
+pub use authoring::{CreateRequest, DeleteRequest};
 pub use error::Error;
+pub use many::{ManyItem, UpdateManyRequest};
 pub use read::{Fetched, Published, RESPONSE_TTL, ShownDocument};
-pub use undo::{Selection, UndoRequest, Undone, UndoneDocument};
+pub use undo::{Selection, UndoRequest, Undone};
 pub use update::{Mode, UpdateRequest, Updated};
+pub use write::{WriteOptions, Written, WrittenDocument};
 
 /// Queues for writers. Two documents may share a queue; then one waits a little for the other.
 const WRITE_QUEUES: usize = 256;

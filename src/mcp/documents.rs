@@ -58,6 +58,7 @@ impl ContentServer {
         let mut meta = DocumentMeta {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
+            url: self.public_url(&record),
             warnings: Vec::new(),
         };
         let document = DocumentBody::new(&record);
@@ -119,18 +120,12 @@ impl ContentServer {
     /// was valid then; otherwise all violations, those of the change included.
     pub(super) async fn reject_or_replay(
         &self,
-        tool: ToolName,
+        kind: Kind,
         arguments: &JsonObject,
         mut violations: Vec<Violation>,
         deadline: Deadline,
     ) -> Result<CallToolResponse, ErrorData> {
-        let now = || self.content.now();
-        let Some(kind) = tool
-            .written_kind()
-            .filter(|_| !arguments.contains_key("undo"))
-        else {
-            return ToolError::invalid_arguments(tool, &violations, now()).into_response();
-        };
+        let (tool, now) = (ToolName::Update(kind), || self.content.now());
         let mut request = UpdateRequest::from_arguments(kind, arguments);
         let detail = Detail::of_arguments(arguments);
         // With an unknown argument it is another request.
@@ -198,6 +193,7 @@ impl ContentServer {
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version,
+            url: self.public_url(&updated.record),
             audit_id: updated.audit_id,
             changes: Vec::new(),
             more: 0,
@@ -222,7 +218,7 @@ impl ContentServer {
     }
 }
 
-fn point_out_arguments(tool: ToolName, violations: &mut [Violation]) {
+pub(super) fn point_out_arguments(tool: ToolName, violations: &mut [Violation]) {
     if let Some(check) = CHECKS.get(tool.as_str()) {
         check.point_out_arguments(violations);
     }

@@ -77,6 +77,9 @@ pub(super) struct DocumentMeta {
     pub freshness: Freshness,
     /// The document's version, to send as expectedVersion.
     pub version: Version,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Rules that the stored document breaks, and whether it was changed outside this server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -98,6 +101,9 @@ pub(super) struct UpdateMeta {
     /// The document's version; in a dry run, the stored version, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Id of the audit log entry; absent if nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
@@ -127,6 +133,66 @@ pub(super) struct UpdateMeta {
     #[schemars(default)]
     pub replayed: bool,
     /// Rules that the document broke before this update and still breaks, and other remarks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About the creation or deletion of a document.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuthoringMeta {
+    /// true: nothing was written; data and changes show what the call would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
+    /// When the server answered.
+    pub timestamp: String,
+    /// The store: `redis` or `sqlite`.
+    pub source: String,
+    /// The document's version, if there is one; in a dry run, the stored version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Id of the audit log entry; absent if nothing was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_id: Option<String>,
+    /// `created` or `deleted`, with the title and the names of the fields.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    pub changes: Value,
+    /// true: an earlier call with the same idempotencyKey did this; nothing was written now.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub replayed: bool,
+    /// What to know about this result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About updates of many documents.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ManyMeta {
+    /// true: nothing was written; data shows what the updates would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
+    /// When the server answered.
+    pub timestamp: String,
+    /// The store: `redis` or `sqlite`.
+    pub source: String,
+    /// Number of changed documents that are not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    pub more: usize,
+    /// true: an earlier call with the same idempotencyKey did this; nothing was written now.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub replayed: bool,
+    /// Documents that were left out, rules that were broken before and still are, other remarks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,

@@ -314,16 +314,16 @@ impl JsonSchema for AuditEntries {
     }
 }
 
-/// The documents that an undo changed.
-pub(super) struct UndoneDocuments(Value);
+/// The documents that a call changed together.
+pub(super) struct ChangedDocuments(Value);
 
-impl UndoneDocuments {
+impl ChangedDocuments {
     pub(super) fn new(rows: Vec<Value>) -> Self {
         Self(Value::Array(rows))
     }
 }
 
-impl ToolData for UndoneDocuments {
+impl ToolData for ChangedDocuments {
     fn text(&self) -> Cow<'_, str> {
         Cow::Owned(compact_json(&self.0))
     }
@@ -333,13 +333,13 @@ impl ToolData for UndoneDocuments {
     }
 }
 
-impl JsonSchema for UndoneDocuments {
+impl JsonSchema for ChangedDocuments {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("UndoneDocuments")
+        Cow::Borrowed("ChangedDocuments")
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -350,7 +350,7 @@ impl JsonSchema for UndoneDocuments {
             "deleted": { "description": "true: the document is deleted." },
             "auditId": { "description": "Id of the audit log entry; absent if nothing was written." },
             "version": { "description": "The document's version; in a dry run, the stored version." },
-            "changes": { "description": "Every field that goes back, with oldValue and newValue, as in the audit log." },
+            "changes": { "description": "Every changed field with oldValue and newValue, as in the audit log." },
             "more": { "description": "Number of changes that are not listed." },
         }));
         schemars::json_schema!({ "type": "array", "items": row })

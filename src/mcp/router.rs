@@ -11,7 +11,9 @@ pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(||
     let mut router = ContentServer::project_tools()
         + ContentServer::resource_tools()
         + ContentServer::audit_tools()
-        + ContentServer::undo_tools();
+        + ContentServer::undo_tools()
+        + ContentServer::authoring_tools()
+        + ContentServer::batch_tools();
     for route in router.map.values_mut() {
         // rmcp keeps the line breaks of doc comments.
         route.attr.description = route

@@ -11,6 +11,9 @@ pub(super) enum ToolName {
     AuditLog,
     AuditStats,
     UndoChanges,
+    Create(Kind),
+    Delete(Kind),
+    UpdateMany,
 }
 
 /// What a call of a tool may do.
@@ -32,6 +35,11 @@ impl ToolName {
             Self::AuditLog => "get_audit_log",
             Self::AuditStats => "get_audit_stats",
             Self::UndoChanges => "undo_changes",
+            Self::Create(Kind::Project) => "create_project",
+            Self::Create(Kind::Resource) => "create_resource",
+            Self::Delete(Kind::Project) => "delete_project",
+            Self::Delete(Kind::Resource) => "delete_resource",
+            Self::UpdateMany => "update_many",
         }
     }
 
@@ -46,13 +54,19 @@ impl ToolName {
             Self::Update(Kind::Resource) => "UPDATE_RESOURCE_ERROR",
             Self::AuditLog => "AUDIT_LOG_ERROR",
             Self::AuditStats => "AUDIT_STATS_ERROR",
-            Self::UndoChanges => "TOOL_ERROR",
+            Self::UndoChanges | Self::Create(_) | Self::Delete(_) | Self::UpdateMany => {
+                "TOOL_ERROR"
+            }
         }
     }
 
     pub(super) fn effect(self) -> Effect {
         match self {
-            Self::Update(_) | Self::UndoChanges => Effect::Writes,
+            Self::Update(_)
+            | Self::UndoChanges
+            | Self::Create(_)
+            | Self::Delete(_)
+            | Self::UpdateMany => Effect::Writes,
             Self::List(_) | Self::Get(_) | Self::AuditLog | Self::AuditStats => Effect::Reads,
         }
     }
@@ -60,12 +74,13 @@ impl ToolName {
     /// The kind of the one document that the tool writes, if it is such a tool.
     pub(super) fn written_kind(self) -> Option<Kind> {
         match self {
-            Self::Update(kind) => Some(kind),
+            Self::Update(kind) | Self::Create(kind) | Self::Delete(kind) => Some(kind),
             Self::List(_)
             | Self::Get(_)
             | Self::AuditLog
             | Self::AuditStats
-            | Self::UndoChanges => None,
+            | Self::UndoChanges
+            | Self::UpdateMany => None,
         }
     }
 }

@@ -26,6 +26,14 @@ pub enum Error {
         /// The time of its newest entry, if it was deleted outside this server after that.
         deleted_outside: Option<Timestamp>,
     },
+    /// The id of a document that was to be created is taken.
+    #[error("there is a {key} already")]
+    Exists {
+        /// The requested document.
+        key: DocumentKey,
+        /// The version of the document that is there.
+        current: Version,
+    },
     /// The request or the change breaks rules.
     #[error("{} rules are broken", .0.len())]
     Invalid(Vec<Violation>),
@@ -116,6 +124,7 @@ impl Error {
             | Self::OutcomeUnknown { .. } => "the store cannot be reached",
             Self::AccessDenied { .. } | Self::ReadOnly { .. } => "the store refuses this server",
             Self::NotFound { .. }
+            | Self::Exists { .. }
             | Self::Invalid(_)
             | Self::Conflict { .. }
             | Self::IdempotencyMismatch

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::{ContentService, Error, Mode, Updated, read::in_time};
@@ -19,7 +19,7 @@ mod plan;
 mod request;
 mod selection;
 
-pub use request::{Selection, UndoRequest, Undone, UndoneDocument};
+pub use request::{Selection, UndoRequest, Undone};
 
 use plan::DocumentPlan;
 use request::UndoCall;
@@ -164,27 +164,11 @@ impl ContentService {
 
     /// The result of an undo that an earlier call did.
     async fn replay_undo(&self, call: &UndoCall, commit: Commit) -> Result<Undone, Error> {
-        let mut undone = Undone {
+        Ok(Undone {
+            documents: self.replayed_documents(commit, call.deadline).await?,
             replayed: true,
             ..Undone::default()
-        };
-        for entry in commit.entries {
-            let Some(key) = entry.key() else {
-                continue;
-            };
-            let current = in_time(call.deadline.run(self.read_stored(&key)).await)?;
-            let mut json = entry.into_json();
-            let text = |member: Option<&Value>| member?.as_str().map(ToOwned::to_owned);
-            undone.documents.push(UndoneDocument {
-                key,
-                record: current.record().cloned(),
-                before: None,
-                audit_id: text(json.get("id")),
-                changes: json.shift_remove("changes").unwrap_or_else(|| json!([])),
-                warnings: Vec::new(),
-            });
-        }
-        Ok(undone)
+        })
     }
 }
 

