@@ -124,10 +124,11 @@ pub struct CommonArgs {
     /// ones
     #[arg(long, value_name = "FILE", global = true)]
     pub ca_file: Option<String>,
-    /// Offer the tools of these toolsets, separated by commas: content, history; or all
+    /// Offer the tools of these toolsets, separated by commas: content, history, authoring, batch; or
+    /// all
     ///
     /// `content` reads and edits documents and reads the log; `history` shows the past and undoes
-    /// changes.
+    /// changes; `authoring` creates and deletes documents; `batch` edits many at once.
     ///
     /// Example: `--toolsets content,history`
     #[arg(long, value_name = "LIST", global = true)]
@@ -152,6 +153,12 @@ pub struct CommonArgs {
         global = true
     )]
     pub require_version: Option<String>,
+    /// The address of a document on the website, for answers about published documents: `{id}` stands
+    /// for its id, `{kind}` for `projects` or `resources`
+    ///
+    /// Example: `--site-url https://example.com/{kind}/{id}`
+    #[arg(long, value_name = "URL", global = true)]
+    pub site_url: Option<String>,
     /// Log messages of this level and above to stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log: Option<String>,

@@ -36,7 +36,9 @@
 //! | a tool, its description | `fn update_project` in `mcp/projects.rs` |
 //! | the instructions for models | `EDITING` in `mcp/instructions.rs` |
 //! | how `undo` and `diff` show a change on a terminal | `fn lines` in `commands/changes.rs` |
-//! | the text of an error, such as a conflict | `fn conflict` in `mcp/error.rs` |
+//! | the text of an error, such as a conflict | `impl Conflict` in `mcp/error.rs` |
+//! | how several documents are written at once | `fn write` in `service/write.rs` |
+//! | the address of a document in answers | `fn of` in `mcp/public_url.rs` |
 //! | the format of a cursor | `fn encode` in `mcp/cursor.rs` |
 //! | a rule of a field, such as `price` | `price` in `domain/resource.rs` |
 //! | what an audit entry records | `fn update` in `domain/change.rs` |

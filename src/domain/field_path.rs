@@ -120,3 +120,20 @@ pub(super) fn names_nothing(schema: &Value, patch: &Map<String, Value>) -> bool 
         }
     })
 }
+
+/// `members` in the order in which `schema` declares them, at every depth; the others come last.
+pub(super) fn ordered(schema: &Value, mut members: Map<String, Value>) -> Map<String, Value> {
+    let mut ordered_members = Map::with_capacity(members.len());
+    for (name, property) in properties(schema).into_iter().flatten() {
+        let Some(value) = members.shift_remove(name) else {
+            continue;
+        };
+        let value = match value {
+            Value::Object(below) => Value::Object(ordered(property, below)),
+            other => other,
+        };
+        ordered_members.insert(name.clone(), value);
+    }
+    ordered_members.extend(members);
+    ordered_members
+}

@@ -66,6 +66,7 @@ impl ContentServer {
             freshness: self.freshness(None),
             version: record.version().clone(),
             as_of: last_change(&point),
+            url: None,
             warnings: Vec::new(),
         };
         let document = DocumentBody::new(&record);

@@ -64,6 +64,7 @@ impl ContentServer {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
             as_of: None,
+            url: self.public_url(&record),
             warnings: Vec::new(),
         };
         let document = DocumentBody::new(&record);
@@ -112,7 +113,7 @@ impl ContentServer {
                 let changes = planned.unwrap_or_default();
                 let plan = self.keep_plan(tool, changes, deadline).await;
                 let mut output = self.update_output(updated, mode, detail, None);
-                output.add_plan(plan);
+                plan.add_to(&mut output.meta.plan, &mut output.meta.warnings);
                 if names_nothing {
                     output.add_warning(NOTHING_NAMED);
                 } else if !empty.is_empty() {
@@ -132,18 +133,12 @@ impl ContentServer {
     /// was valid then; otherwise all violations, those of the change included.
     pub(super) async fn reject_or_replay(
         &self,
-        tool: ToolName,
+        kind: Kind,
         arguments: &JsonObject,
         mut violations: Vec<Violation>,
         deadline: Deadline,
     ) -> Result<CallToolResponse, ErrorData> {
-        let now = || self.content.now();
-        let Some(kind) = tool
-            .written_kind()
-            .filter(|_| !arguments.contains_key("undo") && !arguments.contains_key("plan"))
-        else {
-            return ToolError::invalid_arguments(tool, &violations, now()).into_response();
-        };
+        let (tool, now) = (ToolName::Update(kind), || self.content.now());
         let mut request = UpdateRequest::from_arguments(kind, arguments);
         let detail = Detail::of_arguments(arguments);
         // With an unknown argument it is another request.
@@ -211,6 +206,7 @@ impl ContentServer {
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version,
+            url: self.public_url(&updated.record),
             audit_id: updated.audit_id,
             plan: None,
             changes: Vec::new(),
@@ -236,7 +232,7 @@ impl ContentServer {
     }
 }
 
-fn point_out_arguments(tool: ToolName, violations: &mut [Violation]) {
+pub(super) fn point_out_arguments(tool: ToolName, violations: &mut [Violation]) {
     if let Some(check) = CHECKS.get(tool.as_str()) {
         check.point_out_arguments(violations);
     }

@@ -97,6 +97,9 @@ pub(super) struct DocumentMeta {
     /// With `asOf`: the last change that the content of then includes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub as_of: Option<LastChange>,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Rules that the stored document breaks, and whether it was changed outside this server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -121,6 +124,9 @@ pub(super) struct UpdateMeta {
     /// In a dry run: the plan that makes exactly this change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanMeta>,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Id of the audit log entry; absent if nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
@@ -150,6 +156,72 @@ pub(super) struct UpdateMeta {
     #[schemars(default)]
     pub replayed: bool,
     /// Rules that the document broke before this update and still breaks, and other remarks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About the creation or deletion of a document.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuthoringMeta {
+    /// true: nothing was written; data and changes show what the call would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
+    /// When the server answered.
+    pub timestamp: String,
+    /// The store: `redis` or `sqlite`.
+    pub source: String,
+    /// The document's version, if there is one; in a dry run, the stored version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// In a dry run: the plan that makes exactly this change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanMeta>,
+    /// Id of the audit log entry; absent if nothing was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_id: Option<String>,
+    /// `created` or `deleted`, with the title and the names of the fields.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    pub changes: Value,
+    /// true: an earlier call with the same idempotencyKey did this; nothing was written now.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub replayed: bool,
+    /// What to know about this result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About updates of many documents.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ManyMeta {
+    /// true: nothing was written; data shows what the updates would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
+    /// When the server answered.
+    pub timestamp: String,
+    /// The store: `redis` or `sqlite`.
+    pub source: String,
+    /// In a dry run: the plan that makes exactly these changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanMeta>,
+    /// Number of changed documents that are not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    pub more: usize,
+    /// true: an earlier call with the same idempotencyKey did this; nothing was written now.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub replayed: bool,
+    /// Documents that were left out, rules that were broken before and still are, other remarks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,
@@ -224,6 +296,14 @@ pub(super) struct PlanMeta {
 pub(super) struct PlanRemarks {
     pub plan: Option<PlanMeta>,
     pub warning: Option<String>,
+}
+
+impl PlanRemarks {
+    /// Adds them to an answer's plan and warnings.
+    pub(super) fn add_to(self, plan: &mut Option<PlanMeta>, warnings: &mut Vec<String>) {
+        *plan = self.plan;
+        warnings.extend(self.warning);
+    }
 }
 
 /// About the history of a document.

@@ -4,15 +4,15 @@ use super::{
     documents::UndoRemarks,
     error::{CallOptions, ToolError},
     meta::{PlanMeta, PlanRemarks, UndoMeta, UpdateMeta},
-    output::{ToolOutput, UndoneDocuments, UpdatedDocument},
-    params::{Detail, UndoParams, UpdateParams},
+    output::{ChangedDocuments, ToolOutput, UpdatedDocument},
+    params::{self, Detail, UndoParams, UpdateParams},
     server::ContentServer,
     tool_name::ToolName,
 };
 use crate::{
     deadline::Deadline,
     domain::{Change, Document, DocumentKey, Origin, Record},
-    service::{Applied, ApplyRequest, Error, KeptPlan, Mode, Undone, Updated},
+    service::{ApplyRequest, Error, KeptPlan, Mode, Undone, Updated, Written},
 };
 
 impl ContentServer {
@@ -52,16 +52,9 @@ impl ContentServer {
     ) -> Result<ToolOutput<UpdatedDocument<D>, UpdateMeta>, ToolError> {
         let tool = ToolName::Update(D::KIND);
         let key = DocumentKey::new(D::KIND, params.id);
-        let request = ApplyRequest {
-            plan_id,
-            tool: Some(tool.as_str()),
-            key: Some(key.clone()),
-            idempotency_key: params.idempotency_key,
-            origin: Origin {
-                reason: params.reason.filter(|reason| !reason.is_empty()),
-                ..origin
-            },
-        };
+        let (named, reason, idempotency_key) =
+            (Some(key.clone()), params.reason, params.idempotency_key);
+        let request = params::apply_request(plan_id, tool, named, reason, idempotency_key, origin);
         let applied = self.apply(tool, request, deadline).await?;
         let updated = updated(applied).ok_or_else(|| {
             let gone = Error::NotFound {
@@ -84,18 +77,10 @@ impl ContentServer {
         plan_id: String,
         origin: Origin,
         deadline: Deadline,
-    ) -> Result<ToolOutput<UndoneDocuments, UndoMeta>, ToolError> {
+    ) -> Result<ToolOutput<ChangedDocuments, UndoMeta>, ToolError> {
         let tool = ToolName::UndoChanges;
-        let request = ApplyRequest {
-            plan_id,
-            tool: Some(tool.as_str()),
-            key: None,
-            idempotency_key: params.idempotency_key,
-            origin: Origin {
-                reason: params.reason.filter(|reason| !reason.is_empty()),
-                ..origin
-            },
-        };
+        let (reason, key) = (params.reason, params.idempotency_key);
+        let request = params::apply_request(plan_id, tool, None, reason, key, origin);
         let applied = self.apply(tool, request, deadline).await?;
         let undone = Undone {
             documents: applied.documents,
@@ -105,12 +90,12 @@ impl ContentServer {
         Ok(self.undo_output(undone, Mode::Commit))
     }
 
-    async fn apply(
+    pub(super) async fn apply(
         &self,
         tool: ToolName,
         request: ApplyRequest,
         deadline: Deadline,
-    ) -> Result<Applied, ToolError> {
+    ) -> Result<Written, ToolError> {
         let options = CallOptions::of_plan(&request);
         let applied = self.content.apply_plan(request, deadline).await;
         applied.map_err(|error| self.apply_error(tool, error, options))
@@ -123,7 +108,7 @@ impl ContentServer {
 
 /// What applying a plan did to the one document of an update; `None` if the document has been deleted
 /// since.
-fn updated(mut applied: Applied) -> Option<Updated> {
+fn updated(mut applied: Written) -> Option<Updated> {
     let document = applied.documents.pop()?;
     let record: Record = document.record?;
     Some(Updated {

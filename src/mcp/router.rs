@@ -19,7 +19,9 @@ pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(||
         + ContentServer::audit_tools()
         + ContentServer::undo_tools()
         + ContentServer::history_tools()
-        + ContentServer::compare_tools();
+        + ContentServer::compare_tools()
+        + ContentServer::authoring_tools()
+        + ContentServer::batch_tools();
     for route in router.map.values_mut() {
         // rmcp keeps the line breaks of doc comments.
         route.attr.description = route

@@ -13,6 +13,9 @@ pub(super) enum ToolName {
     UndoChanges,
     History,
     Compare,
+    Create(Kind),
+    Delete(Kind),
+    UpdateMany,
 }
 
 /// What a call of a tool may do.
@@ -36,6 +39,11 @@ impl ToolName {
             Self::UndoChanges => "undo_changes",
             Self::History => "get_history",
             Self::Compare => "compare_content",
+            Self::Create(Kind::Project) => "create_project",
+            Self::Create(Kind::Resource) => "create_resource",
+            Self::Delete(Kind::Project) => "delete_project",
+            Self::Delete(Kind::Resource) => "delete_resource",
+            Self::UpdateMany => "update_many",
         }
     }
 
@@ -50,13 +58,22 @@ impl ToolName {
             Self::Update(Kind::Resource) => "UPDATE_RESOURCE_ERROR",
             Self::AuditLog => "AUDIT_LOG_ERROR",
             Self::AuditStats => "AUDIT_STATS_ERROR",
-            Self::UndoChanges | Self::History | Self::Compare => "TOOL_ERROR",
+            Self::UndoChanges
+            | Self::History
+            | Self::Compare
+            | Self::Create(_)
+            | Self::Delete(_)
+            | Self::UpdateMany => "TOOL_ERROR",
         }
     }
 
     pub(super) fn effect(self) -> Effect {
         match self {
-            Self::Update(_) | Self::UndoChanges => Effect::Writes,
+            Self::Update(_)
+            | Self::UndoChanges
+            | Self::Create(_)
+            | Self::Delete(_)
+            | Self::UpdateMany => Effect::Writes,
             Self::List(_)
             | Self::Get(_)
             | Self::AuditLog
@@ -69,14 +86,15 @@ impl ToolName {
     /// The kind of the one document that the tool writes, if it is such a tool.
     pub(super) fn written_kind(self) -> Option<Kind> {
         match self {
-            Self::Update(kind) => Some(kind),
+            Self::Update(kind) | Self::Create(kind) | Self::Delete(kind) => Some(kind),
             Self::List(_)
             | Self::Get(_)
             | Self::AuditLog
             | Self::AuditStats
             | Self::UndoChanges
             | Self::History
-            | Self::Compare => None,
+            | Self::Compare
+            | Self::UpdateMany => None,
         }
     }
 

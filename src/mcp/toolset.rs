@@ -13,11 +13,15 @@ pub enum Toolset {
     Content,
     /// Shows the past and undoes changes, as the log tells.
     History,
+    /// Creates and deletes documents.
+    Authoring,
+    /// Changes many documents at once.
+    Batch,
 }
 
 impl Toolset {
     /// Every toolset.
-    pub const ALL: [Self; 2] = [Self::Content, Self::History];
+    pub const ALL: [Self; 4] = [Self::Content, Self::History, Self::Authoring, Self::Batch];
 
     /// Its name.
     #[must_use]
@@ -25,6 +29,8 @@ impl Toolset {
         match self {
             Self::Content => "content",
             Self::History => "history",
+            Self::Authoring => "authoring",
+            Self::Batch => "batch",
         }
     }
 
@@ -41,6 +47,13 @@ impl Toolset {
                 ToolName::AuditStats,
             ],
             Self::History => &[ToolName::History, ToolName::Compare, ToolName::UndoChanges],
+            Self::Authoring => &[
+                ToolName::Create(Kind::Project),
+                ToolName::Delete(Kind::Project),
+                ToolName::Create(Kind::Resource),
+                ToolName::Delete(Kind::Resource),
+            ],
+            Self::Batch => &[ToolName::UpdateMany],
         }
     }
 
@@ -149,13 +162,12 @@ mod tests {
 
     #[test]
     fn order_case_blanks_and_duplicates_do_not_matter() {
-        for text in [
-            "content,history",
-            " History , content,,content",
-            "all",
-            "history,all",
-        ] {
+        for text in ["content,history", " History , content,,content"] {
             assert_eq!(parse(text).unwrap(), ["content", "history"], "{text}");
+        }
+        for text in ["all", "history,all", "batch,authoring,history,content"] {
+            let every = ["content", "history", "authoring", "batch"];
+            assert_eq!(parse(text).unwrap(), every, "{text}");
         }
         assert_eq!(parse("history").unwrap(), ["history"]);
         for text in ["content", "", " , "] {
@@ -165,13 +177,16 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused_together_with_the_known_ones() {
-        let problem = parse("content,histroy,batch").unwrap_err();
+        let problem = parse("content,histroy,bach").unwrap_err();
 
         assert!(
-            problem.starts_with("unknown: `histroy`, `batch`; "),
+            problem.starts_with("unknown: `histroy`, `bach`; "),
             "{problem}"
         );
-        assert!(problem.contains("(content, history), or all"), "{problem}");
+        assert!(
+            problem.contains("(content, history, authoring, batch), or all"),
+            "{problem}"
+        );
     }
 
     #[test]

@@ -38,6 +38,14 @@ pub enum Error {
         /// Why it is not known, if so.
         gap: Option<HistoryGap>,
     },
+    /// The id of a document that was to be created is taken.
+    #[error("there is a {key} already")]
+    Exists {
+        /// The requested document.
+        key: DocumentKey,
+        /// The version of the document that is there.
+        current: Version,
+    },
     /// The request or the change breaks rules.
     #[error("{} rules are broken", .0.len())]
     Invalid(Vec<Violation>),
@@ -135,6 +143,7 @@ impl Error {
             Self::AccessDenied { .. } | Self::ReadOnly { .. } => "the store refuses this server",
             Self::NotFound { .. }
             | Self::NotThen { .. }
+            | Self::Exists { .. }
             | Self::Invalid(_)
             | Self::Conflict { .. }
             | Self::PlanNotFound { .. }

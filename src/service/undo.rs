@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::{ContentService, Error, Mode, Updated, read::in_time};
@@ -19,7 +19,7 @@ mod plan;
 mod request;
 mod selection;
 
-pub use request::{Selection, UndoRequest, Undone, UndoneDocument};
+pub use request::{Selection, UndoRequest, Undone};
 
 use plan::DocumentPlan;
 use request::UndoCall;
@@ -170,32 +170,6 @@ impl ContentService {
             replayed: true,
             ..Undone::default()
         })
-    }
-
-    /// The documents that an earlier call changed, as they are now.
-    pub(super) async fn replayed_documents(
-        &self,
-        commit: Commit,
-        deadline: Deadline,
-    ) -> Result<Vec<UndoneDocument>, Error> {
-        let mut documents = Vec::new();
-        for entry in commit.entries {
-            let Some(key) = entry.key() else {
-                continue;
-            };
-            let current = in_time(deadline.run(self.read_stored(&key)).await)?;
-            let mut json = entry.into_json();
-            let text = |member: Option<&Value>| member?.as_str().map(ToOwned::to_owned);
-            documents.push(UndoneDocument {
-                key,
-                record: current.record().cloned(),
-                before: None,
-                audit_id: text(json.get("id")),
-                changes: json.shift_remove("changes").unwrap_or_else(|| json!([])),
-                warnings: Vec::new(),
-            });
-        }
-        Ok(documents)
     }
 }
 

@@ -29,8 +29,8 @@ const MAX_CHANGED_SINCE_BYTES: usize = 4 * 1024 * 1024;
 const CHANGED_SINCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after a lost race: a random part of it, twice as much the next time, up to the
 /// maximum.
-const BACKOFF_MIN: Duration = Duration::from_millis(5);
-const BACKOFF_MAX: Duration = Duration::from_millis(20);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(5);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_millis(20);
 
 /// A requested update.
 #[derive(Debug, Clone)]

@@ -15,6 +15,8 @@
 mod answers;
 mod architecture;
 mod audit;
+mod authoring;
+mod batch;
 mod cli;
 mod clients;
 mod costs;
@@ -46,6 +48,7 @@ mod rest;
 mod secrets;
 mod seeds;
 mod settings;
+mod site_url;
 mod slow_network;
 mod snapshot;
 mod support;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    request::{MAX_TEXT_BYTES, UndoCall, UndoneDocument},
+    request::UndoCall,
     selection::{Selected, refused, unexplained},
 };
 use crate::{
@@ -15,7 +15,10 @@ use crate::{
         Undo, Version, Violation,
         audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, entry_text},
     },
-    service::{ContentService, Error, adopt::adopt_origin, read::in_time},
+    service::{
+        ContentService, Error, WrittenDocument, adopt::adopt_origin, read::in_time,
+        write::MAX_TEXT_BYTES,
+    },
     store::StoreError,
 };
 
@@ -195,8 +198,8 @@ impl ContentService {
 
 impl DocumentPlan {
     /// The document that it changes, if it does.
-    pub(super) fn document(&self) -> Option<UndoneDocument> {
-        self.change.as_ref().map(UndoneDocument::of)
+    pub(super) fn document(&self) -> Option<WrittenDocument> {
+        self.change.as_ref().map(WrittenDocument::of)
     }
 
     /// When the document was last written before it was changed outside this server, if it was.
