@@ -153,7 +153,7 @@ async fn what_is_on_but_may_not_write_says_why() {
         let as_user = |token: &str| [("Authorization", format!("Bearer {token}"))];
         let [lise, marie] = ["0123456789abcdef0123", "fedcba98765432109876"].map(as_user);
         let headers = |user: &'static str| if user == "lise" { &lise } else { &marie };
-        let call = |user, tool, arguments| {
+        let call = |user, tool: &str, arguments: &Value| {
             let [(name, value)] = headers(user);
             tool_output(&server.call_with(&[(name, value)], tool, arguments))
         };
