@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{
     audit::StoredEntry,
     diff::{self, FieldChange},
-    field_path::is_within,
+    field_path::{is_within, overlap},
     record::Record,
 };
 
@@ -24,7 +24,7 @@ mod timeline;
 pub use timeline::Timeline;
 
 use state::{State, TIMES, differences};
-use step::Role;
+use step::{Item, Role};
 use timeline::{Fate, Outcome, topmost};
 
 /// What undoing leads to.
@@ -124,10 +124,11 @@ impl Timeline<'_> {
         mut kept: Vec<Kept>,
     ) -> Undo {
         let changes = differences(now, &outcome.state);
-        let items = self.items.iter().zip(&outcome.fates);
+        let items = self.items.iter().zip(&outcome.fates).enumerate();
         let asked: Vec<Asked<'_>> = items
-            .filter(|(item, _)| undone.contains(&item.entry) && item.role != Role::ServerSet)
-            .map(|(item, fate)| Asked {
+            .filter(|(_, (item, _))| undone.contains(&item.entry) && item.role != Role::ServerSet)
+            .map(|(number, (item, fate))| Asked {
+                number,
                 path: &item.path,
                 entry: item.entry,
                 fate: *fate,
@@ -153,11 +154,11 @@ impl Timeline<'_> {
         }
     }
 
-    /// The fields that later changes keep, each with the last of them.
+    /// The fields that later changes keep, each with the last of them that somebody made.
     fn staying(&self, asked: &[Asked<'_>], fates: &[Fate]) -> Vec<Kept> {
         let staying = asked.iter().filter_map(|asked| match asked.fate {
             Fate::Kept(last) if !self.goes_back(fates, asked.path, last) => {
-                Some((asked.path, last))
+                Some((asked.path, self.last_made(fates, asked, last)))
             }
             Fate::Kept(_) | Fate::Stands | Fate::Gone | Fate::GoneBefore | Fate::Merged => None,
         });
@@ -170,6 +171,24 @@ impl Timeline<'_> {
             .into_iter()
             .filter_map(|field| self.kept(last_within(field)?.entry, field, false))
             .collect()
+    }
+
+    /// The last change of a field that somebody made; an undo within a list, which is `last`, stands
+    /// for nobody's, unless it alone keeps the field.
+    fn last_made(&self, fates: &[Fate], asked: &Asked<'_>, last: usize) -> usize {
+        let is_merge = |number| {
+            let item = self.items.get(number);
+            item.is_some_and(|item: &Item| item.role == Role::Merge)
+        };
+        if !is_merge(last) {
+            return last;
+        }
+        let later = self.items.iter().zip(fates).enumerate();
+        let mut later = later.skip(asked.number + 1);
+        let made = later.rfind(|(_, (item, fate))| {
+            item.role == Role::Content && **fate == Fate::Stands && overlap(&item.path, asked.path)
+        });
+        made.map_or(last, |(number, _)| number)
     }
 
     /// The document with these changes; its members stay in their order, and its times as they are.
@@ -220,6 +239,7 @@ impl Timeline<'_> {
 
 /// A change that is to be undone.
 struct Asked<'a> {
+    number: usize,
     path: &'a str,
     entry: usize,
     fate: Fate,

@@ -150,6 +150,10 @@ impl<'a> Timeline<'a> {
                         role: Role::Undo(cancelled.map(|(number, _)| number).collect()),
                     });
                 }
+                _ if is_merged => added.extend(own.into_iter().map(|item| Item {
+                    role: Role::Merge,
+                    ..item
+                })),
                 _ => added.extend(own),
             }
         }
@@ -237,8 +241,12 @@ impl<'a> Timeline<'a> {
                 (Role::Undo(items), _) => {
                     cancelled.extend(items.iter().map(|item| (*item, number)));
                 }
-                (Role::Content, Fate::Stands) => standing.add(&item.path, number, number),
-                (Role::Content, Fate::Kept(last)) => standing.add(&item.path, number, last),
+                (Role::Content | Role::Merge, Fate::Stands) => {
+                    standing.add(&item.path, number, number);
+                }
+                (Role::Content | Role::Merge, Fate::Kept(last)) => {
+                    standing.add(&item.path, number, last);
+                }
             }
         }
         fates.reverse();
@@ -250,8 +258,8 @@ impl<'a> Timeline<'a> {
         let mut state = self.base.clone();
         for (item, fate) in self.items.iter().zip(fates) {
             let counts = match (&item.role, fate) {
-                (Role::Content, Fate::Stands | Fate::Kept(_)) => true,
-                (Role::Content, Fate::Gone | Fate::GoneBefore | Fate::Merged)
+                (Role::Content | Role::Merge, Fate::Stands | Fate::Kept(_)) => true,
+                (Role::Content | Role::Merge, Fate::Gone | Fate::GoneBefore | Fate::Merged)
                 | (Role::Undo(_), _) => false,
                 // The server replaces what is there, and adds its times.
                 (Role::ServerSet, _) => match item.path.as_str() {
@@ -288,7 +296,7 @@ impl<'a> Timeline<'a> {
         );
         let mut later = items().skip(last + 1).map(|(_, later)| later);
         if later.any(|(item, fate)| {
-            item.role == Role::Content
+            item.role.is_change()
                 && *fate == Fate::Stands
                 && item.path != path
                 && overlap(&item.path, path)
