@@ -16,6 +16,8 @@ use super::{
     record::Record,
 };
 
+mod effect;
+mod fate;
 mod list;
 mod state;
 mod step;
@@ -23,9 +25,10 @@ mod timeline;
 
 pub use timeline::Timeline;
 
+use fate::{Fate, Fates, Reach};
 use state::{State, TIMES, differences};
 use step::{Item, Role};
-use timeline::{Fate, Outcome, topmost};
+use timeline::{Outcome, topmost};
 
 /// What undoing leads to.
 #[derive(Debug)]
@@ -92,15 +95,15 @@ impl Timeline<'_> {
     #[must_use]
     pub fn undo(&self, audit_ids: &BTreeSet<String>, creations: Creations) -> Undo {
         let mut undone = self.numbers_of(audit_ids);
-        let now = self.without(&BTreeSet::new()).state;
-        let mut outcome = self.without(&undone);
+        let now = self.without(&BTreeSet::new(), Reach::All).state;
+        let mut outcome = self.without(&undone, Reach::All);
         let mut kept = Vec::new();
         if creations == Creations::Keep && now.is_some() && outcome.state.is_none() {
             for number in self.creations_among(&undone) {
                 undone.remove(&number);
                 kept.extend(self.kept(number, "", true));
             }
-            outcome = self.without(&undone);
+            outcome = self.without(&undone, Reach::All);
         }
         self.report(&undone, &now, outcome, kept)
     }
@@ -124,14 +127,14 @@ impl Timeline<'_> {
         mut kept: Vec<Kept>,
     ) -> Undo {
         let changes = differences(now, &outcome.state);
-        let items = self.items.iter().zip(&outcome.fates).enumerate();
+        let items = outcome.fates.of_each(&self.items);
         let asked: Vec<Asked<'_>> = items
-            .filter(|(_, (item, _))| undone.contains(&item.entry) && item.role != Role::ServerSet)
-            .map(|(number, (item, fate))| Asked {
+            .filter(|(_, item, _)| undone.contains(&item.entry) && item.role != Role::ServerSet)
+            .map(|(number, item, fate)| Asked {
                 number,
                 path: &item.path,
                 entry: item.entry,
-                fate: *fate,
+                fate,
             })
             .collect();
         let fields = Fields::of(&asked, &changes);
@@ -155,7 +158,7 @@ impl Timeline<'_> {
     }
 
     /// The fields that later changes keep, each with the last of them that somebody made.
-    fn staying(&self, asked: &[Asked<'_>], fates: &[Fate]) -> Vec<Kept> {
+    fn staying(&self, asked: &[Asked<'_>], fates: &Fates) -> Vec<Kept> {
         let staying = asked.iter().filter_map(|asked| match asked.fate {
             Fate::Kept(last) if !self.goes_back(fates, asked.path, last) => {
                 Some((asked.path, self.last_made(fates, asked, last)))
@@ -175,7 +178,7 @@ impl Timeline<'_> {
 
     /// The last change of a field that somebody made; an undo within a list, which is `last`, stands
     /// for nobody's, unless it alone keeps the field.
-    fn last_made(&self, fates: &[Fate], asked: &Asked<'_>, last: usize) -> usize {
+    fn last_made(&self, fates: &Fates, asked: &Asked<'_>, last: usize) -> usize {
         let is_merge = |number| {
             let item = self.items.get(number);
             item.is_some_and(|item: &Item| item.role == Role::Merge)
@@ -183,12 +186,11 @@ impl Timeline<'_> {
         if !is_merge(last) {
             return last;
         }
-        let later = self.items.iter().zip(fates).enumerate();
-        let mut later = later.skip(asked.number + 1);
-        let made = later.rfind(|(_, (item, fate))| {
-            item.role == Role::Content && **fate == Fate::Stands && overlap(&item.path, asked.path)
+        let mut later = fates.of_each_from(asked.number + 1, &self.items);
+        let made = later.rfind(|(_, item, fate)| {
+            item.role == Role::Content && *fate == Fate::Stands && overlap(&item.path, asked.path)
         });
-        made.map_or(last, |(number, _)| number)
+        made.map_or(last, |(number, ..)| number)
     }
 
     /// The document with these changes; its members stay in their order, and its times as they are.
