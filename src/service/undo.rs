@@ -1,7 +1,8 @@
 //! Undoing changes: select entries, read the histories of their documents, plan, commit, report.
 //!
-//! All documents are changed in one commit. A race that was lost is planned again from what is stored
-//! then, like an update.
+//! All documents are changed in one commit. After a lost race the documents that others changed are
+//! read and planned again, and the changes of all others stand, so that an undo of many documents wins
+//! against somebody who keeps changing one of them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,12 +17,14 @@ use crate::{
 };
 
 mod plan;
+mod plans;
 mod request;
 mod selection;
 
 pub use request::{Selection, UndoRequest, Undone, UndoneDocument};
 
 use plan::DocumentPlan;
+use plans::Plans;
 use request::UndoCall;
 use selection::Selected;
 
@@ -30,6 +33,15 @@ use selection::Selected;
 const UNDO_TIMEOUT: Duration = Duration::from_secs(7);
 /// The pause after a lost race, a random part of it.
 const BACKOFF: Duration = Duration::from_millis(20);
+
+/// What the attempts of an undo have found so far.
+#[derive(Default)]
+struct Progress {
+    /// What was selected at first. What others write meanwhile is not undone too.
+    selected: Option<Selected>,
+    plans: Plans,
+    changed_outside: BTreeMap<DocumentKey, Timestamp>,
+}
 
 /// How one attempt ended.
 enum Attempt {
@@ -43,9 +55,9 @@ impl ContentService {
     pub async fn undo(&self, request: UndoRequest, deadline: Deadline) -> Result<Undone, Error> {
         self.note_use();
         let call = UndoCall::new(request, deadline.capped(UNDO_TIMEOUT));
-        let (mut changed_outside, mut lost_race) = (BTreeMap::new(), None);
+        let (mut progress, mut lost_race) = (Progress::default(), None);
         loop {
-            match self.try_undo(&call, &mut changed_outside).await {
+            match self.try_undo(&call, &mut progress).await {
                 Ok(Attempt::Done(undone)) => return Ok(undone),
                 Ok(Attempt::Again(key)) => {
                     lost_race = Some(key);
@@ -70,29 +82,35 @@ impl ContentService {
         }
     }
 
-    async fn try_undo(
-        &self,
-        call: &UndoCall,
-        changed_outside: &mut BTreeMap<DocumentKey, Timestamp>,
-    ) -> Result<Attempt, Error> {
+    async fn try_undo(&self, call: &UndoCall, progress: &mut Progress) -> Result<Attempt, Error> {
         if let Some(commit) = self.earlier_commit(call).await? {
             return self.replay_undo(call, commit).await.map(Attempt::Done);
         }
-        let selected = self.select(&call.request.selection, call.deadline).await?;
+        let selected = match progress.selected.take() {
+            Some(selected) => selected,
+            None => self.select(&call.request.selection, call.deadline).await?,
+        };
+        let selected = progress.selected.insert(selected);
         let keys = selected.keys();
         let Some(first) = keys.first().cloned() else {
-            return Ok(Attempt::Done(Undone::by(&[], &selected)));
+            return Ok(Attempt::Done(Undone::by(&Plans::default(), selected)));
         };
         let Ok(_turns) = call.deadline.run(self.write_turns(&keys)).await else {
             return Err(Error::Busy { key: first });
         };
-        let plans = self.plan_undo(call, &selected).await?;
-        changed_outside.extend(plans.iter().filter_map(DocumentPlan::changed_outside));
+        self.drop_outdated(call, &mut progress.plans).await?;
+        self.plan_undo(call, selected, &mut progress.plans).await?;
+        let found = progress
+            .plans
+            .all()
+            .filter_map(DocumentPlan::changed_outside);
+        progress.changed_outside.extend(found);
         let undone = Undone {
-            changed_outside: changed_outside.clone(),
-            ..Undone::by(&plans, &selected)
+            changed_outside: progress.changed_outside.clone(),
+            ..Undone::by(&progress.plans, selected)
         };
-        let changes: Vec<Change> = plans.into_iter().filter_map(|plan| plan.change).collect();
+        let changes = progress.plans.all().filter_map(|plan| plan.change.clone());
+        let changes: Vec<Change> = changes.collect();
         if changes.is_empty() || call.request.mode == Mode::DryRun {
             return Ok(Attempt::Done(undone.unwritten()));
         }
@@ -189,13 +207,13 @@ impl ContentService {
 }
 
 impl Undone {
-    fn by(plans: &[DocumentPlan], selected: &Selected) -> Self {
+    fn by(plans: &Plans, selected: &Selected) -> Self {
         let mut undone = Self {
             selected: selected.ids.values().flatten().cloned().collect(),
             unexplained: selected.unexplained,
             ..Self::default()
         };
-        for plan in plans {
+        for plan in plans.all() {
             let key = plan.current.key();
             undone.unexplained += plan.unexplained.len();
             for id in &plan.unexplained {

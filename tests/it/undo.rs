@@ -3,6 +3,7 @@
 mod command;
 mod model;
 mod page;
+mod races;
 mod reference;
 mod rules;
 mod selection;
