@@ -129,7 +129,7 @@ impl ContentService {
         if let Some(argument) = selected.argument {
             for plan in plans.all() {
                 let ids = plan.unexplained.iter();
-                violations.extend(ids.map(|id| unexplained(argument, id)));
+                violations.extend(ids.map(|id| unexplained(argument, id, &plan.current)));
             }
         }
         if !violations.is_empty() {
