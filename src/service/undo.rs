@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{ContentService, Error, Mode, Updated, read::in_time};
+use super::{ContentService, Error, Mode, Updated, read::in_time, update::violations_of};
 use crate::{
     deadline::Deadline,
     domain::{Change, DocumentKey, Timestamp, Version},
@@ -84,7 +84,7 @@ impl ContentService {
 
     async fn try_undo(&self, call: &UndoCall, progress: &mut Progress) -> Result<Attempt, Error> {
         if let Some(commit) = self.earlier_commit(call).await? {
-            return self.replay_undo(call, commit).await.map(Attempt::Done);
+            return Ok(Attempt::Done(self.replay_undo(call, commit).await));
         }
         let selected = match progress.selected.take() {
             Some(selected) => selected,
@@ -119,7 +119,7 @@ impl ContentService {
         }
         match self.commit_in_task(changes, call.operation.clone()).await {
             Ok(commit) if commit.replayed && !undone.is_in(&commit) => {
-                self.replay_undo(call, commit).await.map(Attempt::Done)
+                Ok(Attempt::Done(self.replay_undo(call, commit).await))
             }
             Ok(_) => Ok(Attempt::Done(undone)),
             Err(StoreError::Conflict) => Ok(Attempt::Again(first)),
@@ -141,19 +141,21 @@ impl ContentService {
         let document = undone.documents.pop();
         let changed_outside = undone.changed_outside.get(&key).copied();
         // What was written is known. To read it again could fail, and deny it.
-        let (before, after) = if let Some(document) = &document {
+        let (before, record) = if let Some(document) = &document {
             (document.before.clone(), document.record.clone())
         } else {
             let stored = in_time(deadline.run(self.read_stored(&key)).await)?;
             (stored.record().cloned(), stored.record().cloned())
         };
-        let Some(record) = after else {
+        if record.is_none() && !undone.replayed {
             return Err(self.not_found(key, changed_outside, deadline).await);
+        }
+        let versioned = match mode {
+            Mode::DryRun => before.as_ref().or(record.as_ref()),
+            Mode::Commit => record.as_ref(),
         };
-        let version = match (mode, &before) {
-            (Mode::DryRun, Some(before)) => before.version().clone(),
-            _ => record.version().clone(),
-        };
+        let version = versioned.map(|record| record.version().clone());
+        let is_unread = document.as_ref().is_some_and(|it| it.is_unread);
         let (changes, audit_id) =
             document.map_or((json!([]), None), |it| (it.changes, it.audit_id));
         let updated = Updated {
@@ -161,8 +163,9 @@ impl ContentService {
             changes,
             audit_id,
             replayed: undone.replayed,
-            warnings: record.violations().to_vec(),
+            warnings: violations_of(record.as_ref()),
             record,
+            is_unread,
             changed_outside,
         };
         Ok((updated, undone))
@@ -181,7 +184,7 @@ impl ContentService {
     }
 
     /// The result of an undo that an earlier call did.
-    async fn replay_undo(&self, call: &UndoCall, commit: Commit) -> Result<Undone, Error> {
+    async fn replay_undo(&self, call: &UndoCall, commit: Commit) -> Undone {
         let mut undone = Undone {
             replayed: true,
             ..Undone::default()
@@ -190,19 +193,20 @@ impl ContentService {
             let Some(key) = entry.key() else {
                 continue;
             };
-            let current = in_time(call.deadline.run(self.read_stored(&key)).await)?;
+            let read = self.read_written(&key, call.deadline).await;
             let mut json = entry.into_json();
             let text = |member: Option<&Value>| member?.as_str().map(ToOwned::to_owned);
             undone.documents.push(UndoneDocument {
                 key,
-                record: current.record().cloned(),
+                is_unread: read.is_err(),
+                record: read.ok().flatten(),
                 before: None,
                 audit_id: text(json.get("id")),
                 changes: json.shift_remove("changes").unwrap_or_else(|| json!([])),
                 warnings: Vec::new(),
             });
         }
-        Ok(undone)
+        undone
     }
 }
 

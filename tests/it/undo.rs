@@ -5,6 +5,7 @@ mod model;
 mod page;
 mod races;
 mod reference;
+mod replays;
 mod rules;
 mod selection;
 mod service;

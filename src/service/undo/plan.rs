@@ -157,6 +157,7 @@ impl DocumentPlan {
         Some(UndoneDocument {
             key: change.key().clone(),
             record: change.next().cloned(),
+            is_unread: false,
             before: self.current.record().cloned(),
             changes: json!(change.entry().changes),
             audit_id: Some(change.entry().id.clone()),

@@ -74,8 +74,10 @@ pub struct Undone {
 pub struct UndoneDocument {
     /// Which one.
     pub key: DocumentKey,
-    /// The document as it is now, or would be; `None` if it is deleted.
+    /// The document as it is now, or would be; `None` if it is deleted or cannot be read.
     pub record: Option<Record>,
+    /// Whether an earlier call did this, and the document cannot be read now.
+    pub is_unread: bool,
     /// The one before; `None` if there was none.
     pub before: Option<Record>,
     /// The recorded changes.
