@@ -121,7 +121,8 @@ pub struct CommonArgs {
         global = true
     )]
     pub require_version: Option<String>,
-    /// Log messages of this level and above to stderr: error, warn, info, debug or trace
+    /// Log messages of this level and above to stderr: error, warn, info, debug or trace. Commands
+    /// other than stdio and http log at warn by default
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log: Option<String>,
     /// Format of the log: text, or json for one JSON object per line

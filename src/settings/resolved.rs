@@ -29,8 +29,8 @@ pub struct Settings {
     pub read_only: Option<String>,
     /// Whether updates without `expectedVersion` are refused.
     pub require_version: bool,
-    /// The lowest level that is logged.
-    pub log: String,
+    /// The lowest level that is logged, unless it is the default.
+    pub log: Option<String>,
     /// How it is logged.
     pub log_format: LogFormat,
     /// The settings of `http`, or what is wrong with them. Never an error if `http` is the command.
@@ -47,8 +47,8 @@ pub struct Draft {
     pub store: Option<StoreChoice>,
     /// Why nothing can be written, if so.
     pub read_only: Option<String>,
-    /// The lowest level that is logged.
-    pub log: String,
+    /// The lowest level that is logged, unless it is the default.
+    pub log: Option<String>,
     /// How it is logged.
     pub log_format: LogFormat,
     /// The settings of `http`, or what is wrong with them.
@@ -182,13 +182,14 @@ fn toolsets(resolver: &mut Resolver<'_>) -> Toolsets {
     })
 }
 
-fn log_level(resolver: &mut Resolver<'_>) -> String {
-    let level = resolver.text(&LOG).to_lowercase();
+fn log_level(resolver: &mut Resolver<'_>) -> Option<String> {
+    let (level, _) = resolver.given(&LOG);
+    let level = level?.trim().to_lowercase();
     if !LOG_LEVELS.contains(&level.as_str()) {
         resolver.reject(&LOG, "expected error, warn, info, debug or trace");
-        return LOG.default.to_owned();
+        return None;
     }
-    level
+    Some(level)
 }
 
 fn log_format(resolver: &mut Resolver<'_>) -> LogFormat {
