@@ -488,7 +488,10 @@ fn judge(
         }
         let is_new = match moved.take(&violation, next) {
             Some(was_there) => !was_there,
-            None => !old.iter().any(|old| old.same_as(&violation)),
+            None => {
+                !old.iter().any(|old| old.same_as(&violation))
+                    || is_edited_link(&violation, before, next, edits)
+            }
         };
         if (is_set || is_new && !was_missing) && !is_owned(&violation.path) {
             rejected.push(violation);
@@ -497,6 +500,15 @@ fn judge(
         }
     }
     (rejected, left)
+}
+
+/// Whether an edit made one invalid link of another. What a browser would run, such as a `javascript:`
+/// link, must not come from an edit, whatever stood there.
+fn is_edited_link(violation: &Violation, before: &Record, next: &Record, edits: &[Edit]) -> bool {
+    let link = |record: &Record| field(record.document(), &violation.path).cloned();
+    violation.rule == "pattern"
+        && edits.iter().any(|edit| edit.field() == violation.path)
+        && link(before) != link(next)
 }
 
 /// The violations of elements in edited lists, wherever the elements have moved to.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     deadline::Deadline,
-    domain::{Change, Document, DocumentKey, Origin, Record},
+    domain::{Change, Document, DocumentKey, Origin},
     service::{ApplyRequest, Error, KeptPlan, Mode, Undone, Updated, Written},
 };
 
@@ -52,22 +52,12 @@ impl ContentServer {
     ) -> Result<ToolOutput<UpdatedDocument<D>, UpdateMeta>, ToolError> {
         let tool = ToolName::Update(D::KIND);
         let key = DocumentKey::new(D::KIND, params.id);
-        let (named, reason, idempotency_key) =
-            (Some(key.clone()), params.reason, params.idempotency_key);
+        let (named, reason, idempotency_key) = (Some(key), params.reason, params.idempotency_key);
         let request = params::apply_request(plan_id, tool, named, reason, idempotency_key, origin);
         let applied = self.apply(tool, request, deadline).await?;
-        let updated = updated(applied).ok_or_else(|| {
-            let gone = Error::NotFound {
-                key,
-                similar: Vec::new(),
-                found_as: None,
-                deleted_outside: None,
-            };
-            self.apply_error(tool, gone, CallOptions::default())
-        })?;
         let detail: Detail = params.detail.unwrap_or_default();
         let remarks = Some(UndoRemarks::default());
-        Ok(self.update_output(updated, Mode::Commit, detail, remarks))
+        Ok(self.update_output(updated(applied), Mode::Commit, detail, remarks))
     }
 
     /// Applies the plan of an undo.
@@ -106,19 +96,21 @@ impl ContentServer {
     }
 }
 
-/// What applying a plan did to the one document of an update; `None` if the document has been deleted
-/// since.
-fn updated(mut applied: Written) -> Option<Updated> {
-    let document = applied.documents.pop()?;
-    let record: Record = document.record?;
-    Some(Updated {
-        version: record.version().clone(),
+/// What applying a plan did to the one document of an update.
+fn updated(applied: Written) -> Updated {
+    let Some(document) = applied.documents.into_iter().next() else {
+        unreachable!("a plan of an update changes its document");
+    };
+    let record = document.record;
+    Updated {
+        version: record.as_ref().map(|record| record.version().clone()),
         changes: document.changes,
         audit_id: document.audit_id,
         replayed: applied.replayed,
-        warnings: record.violations().to_vec(),
+        is_unread: document.is_unread,
+        warnings: document.warnings,
         record,
         changed_outside: None,
         planned: None,
-    })
+    }
 }

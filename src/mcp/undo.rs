@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     changes::{fitting_changes, shorten, summarize_changes},
-    documents::UndoRemarks,
+    documents::{UNREAD, UndoRemarks},
     error::{CallOptions, ToolError},
     meta::{UndoCounters, UndoMeta, UpdateMeta, fitting_warnings},
     output::{
@@ -233,13 +233,15 @@ fn warnings(undone: &Undone) -> impl Iterator<Item = String> {
         };
         format!("{key}: {remark}")
     });
+    let unread = undone.documents.iter().filter(|it| it.is_unread);
+    let unread = unread.map(|document| format!("{}: {UNREAD}", document.key));
     let documents = undone.documents.iter();
     let violations = documents.flat_map(|document| {
         let warnings = document.warnings.iter();
         warnings.map(move |violation| format!("{}: {violation}", document.key))
     });
     let remarks = nothing.into_iter().chain(unexplained);
-    remarks.chain(outside).chain(violations)
+    remarks.chain(unread).chain(outside).chain(violations)
 }
 
 /// A document that was changed, with as many changes as fit in `room` bytes. In a dry run its version
@@ -252,6 +254,7 @@ pub(super) fn document_row(
 ) -> Value {
     let record = document.record.as_ref();
     let before = document.before.as_ref();
+    let is_deleted = record.is_none() && !document.is_unread;
     let named = record.or(before);
     let versioned = match mode {
         Mode::DryRun => before,
@@ -265,7 +268,7 @@ pub(super) fn document_row(
             "title",
             named.and_then(|record| record.document().get("title").cloned()),
         ),
-        ("deleted", record.is_none().then_some(json!(true))),
+        ("deleted", is_deleted.then_some(json!(true))),
         ("version", versioned.map(|record| json!(record.version()))),
         ("auditId", document.audit_id.as_deref().map(Value::from)),
     ]);

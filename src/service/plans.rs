@@ -189,14 +189,14 @@ impl ContentService {
             let change = Change::planned(&current, planned, &plan.reference, context());
             match change {
                 Some(change) => changes.push(change),
-                None => return Err(self.outdated(plan, planned, &current, deadline).await),
+                None => return Err(self.plan_problem(plan, planned, &current, deadline).await),
             }
         }
         Ok(changes)
     }
 
     /// Why a plan cannot be applied to a document that is not what the plan was made from.
-    async fn outdated(
+    async fn plan_problem(
         &self,
         plan: &Plan,
         planned: &PlannedDocument,
@@ -274,7 +274,7 @@ impl ContentService {
         deadline: Deadline,
     ) -> Result<Written, Error> {
         Ok(Written {
-            documents: self.replayed_documents(commit, deadline).await?,
+            documents: self.replayed_documents(commit, deadline).await,
             replayed: true,
             ..Written::default()
         })

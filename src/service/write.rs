@@ -76,8 +76,10 @@ pub struct Written {
 pub struct WrittenDocument {
     /// Which one.
     pub key: DocumentKey,
-    /// The document as it is now, or would be; `None` if it is deleted.
+    /// The document as it is now, or would be; `None` if it is deleted or cannot be read.
     pub record: Option<Record>,
+    /// Whether an earlier call did this, and the document cannot be read now.
+    pub is_unread: bool,
     /// The one before; `None` if there was none, or a repeated request does not tell.
     pub before: Option<Record>,
     /// The recorded changes.
@@ -328,7 +330,7 @@ impl ContentService {
     /// The result of a write that an earlier call did.
     async fn replay_write(&self, call: &WriteCall, commit: Commit) -> Result<Attempt, Failure> {
         Ok(Attempt::Done(Written {
-            documents: self.replayed_documents(commit, call.deadline).await?,
+            documents: self.replayed_documents(commit, call.deadline).await,
             replayed: true,
             ..Written::default()
         }))
@@ -339,19 +341,26 @@ impl ContentService {
         &self,
         commit: Commit,
         deadline: Deadline,
-    ) -> Result<Vec<WrittenDocument>, Error> {
+    ) -> Vec<WrittenDocument> {
         let entries = commit.entries.into_iter();
         let entries: Vec<(DocumentKey, StoredEntry)> = entries
             .filter_map(|entry| Some((entry.key()?, entry)))
             .collect();
-        let keys: Vec<DocumentKey> = entries.iter().map(|(key, _)| key.clone()).collect();
-        let states = self.read_all(&keys, deadline).await?;
-        let documents = entries.into_iter().zip(&states);
-        Ok(documents
-            .map(|((key, entry), current)| {
-                WrittenDocument::of_entry(key, entry, current.record().cloned())
+        let mut reads = Vec::with_capacity(entries.len());
+        for (key, _) in &entries {
+            reads.push(self.read_written(key, deadline));
+        }
+        let reads: Vec<_> = stream::iter(reads)
+            .buffered(CONCURRENT_READS)
+            .collect()
+            .await;
+        let documents = entries.into_iter().zip(reads);
+        documents
+            .map(|((key, entry), read)| WrittenDocument {
+                is_unread: read.is_err(),
+                ..WrittenDocument::of_entry(key, entry, read.ok().flatten())
             })
-            .collect())
+            .collect()
     }
 
     /// The error for a race that could not be won in time, with the document that others changed.
@@ -470,6 +479,7 @@ impl WrittenDocument {
         Self {
             key: change.key().clone(),
             record: change.next().cloned(),
+            is_unread: false,
             before: change.current().record().cloned(),
             changes: json!(change.entry().changes),
             audit_id: Some(change.entry().id.clone()),
@@ -491,6 +501,7 @@ impl WrittenDocument {
         Self {
             key,
             record,
+            is_unread: false,
             before,
             changes,
             audit_id,

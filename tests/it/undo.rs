@@ -3,7 +3,9 @@
 mod command;
 pub(crate) mod model;
 mod page;
+mod races;
 mod reference;
+mod replays;
 mod rules;
 mod selection;
 pub(crate) mod service;

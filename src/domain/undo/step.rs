@@ -35,10 +35,20 @@ pub(super) struct Item {
 pub(super) enum Role {
     /// Somebody gave the field this value.
     Content,
+    /// An undo within a list that was changed since. It counts like a change of the list, but stands
+    /// for nobody's.
+    Merge,
     /// The server set it by itself.
     ServerSet,
     /// It undid these items: while it is in effect, neither they nor it count.
     Undo(Vec<usize>),
+}
+
+impl Role {
+    /// Whether it gave the field the value that it has after it.
+    pub(super) fn is_change(&self) -> bool {
+        matches!(self, Self::Content | Self::Merge)
+    }
 }
 
 /// The document before the oldest step, and the steps that lead from it to the current one, oldest
