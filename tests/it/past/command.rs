@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::wait_for_next_millisecond;
+
 use crate::support::{
     fixtures::{create_sound, project, project_key, update, with},
     process::run_with_input,
@@ -17,6 +19,11 @@ fn run(store: &Store, arguments: &[&str]) -> (i32, String, String) {
     let output = run_with_input(&mut command, "");
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    // Every command says first which store it uses.
+    let stderr = match stderr.split_once('\n') {
+        Some((line, rest)) if line.contains("content is in") => rest.to_owned(),
+        _ => stderr,
+    };
     (output.status.code().unwrap(), stdout, stderr)
 }
 
@@ -32,6 +39,7 @@ fn time_of(commit: &portfolio_mcp::store::Commit) -> String {
 async fn a_document_is_printed_as_it_is_and_as_it_was() {
     on_each_store(async |store: &Store| {
         let first = create_sound(&*store.repository, &project_key("a")).await;
+        wait_for_next_millisecond(&first);
         update(
             &*store.repository,
             &project_key("a"),
@@ -138,6 +146,7 @@ async fn differences_are_shown_field_by_field() {
         let first = create_sound(repository, &project_key("a")).await;
         update(repository, &project_key("a"), json!({ "title": "Twice" })).await;
         let last = update(repository, &project_key("a"), json!({ "title": "Thrice" })).await;
+        wait_for_next_millisecond(&last);
         create_sound(repository, &project_key("b")).await;
         let (since, until) = (id_of(&first), time_of(&last));
 

@@ -1,15 +1,7 @@
 //! Random writes, after each of which the whole content is kept: `asOf` each of them gives exactly
 //! that, by audit id and by time, while others go on writing.
 
-use std::{
-    collections::BTreeMap,
-    env,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
 
 use portfolio_mcp::{
     deadline::Deadline,
@@ -18,6 +10,7 @@ use portfolio_mcp::{
     store::{self, Repository},
 };
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::{
     support::{
@@ -215,10 +208,11 @@ async fn check_differences(service: &ContentService, moments: &[Moment], [a, b]:
     }
 }
 
-/// Goes on writing until `stop`.
-async fn go_on_writing(repository: Arc<dyn Repository>, stop: Arc<AtomicBool>) {
+/// Goes on writing while there are turns, until `turns` is closed.
+async fn go_on_writing(repository: Arc<dyn Repository>, turns: Arc<Semaphore>) {
     let mut title = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while let Ok(turn) = turns.acquire().await {
+        turn.forget();
         for number in 0..DOCUMENTS {
             title += 1;
             let kind = Kind::ALL[usize::from(number.is_multiple_of(3))];
@@ -229,13 +223,12 @@ async fn go_on_writing(repository: Arc<dyn Repository>, stop: Arc<AtomicBool>) {
                 try_update(&*repository, &key, patch).await.unwrap();
             }
         }
-        tokio::task::yield_now().await;
     }
 }
 
 async fn check_store(store: &Store, service: ContentService, seed: u64) {
     let mut written = Written::new(&*store.repository, seed);
-    let (writes, checks) = (number("PAST_WRITES", 1000), number("PAST_CHECKS", 12));
+    let (writes, checks) = (number("PAST_WRITES", 1000), number("PAST_CHECKS", 5));
     let mut count = 0;
     while count < writes {
         count += written.write().await;
@@ -245,16 +238,18 @@ async fn check_store(store: &Store, service: ContentService, seed: u64) {
         mut generator,
         ..
     } = written;
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn(go_on_writing(store.another(), Arc::clone(&stop)));
+    let turns = Arc::new(Semaphore::new(0));
+    let writer = tokio::spawn(go_on_writing(store.another(), Arc::clone(&turns)));
 
     for _ in 0..checks {
+        // Enough for as long as a check takes, and less than can be gone back over.
+        turns.add_permits(8000 / (DOCUMENTS * checks));
         check_moment(&service, &moments, generator.below(moments.len())).await;
         let pair = [0; 2].map(|_| generator.below(moments.len()));
         check_differences(&service, &moments, pair).await;
     }
 
-    stop.store(true, Ordering::Relaxed);
+    turns.close();
     writer.await.unwrap();
     store.assert_sound().await;
 }

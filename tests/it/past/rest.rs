@@ -5,6 +5,7 @@ use portfolio_mcp::domain::{DocumentKey, Kind};
 use redis::cmd;
 use serde_json::{Value, json};
 
+use super::wait_for_next_millisecond;
 use crate::support::{
     fixtures::{create, document, project, project_key, update, with},
     http::{self, Response},
@@ -54,6 +55,7 @@ async fn publish(store: &Store) -> String {
     }
     let guide = DocumentKey::new(Kind::Resource, "guide");
     let last = create(repository, &guide, document(Kind::Resource, "guide")).await;
+    wait_for_next_millisecond(&last);
     update(repository, &project_key("old"), status("draft")).await;
     update(repository, &project_key("new"), status("published")).await;
     update(

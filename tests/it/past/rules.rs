@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use portfolio_mcp::{
+    clock,
     deadline::Deadline,
     domain::{
         DocumentKey, HistoryGap, Kind, ListQuery, PointInTime, Record, StoredEntry, Timestamp,
@@ -20,6 +21,7 @@ use crate::{
             Document, create, create_sound, document, now, project, project_key, update, with,
         },
         stores::{Store, on_each_store},
+        wait_until,
     },
     undo::service::{service_on, update_of},
 };
@@ -71,7 +73,9 @@ async fn state(
         }
         Err(Error::NotThen { gap: alone, .. }) => {
             assert!(listed.is_none(), "{key}");
-            assert_eq!(gap.map(|(_, gap)| *gap), alone, "{key}");
+            let known_from = |gap: HistoryGap| gap.known_from;
+            let listed = gap.map(|(_, gap)| known_from(*gap));
+            assert_eq!(listed, alone.map(known_from), "{key}");
             Err(alone)
         }
         Err(Error::NotFound { .. }) => {
@@ -134,7 +138,7 @@ async fn what_was_created_since_is_not_there_and_what_was_deleted_since_is() {
             after(&service, &first).await,
             after(&service, &second).await,
         ];
-        let now = at(&service, PointInTime::Time(now())).await;
+        let now = service.newest_point("asOf", soon()).await.unwrap();
 
         assert_eq!(state(&service, &a, &first).await, Ok(project("a")));
         assert_eq!(state(&service, &b, &first).await, Err(None));
@@ -152,11 +156,16 @@ async fn before_an_entry_of_another_program_nothing_is_known() {
         let (repository, service) = (&*store.repository, service_on(store));
         let (a, b) = (project_key("a"), project_key("b"));
         let first = create_sound(repository, &a).await;
-        create_sound(repository, &b).await;
-        let foreign = now();
+        let second = create_sound(repository, &b).await;
+        let foreign = Timestamp::from_millis(time_of(&second).millis() + 1);
+        wait_until("it is in the past", || (clock() > foreign).then_some(()));
         let last = update(repository, &a, json!({ "title": "New" })).await;
         let entries = [foreign_entry("foreign", foreign, "a")];
-        store.history.import_entries(&entries, now()).await.unwrap();
+        store
+            .history
+            .import_entries(&entries, clock())
+            .await
+            .unwrap();
 
         let before = after(&service, &first).await;
         let between = at(&service, PointInTime::Entry("foreign".to_owned())).await;
@@ -285,7 +294,9 @@ async fn a_log_of_older_programs_explains_nothing_before_it_ends() {
     on_each_store(async |store: &Store| {
         let service = service_on(store);
         let key = project_key("a");
-        let (early, late) = (now(), now());
+        let first = create_sound(&*store.repository, &project_key("first")).await;
+        let first = time_of(&first).millis();
+        let [early, late] = [1, 2].map(|more| Timestamp::from_millis(first + more));
         store.put(
             Kind::Project,
             "a",
@@ -295,10 +306,15 @@ async fn a_log_of_older_programs_explains_nothing_before_it_ends() {
             foreign_entry("old-1", early, "a"),
             foreign_entry("old-2", late, "a"),
         ];
-        store.history.import_entries(&entries, now()).await.unwrap();
+        wait_until("they are in the past", || (clock() > late).then_some(()));
+        store
+            .history
+            .import_entries(&entries, clock())
+            .await
+            .unwrap();
 
         let before = at(&service, PointInTime::Entry("old-1".to_owned())).await;
-        let afterwards = at(&service, PointInTime::Time(now())).await;
+        let afterwards = at(&service, PointInTime::Time(late)).await;
 
         assert_eq!(state(&service, &key, &before).await, Err(known_from(late)));
         assert_eq!(state(&service, &key, &afterwards).await, Ok(project("a")));
