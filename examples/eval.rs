@@ -151,12 +151,7 @@ async fn start_run(run: &Path) -> Result<()> {
     fs::create_dir_all(run)?;
     let run = run.canonicalize()?;
     let mut offers: BTreeMap<String, Offer> = BTreeMap::new();
-    let mut skipped = Vec::new();
     for (index, task) in tasks().into_iter().enumerate() {
-        if let Some(name) = task.awaits() {
-            skipped.push(format!("{} needs {name}", task.id));
-            continue;
-        }
         let folder = run.join(format!("{:02}", index + 1));
         fs::create_dir(&folder)?;
         let now = clock();
@@ -384,11 +379,9 @@ async fn reply(task: &OneTask) -> Result<()> {
     })
 }
 
-/// The numbers of the tasks that can be prepared.
+/// The numbers of the tasks.
 fn numbers() -> impl Iterator<Item = String> {
-    let tasks = tasks().into_iter().enumerate();
-    let prepared = tasks.filter(|(_, task)| task.awaits().is_none());
-    prepared.map(|(index, _)| (index + 1).to_string())
+    (1..=tasks().len()).map(|number| number.to_string())
 }
 
 /// Every task of a run, and whether it is solved.

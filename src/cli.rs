@@ -68,6 +68,25 @@ pub enum Command {
     /// Exit codes: 0 done, 1 the plan cannot be applied, or the answer was no, 2 nobody could be
     /// asked, 3 the store failed, 130 interrupted by Ctrl-C.
     Plan(PlanArgs),
+    /// Print a document as JSON, as it is or as it was
+    ///
+    /// What it was is computed from the audit log.
+    ///
+    /// Examples: `portfolio-mcp show project rdv-artisan`, `portfolio-mcp show project rdv-artisan
+    /// --as-of 2026-11-22T10:00:00Z`
+    ///
+    /// Exit codes: 0 done, 1 there is or was no such document, the log does not say what it was, or
+    /// there is no such time or audit id, 3 the store failed, 130 interrupted by Ctrl-C.
+    Show(ShowArgs),
+    /// Show what differs in the content between two points in time
+    ///
+    /// Each of them is a time in RFC 3339, or the audit id of a change.
+    ///
+    /// Examples: `portfolio-mcp diff 2026-11-22T10:00:00Z`, `portfolio-mcp diff 4f9c2d1e-… 5a0d…`
+    ///
+    /// Exit codes: 0 done, 1 there is no such time or audit id, or it is too long ago, 3 the store
+    /// failed, 130 interrupted by Ctrl-C.
+    Diff(DiffArgs),
     /// Check the configuration and the store, and say how to fix what is wrong
     ///
     /// Changes no content. Takes the options of `http` in order to check them too.
@@ -105,9 +124,11 @@ pub struct CommonArgs {
     /// ones
     #[arg(long, value_name = "FILE", global = true)]
     pub ca_file: Option<String>,
-    /// Offer the tools of these toolsets, separated by commas: content, history; or all
+    /// Offer the tools of these toolsets, separated by commas: content, history, authoring, batch; or
+    /// all
     ///
-    /// `content` reads and edits documents and reads the log; `history` undoes changes.
+    /// `content` reads and edits documents and reads the log; `history` shows the past and undoes
+    /// changes; `authoring` creates and deletes documents; `batch` edits many at once.
     ///
     /// Example: `--toolsets content,history`
     #[arg(long, value_name = "LIST", global = true)]
@@ -132,7 +153,14 @@ pub struct CommonArgs {
         global = true
     )]
     pub require_version: Option<String>,
-    /// Log messages of this level and above to stderr: error, warn, info, debug or trace
+    /// The address of a document on the website, for answers about published documents: `{id}` stands
+    /// for its id, `{kind}` for `projects` or `resources`
+    ///
+    /// Example: `--site-url https://example.com/{kind}/{id}`
+    #[arg(long, value_name = "URL", global = true)]
+    pub site_url: Option<String>,
+    /// Log messages of this level and above to stderr: error, warn, info, debug or trace. Commands
+    /// other than stdio and http log at warn by default
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log: Option<String>,
     /// Format of the log: text, or json for one JSON object per line
@@ -291,6 +319,32 @@ pub enum PlanCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// Options of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Kind of the document
+    #[arg(value_name = "KIND")]
+    pub kind: DocumentKind,
+    /// Id of the document
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Print it as it was at this time, in RFC 3339, or after the change with this audit id
+    #[arg(long, value_name = "TIME")]
+    pub as_of: Option<String>,
+}
+
+/// Options of `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// Compare with the content of this time, in RFC 3339, or after the change with this audit id
+    #[arg(value_name = "SINCE")]
+    pub since: String,
+    /// Compare the content of this time, or after the change with this audit id; without it, the
+    /// content of now
+    #[arg(value_name = "UNTIL")]
+    pub until: Option<String>,
 }
 
 /// Kinds of documents.

@@ -37,6 +37,7 @@ mod streamable;
 #[cfg(test)]
 mod tests;
 mod token;
+mod view;
 
 pub use guard::{AllowedHost, AllowedOrigin, NotAHost, NotAnOrigin};
 pub use public_path::{NotAPath, PublicPath};

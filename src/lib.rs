@@ -35,8 +35,10 @@
 //! | which tool is in which toolset | `fn tools` in `mcp/toolset.rs` |
 //! | a tool, its description | `fn update_project` in `mcp/projects.rs` |
 //! | the instructions for models | `EDITING` in `mcp/instructions.rs` |
-//! | how `undo` shows a change on a terminal | `fn lines` in `commands/changes.rs` |
-//! | the text of an error, such as a conflict | `fn conflict` in `mcp/error.rs` |
+//! | how `undo` and `diff` show a change on a terminal | `fn lines` in `commands/changes.rs` |
+//! | the text of an error, such as a conflict | `impl Conflict` in `mcp/error.rs` |
+//! | how several documents are written at once | `fn write` in `service/write.rs` |
+//! | the address of a document in answers | `fn of` in `mcp/public_url.rs` |
 //! | the format of a cursor | `fn encode` in `mcp/cursor.rs` |
 //! | a rule of a field, such as `price` | `price` in `domain/resource.rs` |
 //! | what an audit entry records | `fn update` in `domain/change.rs` |
@@ -53,11 +55,13 @@ pub mod cli;
 pub mod commands {
     mod changes;
     mod confirm;
+    pub mod diff;
     pub mod doctor;
     pub mod http;
     pub mod import;
     pub mod plan;
     mod server;
+    pub mod show;
     pub mod stdio;
     pub mod undo;
 }
@@ -87,7 +91,7 @@ use anyhow::bail;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
-use cli::{Cli, Command, DoctorArgs, ImportArgs, PlanArgs, UndoArgs};
+use cli::{Cli, Command, DiffArgs, DoctorArgs, ImportArgs, PlanArgs, ShowArgs, UndoArgs};
 use domain::{Timestamp, text::truncate};
 use report_output::{ReportOutput, unless_closed};
 use service::ContentService;
@@ -109,7 +113,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
         None => &Command::Stdio,
     };
     let draft = Draft::new(cli, environment);
-    logs::start(&draft.log, draft.log_format, reader(command));
+    logs::start(draft.log.as_deref(), draft.log_format, reader(command));
     if let Command::Doctor(arguments) = command {
         let reported = draft.report(cli, environment);
         return block_on(async |signals| doctor(&draft, reported, arguments, signals).await);
@@ -125,6 +129,8 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
         Command::Import(arguments) => import(&settings, arguments, signals).await,
         Command::Undo(arguments) => undo(&settings, arguments, signals).await,
         Command::Plan(arguments) => plan(&settings, arguments, signals).await,
+        Command::Show(arguments) => show(&settings, arguments, signals).await,
+        Command::Diff(arguments) => diff(&settings, arguments, signals).await,
         Command::Doctor(_) => unreachable!("it has run above"),
     })
 }
@@ -167,9 +173,12 @@ fn log_start(settings: &Settings) {
 fn reader(command: &Command) -> logs::Reader {
     match command {
         Command::Stdio | Command::Http(_) => logs::Reader::Operator,
-        Command::Import(_) | Command::Undo(_) | Command::Plan(_) | Command::Doctor(_) => {
-            logs::Reader::Person
-        }
+        Command::Import(_)
+        | Command::Undo(_)
+        | Command::Show(_)
+        | Command::Diff(_)
+        | Command::Plan(_)
+        | Command::Doctor(_) => logs::Reader::Person,
     }
 }
 
@@ -219,6 +228,28 @@ async fn plan(
         ControlFlow::Continue(request) => commands::plan::apply(&content, request, &mut out).await,
         ControlFlow::Break(code) => Ok(code),
     }
+}
+
+async fn show(
+    settings: &Settings,
+    arguments: &ShowArgs,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    let content = open(settings)?;
+    let mut out = ReportOutput::new();
+    let shown = commands::show::run(&content, arguments, &mut out);
+    unless_stopped(&signals, "nothing was shown", shown).await
+}
+
+async fn diff(
+    settings: &Settings,
+    arguments: &DiffArgs,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    let content = open(settings)?;
+    let mut out = ReportOutput::new();
+    let shown = commands::diff::run(&content, arguments, &mut out);
+    unless_stopped(&signals, "nothing was shown", shown).await
 }
 
 /// What a command gives, unless a signal stops it; `kept` says what it leaves behind then.

@@ -18,19 +18,25 @@ use rmcp::{
 use tokio::time::Instant;
 
 mod arguments;
+mod as_of;
 mod audit;
+mod authoring;
 mod call;
+mod change_arguments;
 mod changes;
 mod client_arguments;
+mod compare;
 pub mod cursor;
 mod discovery;
 mod documents;
 mod entry_row;
 mod error;
+mod history;
 pub(crate) mod incoming;
 mod instructions;
 mod invalid_params;
 mod list;
+mod many;
 mod meta;
 mod metrics;
 mod notice;
@@ -41,6 +47,8 @@ mod params;
 pub(crate) mod pending;
 mod plans;
 mod projects;
+mod public_url;
+mod rejection;
 mod resources;
 mod router;
 mod server;
@@ -52,6 +60,7 @@ mod warnings;
 
 pub use error::ToolError;
 pub use notice::StoreNotice;
+pub use public_url::PublicUrl;
 pub use server::ContentServer;
 pub use toolset::{Toolset, Toolsets};
 
@@ -73,7 +82,7 @@ impl ContentServer {
 
     /// The tools that the caller may use.
     fn offered_tools(&self, context: &RequestContext<RoleServer>) -> Vec<Tool> {
-        let mut tools: Vec<Tool> = self.toolsets.iter().flat_map(Self::tools).collect();
+        let mut tools = Self::tools(&self.toolsets);
         if self.read_only_reason_in(context).is_some() {
             let reads = |tool: ToolName| tool.effect() == Effect::Reads;
             tools.retain(|tool| ToolName::parse(&tool.name).is_none_or(reads));

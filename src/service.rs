@@ -26,17 +26,27 @@ use crate::{
 };
 
 mod adopt;
+mod as_of;
+mod authoring;
+mod blame;
 mod error;
+mod many;
 mod plans;
 mod read;
 mod undo;
 mod update;
+mod write;
 
+pub use as_of::{Compared, Difference, LogPoint, PastPage};
+pub use authoring::{CreateRequest, DeleteRequest};
+pub use blame::DocumentBlame;
 pub use error::Error;
-pub use plans::{Applied, ApplyRequest, KeptPlan, ShownPlan};
+pub use many::{ManyItem, UpdateManyRequest};
+pub use plans::{ApplyRequest, KeptPlan, ShownPlan};
 pub use read::{Fetched, Published, RESPONSE_TTL, ShownDocument};
-pub use undo::{Selection, UndoRequest, Undone, UndoneDocument};
+pub use undo::{Selection, UndoRequest, Undone};
 pub use update::{Mode, UpdateRequest, Updated};
+pub use write::{WriteOptions, Written, WrittenDocument};
 
 /// Queues for writers. Two documents may share a queue; then one waits a little for the other.
 const WRITE_QUEUES: usize = 256;

@@ -65,7 +65,7 @@ pub enum Source {
 }
 
 /// Every option that has a variable, in the order of `doctor` and of the table in README.md.
-pub const OPTIONS: [OptionSpec; 16] = [
+pub const OPTIONS: [OptionSpec; 17] = [
     STORE,
     STORE_FILE,
     KEY_PREFIX,
@@ -73,6 +73,7 @@ pub const OPTIONS: [OptionSpec; 16] = [
     TOOLSETS,
     READ_ONLY,
     REQUIRE_VERSION,
+    SITE_URL,
     LOG,
     LOG_FORMAT,
     LISTEN,
@@ -139,6 +140,14 @@ const REQUIRE_VERSION: OptionSpec = OptionSpec {
     variable: "PORTFOLIO_REQUIRE_VERSION",
     default: "false",
     flag_value: |cli| cli.common.require_version.clone(),
+};
+
+const SITE_URL: OptionSpec = OptionSpec {
+    name: "site URL",
+    flag: "--site-url",
+    variable: "PORTFOLIO_SITE_URL",
+    default: "none",
+    flag_value: |cli| cli.common.site_url.clone(),
 };
 
 const LOG: OptionSpec = OptionSpec {
@@ -254,7 +263,12 @@ fn http_args(cli: &Cli) -> Option<&HttpArgs> {
     match cli.command.as_ref()? {
         Command::Http(http) => Some(http),
         Command::Doctor(doctor) => Some(&doctor.http),
-        Command::Stdio | Command::Import(_) | Command::Undo(_) | Command::Plan(_) => None,
+        Command::Stdio
+        | Command::Import(_)
+        | Command::Undo(_)
+        | Command::Show(_)
+        | Command::Diff(_)
+        | Command::Plan(_) => None,
     }
 }
 

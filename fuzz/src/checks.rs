@@ -15,7 +15,7 @@ use std::{
 use portfolio_mcp::{
     clock,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, Kind, ListQuery, Operation, Origin, Record,
+        AuditQuery, Change, Current, DocumentKey, Edit, Kind, ListQuery, Operation, Origin, Record,
         Source, StoredEntry, Timestamp, Update, WriteContext,
         diff::{apply, creation, diff, revert},
         is_slug,
@@ -41,20 +41,14 @@ use crate::support::{
 
 type Object = Map<String, Value>;
 
-/// A document and a patch: the JSON text `[document, patch]`, or bytes that both are generated
-/// from.
+/// A document, a patch and edits: the JSON text `[document, patch]` or `[document, patch, edits]`, or
+/// bytes that they are generated from.
 ///
 /// # Panics
 /// When the merge changes what the patch does not name, or the changes do not lead to the new
 /// document and back.
 pub fn patch(input: &[u8]) {
-    let (old, patch) =
-        if let Ok((Value::Object(old), Value::Object(patch))) = serde_json::from_slice(input) {
-            (old, patch)
-        } else {
-            let mut bytes = input.iter();
-            (members(&mut bytes, 0), members(&mut bytes, 0))
-        };
+    let (old, patch, edits) = document_and_change(input);
 
     let new = merge(&old, &patch);
     assert!(
@@ -75,11 +69,18 @@ pub fn patch(input: &[u8]) {
     assert_eq!(revert(&patch, &changes), new);
     assert_eq!(apply(Map::new(), &creation(&old)), old);
 
+    check_update(&old, &patch, &[]);
+    check_update(&old, &patch, &edits);
+    check_update(&old, &Map::new(), &edits);
+}
+
+/// The entry of an update holds all that it changes.
+fn check_update(old: &Object, patch: &Object, edits: &[Edit]) {
     for kind in Kind::ALL {
         let key = DocumentKey::new(kind, "a");
         let record = Record::of(key.clone(), old.clone());
         let current = Current::read(key, Some(record), None::<&str>);
-        match Change::update(&current, &patch, &[], write_context()) {
+        match Change::update(&current, patch, edits, write_context()) {
             Ok(Update::Change(change, left)) => {
                 let changes = &change.entry().changes;
                 let next = change.next().expect("an update leaves a document");
@@ -90,7 +91,7 @@ pub fn patch(input: &[u8]) {
                 );
                 assert_eq!(
                     revert(next.document(), changes),
-                    old,
+                    *old,
                     "the log does not have what was stored"
                 );
                 assert!(!changes.is_empty(), "a change without changes");
@@ -537,6 +538,49 @@ fn write_context() -> WriteContext {
 
 /// Members generated from bytes: with names that documents have, and names that paths cannot
 /// express.
+/// What the input of [`patch`] says.
+fn document_and_change(input: &[u8]) -> (Object, Object, Vec<Edit>) {
+    let whole = serde_json::from_slice::<(Value, Value, Vec<Edit>)>(input);
+    if let Ok((Value::Object(old), Value::Object(patch), edits)) = whole {
+        return (old, patch, edits);
+    }
+    if let Ok((Value::Object(old), Value::Object(patch))) = serde_json::from_slice(input) {
+        return (old, patch, Vec::new());
+    }
+    let mut bytes = input.iter();
+    let (old, patch) = (members(&mut bytes, 0), members(&mut bytes, 0));
+    let edits = (0..next(&mut bytes) % 4).filter_map(|_| edit(&mut bytes));
+    let edits = edits.collect();
+    (old, patch, edits)
+}
+
+/// An edit of a field that may be there.
+fn edit(bytes: &mut slice::Iter<'_, u8>) -> Option<Edit> {
+    const PATHS: [&str; 8] = [
+        "title",
+        "tags",
+        "tags[0]",
+        "client.size",
+        "metadata.status",
+        "image",
+        "a",
+        "",
+    ];
+    const OPS: [&str; 6] = ["append", "prepend", "insert", "remove", "replace", "find"];
+    let mut edit = json!({
+        "path": PATHS[usize::from(next(bytes) % 8)],
+        "op": OPS[usize::from(next(bytes) % 6)],
+        "value": tree(bytes, 4),
+    });
+    if next(bytes) % 2 == 0 {
+        edit["with"] = tree(bytes, 4);
+    }
+    if next(bytes) % 2 == 0 {
+        edit["at"] = json!(next(bytes) % 4);
+    }
+    serde_json::from_value(edit).ok()
+}
+
 fn members(bytes: &mut slice::Iter<'_, u8>, depth: u8) -> Object {
     const NAMES: [&str; 16] = [
         "a",

@@ -10,7 +10,7 @@ use crate::{
         FieldChange,
         text::{compact_json, escape_invisible, escape_special_spaces, is_invisible, sanitize},
     },
-    service::UndoneDocument,
+    service::WrittenDocument,
     style::{BAD, GOOD, WARNING, paint},
 };
 
@@ -27,7 +27,7 @@ const DIFF_TIMEOUT: Duration = Duration::from_millis(500);
 const SET_BY_SERVER: [&str; 2] = ["metadata.updatedAt", "updatedAt"];
 
 /// The lines that show what a change does to a document.
-pub(super) fn document(document: &UndoneDocument) -> Vec<String> {
+pub(super) fn document(document: &WrittenDocument) -> Vec<String> {
     let mut shown = vec![name(document)];
     match (&document.before, &document.record) {
         (_, None) => shown.push(paint(BAD, "  the document is deleted")),
@@ -45,7 +45,7 @@ pub(super) fn document(document: &UndoneDocument) -> Vec<String> {
     shown
 }
 
-fn name(document: &UndoneDocument) -> String {
+fn name(document: &WrittenDocument) -> String {
     let record = document.record.as_ref().or(document.before.as_ref());
     let title = record.and_then(|record| record.document().get("title")?.as_str());
     let title = title.map_or_else(String::new, |title| format!(": {title}"));

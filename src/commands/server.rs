@@ -25,5 +25,8 @@ pub(super) fn server(
     if settings.require_version {
         server = server.requiring_version();
     }
+    if let Some(template) = &settings.public_url {
+        server = server.with_public_url(template.clone());
+    }
     server
 }

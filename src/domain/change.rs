@@ -9,6 +9,7 @@ use super::{
         Action, AuditEntry, ENTRY_PREFIX_LEN, EntryMetadata, Origin, PlanReference, StoredEntry,
     },
     content_type::rules,
+    creation::new_record,
     current::Current,
     depth::check_depth,
     diff::{self, FieldChange},
@@ -139,6 +140,26 @@ impl Change {
         }
         let change = Self::new(current, Action::Update, (Some(next), changes), context);
         Ok(Update::Change(Box::new(change), broken_before))
+    }
+
+    /// The change that creates the document from the fields that a caller sends; `None` if there is
+    /// one already.
+    ///
+    /// # Errors
+    /// Every rule that the new document breaks, its id included.
+    pub fn create(
+        current: &Current,
+        data: &Map<String, Value>,
+        context: WriteContext,
+    ) -> Result<Option<Self>, Vec<Violation>> {
+        if current.record().is_some() {
+            return Ok(None);
+        }
+        check_size(data, &[])?;
+        let record = new_record(current.key(), data, context.now)?;
+        let changes = diff::creation(record.document());
+        let step = (Some(record), changes);
+        Ok(Some(Self::new(current, Action::Create, step, context)))
     }
 
     /// The change that stores `document` as it is, whether there is one or not; `None` when it is
@@ -467,7 +488,10 @@ fn judge(
         }
         let is_new = match moved.take(&violation, next) {
             Some(was_there) => !was_there,
-            None => !old.iter().any(|old| old.same_as(&violation)),
+            None => {
+                !old.iter().any(|old| old.same_as(&violation))
+                    || is_edited_link(&violation, before, next, edits)
+            }
         };
         if (is_set || is_new && !was_missing) && !is_owned(&violation.path) {
             rejected.push(violation);
@@ -476,6 +500,15 @@ fn judge(
         }
     }
     (rejected, left)
+}
+
+/// Whether an edit made one invalid link of another. What a browser would run, such as a `javascript:`
+/// link, must not come from an edit, whatever stood there.
+fn is_edited_link(violation: &Violation, before: &Record, next: &Record, edits: &[Edit]) -> bool {
+    let link = |record: &Record| field(record.document(), &violation.path).cloned();
+    violation.rule == "pattern"
+        && edits.iter().any(|edit| edit.field() == violation.path)
+        && link(before) != link(next)
 }
 
 /// The violations of elements in edited lists, wherever the elements have moved to.

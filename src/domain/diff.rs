@@ -70,6 +70,11 @@ pub fn diff_among(
     changes
 }
 
+/// Whether a dotted path can contain this name.
+pub(super) fn is_nameable(name: &str) -> bool {
+    !unnameable(name)
+}
+
 /// Whether a dotted path cannot contain this name.
 fn unnameable(name: &str) -> bool {
     name.is_empty() || name.contains('.')

@@ -33,7 +33,8 @@ pub(super) fn is_within(path: &str, above: &str) -> bool {
 }
 
 /// Whether two dotted paths are the same, or one leads to the other.
-pub(super) fn overlap(path: &str, other: &str) -> bool {
+#[must_use]
+pub fn overlap(path: &str, other: &str) -> bool {
     is_within(path, other) || is_within(other, path)
 }
 
@@ -118,4 +119,21 @@ pub(super) fn names_nothing(schema: &Value, patch: &Map<String, Value>) -> bool 
             _ => false,
         }
     })
+}
+
+/// `members` in the order in which `schema` declares them, at every depth; the others come last.
+pub(super) fn ordered(schema: &Value, mut members: Map<String, Value>) -> Map<String, Value> {
+    let mut ordered_members = Map::with_capacity(members.len());
+    for (name, property) in properties(schema).into_iter().flatten() {
+        let Some(value) = members.shift_remove(name) else {
+            continue;
+        };
+        let value = match value {
+            Value::Object(below) => Value::Object(ordered(property, below)),
+            other => other,
+        };
+        ordered_members.insert(name.clone(), value);
+    }
+    ordered_members.extend(members);
+    ordered_members
 }

@@ -61,6 +61,18 @@ impl Record {
         )
     }
 
+    /// The document as it was when it had `version`, computed from the log. It is the same JSON, but
+    /// its members may be in another order than they were in the stored text.
+    #[must_use]
+    pub(super) fn past(key: DocumentKey, document: Map<String, Value>, version: Version) -> Self {
+        let document = Value::Object(document);
+        let text = compact_json(&document);
+        let compact = OnceLock::from(None);
+        let checksum = sha256_hex(text.as_bytes());
+        let read = (document, Repairs::default());
+        Self::with_version(key, text, read, compact, (checksum, version))
+    }
+
     fn new(
         key: DocumentKey,
         text: String,
@@ -70,6 +82,16 @@ impl Record {
     ) -> Self {
         let checksum = sha256_hex(text.as_bytes());
         let version = Version::of_checksum(&checksum);
+        Self::with_version(key, text, (document, repairs), compact, (checksum, version))
+    }
+
+    fn with_version(
+        key: DocumentKey,
+        text: String,
+        (document, repairs): (Value, Repairs),
+        compact: OnceLock<Option<String>>,
+        (checksum, version): (String, Version),
+    ) -> Self {
         let content = Content {
             key,
             text,

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{
     field_path::{
         CREATED_AT, declared, declared_paths, is_optional, is_owned, is_required, join,
-        names_nothing,
+        names_nothing, ordered,
     },
     kind::DocumentKey,
     number::{is_integer_beyond, is_same},
@@ -208,6 +208,12 @@ impl Rules {
     #[must_use]
     pub fn names_nothing(&self, patch: &Map<String, Value>) -> bool {
         names_nothing(&self.document, patch)
+    }
+
+    /// `document` with its members in the order in which they are declared.
+    #[must_use]
+    pub fn ordered(&self, document: Map<String, Value>) -> Map<String, Value> {
+        ordered(&self.document, document)
     }
 
     /// Whether the field at `path` may be removed.

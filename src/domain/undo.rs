@@ -12,20 +12,23 @@ use serde_json::{Map, Value};
 use super::{
     audit::StoredEntry,
     diff::{self, FieldChange},
-    field_path::is_within,
+    field_path::{is_within, overlap},
     record::Record,
 };
 
+mod effect;
+mod fate;
 mod list;
-mod state;
-mod step;
+pub(in crate::domain) mod state;
+pub(in crate::domain) mod step;
 mod timeline;
 
 pub use timeline::Timeline;
 
+use fate::{Fate, Fates, Reach};
 use state::{State, TIMES, differences};
-use step::Role;
-use timeline::{Fate, Outcome, topmost};
+use step::{Item, Role};
+use timeline::{Outcome, topmost};
 
 /// What undoing leads to.
 #[derive(Debug)]
@@ -92,15 +95,15 @@ impl Timeline<'_> {
     #[must_use]
     pub fn undo(&self, audit_ids: &BTreeSet<String>, creations: Creations) -> Undo {
         let mut undone = self.numbers_of(audit_ids);
-        let now = self.without(&BTreeSet::new()).state;
-        let mut outcome = self.without(&undone);
+        let now = self.without(&BTreeSet::new(), Reach::All).state;
+        let mut outcome = self.without(&undone, Reach::All);
         let mut kept = Vec::new();
         if creations == Creations::Keep && now.is_some() && outcome.state.is_none() {
             for number in self.creations_among(&undone) {
                 undone.remove(&number);
                 kept.extend(self.kept(number, "", true));
             }
-            outcome = self.without(&undone);
+            outcome = self.without(&undone, Reach::All);
         }
         self.report(&undone, &now, outcome, kept)
     }
@@ -124,13 +127,14 @@ impl Timeline<'_> {
         mut kept: Vec<Kept>,
     ) -> Undo {
         let changes = differences(now, &outcome.state);
-        let items = self.items.iter().zip(&outcome.fates);
+        let items = outcome.fates.of_each(&self.items);
         let asked: Vec<Asked<'_>> = items
-            .filter(|(item, _)| undone.contains(&item.entry) && item.role != Role::ServerSet)
-            .map(|(item, fate)| Asked {
+            .filter(|(_, item, _)| undone.contains(&item.entry) && item.role != Role::ServerSet)
+            .map(|(number, item, fate)| Asked {
+                number,
                 path: &item.path,
                 entry: item.entry,
-                fate: *fate,
+                fate,
             })
             .collect();
         let fields = Fields::of(&asked, &changes);
@@ -153,11 +157,11 @@ impl Timeline<'_> {
         }
     }
 
-    /// The fields that later changes keep, each with the last of them.
-    fn staying(&self, asked: &[Asked<'_>], fates: &[Fate]) -> Vec<Kept> {
+    /// The fields that later changes keep, each with the last of them that somebody made.
+    fn staying(&self, asked: &[Asked<'_>], fates: &Fates) -> Vec<Kept> {
         let staying = asked.iter().filter_map(|asked| match asked.fate {
             Fate::Kept(last) if !self.goes_back(fates, asked.path, last) => {
-                Some((asked.path, last))
+                Some((asked.path, self.last_made(fates, asked, last)))
             }
             Fate::Kept(_) | Fate::Stands | Fate::Gone | Fate::GoneBefore | Fate::Merged => None,
         });
@@ -170,6 +174,23 @@ impl Timeline<'_> {
             .into_iter()
             .filter_map(|field| self.kept(last_within(field)?.entry, field, false))
             .collect()
+    }
+
+    /// The last change of a field that somebody made; an undo within a list, which is `last`, stands
+    /// for nobody's, unless it alone keeps the field.
+    fn last_made(&self, fates: &Fates, asked: &Asked<'_>, last: usize) -> usize {
+        let is_merge = |number| {
+            let item = self.items.get(number);
+            item.is_some_and(|item: &Item| item.role == Role::Merge)
+        };
+        if !is_merge(last) {
+            return last;
+        }
+        let mut later = fates.of_each_from(asked.number + 1, &self.items);
+        let made = later.rfind(|(_, item, fate)| {
+            item.role == Role::Content && *fate == Fate::Stands && overlap(&item.path, asked.path)
+        });
+        made.map_or(last, |(number, ..)| number)
     }
 
     /// The document with these changes; its members stay in their order, and its times as they are.
@@ -220,6 +241,7 @@ impl Timeline<'_> {
 
 /// A change that is to be undone.
 struct Asked<'a> {
+    number: usize,
     path: &'a str,
     entry: usize,
     fate: Fate,

@@ -14,7 +14,7 @@ pub struct Violation {
     pub path: String,
     /// What is expected, and what was found instead.
     pub message: String,
-    /// For an unknown name, the nearest known one.
+    /// For an unknown name, the nearest known one; for an id that is no slug, the slug that was meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suggestion: Option<String>,
     /// The name of the rule. With the path it identifies the violation.

@@ -8,19 +8,19 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     middleware::Next,
     response::Response,
 };
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::{rate::Rates, rejection::Rejection, token::Tokens};
+use super::{rate::Rates, rejection::Rejection, token::Tokens, view::View};
 use crate::caller::Caller;
 
 /// Open to monitoring probes, which have no token.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
-/// Open with `--public-api`.
+/// Open with `--public-api`, but for the content of the past.
 const API_PREFIX: &str = "/api/";
 /// Nothing is served here. A client that looks for an authorization server must get a 404: a 401
 /// would send it looking for one again.
@@ -108,7 +108,7 @@ impl Auth {
         let Some(tokens) = &self.tokens else {
             return Ok(None);
         };
-        if self.is_open(request.uri().path()) {
+        if self.is_open(request.uri()) {
             return Ok(None);
         }
         match identify(&tokens.borrow(), request.headers()) {
@@ -124,10 +124,11 @@ impl Auth {
         }
     }
 
-    fn is_open(&self, path: &str) -> bool {
+    fn is_open(&self, uri: &Uri) -> bool {
+        let path = uri.path();
         OPEN_PATHS.contains(&path)
             || path.starts_with(WELL_KNOWN_PREFIX)
-            || (self.public_api && path.starts_with(API_PREFIX))
+            || (self.public_api && path.starts_with(API_PREFIX) && !View::is_asked_for(uri))
     }
 }
 

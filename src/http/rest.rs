@@ -18,13 +18,16 @@ use serde::Serialize;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{filter::Filter, payload::Payload, recent_responses::RecentResponses, response_cache};
+use super::{
+    filter::Filter, payload::Payload, recent_responses::RecentResponses, response_cache, view::View,
+};
 use crate::{
     deadline::Deadline,
     domain::{
-        ApiPath, CachedResponse, DocumentKey, Kind, Record, StoreState, is_slug, text::compact_json,
+        ApiPath, CachedResponse, DocumentKey, Kind, ListQuery, PointInTime, Record, StoreState,
+        Timestamp, is_slug, text::compact_json,
     },
-    service::{ContentService, Error, Fetched},
+    service::{ContentService, Error, Fetched, LogPoint},
 };
 
 /// Every request is answered within 10 seconds, whatever the store does.
@@ -39,6 +42,14 @@ const CACHE_PUBLIC: HeaderValue =
 const CACHE_PRIVATE: HeaderValue =
     HeaderValue::from_static("private, max-age=0, stale-while-revalidate=300");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// The content of the past is for those who ask for it alone.
+const PRIVATE: [(HeaderName, HeaderValue); 2] = [
+    (
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-store"),
+    ),
+    (header::VARY, HeaderValue::from_static("Authorization")),
+];
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -58,20 +69,24 @@ pub(super) fn routes(content: Arc<ContentService>, audience: Audience) -> Router
                                Query(parameters): Query<Vec<(String, String)>>,
                                headers: HeaderMap| {
             let filter = Filter::of_query(&parameters);
-            rest.respond(ApiPath::All(kind), &filter, &headers).await
+            let view = View::of_query(&parameters);
+            rest.respond(ApiPath::All(kind), view, &filter, &headers)
+                .await
         };
         let document = async move |State(rest): State<Arc<RestState>>,
                                    slug: Result<Path<String>, PathRejection>,
+                                   Query(parameters): Query<Vec<(String, String)>>,
                                    headers: HeaderMap| {
             match slug {
                 Ok(Path(id)) => {
                     let path = ApiPath::One(DocumentKey::new(kind, id));
-                    rest.respond(path, &Filter::default(), &headers).await
+                    let view = View::of_query(&parameters);
+                    rest.respond(path, view, &Filter::default(), &headers).await
                 }
                 // The slug is not UTF-8.
                 Err(_) => rest.error_response(
                     &ApiPath::One(DocumentKey::new(kind, "")),
-                    RestError::InvalidSlug,
+                    &RestError::InvalidSlug,
                     &Uuid::new_v4().to_string(),
                 ),
             }
@@ -100,10 +115,14 @@ enum Lookup {
     Missing(Option<StoreState>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum RestError {
     InvalidSlug,
+    /// What is wrong with the query.
+    InvalidQuery(String),
     NotFound,
+    /// The document was not there at a point in the past, or nobody knows what it was.
+    NotThen(String),
     NotPublished,
     FetchFailed,
 }
@@ -141,17 +160,38 @@ struct ErrorMember {
 }
 
 impl RestState {
-    async fn respond(&self, api_path: ApiPath, filter: &Filter, headers: &HeaderMap) -> Response {
+    async fn respond(
+        &self,
+        api_path: ApiPath,
+        view: Result<View, String>,
+        filter: &Filter,
+        headers: &HeaderMap,
+    ) -> Response {
         let request_id = Uuid::new_v4().to_string();
         let deadline = Deadline::after(RESPONSE_TIMEOUT);
-        match deadline.run(self.fetch(&api_path, filter, deadline)).await {
+        let is_now = view == Ok(View::Now);
+        let read = async {
+            match view {
+                Ok(View::Now) => self.fetch(&api_path, filter, deadline).await,
+                Ok(View::AsOf(time)) => {
+                    let past = Past::new(&self.content, time, deadline).await?;
+                    past.read(&api_path, filter).await.map(Arc::new)
+                }
+                Err(problem) => Err(RestError::InvalidQuery(problem)),
+            }
+        };
+        let response = match deadline.run(read).await {
             Ok(Ok(payload)) => self.success_response(&payload, headers, &request_id),
-            Ok(Err(error)) => self.error_response(&api_path, error, &request_id),
+            Ok(Err(error)) => self.error_response(&api_path, &error, &request_id),
             Err(_) => {
                 debug!("an API request timed out");
-                self.error_response(&api_path, RestError::FetchFailed, &request_id)
+                self.error_response(&api_path, &RestError::FetchFailed, &request_id)
             }
+        };
+        if is_now {
+            return response;
         }
+        (PRIVATE, response).into_response()
     }
 
     /// What is published: from the response cache, the store, or, while the store is unavailable,
@@ -269,17 +309,10 @@ impl RestState {
             value,
             snapshot_age,
         } = published.map_err(|error| fetch_failed(&error))?;
-        let documents: Vec<&str> = value
-            .documents
-            .iter()
-            .filter(|record| filter.matches(record))
-            .map(Record::compact)
-            .collect();
-        let data = format!("[{}]", documents.join(","));
         Ok(Payload {
             snapshot_age,
             ttl: value.fresh_for,
-            ..Payload::new(data, Some(documents.len()))
+            ..list_payload(&value.documents, filter)
         })
     }
 
@@ -344,7 +377,7 @@ impl RestState {
             .into_response()
     }
 
-    fn error_response(&self, api_path: &ApiPath, error: RestError, request_id: &str) -> Response {
+    fn error_response(&self, api_path: &ApiPath, error: &RestError, request_id: &str) -> Response {
         let body = ErrorBody {
             success: false,
             error: ErrorMember {
@@ -371,27 +404,108 @@ impl RestState {
     }
 }
 
+/// The published content of a time in the past. It is in no cache.
+struct Past<'a> {
+    content: &'a ContentService,
+    point: LogPoint,
+    deadline: Deadline,
+}
+
+impl<'a> Past<'a> {
+    async fn new(
+        content: &'a ContentService,
+        time: Timestamp,
+        deadline: Deadline,
+    ) -> Result<Self, RestError> {
+        let point = PointInTime::Time(time);
+        let point = content.log_point(&point, "asOf", deadline).await;
+        Ok(Self {
+            content,
+            point: point.map_err(refused)?,
+            deadline,
+        })
+    }
+
+    async fn read(&self, api_path: &ApiPath, filter: &Filter) -> Result<Payload, RestError> {
+        match api_path {
+            ApiPath::All(kind) => {
+                let query = ListQuery {
+                    status: Some("published".to_owned()),
+                    limit: usize::MAX,
+                    ..ListQuery::default()
+                };
+                let past = self
+                    .content
+                    .list_as_of(*kind, &query, &self.point, self.deadline);
+                let past = past.await.map_err(refused)?;
+                Ok(list_payload(&past.page.records, filter))
+            }
+            ApiPath::One(key) if !is_slug(&key.id) && key.id.len() > MAX_ID_BYTES => {
+                Err(RestError::InvalidSlug)
+            }
+            ApiPath::One(key) => {
+                let record = self
+                    .content
+                    .get_as_of(key.clone(), &self.point, self.deadline);
+                let record = match record.await {
+                    Err(_) if !is_slug(&key.id) => return Err(RestError::InvalidSlug),
+                    record => record.map_err(refused)?,
+                };
+                if !record.is_published() {
+                    return Err(RestError::NotPublished);
+                }
+                Ok(Payload::new(record.compact().to_owned(), None))
+            }
+        }
+    }
+}
+
+/// All documents that a filter lets pass.
+fn list_payload(documents: &[Record], filter: &Filter) -> Payload {
+    let documents: Vec<&str> = documents
+        .iter()
+        .filter(|record| filter.matches(record))
+        .map(Record::compact)
+        .collect();
+    let data = format!("[{}]", documents.join(","));
+    Payload::new(data, Some(documents.len()))
+}
+
+/// Why the content of the past cannot be shown.
+fn refused(error: Error) -> RestError {
+    match error {
+        Error::Invalid(violations) => {
+            let problems: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            RestError::InvalidQuery(problems.join("; "))
+        }
+        Error::NotFound { .. } => RestError::NotFound,
+        Error::NotThen { .. } => RestError::NotThen(error.to_string()),
+        error => fetch_failed(&error),
+    }
+}
+
 impl RestError {
-    fn status(self) -> StatusCode {
+    fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidSlug => StatusCode::BAD_REQUEST,
-            Self::NotFound | Self::NotPublished => StatusCode::NOT_FOUND,
+            Self::InvalidSlug | Self::InvalidQuery(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound | Self::NotThen(_) | Self::NotPublished => StatusCode::NOT_FOUND,
             Self::FetchFailed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    fn code(self, api_path: &ApiPath) -> String {
+    fn code(&self, api_path: &ApiPath) -> String {
         let kind = api_path.kind().singular().to_uppercase();
         match (self, api_path) {
             (Self::InvalidSlug, _) => "INVALID_SLUG".to_owned(),
-            (Self::NotFound, _) => format!("{kind}_NOT_FOUND"),
+            (Self::InvalidQuery(_), _) => "INVALID_QUERY".to_owned(),
+            (Self::NotFound | Self::NotThen(_), _) => format!("{kind}_NOT_FOUND"),
             (Self::NotPublished, _) => format!("{kind}_NOT_PUBLISHED"),
             (Self::FetchFailed, ApiPath::One(_)) => format!("{kind}_FETCH_ERROR"),
             (Self::FetchFailed, ApiPath::All(_)) => format!("{kind}S_FETCH_ERROR"),
         }
     }
 
-    fn message(self, api_path: &ApiPath) -> String {
+    fn message(&self, api_path: &ApiPath) -> String {
         let name = match api_path {
             ApiPath::One(key) => key.to_string(),
             ApiPath::All(kind) => kind.plural().to_owned(),
@@ -400,6 +514,7 @@ impl RestError {
             Self::InvalidSlug => "a slug consists of lowercase words and numbers joined by \
                                   hyphens, such as `rdv-artisan`"
                 .to_owned(),
+            Self::InvalidQuery(problem) | Self::NotThen(problem) => problem.clone(),
             Self::NotFound => format!("there is no {name}"),
             Self::NotPublished => format!("{name} is not published"),
             Self::FetchFailed => format!("{name} could not be read; try again in a moment"),

@@ -8,18 +8,28 @@ use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
 use super::{
+    change_arguments,
     client_arguments::{self, KnownArguments},
     cursor,
     params::checked_schema,
     tool_name::{Effect, ToolName},
 };
 use crate::domain::{
-    Timestamp, Violation, check_depth, content_type::rules as rules_of, patch::parse_json_string,
-    rules, similar::is_same_name, text::truncate,
+    Kind, Timestamp, Violation, check_depth, content_type::rules as rules_of,
+    patch::parse_json_string, rules, similar::is_same_name, text::truncate,
 };
 
 /// The arguments that a call with `plan` may have.
 const BESIDE_PLAN: [&str; 5] = ["plan", "id", "reason", "idempotencyKey", "detail"];
+
+/// Of each tool without alternatives, what it needs if it is not to apply a plan.
+const UNLESS_PLAN: [(ToolName, &str); 5] = [
+    (ToolName::Create(Kind::Project), "data"),
+    (ToolName::Create(Kind::Resource), "data"),
+    (ToolName::Delete(Kind::Project), "expectedVersion"),
+    (ToolName::Delete(Kind::Resource), "expectedVersion"),
+    (ToolName::UpdateMany, "changes"),
+];
 
 /// Floats below this become integers without loss.
 const MAX_INTEGER_FLOAT: f64 = 1e15;
@@ -58,6 +68,12 @@ pub(super) struct ToolCheck {
     fields: Vec<String>,
     /// The members of an edit.
     edit_members: Vec<String>,
+    /// Arguments that are times.
+    times: &'static [&'static str],
+    /// What it needs if it is not to apply a plan.
+    unless_plan: Option<&'static str>,
+    /// The members of an update, where the tool takes several.
+    change_members: Vec<String>,
 }
 
 /// Arguments in their published form.
@@ -86,18 +102,13 @@ impl ToolCheck {
         let schema = checked_schema(tool);
         let properties = schema.get("properties").and_then(Value::as_object);
         let required = schema.get("required").and_then(Value::as_array);
-        let written = tool.written_kind();
+        let change = change_arguments::properties(&schema);
         Self {
             validator: rules::validator(&with_open_parts(&schema)),
-            edit_members: edit_properties(&schema)
-                .into_iter()
-                .flat_map(|names| names.keys().cloned())
-                .collect(),
+            edit_members: names(change.or(properties).and_then(edit_properties)),
+            change_members: names(change),
             known: KnownArguments {
-                names: properties
-                    .into_iter()
-                    .flat_map(|names| names.keys().cloned())
-                    .collect(),
+                names: names(properties),
                 required: required
                     .into_iter()
                     .flatten()
@@ -105,7 +116,15 @@ impl ToolCheck {
                     .collect(),
                 effect: tool.effect(),
             },
-            fields: written.map_or_else(Vec::new, |kind| rules_of(kind).editable_paths()),
+            times: if tool.takes_points_in_time() {
+                &[]
+            } else {
+                &["since", "until"]
+            },
+            unless_plan: UNLESS_PLAN
+                .iter()
+                .find_map(|(needing, name)| (*needing == tool).then_some(*name)),
+            fields: written_fields(tool),
         }
     }
 
@@ -115,12 +134,8 @@ impl ToolCheck {
     pub(super) fn normalize(&self, mut arguments: JsonObject) -> Normalized {
         let ignored = client_arguments::take(&mut arguments, &self.known);
         arguments.retain(|name, value| !self.is_absent(name, value));
-        if let Some(data) = arguments.get_mut("data") {
-            parse_json_string(data, Value::is_object);
-        }
-        if let Some(edits) = arguments.get_mut("edits") {
-            normalize_edits(edits);
-        }
+        normalize_update(&mut arguments);
+        change_arguments::normalize(&mut arguments, normalize_update);
         if let Some(ids) = arguments.get_mut("auditIds") {
             parse_json_string(ids, Value::is_array);
         }
@@ -149,21 +164,23 @@ impl ToolCheck {
             .iter_mut()
             .filter(|violation| violation.rule == "unknown")
         {
-            let of_edit = violation.path.strip_prefix("edits[");
-            *violation = match of_edit.and_then(|rest| rest.split_once("].")) {
-                Some((_, name)) => {
+            let change = change_arguments::split(&violation.path)
+                .filter(|_| !self.change_members.is_empty());
+            let name = change.map_or(violation.path.as_str(), |(_, name)| name);
+            let of_edit = name.strip_prefix("edits[");
+            *violation = match (of_edit.and_then(|rest| rest.split_once("].")), change) {
+                (Some((_, name)), _) => {
                     let names = self.edit_members.iter().map(String::as_str);
                     let path = violation.path.clone();
                     let unknown = Violation::unknown(path, "member of an edit", name, names);
                     with_other_name(unknown, name, &self.edit_members)
                 }
-                None => self.unknown_argument(&violation.path),
+                (None, Some((change, name))) => self.unknown_member(change, name),
+                (None, None) => self.unknown_argument(&violation.path),
             };
         }
-        if arguments.get("plan").is_some() && self.known.has("plan") {
-            found.retain(|violation| violation.rule != "required" || violation.path == "id");
-            found.extend(beside_plan(arguments));
-        }
+        found.extend(self.beside_plan(arguments));
+        found.extend(change_arguments::violations(arguments));
         if self.known.has("edits")
             && ["data", "edits", "undo", "plan"]
                 .iter()
@@ -178,7 +195,7 @@ impl ToolCheck {
         {
             violation.message = format!("expected an object, found a string: {problem}");
         }
-        for name in ["since", "until"] {
+        for name in self.times.iter().copied() {
             if let Some(text) = string_argument(arguments, name)
                 && Timestamp::parse(text).is_none()
             {
@@ -197,6 +214,31 @@ impl ToolCheck {
         found
     }
 
+    /// What is wrong with a call that applies a plan and has these arguments, or does not and lacks
+    /// what it needs then.
+    fn beside_plan(&self, arguments: &Value) -> Vec<Violation> {
+        if !self.known.has("plan") {
+            return Vec::new();
+        }
+        if arguments.get("plan").is_none() {
+            let missing = self
+                .unless_plan
+                .filter(|name| arguments.get(name).is_none());
+            let missing = missing.map(|name| Violation::new(name, "required", "missing"));
+            return missing.into_iter().collect();
+        }
+        let named = arguments.as_object().into_iter().flatten();
+        let others = named.filter(|(name, value)| {
+            let is_default = *name == "dryRun" && **value == Value::Bool(false);
+            !is_default && !BESIDE_PLAN.contains(&name.as_str())
+        });
+        let refused = others.map(|(name, _)| {
+            let message = "send `plan` without it: a plan is applied as it was shown; for another change, make a new dry run";
+            Violation::new(name.as_str(), "alone", message)
+        });
+        refused.collect()
+    }
+
     /// An argument that the tool does not have, with the argument or the field that was meant.
     fn unknown_argument(&self, name: &str) -> Violation {
         if let Some(meant) = self.known.meant_by_underscored(name) {
@@ -208,14 +250,28 @@ impl ToolCheck {
                 ..Violation::new(name, "unknown", message)
             };
         }
-        if NAMES_OF_ID.iter().any(|other| is_same_name(name, other)) && self.known.has("id") {
+        self.unknown_name("argument", name, &self.known.names)
+    }
+
+    /// The same for a member of an update, where the tool takes several.
+    fn unknown_member(&self, change: &str, name: &str) -> Violation {
+        let violation = self.unknown_name("member of a change", name, &self.change_members);
+        Violation {
+            path: format!("{change}.{}", violation.path),
+            ..violation
+        }
+    }
+
+    fn unknown_name(&self, what: &str, name: &str, known: &[String]) -> Violation {
+        let is_name_of_id = NAMES_OF_ID.iter().any(|other| is_same_name(name, other));
+        if is_name_of_id && known.iter().any(|known| known == "id") {
+            let message = format!("unknown {what}; did you mean `id`?");
             return Violation {
                 suggestion: Some("id".to_owned()),
-                ..Violation::new(name, "unknown", "unknown argument; did you mean `id`?")
+                ..Violation::new(name, "unknown", message)
             };
         }
-        let names = self.known.names.iter().map(String::as_str);
-        let unknown = Violation::unknown(name, "argument", name, names);
+        let unknown = Violation::unknown(name, what, name, known.iter().map(String::as_str));
         let field = || {
             self.fields
                 .iter()
@@ -241,11 +297,13 @@ impl ToolCheck {
             .iter_mut()
             .filter(|violation| violation.rule == "unknown")
         {
-            let argument = self
-                .known
-                .names
+            let (names, path) = match change_arguments::split(&violation.path) {
+                Some((_, path)) => (&self.change_members, path),
+                None => (&self.known.names, violation.path.as_str()),
+            };
+            let argument = names
                 .iter()
-                .find(|name| *name != "data" && is_same_name(&violation.path, name));
+                .find(|name| *name != "data" && is_same_name(path, name));
             if let Some(argument) = argument {
                 violation.message = format!(
                     "an argument of the tool, not a field; send `{argument}` beside `data`"
@@ -342,9 +400,46 @@ fn normalize_integer(value: &mut Value) {
     }
 }
 
-/// What the schema of a tool's arguments declares for an edit.
-fn edit_properties(schema: &JsonObject) -> Option<&JsonObject> {
-    let edits = schema.get("properties")?.get("edits")?;
+/// The arguments of one update as clients send them: objects and lists as strings.
+fn normalize_update(arguments: &mut JsonObject) {
+    if let Some(data) = arguments.get_mut("data") {
+        parse_json_string(data, Value::is_object);
+    }
+    if let Some(edits) = arguments.get_mut("edits") {
+        normalize_edits(edits);
+    }
+}
+
+/// The fields that `data` of a tool may hold.
+fn written_fields(tool: ToolName) -> Vec<String> {
+    match tool {
+        ToolName::Update(kind) | ToolName::Create(kind) => rules_of(kind).editable_paths(),
+        ToolName::UpdateMany => Kind::ALL
+            .into_iter()
+            .flat_map(|kind| rules_of(kind).editable_paths())
+            .collect(),
+        ToolName::List(_)
+        | ToolName::Get(_)
+        | ToolName::Delete(_)
+        | ToolName::AuditLog
+        | ToolName::AuditStats
+        | ToolName::UndoChanges
+        | ToolName::History
+        | ToolName::Compare => Vec::new(),
+    }
+}
+
+/// The names of what a schema declares.
+fn names(properties: Option<&JsonObject>) -> Vec<String> {
+    properties
+        .into_iter()
+        .flat_map(|names| names.keys().cloned())
+        .collect()
+}
+
+/// What the arguments of an update declare for an edit.
+fn edit_properties(properties: &JsonObject) -> Option<&JsonObject> {
+    let edits = properties.get("edits")?;
     edits.get("items")?.get("properties")?.as_object()
 }
 
@@ -352,28 +447,16 @@ fn edit_properties(schema: &JsonObject) -> Option<&JsonObject> {
 /// edits.
 fn with_open_parts(schema: &JsonObject) -> Value {
     let mut schema = Value::Object(schema.clone());
-    for (part, open) in [
-        ("/properties/data", json!({ "type": "object" })),
-        ("/properties/edits/items/properties/value", json!({})),
-        ("/properties/edits/items/properties/with", json!({})),
-    ] {
-        if let Some(part) = schema.pointer_mut(part) {
-            *part = open;
+    for update in ["", "/properties/changes/items"] {
+        for (part, open) in [
+            ("/properties/data", json!({ "type": "object" })),
+            ("/properties/edits/items/properties/value", json!({})),
+            ("/properties/edits/items/properties/with", json!({})),
+        ] {
+            if let Some(part) = schema.pointer_mut(&format!("{update}{part}")) {
+                *part = open;
+            }
         }
     }
     schema
-}
-
-/// What is wrong with a call that applies a plan and has these arguments.
-fn beside_plan(arguments: &Value) -> Vec<Violation> {
-    let named = arguments.as_object().into_iter().flatten();
-    let others = named.filter(|(name, value)| {
-        let is_default = *name == "dryRun" && **value == Value::Bool(false);
-        !is_default && !BESIDE_PLAN.contains(&name.as_str())
-    });
-    let refused = others.map(|(name, _)| {
-        let message = "send `plan` without it: a plan is applied as it was shown; for another change, make a new dry run";
-        Violation::new(name.as_str(), "alone", message)
-    });
-    refused.collect()
 }

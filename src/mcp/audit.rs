@@ -191,14 +191,24 @@ fn most_frequent(
 #[derive(Serialize, Deserialize)]
 struct Position(i64, String, #[serde(default)] usize);
 
-fn encode_position(filters: &Value, position: AuditPosition) -> String {
+/// The cursor for a position in the results of `filters`.
+pub(super) fn encode_position(filters: &Value, position: AuditPosition) -> String {
     let AuditPosition { score, digest, nth } = position;
     cursor::encode(filters, &Position(score, digest, nth))
 }
 
+/// The position of a cursor in the results of `filters`.
+pub(super) fn decode_position(
+    filters: &Value,
+    cursor: Option<&str>,
+) -> Result<Option<AuditPosition>, Violation> {
+    let position = cursor.map(|cursor| cursor::decode::<Position>(filters, cursor));
+    let position = position.transpose()?;
+    Ok(position.map(|Position(score, digest, nth)| AuditPosition { score, digest, nth }))
+}
+
 fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Violation> {
-    let cursor = params.cursor.as_deref();
-    let after = cursor.map(|cursor| cursor::decode::<Position>(filters, cursor));
+    let after = decode_position(filters, params.cursor.as_deref())?;
     // The check of the arguments has parsed them before.
     let parse_time = |text: Option<String>| text.and_then(|text| Timestamp::parse(&text));
     Ok(AuditQuery {
@@ -212,9 +222,7 @@ fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Viola
         field: params.field,
         since: parse_time(params.since),
         until: parse_time(params.until),
-        after: after
-            .transpose()?
-            .map(|Position(score, digest, nth)| AuditPosition { score, digest, nth }),
+        after,
         limit: params.limit.map_or(DEFAULT_LIMIT, |limit| limit as usize),
         max_bytes: MAX_PAGE_BYTES,
         row_bytes: match params.detail.unwrap_or_default() {
@@ -226,6 +234,6 @@ fn audit_query(params: AuditParams, filters: &Value) -> Result<AuditQuery, Viola
 }
 
 /// What a row adds to the text of an answer, with the comma after it.
-fn row_bytes(row: &impl Serialize) -> usize {
+pub(super) fn row_bytes(row: &impl Serialize) -> usize {
     answer_text(row).len() + 1
 }

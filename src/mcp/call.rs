@@ -88,7 +88,8 @@ impl ContentServer {
         let Value::Object(arguments) = arguments else {
             unreachable!("it was made from an object");
         };
-        violations.extend(self.missing_version(tool, &arguments));
+        violations.extend(self.missing_versions(tool, &arguments));
+        violations.extend(self.as_of_is_off(tool, &arguments));
         let mut response = if violations.is_empty() {
             request.arguments = Some(arguments);
             ROUTER
@@ -97,7 +98,7 @@ impl ContentServer {
         } else {
             // Boxed, so that the rare case does not make the common one larger.
             let deadline = deadline_of(&context);
-            Box::pin(self.reject_or_replay(tool, &arguments, violations, deadline)).await?
+            Box::pin(self.reject(tool, &arguments, violations, deadline)).await?
         };
         if let Some(path) = unreadable {
             add_warnings(&mut response, &[unreadable_argument(&path)]);

@@ -52,8 +52,9 @@ pub(super) fn fitting_changes(changes: Value, room: usize) -> (Value, usize) {
 }
 
 /// The changes of an entry about a document of this kind, with this action: a creation or a deletion,
-/// which an undo may be too, is one object with the title and the names of the fields; other changes
-/// hold only the beginning of long values, or the edit that takes back the change of a long text.
+/// which an undo or what was found may be too, is one object with the title and the names of the
+/// fields; other changes hold only the beginning of long values, or the edit that takes back the
+/// change of a long text.
 pub(super) fn summarize_changes(
     kind: Option<Kind>,
     action: Option<&str>,
@@ -70,7 +71,9 @@ pub(super) fn summarize_changes(
     let whole = match action {
         Some("create") => created(),
         Some("delete") => deleted(),
-        Some("revert") if names_id(&changes) => created().or_else(deleted),
+        Some("revert") if names(&changes, &["", "id"]) => created().or_else(deleted),
+        // At an empty path is what was found of a document that nobody knows from before.
+        Some("adopt") if names(&changes, &["id"]) => created().or_else(deleted),
         _ => None,
     };
     whole.unwrap_or_else(|| {
@@ -85,10 +88,11 @@ pub(super) fn is_creation(changes: &Value) -> bool {
     first.is_some_and(|change| change.get("created").is_some())
 }
 
-/// Whether the id is among the changed fields: it comes and goes with the document.
-fn names_id(changes: &Value) -> bool {
-    let mut changes = changes.as_array().into_iter().flatten();
-    changes.any(|change| matches!(change["field"].as_str(), Some("" | "id")))
+/// Whether one of these fields was changed. The id comes and goes with the document.
+fn names(changes: &Value, fields: &[&str]) -> bool {
+    let changes = changes.as_array().into_iter().flatten();
+    let mut changed = changes.filter_map(|change| change.get("field")?.as_str());
+    changed.any(|field| fields.contains(&field))
 }
 
 /// Replaces long values by their beginning, in a list of changes or in what an older program stored
@@ -226,6 +230,25 @@ mod tests {
         assert_eq!(reverted(&back), json!([{ "created": summary }]));
         assert_eq!(reverted(&gone), json!([{ "deleted": summary }]));
         assert_eq!(reverted(&field), field);
+    }
+
+    #[test]
+    fn a_document_that_appeared_or_disappeared_outside_is_shown_like_a_creation_or_a_deletion() {
+        let adopted = |changes: &Value| {
+            summarize_changes(Some(Kind::Project), Some("adopt"), changes.clone())
+        };
+        let found =
+            json!([{ "field": "id", "newValue": "a" }, { "field": "title", "newValue": "A" }]);
+        let gone =
+            json!([{ "field": "id", "oldValue": "a" }, { "field": "title", "oldValue": "A" }]);
+        let edited = json!([{ "field": "image", "newValue": "/a.png" }]);
+        let of_unknown_origin = json!([{ "field": "", "newValue": { "id": "a" } }]);
+
+        let summary = json!({ "title": "A", "fields": ["id", "title"] });
+        assert_eq!(adopted(&found), json!([{ "created": summary }]));
+        assert_eq!(adopted(&gone), json!([{ "deleted": summary }]));
+        assert_eq!(adopted(&edited), edited);
+        assert_eq!(adopted(&of_unknown_origin), of_unknown_origin);
     }
 
     #[test]

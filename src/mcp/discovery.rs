@@ -35,6 +35,15 @@ fn search_hint(tool: ToolName) -> &'static str {
         }
         ToolName::AuditLog => "history of website content, who changed what, old values",
         ToolName::AuditStats => "number of changes of website content, recent activity",
+        ToolName::History => "who wrote which field of website content, versions, blame",
+        ToolName::Compare => "compare website content of two times, what changed since",
+        ToolName::Create(Kind::Project) => {
+            "add, create a new website project, portfolio case study"
+        }
+        ToolName::Create(Kind::Resource) => "add, create a new website resource, download",
+        ToolName::Delete(Kind::Project) => "delete, remove a website project, portfolio case study",
+        ToolName::Delete(Kind::Resource) => "delete, remove a website resource, download",
+        ToolName::UpdateMany => "edit, publish, archive many website projects or resources at once",
         ToolName::UndoChanges => "undo, revert or roll back changes of website content",
     }
 }

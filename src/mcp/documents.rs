@@ -33,6 +33,12 @@ use crate::{
 /// What to do when an update names no field: some clients leave out every `null`.
 const NOTHING_NAMED: &str = "`data` names no field (an empty object changes nothing) and there are no `edits`, so nothing was changed; put the fields to change in `data`. If `null` was meant to remove a field, the client left it out";
 
+/// What to say when an earlier call wrote a document that cannot be shown now.
+pub(super) const UNREAD: &str =
+    "an earlier call wrote this, but the document cannot be read now, so it is not shown";
+const DELETED_SINCE: &str =
+    "an earlier call wrote this; the document was deleted since, so it is not shown";
+
 /// A warning names this many fields.
 const MAX_NAMED_FIELDS: usize = 5;
 
@@ -54,12 +60,17 @@ impl ContentServer {
         deadline: Deadline,
     ) -> Result<ToolOutput<DocumentBody<D>, DocumentMeta>, ToolError> {
         let key = DocumentKey::new(D::KIND, params.id);
+        if let Some(as_of) = params.as_of {
+            return self.get_as_of(key, &as_of, deadline).await;
+        }
         let record = self.content.get(key, deadline).await;
         let fetched = record.map_err(|error| self.read_error(ToolName::Get(D::KIND), error))?;
         let record = fetched.value.record;
         let mut meta = DocumentMeta {
             freshness: self.freshness(fetched.snapshot_age),
             version: record.version().clone(),
+            as_of: None,
+            url: self.public_url(&record),
             warnings: Vec::new(),
         };
         let document = DocumentBody::new(&record);
@@ -108,7 +119,7 @@ impl ContentServer {
                 let changes = planned.unwrap_or_default();
                 let plan = self.keep_plan(tool, changes, deadline).await;
                 let mut output = self.update_output(updated, mode, detail, None);
-                output.add_plan(plan);
+                plan.add_to(&mut output.meta.plan, &mut output.meta.warnings);
                 if names_nothing {
                     output.add_warning(NOTHING_NAMED);
                 } else if !empty.is_empty() {
@@ -128,18 +139,12 @@ impl ContentServer {
     /// was valid then; otherwise all violations, those of the change included.
     pub(super) async fn reject_or_replay(
         &self,
-        tool: ToolName,
+        kind: Kind,
         arguments: &JsonObject,
         mut violations: Vec<Violation>,
         deadline: Deadline,
     ) -> Result<CallToolResponse, ErrorData> {
-        let now = || self.content.now();
-        let Some(kind) = tool
-            .written_kind()
-            .filter(|_| !arguments.contains_key("undo") && !arguments.contains_key("plan"))
-        else {
-            return ToolError::invalid_arguments(tool, &violations, now()).into_response();
-        };
+        let (tool, now) = (ToolName::Update(kind), || self.content.now());
         let mut request = UpdateRequest::from_arguments(kind, arguments);
         let detail = Detail::of_arguments(arguments);
         // With an unknown argument it is another request.
@@ -189,12 +194,16 @@ impl ContentServer {
         };
         let undo = undo.unwrap_or_default();
         let is_dry_run = mode == Mode::DryRun && !updated.replayed;
+        let absent = why_absent(&updated);
         let changes = summarize_changes(Some(D::KIND), Some(action.as_str()), updated.changes);
         let is_stored = !(is_dry_run && is_creation(&changes));
-        let version = is_stored.then_some(updated.version);
-        let data = match detail {
-            Detail::Summary => UpdatedDocument::row(summary_row(&updated.record, version.as_ref())),
-            Detail::Full => UpdatedDocument::full(&updated.record),
+        let version = updated.version.filter(|_| is_stored);
+        let data = match (&updated.record, detail) {
+            (None, _) => UpdatedDocument::row(JsonObject::new()),
+            (Some(record), Detail::Summary) => {
+                UpdatedDocument::row(summary_row(record, version.as_ref()))
+            }
+            (Some(record), Detail::Full) => UpdatedDocument::full(record),
         };
         let outside = updated
             .changed_outside
@@ -207,6 +216,7 @@ impl ContentServer {
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version,
+            url: updated.record.as_ref().and_then(|it| self.public_url(it)),
             audit_id: updated.audit_id,
             plan: None,
             changes: Vec::new(),
@@ -217,9 +227,10 @@ impl ContentServer {
             replayed: updated.replayed,
             warnings: Vec::new(),
         };
-        if outside.is_some() || !updated.warnings.is_empty() {
+        if absent.is_some() || outside.is_some() || !updated.warnings.is_empty() {
             let violations = updated.warnings.iter().map(ToString::to_string);
-            let warnings = outside.into_iter().chain(violations);
+            let remarks = absent.map(ToOwned::to_owned).into_iter().chain(outside);
+            let warnings = remarks.chain(violations);
             meta.warnings = fitting_warnings(warnings, room_beside(&data, &meta));
         }
         let listed;
@@ -232,7 +243,16 @@ impl ContentServer {
     }
 }
 
-fn point_out_arguments(tool: ToolName, violations: &mut [Violation]) {
+/// Why the document is not shown, if it is not.
+fn why_absent(updated: &Updated) -> Option<&'static str> {
+    match updated.record {
+        Some(_) => None,
+        None if updated.is_unread => Some(UNREAD),
+        None => Some(DELETED_SINCE),
+    }
+}
+
+pub(super) fn point_out_arguments(tool: ToolName, violations: &mut [Violation]) {
     if let Some(check) = CHECKS.get(tool.as_str()) {
         check.point_out_arguments(violations);
     }

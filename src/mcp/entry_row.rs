@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::changes::{fitting_changes, limit_names, shorten, summarize_changes};
-use crate::domain::{StoredEntry, audit::Category};
+use crate::domain::{StoredEntry, audit::Category, overlap};
 
 /// The changes of one row. More are only counted; the whole entry has them.
 const MAX_CHANGE_BYTES: usize = 8000;
@@ -39,6 +39,61 @@ pub(super) fn change_row(entry: &StoredEntry) -> Value {
     ]);
     row.insert("fields".to_owned(), changed_names(entry));
     Value::Object(row)
+}
+
+/// Who wrote a field, when and why.
+pub(super) fn author_row(field: &str, entry: Option<&StoredEntry>) -> Value {
+    let mut row = Map::from_iter([("field".to_owned(), json!(field))]);
+    row.values_mut().for_each(shorten);
+    row.extend(entry.into_iter().flat_map(|entry| {
+        members([
+            ("auditId", entry.json().get("id")),
+            ("timestamp", entry.json().get("timestamp")),
+            ("actor", entry.origin("actor")),
+            ("clientId", entry.origin("clientId")),
+            ("reason", entry.origin("reason")),
+        ])
+    }));
+    Value::Object(row)
+}
+
+/// A version of a document: who wrote it, and which fields were changed.
+pub(super) fn version_row(entry: &StoredEntry) -> Value {
+    let mut row = version_members(entry);
+    row.insert("fields".to_owned(), changed_names(entry));
+    Value::Object(row)
+}
+
+/// The same with the changes of one field, and of those above and below it.
+pub(super) fn version_row_of(entry: &StoredEntry, field: &str) -> Value {
+    let mut row = version_members(entry);
+    let changes: Vec<Value> = entry
+        .changes()
+        .into_iter()
+        .filter(|change| overlap(&change.field, field))
+        .map(|change| json!(change))
+        .collect();
+    let kind = entry.key().map(|key| key.kind);
+    let changes = summarize_changes(kind, None, Value::Array(changes));
+    let (changes, more) = fitting_changes(changes, MAX_CHANGE_BYTES);
+    row.insert("changes".to_owned(), changes);
+    if more > 0 {
+        row.insert("more".to_owned(), json!(more));
+    }
+    Value::Object(row)
+}
+
+fn version_members(entry: &StoredEntry) -> Map<String, Value> {
+    let metadata = entry.json().get("metadata");
+    members([
+        ("version", metadata.and_then(|it| it.get("versionAfter"))),
+        ("auditId", entry.json().get("id")),
+        ("timestamp", entry.json().get("timestamp")),
+        ("action", entry.json().get("action")),
+        ("actor", entry.origin("actor")),
+        ("clientId", entry.origin("clientId")),
+        ("reason", entry.origin("reason")),
+    ])
 }
 
 fn changed_names(entry: &StoredEntry) -> Value {

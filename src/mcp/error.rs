@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     domain::{
-        DocumentKey, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation,
+        DocumentKey, HistoryGap, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation,
         text::{compact_json, escape_all, truncate},
     },
-    service::{ApplyRequest, Error, UndoRequest, UpdateRequest},
+    service::{ApplyRequest, Error, UndoRequest, UpdateRequest, WriteOptions},
 };
 
 /// An error lists this many violations and counts the rest: a call of 230 KB can have 50,000.
@@ -70,6 +70,22 @@ impl CallOptions {
             idempotency_key: request.idempotency_key.is_some(),
             expected_version: request.expected_version.is_some(),
             plan: false,
+        }
+    }
+
+    pub(super) fn of_write(options: &WriteOptions) -> Self {
+        Self {
+            idempotency_key: options.idempotency_key.is_some(),
+            expected_version: false,
+            plan: false,
+        }
+    }
+
+    /// The same for a call that says which version it has read.
+    pub(super) fn expecting_version(self) -> Self {
+        Self {
+            expected_version: true,
+            ..self
         }
     }
 
@@ -133,13 +149,24 @@ impl ToolError {
                 }
                 failure(not_found_code(key.kind), message).with_details(details)
             }
+            Error::NotThen { ref key, gap } => {
+                failure(not_found_code(key.kind), error.to_string()).with_details(not_then(gap))
+            }
+            Error::Exists { key, current } => failure(exists_code(key.kind), exists(&key))
+                .with_details(json!({ "currentVersion": current })),
             Error::Conflict {
                 key,
                 current,
                 changed_since,
                 changed_outside,
             } => {
-                let message = conflict(&key, current.as_ref(), changed_outside, options);
+                let conflict = Conflict {
+                    tool,
+                    key: &key,
+                    current: current.as_ref(),
+                    changed_outside,
+                };
+                let message = conflict.message(options);
                 let mut error = failure("VERSION_CONFLICT", message);
                 error.details = conflict_details(current, &changed_since, changed_outside);
                 error
@@ -193,7 +220,7 @@ impl ToolError {
         violations: &[Violation],
         timestamp: Timestamp,
     ) -> Self {
-        let headline = format!("{key} was not changed");
+        let headline = format!("{key} was not {}", past(tool));
         Self::invalid(tool, &headline, violations, timestamp)
     }
 
@@ -407,31 +434,88 @@ fn application_details(applied: PlanApplication) -> Value {
     Value::Object(details)
 }
 
-fn conflict(
-    key: &DocumentKey,
-    current: Option<&Version>,
-    changed_outside: Option<Timestamp>,
-    options: CallOptions,
-) -> String {
-    if options.plan {
-        return format!(
-            "nothing was changed: {key} was changed since the plan was made; make a new dry run, show it, and apply that plan"
-        );
+/// From when on a document is known that cannot be shown as it was.
+fn not_then(gap: Option<HistoryGap>) -> Value {
+    let known_from = gap.and_then(|gap| gap.known_from);
+    match known_from {
+        Some(from) => json!({ "similar": [], "knownFrom": from.to_string() }),
+        None => json!({ "similar": [] }),
     }
-    if !options.expected_version {
-        return format!(
-            "{key} was not changed: other programs kept changing it at the same time; try again in a moment"
-        );
+}
+
+fn exists_code(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Project => "PROJECT_EXISTS",
+        Kind::Resource => "RESOURCE_EXISTS",
     }
-    let version = current.map_or_else(String::new, |version| format!(", `{version}`"));
-    let cause = changed_outside.map_or_else(
-        || "It may have changed since you read it".to_owned(),
-        outside::conflicting,
-    );
+}
+
+fn exists(key: &DocumentKey) -> String {
     format!(
-        "{key} was not changed: the expectedVersion you sent is not its current version{version}. {cause}, so read it again with get_{}, check that your change still fits, and send it with the new version",
-        key.kind
+        "nothing was created: there is a {key} already. Choose another id, or read it with get_{kind} and change it with update_{kind}",
+        kind = key.kind
     )
+}
+
+/// What a tool does to a document, as a sentence about it says.
+fn past(tool: ToolName) -> &'static str {
+    match tool {
+        ToolName::Create(_) => "created",
+        ToolName::Delete(_) => "deleted",
+        ToolName::List(_)
+        | ToolName::Get(_)
+        | ToolName::Update(_)
+        | ToolName::AuditLog
+        | ToolName::AuditStats
+        | ToolName::UndoChanges
+        | ToolName::History
+        | ToolName::Compare
+        | ToolName::UpdateMany => "changed",
+    }
+}
+
+/// A document that does not have the version that a call expected, or that others kept changing.
+struct Conflict<'a> {
+    tool: ToolName,
+    key: &'a DocumentKey,
+    current: Option<&'a Version>,
+    changed_outside: Option<Timestamp>,
+}
+
+impl Conflict<'_> {
+    fn message(&self, options: CallOptions) -> String {
+        let (key, past) = (self.key, past(self.tool));
+        if options.plan {
+            return format!(
+                "nothing was changed: {key} was changed since the plan was made; make a new dry run, show it, and apply that plan"
+            );
+        }
+        let subject = if self.tool == ToolName::UpdateMany {
+            format!("nothing was changed, because of {key}")
+        } else {
+            format!("{key} was not {past}")
+        };
+        if !options.expected_version {
+            return format!(
+                "{subject}: other programs kept changing it at the same time; try again in a moment"
+            );
+        }
+        let version = self.current;
+        let version = version.map_or_else(String::new, |version| format!(", `{version}`"));
+        let cause = self.changed_outside.map_or_else(
+            || "It may have changed since you read it".to_owned(),
+            outside::conflicting,
+        );
+        let check = if matches!(self.tool, ToolName::Delete(_)) {
+            "check that it is still to be deleted, and send the new version"
+        } else {
+            "check that your change still fits, and send it with the new version"
+        };
+        format!(
+            "{subject}: the expectedVersion you sent is not its current version{version}. {cause}, so read it again with get_{}, {check}",
+            key.kind
+        )
+    }
 }
 
 /// The version now, and who changed which fields since the expected one.

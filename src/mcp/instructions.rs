@@ -11,8 +11,11 @@ const PURPOSE: &str = "Use this server for the content of the owner's website: p
 const EDITING: &str = "It finds, edits, publishes and archives them, says who changed what, when and why, and undoes changes. Not for code, layout or files.
 Find id and version with list_projects or list_resources, and read a whole one with get_project or get_resource. \
 Send only what changes, or `edits` of a part of a long text or list, with that version as expectedVersion. \
-Changes are live at once: if several documents fit a request, ask which; dryRun shows a change without making it.
-These tools cannot create or delete a document, change its id, or upload a file; say so if you are asked to.";
+Changes are live at once: if several documents fit a request, ask which; dryRun shows a change without making it.";
+
+const CANNOT_CREATE: &str = "These tools cannot create or delete a document, change its id, or upload a file; say so if you are asked to.";
+
+const CAN_CREATE: &str = "Create or delete a document only if the owner asks for it; a new one is a draft unless you say otherwise. These tools cannot change an id or upload a file; say so if you are asked to.";
 
 const READING: &str = "It finds and reads them, and says who changed what, when and why.
 Find an id with list_projects or list_resources, and read a whole one with get_project or get_resource.
@@ -34,7 +37,16 @@ impl ContentServer {
             (true, true) => READING,
             (false, _) => WITHOUT_CONTENT,
         };
-        let mut text = format!("{PURPOSE}\n{use_cases}\n{DATA}");
+        let offers = |toolset| self.toolsets.have(toolset) && !is_read_only;
+        let mut text = format!("{PURPOSE}\n{use_cases}\n");
+        if offers(Toolset::Authoring) {
+            text.push_str(CAN_CREATE);
+            text.push('\n');
+        } else if offers(Toolset::Content) {
+            text.push_str(CANNOT_CREATE);
+            text.push('\n');
+        }
+        text.push_str(DATA);
         let mut add = |sentence: &str| {
             text.push(' ');
             text.push_str(sentence);
@@ -42,6 +54,9 @@ impl ContentServer {
         if !is_read_only {
             if self.toolsets.have(Toolset::Content) {
                 add(BROKEN_RULES);
+            }
+            if self.toolsets.have(Toolset::Batch) {
+                add("update_many changes many documents at once.");
             }
             if self.toolsets.have(Toolset::History) {
                 add("undo_changes undoes many changes at once.");

@@ -4,10 +4,11 @@ use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
 use super::{
+    as_of::{self, AS_OF},
     changes::shorten,
     cursor,
     error::ToolError,
-    meta::{ListMeta, limit_warnings},
+    meta::{LastChange, ListMeta, limit_warnings},
     output::{MAX_ANSWER_BYTES, RESERVED_BYTES, Row, SummaryRows, ToolOutput, answer_text},
     outside,
     params::{Detail, ListParams},
@@ -33,35 +34,40 @@ const MAX_NAMED_FIELDS: usize = 5;
 
 const EMPTY_STORE: &str = "the store is empty: it holds no projects and no resources. If there should be some, it is the wrong store or key prefix (`portfolio-mcp doctor` says which one is used, and why), or they have not been imported yet (`portfolio-mcp import FOLDER`)";
 
+/// The documents that a list is about, and what it says of them.
+struct Found {
+    fetched: Fetched<ListPage>,
+    /// What its cursors are bound to.
+    filters: Value,
+    as_of: Option<LastChange>,
+    /// One sentence for each document that is left out, because it is not known what it was.
+    left_out: Vec<String>,
+    nothing: Nothing,
+}
+
+/// What is said of a list that is empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nothing {
+    NotSaid,
+    EmptyStore,
+    NoMatch,
+}
+
 impl ContentServer {
     pub(super) async fn list<D: Document>(
         &self,
         params: ListParams,
         deadline: Deadline,
     ) -> Result<ToolOutput<SummaryRows<D>, ListMeta>, ToolError> {
-        let tool = ToolName::List(D::KIND);
-        let filters = json!([
-            D::KIND.plural(),
-            params.status,
-            params.featured,
-            params.tag,
-            params.query
-        ]);
         let detail = params.detail.unwrap_or_default();
-        let query = list_query(params, &filters).map_err(|violation| {
-            ToolError::invalid_arguments(tool, &[violation], self.content.now())
-        })?;
-        let page = self.content.list(D::KIND, &query, deadline).await;
-        let fetched = page.map_err(|error| self.read_error(tool, error))?;
-
-        let is_empty = fetched.value.total == 0 && self.content.is_empty(deadline).await;
-        let mut rows = fitting_rows(&fetched.value.records, detail);
+        let found = self.find::<D>(params, deadline).await?;
+        let mut rows = fitting_rows(&found.fetched.value.records, detail);
         loop {
-            let mut meta = self.list_meta(&fetched, rows.len(), detail, &filters);
-            if is_empty {
-                meta.warnings.insert(0, EMPTY_STORE.to_owned());
-            } else if meta.total == 0 && !query.words.is_empty() {
-                meta.warnings.insert(0, nothing_found(D::KIND));
+            let mut meta = self.list_meta(&found, rows.len(), detail);
+            match found.nothing {
+                Nothing::EmptyStore => meta.warnings.insert(0, EMPTY_STORE.to_owned()),
+                Nothing::NoMatch => meta.warnings.insert(0, nothing_found(D::KIND)),
+                Nothing::NotSaid => {}
             }
             let bytes: usize = rows.iter().map(Row::bytes).sum();
             if rows.len() <= 1
@@ -73,15 +79,68 @@ impl ContentServer {
         }
     }
 
-    /// About a page of which the first documents are shown.
-    fn list_meta(
+    async fn find<D: Document>(
         &self,
-        fetched: &Fetched<ListPage>,
-        shown: usize,
-        detail: Detail,
-        filters: &Value,
-    ) -> ListMeta {
-        let page = &fetched.value;
+        mut params: ListParams,
+        deadline: Deadline,
+    ) -> Result<Found, ToolError> {
+        let tool = ToolName::List(D::KIND);
+        let mut filters = json!([
+            D::KIND.plural(),
+            params.status,
+            params.featured,
+            params.tag,
+            params.query
+        ]);
+        let as_of = params.as_of.take();
+        let point = match &as_of {
+            Some(as_of) => Some(self.log_point(tool, AS_OF, as_of, deadline).await?),
+            None => None,
+        };
+        if let (Some(point), Some(filters)) = (&point, filters.as_array_mut()) {
+            filters.push(json!({ AS_OF: as_of::identity(point) }));
+        }
+        let query = list_query(params, &filters).map_err(|violation| {
+            ToolError::invalid_arguments(tool, &[violation], self.content.now())
+        })?;
+        let (fetched, left_out) = match &point {
+            None => (
+                self.content.list(D::KIND, &query, deadline).await,
+                Vec::new(),
+            ),
+            Some(point) => {
+                let past = self.content.list_as_of(D::KIND, &query, point, deadline);
+                let past = past.await.map_err(|error| self.read_error(tool, error))?;
+                let left_out = past.unexplained.iter().map(as_of::left_out).collect();
+                let fetched = Fetched {
+                    value: past.page,
+                    snapshot_age: None,
+                };
+                (Ok(fetched), left_out)
+            }
+        };
+        let fetched = fetched.map_err(|error| self.read_error(tool, error))?;
+        let has_none = fetched.value.total == 0;
+        let is_now = point.is_none();
+        let nothing = if has_none && is_now && self.content.is_empty(deadline).await {
+            Nothing::EmptyStore
+        } else if has_none && !query.words.is_empty() {
+            Nothing::NoMatch
+        } else {
+            Nothing::NotSaid
+        };
+        Ok(Found {
+            fetched,
+            filters,
+            as_of: point.as_ref().and_then(as_of::last_change),
+            left_out,
+            nothing,
+        })
+    }
+
+    /// About a page of which the first documents are shown.
+    fn list_meta(&self, found: &Found, shown: usize, detail: Detail) -> ListMeta {
+        let page = &found.fetched.value;
         let records = page.records.get(..shown).unwrap_or(&page.records);
         let next = if shown < page.records.len() {
             records.last().map(|record| record.index_entry().position())
@@ -99,19 +158,22 @@ impl ContentServer {
         let outside = page.changed_outside.iter().filter(is_shown);
         let outside = outside.map(outside::listed);
         ListMeta {
-            freshness: self.freshness(fetched.snapshot_age),
+            freshness: self.freshness(found.fetched.snapshot_age),
             total: page.total,
             next_cursor: next.map(|position| {
                 let updated = position.updated.0.map(Timestamp::micros);
-                cursor::encode(filters, &(updated, position.id))
+                cursor::encode(&found.filters, &(updated, position.id))
             }),
             versions: match detail {
                 Detail::Summary => None,
                 Detail::Full => Some(versions),
             },
+            as_of: found.as_of.clone(),
             warnings: limit_warnings(
-                page.unreadable
+                found
+                    .left_out
                     .iter()
+                    .chain(&page.unreadable)
                     .cloned()
                     .chain(outside)
                     .chain(invalid),

@@ -49,6 +49,19 @@ impl Freshness {
     }
 }
 
+/// The last change up to a point in time.
+#[derive(Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub(super) struct LastChange {
+    /// Its audit id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_id: Option<String>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<String>,
+}
+
 /// About a list.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -63,7 +76,11 @@ pub(super) struct ListMeta {
     /// With detail `full`: for each id the version, to send as expectedVersion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub versions: Option<Map<String, Value>>,
-    /// Stored documents that break rules, cannot be read or were changed outside this server.
+    /// With `asOf`: the last change that the content of then includes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<LastChange>,
+    /// Stored documents that break rules, cannot be read or were changed outside this server; with
+    /// `asOf` also those whose content of then is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,
@@ -75,8 +92,14 @@ pub(super) struct ListMeta {
 pub(super) struct DocumentMeta {
     #[serde(flatten)]
     pub freshness: Freshness,
-    /// The document's version, to send as expectedVersion.
+    /// The document's version, to send as expectedVersion; with `asOf`, its version of then.
     pub version: Version,
+    /// With `asOf`: the last change that the content of then includes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<LastChange>,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Rules that the stored document breaks, and whether it was changed outside this server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -101,6 +124,9 @@ pub(super) struct UpdateMeta {
     /// In a dry run: the plan that makes exactly this change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanMeta>,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Id of the audit log entry; absent if nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
@@ -130,6 +156,72 @@ pub(super) struct UpdateMeta {
     #[schemars(default)]
     pub replayed: bool,
     /// Rules that the document broke before this update and still breaks, and other remarks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About the creation or deletion of a document.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuthoringMeta {
+    /// true: nothing was written; data and changes show what the call would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
+    /// When the server answered.
+    pub timestamp: String,
+    /// The store: `redis` or `sqlite`.
+    pub source: String,
+    /// The document's version, if there is one; in a dry run, the stored version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// The address of a published document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// In a dry run: the plan that makes exactly this change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanMeta>,
+    /// Id of the audit log entry; absent if nothing was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_id: Option<String>,
+    /// `created` or `deleted`, with the title and the names of the fields.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    pub changes: Value,
+    /// true: an earlier call with the same idempotencyKey did this; nothing was written now.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub replayed: bool,
+    /// What to know about this result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About updates of many documents.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ManyMeta {
+    /// true: nothing was written; data shows what the updates would do.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub dry_run: bool,
+    /// When the server answered.
+    pub timestamp: String,
+    /// The store: `redis` or `sqlite`.
+    pub source: String,
+    /// In a dry run: the plan that makes exactly these changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanMeta>,
+    /// Number of changed documents that are not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    pub more: usize,
+    /// true: an earlier call with the same idempotencyKey did this; nothing was written now.
+    #[serde(skip_serializing_if = "Not::not")]
+    #[schemars(default)]
+    pub replayed: bool,
+    /// Documents that were left out, rules that were broken before and still are, other remarks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,
@@ -204,6 +296,66 @@ pub(super) struct PlanMeta {
 pub(super) struct PlanRemarks {
     pub plan: Option<PlanMeta>,
     pub warning: Option<String>,
+}
+
+impl PlanRemarks {
+    /// Adds them to an answer's plan and warnings.
+    pub(super) fn add_to(self, plan: &mut Option<PlanMeta>, warnings: &mut Vec<String>) {
+        *plan = self.plan;
+        warnings.extend(self.warning);
+    }
+}
+
+/// About the history of a document.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HistoryMeta {
+    #[serde(flatten)]
+    pub freshness: Freshness,
+    /// Send it as cursor to get older versions; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// The search for versions has reached this time and is not finished. Send the cursor to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub searched_since: Option<String>,
+    /// The search for the authors of the fields ended at this time: fields without one were written
+    /// before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blame_searched_since: Option<String>,
+    /// Number of fields that are not listed; `field` shows one of them.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
+    pub more_fields: usize,
+    /// The time of the log's oldest entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_begins: Option<String>,
+    /// What to know about this result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
+}
+
+/// About a comparison.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CompareMeta {
+    #[serde(flatten)]
+    pub freshness: Freshness,
+    /// Number of documents that differ, on all pages.
+    pub total: usize,
+    /// The last change up to `since`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<LastChange>,
+    /// The last change up to `until`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<LastChange>,
+    /// Send it as cursor to get the next page; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// The documents that are left out, because the log does not say what they were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub warnings: Vec<String>,
 }
 
 /// About a page of the audit log.

@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::meta::{PlanRemarks, UndoMeta, UpdateMeta};
+use super::meta::UpdateMeta;
 use crate::domain::{
     Document, Kind, Record, rules,
     text::{compact_json, escape_special_spaces},
@@ -61,7 +61,7 @@ pub(super) struct ToolOutput<T, M> {
     success: bool,
     data: T,
     /// About this result.
-    meta: M,
+    pub(super) meta: M,
 }
 
 impl<T, M> ToolOutput<T, M> {
@@ -77,20 +77,6 @@ impl<T, M> ToolOutput<T, M> {
 impl<T> ToolOutput<T, UpdateMeta> {
     pub(super) fn add_warning(&mut self, warning: &str) {
         self.meta.warnings.push(warning.to_owned());
-    }
-
-    /// Adds the plan of a dry run, or why there is none.
-    pub(super) fn add_plan(&mut self, remarks: PlanRemarks) {
-        self.meta.plan = remarks.plan;
-        self.meta.warnings.extend(remarks.warning);
-    }
-}
-
-impl<T> ToolOutput<T, UndoMeta> {
-    /// Adds the plan of a dry run, or why there is none.
-    pub(super) fn add_plan(&mut self, remarks: PlanRemarks) {
-        self.meta.plan = remarks.plan;
-        self.meta.warnings.extend(remarks.warning);
     }
 }
 
@@ -328,16 +314,16 @@ impl JsonSchema for AuditEntries {
     }
 }
 
-/// The documents that an undo changed.
-pub(super) struct UndoneDocuments(Value);
+/// The documents that a call changed together.
+pub(super) struct ChangedDocuments(Value);
 
-impl UndoneDocuments {
+impl ChangedDocuments {
     pub(super) fn new(rows: Vec<Value>) -> Self {
         Self(Value::Array(rows))
     }
 }
 
-impl ToolData for UndoneDocuments {
+impl ToolData for ChangedDocuments {
     fn text(&self) -> Cow<'_, str> {
         Cow::Owned(compact_json(&self.0))
     }
@@ -347,13 +333,13 @@ impl ToolData for UndoneDocuments {
     }
 }
 
-impl JsonSchema for UndoneDocuments {
+impl JsonSchema for ChangedDocuments {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("UndoneDocuments")
+        Cow::Borrowed("ChangedDocuments")
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -364,7 +350,48 @@ impl JsonSchema for UndoneDocuments {
             "deleted": { "description": "true: the document is deleted." },
             "auditId": { "description": "Id of the audit log entry; absent if nothing was written." },
             "version": { "description": "The document's version; in a dry run, the stored version." },
-            "changes": { "description": "Every field that goes back, with oldValue and newValue, as in the audit log." },
+            "changes": { "description": "Every changed field with oldValue and newValue, as in the audit log." },
+            "more": { "description": "Number of changes that are not listed." },
+        }));
+        schemars::json_schema!({ "type": "array", "items": row })
+    }
+}
+
+/// The documents that a comparison found to differ.
+pub(super) struct DifferingDocuments(Value);
+
+impl DifferingDocuments {
+    pub(super) fn new(rows: Vec<Value>) -> Self {
+        Self(Value::Array(rows))
+    }
+}
+
+impl ToolData for DifferingDocuments {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Owned(compact_json(&self.0))
+    }
+
+    fn into_json(self) -> Value {
+        self.0
+    }
+}
+
+impl JsonSchema for DifferingDocuments {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("DifferingDocuments")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let row = open_object(&json!({
+            "entityType": { "description": "project or resource." },
+            "entityId": { "description": "Id of the document." },
+            "title": { "description": "Its title." },
+            "action": { "description": "create, delete or update: what all changes between the two points together amount to." },
+            "changes": { "description": "Every field that differs, with oldValue and newValue, as in the audit log." },
             "more": { "description": "Number of changes that are not listed." },
         }));
         schemars::json_schema!({ "type": "array", "items": row })

@@ -1,20 +1,24 @@
 //! The tools' arguments. Doc comments on members are published as descriptions for models.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use rmcp::model::JsonObject;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tool_name::ToolName;
 use crate::{
-    domain::{Document, Edit, Kind, MAX_EDITS, Patch, Project, Resource, rules},
-    service::Mode,
+    domain::{
+        Document, DocumentKey, Edit, Kind, MAX_EDITS, Origin, Patch, Project, Resource, rules,
+    },
+    service::{ApplyRequest, Mode, WriteOptions},
 };
 
 /// One undo names this many changes.
 const MAX_AUDIT_IDS: usize = 200;
+/// One call changes this many documents.
+pub(super) const MAX_CHANGES: usize = 50;
 
 /// The published schema of arguments `P`: self-contained, with plain types, and without the rules
 /// that are checked all the same.
@@ -34,6 +38,11 @@ pub(super) fn checked_schema(tool: ToolName) -> Arc<JsonObject> {
         ToolName::AuditLog => rules::schema_of::<AuditParams>(),
         ToolName::AuditStats => rules::schema_of::<NoParams>(),
         ToolName::UndoChanges => rules::schema_of::<UndoParams>(),
+        ToolName::History => rules::schema_of::<HistoryParams>(),
+        ToolName::Compare => rules::schema_of::<CompareParams>(),
+        ToolName::Create(_) => rules::schema_of::<CreateParams>(),
+        ToolName::Delete(_) => rules::schema_of::<DeleteParams>(),
+        ToolName::UpdateMany => rules::schema_of::<ManyParams>(),
     })
 }
 
@@ -54,6 +63,44 @@ pub(super) fn mode(dry_run: Option<bool>) -> Mode {
     match dry_run {
         Some(true) => Mode::DryRun,
         Some(false) | None => Mode::Commit,
+    }
+}
+
+/// What the arguments of every write ask for.
+pub(super) fn write_options(
+    dry_run: Option<bool>,
+    reason: Option<String>,
+    idempotency_key: Option<String>,
+    origin: Origin,
+) -> WriteOptions {
+    WriteOptions {
+        mode: mode(dry_run),
+        idempotency_key,
+        origin: Origin {
+            reason: reason.filter(|reason| !reason.is_empty()),
+            ..origin
+        },
+    }
+}
+
+/// What a call that applies a plan asks for.
+pub(super) fn apply_request(
+    plan_id: String,
+    tool: ToolName,
+    key: Option<DocumentKey>,
+    reason: Option<String>,
+    idempotency_key: Option<String>,
+    origin: Origin,
+) -> ApplyRequest {
+    ApplyRequest {
+        plan_id,
+        tool: Some(tool.as_str()),
+        key,
+        idempotency_key,
+        origin: Origin {
+            reason: reason.filter(|reason| !reason.is_empty()),
+            ..origin
+        },
     }
 }
 
@@ -109,14 +156,20 @@ pub(super) struct ListParams {
     pub limit: Option<u32>,
     /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
+    /// The content of this time (RFC 3339), or after the change with this audit id.
+    #[schemars(length(min = 1, max = 200))]
+    pub as_of: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct GetParams {
     /// Such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
+    /// As it was at this time (RFC 3339), or after the change with this audit id.
+    #[schemars(length(min = 1, max = 200))]
+    pub as_of: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -240,6 +293,139 @@ pub(super) struct UndoParams {
     /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct HistoryParams {
+    pub entity_type: EntityType,
+    #[schemars(length(min = 1, max = 500))]
+    pub id: String,
+    /// Only this field, and those above and below it, with their values.
+    #[schemars(length(min = 1, max = 500))]
+    pub field: Option<String>,
+    /// Default 20.
+    #[schemars(range(min = 1, max = 100))]
+    pub limit: Option<u32>,
+    /// `meta.nextCursor` of the last page; same filters.
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CompareParams {
+    /// A time (RFC 3339) or an audit id.
+    #[schemars(length(min = 1, max = 200))]
+    pub since: String,
+    /// The same; default: now.
+    #[schemars(length(min = 1, max = 200))]
+    pub until: Option<String>,
+    pub entity_type: Option<EntityType>,
+    /// Default 20.
+    #[schemars(range(min = 1, max = 100))]
+    pub limit: Option<u32>,
+    /// `meta.nextCursor` of the last page; same filters.
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CreateParams {
+    /// The new slug, such as `rdv-artisan`: words of a-z and 0-9 joined by hyphens. It never changes.
+    #[schemars(length(min = 1, max = 500))]
+    pub id: String,
+    /// Every field that `data` of the update tool has, but for optional ones. Without `metadata`:
+    /// a draft, not featured.
+    #[schemars(with = "Option<OpenObject>")]
+    pub data: Option<JsonObject>,
+    /// true: show the document, write nothing.
+    pub dry_run: Option<bool>,
+    /// `meta.plan.id` of a dry run, to make exactly that change; no other change beside it.
+    #[schemars(length(min = 1, max = 100))]
+    pub plan: Option<String>,
+    /// Why, for the audit log.
+    #[schemars(length(max = 500))]
+    pub reason: Option<String>,
+    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    #[schemars(regex(pattern = rules::KEY))]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct DeleteParams {
+    /// Such as `rdv-artisan`.
+    #[schemars(length(min = 1, max = 500))]
+    pub id: String,
+    /// `meta.version` that you read; required, unless you send `plan`.
+    #[schemars(length(min = 1, max = 100))]
+    pub expected_version: Option<String>,
+    /// true: show what would be deleted, write nothing.
+    pub dry_run: Option<bool>,
+    /// `meta.plan.id` of a dry run, to make exactly that change; no other change beside it.
+    #[schemars(length(min = 1, max = 100))]
+    pub plan: Option<String>,
+    /// Why, for the audit log.
+    #[schemars(length(max = 500))]
+    pub reason: Option<String>,
+    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    #[schemars(regex(pattern = rules::KEY))]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ManyParams {
+    /// Each changes another document, as the update tool of its type does.
+    #[schemars(length(min = 1, max = MAX_CHANGES))]
+    pub changes: Option<Vec<ChangeParams>>,
+    /// true: show the changes, write nothing.
+    pub dry_run: Option<bool>,
+    /// `meta.plan.id` of a dry run, to make exactly those changes.
+    #[schemars(length(min = 1, max = 100))]
+    pub plan: Option<String>,
+    /// Why, for the audit log.
+    #[schemars(length(max = 500))]
+    pub reason: Option<String>,
+    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    #[schemars(regex(pattern = rules::KEY))]
+    pub idempotency_key: Option<String>,
+}
+
+/// One of many updates.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(inline, description = "")]
+pub(super) struct ChangeParams {
+    pub entity_type: EntityType,
+    #[schemars(length(min = 1, max = 500))]
+    pub id: String,
+    /// As `data` of the update tool.
+    #[schemars(with = "Option<OpenObject>")]
+    pub data: Option<JsonObject>,
+    /// As `edits` of the update tool.
+    #[schemars(length(max = MAX_EDITS))]
+    pub edits: Option<Vec<Edit>>,
+    /// The version that you read.
+    #[schemars(length(min = 1, max = 100))]
+    pub expected_version: Option<String>,
+}
+
+/// An object that is published without its members, which another tool publishes.
+pub(super) struct OpenObject;
+
+impl JsonSchema for OpenObject {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("OpenObject")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ "type": "object" })
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -4,15 +4,15 @@ use super::{
     documents::UndoRemarks,
     error::{CallOptions, ToolError},
     meta::{PlanMeta, PlanRemarks, UndoMeta, UpdateMeta},
-    output::{ToolOutput, UndoneDocuments, UpdatedDocument},
-    params::{Detail, UndoParams, UpdateParams},
+    output::{ChangedDocuments, ToolOutput, UpdatedDocument},
+    params::{self, Detail, UndoParams, UpdateParams},
     server::ContentServer,
     tool_name::ToolName,
 };
 use crate::{
     deadline::Deadline,
-    domain::{Change, Document, DocumentKey, Origin, Record},
-    service::{Applied, ApplyRequest, Error, KeptPlan, Mode, Undone, Updated},
+    domain::{Change, Document, DocumentKey, Origin},
+    service::{ApplyRequest, Error, KeptPlan, Mode, Undone, Updated, Written},
 };
 
 impl ContentServer {
@@ -52,29 +52,12 @@ impl ContentServer {
     ) -> Result<ToolOutput<UpdatedDocument<D>, UpdateMeta>, ToolError> {
         let tool = ToolName::Update(D::KIND);
         let key = DocumentKey::new(D::KIND, params.id);
-        let request = ApplyRequest {
-            plan_id,
-            tool: Some(tool.as_str()),
-            key: Some(key.clone()),
-            idempotency_key: params.idempotency_key,
-            origin: Origin {
-                reason: params.reason.filter(|reason| !reason.is_empty()),
-                ..origin
-            },
-        };
+        let (named, reason, idempotency_key) = (Some(key), params.reason, params.idempotency_key);
+        let request = params::apply_request(plan_id, tool, named, reason, idempotency_key, origin);
         let applied = self.apply(tool, request, deadline).await?;
-        let updated = updated(applied).ok_or_else(|| {
-            let gone = Error::NotFound {
-                key,
-                similar: Vec::new(),
-                found_as: None,
-                deleted_outside: None,
-            };
-            self.apply_error(tool, gone, CallOptions::default())
-        })?;
         let detail: Detail = params.detail.unwrap_or_default();
         let remarks = Some(UndoRemarks::default());
-        Ok(self.update_output(updated, Mode::Commit, detail, remarks))
+        Ok(self.update_output(updated(applied), Mode::Commit, detail, remarks))
     }
 
     /// Applies the plan of an undo.
@@ -84,18 +67,10 @@ impl ContentServer {
         plan_id: String,
         origin: Origin,
         deadline: Deadline,
-    ) -> Result<ToolOutput<UndoneDocuments, UndoMeta>, ToolError> {
+    ) -> Result<ToolOutput<ChangedDocuments, UndoMeta>, ToolError> {
         let tool = ToolName::UndoChanges;
-        let request = ApplyRequest {
-            plan_id,
-            tool: Some(tool.as_str()),
-            key: None,
-            idempotency_key: params.idempotency_key,
-            origin: Origin {
-                reason: params.reason.filter(|reason| !reason.is_empty()),
-                ..origin
-            },
-        };
+        let (reason, key) = (params.reason, params.idempotency_key);
+        let request = params::apply_request(plan_id, tool, None, reason, key, origin);
         let applied = self.apply(tool, request, deadline).await?;
         let undone = Undone {
             documents: applied.documents,
@@ -105,12 +80,12 @@ impl ContentServer {
         Ok(self.undo_output(undone, Mode::Commit))
     }
 
-    async fn apply(
+    pub(super) async fn apply(
         &self,
         tool: ToolName,
         request: ApplyRequest,
         deadline: Deadline,
-    ) -> Result<Applied, ToolError> {
+    ) -> Result<Written, ToolError> {
         let options = CallOptions::of_plan(&request);
         let applied = self.content.apply_plan(request, deadline).await;
         applied.map_err(|error| self.apply_error(tool, error, options))
@@ -121,19 +96,21 @@ impl ContentServer {
     }
 }
 
-/// What applying a plan did to the one document of an update; `None` if the document has been deleted
-/// since.
-fn updated(mut applied: Applied) -> Option<Updated> {
-    let document = applied.documents.pop()?;
-    let record: Record = document.record?;
-    Some(Updated {
-        version: record.version().clone(),
+/// What applying a plan did to the one document of an update.
+fn updated(applied: Written) -> Updated {
+    let Some(document) = applied.documents.into_iter().next() else {
+        unreachable!("a plan of an update changes its document");
+    };
+    let record = document.record;
+    Updated {
+        version: record.as_ref().map(|record| record.version().clone()),
         changes: document.changes,
         audit_id: document.audit_id,
         replayed: applied.replayed,
-        warnings: record.violations().to_vec(),
+        is_unread: document.is_unread,
+        warnings: document.warnings,
         record,
         changed_outside: None,
         planned: None,
-    })
+    }
 }

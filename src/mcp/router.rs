@@ -5,7 +5,11 @@ use std::sync::LazyLock;
 use rmcp::{ErrorData, handler::server::router::tool::ToolRouter, model::Tool};
 
 use super::{
-    arguments::ToolChecks, discovery, server::ContentServer, tool_name::ToolName, toolset::Toolset,
+    arguments::ToolChecks,
+    as_of, discovery,
+    server::ContentServer,
+    tool_name::ToolName,
+    toolset::{Toolset, Toolsets},
 };
 use crate::domain::{Violation, text::truncate};
 
@@ -13,7 +17,11 @@ pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(||
     let mut router = ContentServer::project_tools()
         + ContentServer::resource_tools()
         + ContentServer::audit_tools()
-        + ContentServer::undo_tools();
+        + ContentServer::undo_tools()
+        + ContentServer::history_tools()
+        + ContentServer::compare_tools()
+        + ContentServer::authoring_tools()
+        + ContentServer::batch_tools();
     for route in router.map.values_mut() {
         // rmcp keeps the line breaks of doc comments.
         route.attr.description = route
@@ -29,16 +37,24 @@ pub(super) static ROUTER: LazyLock<ToolRouter<ContentServer>> = LazyLock::new(||
 pub(super) static CHECKS: LazyLock<ToolChecks> = LazyLock::new(|| ToolChecks::new(ToolName::all()));
 
 impl ContentServer {
-    /// The tools of a toolset as published, the writing tools included.
+    /// The tools of these toolsets as published, the writing tools included.
     #[must_use]
-    pub fn tools(toolset: Toolset) -> Vec<Tool> {
-        let mut tools = ROUTER.list_all();
-        tools.retain(|tool| {
-            let name = ToolName::parse(&tool.name);
-            name.is_some_and(|name| toolset.tools().contains(&name))
-        });
+    pub fn tools(toolsets: &Toolsets) -> Vec<Tool> {
+        let mut tools: Vec<Tool> = toolsets.iter().flat_map(tools_of).collect();
+        if !toolsets.have(Toolset::History) {
+            tools.iter_mut().for_each(as_of::leave_out);
+        }
         tools
     }
+}
+
+fn tools_of(toolset: Toolset) -> Vec<Tool> {
+    let mut tools = ROUTER.list_all();
+    tools.retain(|tool| {
+        let name = ToolName::parse(&tool.name);
+        name.is_some_and(|name| toolset.tools().contains(&name))
+    });
+    tools
 }
 
 /// The protocol error for a tool of a toolset that this server does not offer.

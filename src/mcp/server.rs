@@ -4,18 +4,20 @@
 use std::{sync::Arc, time::Duration};
 
 use rmcp::model::JsonObject;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::{
     error::{CallOptions, ToolError},
     meta::Freshness,
     notice::StoreNotice,
+    public_url::PublicUrl,
     tool_name::ToolName,
     toolset::Toolsets,
 };
 use crate::{
     caller::{Caller, Role},
-    domain::Violation,
+    domain::{Record, Violation, text::truncate},
     service::{ContentService, Error},
 };
 
@@ -31,6 +33,7 @@ pub struct ContentServer {
     pub(super) store_notice: Option<Arc<StoreNotice>>,
     pub(super) requires_version: bool,
     pub(super) toolsets: Toolsets,
+    public_url: Option<Arc<PublicUrl>>,
     read_only: Option<Arc<str>>,
 }
 
@@ -48,6 +51,7 @@ impl ContentServer {
             store_notice: None,
             requires_version: false,
             toolsets: Toolsets::default(),
+            public_url: None,
             read_only: read_only.map(Into::into),
         }
     }
@@ -70,28 +74,54 @@ impl ContentServer {
         }
     }
 
+    /// The same server, which says where the website shows a published document.
+    #[must_use]
+    pub fn with_public_url(self, template: PublicUrl) -> Self {
+        Self {
+            public_url: Some(Arc::new(template)),
+            ..self
+        }
+    }
+
     /// The same server, which offers these toolsets.
     #[must_use]
     pub fn offering(self, toolsets: Toolsets) -> Self {
         Self { toolsets, ..self }
     }
 
-    /// What is wrong with the arguments of an update that does not say which version it changes.
-    pub(super) fn missing_version(
+    /// What is wrong with the arguments of updates that do not say which version they change.
+    pub(super) fn missing_versions(
         &self,
         tool: ToolName,
         arguments: &JsonObject,
-    ) -> Option<Violation> {
-        let kind = tool.written_kind().filter(|_| self.requires_version)?;
-        let is_missing =
-            !arguments.contains_key("expectedVersion") && !arguments.contains_key("plan");
-        is_missing.then(|| {
-            let message = format!(
-                "missing, and this server requires it: read the document with get_{} and send its `meta.version`",
-                kind.singular()
-            );
-            Violation::new("expectedVersion", "required", message)
-        })
+    ) -> Vec<Violation> {
+        if !self.requires_version {
+            return Vec::new();
+        }
+        let is_missing = |arguments: &JsonObject| {
+            !arguments.contains_key("expectedVersion") && !arguments.contains_key("plan")
+        };
+        if let ToolName::Update(kind) = tool
+            && is_missing(arguments)
+        {
+            return vec![missing_version("expectedVersion", kind.singular())];
+        }
+        // Only one tool has this argument.
+        let changes = arguments.get("changes").and_then(Value::as_array);
+        let changes = changes.into_iter().flatten().enumerate();
+        let missing = changes.filter_map(|(index, change)| {
+            let change = change.as_object().filter(|change| is_missing(change))?;
+            let kind = change.get("entityType").and_then(Value::as_str);
+            let path = format!("changes[{index}].expectedVersion");
+            Some(missing_version(&path, kind.unwrap_or("project")))
+        });
+        missing.collect()
+    }
+
+    /// Where visitors find a published document, if the server knows.
+    pub(super) fn public_url(&self, record: &Record) -> Option<String> {
+        let template = self.public_url.as_ref()?;
+        record.is_published().then(|| template.of(record.key()))
     }
 
     /// Why `caller` cannot write, if so.
@@ -116,6 +146,18 @@ impl ContentServer {
 
     /// The error of a reading tool.
     pub(super) fn read_error(&self, tool: ToolName, error: Error) -> ToolError {
-        ToolError::new(tool, error, CallOptions::default(), self.content.now())
+        let now = self.content.now();
+        match error {
+            Error::Invalid(violations) => ToolError::invalid_arguments(tool, &violations, now),
+            error => ToolError::new(tool, error, CallOptions::default(), now),
+        }
     }
+}
+
+fn missing_version(path: &str, kind: &str) -> Violation {
+    let message = format!(
+        "missing, and this server requires it: read the document with get_{} and send its `meta.version`",
+        truncate(kind)
+    );
+    Violation::new(path, "required", message)
 }

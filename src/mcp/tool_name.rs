@@ -11,6 +11,11 @@ pub(super) enum ToolName {
     AuditLog,
     AuditStats,
     UndoChanges,
+    History,
+    Compare,
+    Create(Kind),
+    Delete(Kind),
+    UpdateMany,
 }
 
 /// What a call of a tool may do.
@@ -32,6 +37,13 @@ impl ToolName {
             Self::AuditLog => "get_audit_log",
             Self::AuditStats => "get_audit_stats",
             Self::UndoChanges => "undo_changes",
+            Self::History => "get_history",
+            Self::Compare => "compare_content",
+            Self::Create(Kind::Project) => "create_project",
+            Self::Create(Kind::Resource) => "create_resource",
+            Self::Delete(Kind::Project) => "delete_project",
+            Self::Delete(Kind::Resource) => "delete_resource",
+            Self::UpdateMany => "update_many",
         }
     }
 
@@ -46,26 +58,53 @@ impl ToolName {
             Self::Update(Kind::Resource) => "UPDATE_RESOURCE_ERROR",
             Self::AuditLog => "AUDIT_LOG_ERROR",
             Self::AuditStats => "AUDIT_STATS_ERROR",
-            Self::UndoChanges => "TOOL_ERROR",
+            Self::UndoChanges
+            | Self::History
+            | Self::Compare
+            | Self::Create(_)
+            | Self::Delete(_)
+            | Self::UpdateMany => "TOOL_ERROR",
         }
     }
 
     pub(super) fn effect(self) -> Effect {
         match self {
-            Self::Update(_) | Self::UndoChanges => Effect::Writes,
-            Self::List(_) | Self::Get(_) | Self::AuditLog | Self::AuditStats => Effect::Reads,
+            Self::Update(_)
+            | Self::UndoChanges
+            | Self::Create(_)
+            | Self::Delete(_)
+            | Self::UpdateMany => Effect::Writes,
+            Self::List(_)
+            | Self::Get(_)
+            | Self::AuditLog
+            | Self::AuditStats
+            | Self::History
+            | Self::Compare => Effect::Reads,
         }
     }
 
     /// The kind of the one document that the tool writes, if it is such a tool.
     pub(super) fn written_kind(self) -> Option<Kind> {
         match self {
-            Self::Update(kind) => Some(kind),
+            Self::Update(kind) | Self::Create(kind) | Self::Delete(kind) => Some(kind),
             Self::List(_)
             | Self::Get(_)
             | Self::AuditLog
             | Self::AuditStats
-            | Self::UndoChanges => None,
+            | Self::UndoChanges
+            | Self::History
+            | Self::Compare
+            | Self::UpdateMany => None,
         }
+    }
+
+    /// Whether it takes `asOf`, where the toolset is on that reads the past.
+    pub(super) fn takes_as_of(self) -> bool {
+        matches!(self, Self::List(_) | Self::Get(_))
+    }
+
+    /// Whether its `since` and `until` may be audit ids, and not only times.
+    pub(super) fn takes_points_in_time(self) -> bool {
+        self == Self::Compare
     }
 }

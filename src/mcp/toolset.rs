@@ -11,13 +11,17 @@ use crate::domain::{Kind, text::truncate};
 pub enum Toolset {
     /// Reads and edits documents, and reads the log.
     Content,
-    /// Undoes what the log tells.
+    /// Shows the past and undoes changes, as the log tells.
     History,
+    /// Creates and deletes documents.
+    Authoring,
+    /// Changes many documents at once.
+    Batch,
 }
 
 impl Toolset {
     /// Every toolset.
-    pub const ALL: [Self; 2] = [Self::Content, Self::History];
+    pub const ALL: [Self; 4] = [Self::Content, Self::History, Self::Authoring, Self::Batch];
 
     /// Its name.
     #[must_use]
@@ -25,6 +29,8 @@ impl Toolset {
         match self {
             Self::Content => "content",
             Self::History => "history",
+            Self::Authoring => "authoring",
+            Self::Batch => "batch",
         }
     }
 
@@ -40,7 +46,14 @@ impl Toolset {
                 ToolName::AuditLog,
                 ToolName::AuditStats,
             ],
-            Self::History => &[ToolName::UndoChanges],
+            Self::History => &[ToolName::History, ToolName::Compare, ToolName::UndoChanges],
+            Self::Authoring => &[
+                ToolName::Create(Kind::Project),
+                ToolName::Delete(Kind::Project),
+                ToolName::Create(Kind::Resource),
+                ToolName::Delete(Kind::Resource),
+            ],
+            Self::Batch => &[ToolName::UpdateMany],
         }
     }
 
@@ -79,11 +92,16 @@ impl Toolsets {
     /// The toolset of a tool that is not offered, and the value of `--toolsets` that adds it.
     pub(super) fn missing_for(&self, tool: ToolName) -> Option<(Toolset, String)> {
         let missing = Toolset::of(tool).filter(|toolset| !self.have(*toolset))?;
+        Some((missing, self.with(missing)))
+    }
+
+    /// The value of `--toolsets` that adds a toolset to these.
+    pub(super) fn with(&self, added: Toolset) -> String {
         let names = Toolset::ALL
             .into_iter()
-            .filter(|toolset| *toolset == missing || self.have(*toolset))
+            .filter(|toolset| *toolset == added || self.have(*toolset))
             .map(Toolset::as_str);
-        Some((missing, names.collect::<Vec<_>>().join(",")))
+        names.collect::<Vec<_>>().join(",")
     }
 
     fn of(offered: impl Fn(Toolset) -> bool) -> Self {
@@ -144,13 +162,12 @@ mod tests {
 
     #[test]
     fn order_case_blanks_and_duplicates_do_not_matter() {
-        for text in [
-            "content,history",
-            " History , content,,content",
-            "all",
-            "history,all",
-        ] {
+        for text in ["content,history", " History , content,,content"] {
             assert_eq!(parse(text).unwrap(), ["content", "history"], "{text}");
+        }
+        for text in ["all", "history,all", "batch,authoring,history,content"] {
+            let every = ["content", "history", "authoring", "batch"];
+            assert_eq!(parse(text).unwrap(), every, "{text}");
         }
         assert_eq!(parse("history").unwrap(), ["history"]);
         for text in ["content", "", " , "] {
@@ -160,13 +177,16 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused_together_with_the_known_ones() {
-        let problem = parse("content,histroy,batch").unwrap_err();
+        let problem = parse("content,histroy,bach").unwrap_err();
 
         assert!(
-            problem.starts_with("unknown: `histroy`, `batch`; "),
+            problem.starts_with("unknown: `histroy`, `bach`; "),
             "{problem}"
         );
-        assert!(problem.contains("(content, history), or all"), "{problem}");
+        assert!(
+            problem.contains("(content, history, authoring, batch), or all"),
+            "{problem}"
+        );
     }
 
     #[test]

@@ -7,17 +7,18 @@ use serde_json::{Map, Value, json};
 
 use super::{
     changes::{fitting_changes, shorten, summarize_changes},
-    documents::UndoRemarks,
+    documents::{UNREAD, UndoRemarks},
     error::{CallOptions, ToolError},
     meta::{UndoCounters, UndoMeta, UpdateMeta, fitting_warnings},
     output::{
-        self, MAX_ANSWER_BYTES, RESERVED_BYTES, ToolOutput, UndoneDocuments, UpdatedDocument,
+        self, ChangedDocuments, MAX_ANSWER_BYTES, RESERVED_BYTES, ToolOutput, UpdatedDocument,
         answer_text,
     },
     outside,
     params::{self, EntityType, UndoParams, UpdateParams},
     server::ContentServer,
     tool_name::ToolName,
+    toolset::Toolset,
 };
 use crate::{
     deadline::Deadline,
@@ -25,7 +26,7 @@ use crate::{
         AuditQuery, Creations, Document, DocumentKey, Kept, Origin, Timestamp, Violation,
         audit::Action,
     },
-    service::{Mode, Selection, UndoRequest, Undone, UndoneDocument},
+    service::{Mode, Selection, UndoRequest, Undone, WrittenDocument},
 };
 
 /// How much text of an answer may name fields that stay; the rest is for what was changed.
@@ -37,8 +38,7 @@ const MAX_CHANGE_BYTES: usize = 8000;
 const NOTHING_TO_UNDO: &str = "nothing is left to undo, so nothing was changed";
 
 /// Why a creation stays.
-const CREATION_STAYS: &str =
-    "undoing its creation would delete the document, which this tool does not do";
+const CREATION_STAYS: &str = "undoing its creation would delete the document; only `undo_changes` with this audit id in `auditIds` does that, where the toolset `authoring` is on";
 
 #[tool_router(router = undo_tools, vis = "pub(super)")]
 impl ContentServer {
@@ -50,26 +50,26 @@ impl ContentServer {
         title = "Undo changes",
         annotations(title = "Undo changes", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),
         input_schema = params::schema::<UndoParams>(),
-        output_schema = output::schema::<ToolOutput<UndoneDocuments, UndoMeta>>()
+        output_schema = output::schema::<ToolOutput<ChangedDocuments, UndoMeta>>()
     )]
     async fn undo_changes(
         &self,
         Parameters(params): Parameters<UndoParams>,
         origin: Origin,
         deadline: Deadline,
-    ) -> Result<ToolOutput<UndoneDocuments, UndoMeta>, ToolError> {
+    ) -> Result<ToolOutput<ChangedDocuments, UndoMeta>, ToolError> {
         let (tool, now) = (ToolName::UndoChanges, || self.content.now());
         if let Some(plan_id) = params.plan.clone() {
             return self.apply_undo(params, plan_id, origin, deadline).await;
         }
-        let request = undo_request(params, origin)
+        let request = undo_request(params, self.named_creations(), origin)
             .map_err(|violation| ToolError::invalid_arguments(tool, &[violation], now()))?;
         let (mode, options) = (request.mode, CallOptions::of_undo(&request));
         match self.content.undo(request, deadline).await {
             Ok(undone) => {
                 let plan = self.keep_plan(tool, &undone.planned, deadline).await;
                 let mut output = self.undo_output(undone, mode);
-                output.add_plan(plan);
+                plan.add_to(&mut output.meta.plan, &mut output.meta.warnings);
                 Ok(output)
             }
             Err(error) => Err(ToolError::new(tool, error, options, now())),
@@ -78,11 +78,20 @@ impl ContentServer {
 }
 
 impl ContentServer {
+    /// Whether undoing a creation deletes the document, if its audit id is named.
+    fn named_creations(&self) -> Creations {
+        if self.toolsets.have(Toolset::Authoring) {
+            Creations::Undo
+        } else {
+            Creations::Keep
+        }
+    }
+
     pub(super) fn undo_output(
         &self,
         undone: Undone,
         mode: Mode,
-    ) -> ToolOutput<UndoneDocuments, UndoMeta> {
+    ) -> ToolOutput<ChangedDocuments, UndoMeta> {
         let (kept, more_kept) = kept_rows(&undone);
         let mut meta = UndoMeta {
             dry_run: mode == Mode::DryRun,
@@ -99,14 +108,15 @@ impl ContentServer {
         let all = undone.documents.len();
         let mut room = MAX_ANSWER_BYTES - RESERVED_BYTES - answer_text(&meta).len();
         let documents = undone.documents.into_iter();
-        let rows = documents.map(|document| document_row(document, mode));
+        let rows = documents
+            .map(|document| document_row(&document, mode, Action::Revert, MAX_CHANGE_BYTES));
         let fitting = rows.map_while(|row| {
             room = room.checked_sub(answer_text(&row).len() + 1)?;
             Some(row)
         });
         let rows: Vec<Value> = fitting.collect();
         meta.more = all - rows.len();
-        ToolOutput::new(UndoneDocuments::new(rows), meta)
+        ToolOutput::new(ChangedDocuments::new(rows), meta)
     }
 
     /// Undoes one change of a document.
@@ -157,7 +167,7 @@ impl ContentServer {
         let changes = planned.unwrap_or_default();
         let plan = self.keep_plan(tool, changes, deadline).await;
         let mut output = self.update_output(updated, mode, detail, Some(undo));
-        output.add_plan(plan);
+        plan.add_to(&mut output.meta.plan, &mut output.meta.warnings);
         if is_unchanged {
             output.add_warning(NOTHING_TO_UNDO);
         }
@@ -165,8 +175,12 @@ impl ContentServer {
     }
 }
 
-/// What the arguments ask for.
-fn undo_request(params: UndoParams, mut origin: Origin) -> Result<UndoRequest, Violation> {
+/// What the arguments ask for; `named` says whether a creation is undone whose audit id is named.
+fn undo_request(
+    params: UndoParams,
+    named: Creations,
+    mut origin: Origin,
+) -> Result<UndoRequest, Violation> {
     const EITHER: &str = "send either `auditIds` alone, or `since` with any of `until`, `actor`, `clientId`, `source`, `entityType`, `entityId`";
     origin.reason = params.reason.filter(|reason| !reason.is_empty());
     // The check of the arguments has parsed them before.
@@ -189,8 +203,11 @@ fn undo_request(params: UndoParams, mut origin: Origin) -> Result<UndoRequest, V
         None => Selection::Matching(Box::new(query)),
     };
     Ok(UndoRequest {
+        creations: match selection {
+            Selection::Entries(_) => named,
+            Selection::EntryOf(..) | Selection::Matching(_) => Creations::Keep,
+        },
         selection,
-        creations: Creations::Keep,
         expected_versions: BTreeMap::new(),
         mode: params::mode(params.dry_run),
         idempotency_key: params.idempotency_key,
@@ -216,25 +233,34 @@ fn warnings(undone: &Undone) -> impl Iterator<Item = String> {
         };
         format!("{key}: {remark}")
     });
+    let unread = undone.documents.iter().filter(|it| it.is_unread);
+    let unread = unread.map(|document| format!("{}: {UNREAD}", document.key));
     let documents = undone.documents.iter();
     let violations = documents.flat_map(|document| {
         let warnings = document.warnings.iter();
         warnings.map(move |violation| format!("{}: {violation}", document.key))
     });
     let remarks = nothing.into_iter().chain(unexplained);
-    remarks.chain(outside).chain(violations)
+    remarks.chain(unread).chain(outside).chain(violations)
 }
 
-/// A document that an undo changed. In a dry run its version is the stored one.
-fn document_row(document: UndoneDocument, mode: Mode) -> Value {
+/// A document that was changed, with as many changes as fit in `room` bytes. In a dry run its version
+/// is the stored one.
+pub(super) fn document_row(
+    document: &WrittenDocument,
+    mode: Mode,
+    action: Action,
+    room: usize,
+) -> Value {
     let record = document.record.as_ref();
     let before = document.before.as_ref();
+    let is_deleted = record.is_none() && !document.is_unread;
     let named = record.or(before);
     let versioned = match mode {
         Mode::DryRun => before,
         Mode::Commit => record,
     };
-    let key = document.key;
+    let key = &document.key;
     let mut row = members([
         ("entityType", Some(json!(key.kind))),
         ("entityId", Some(json!(key.id))),
@@ -242,16 +268,13 @@ fn document_row(document: UndoneDocument, mode: Mode) -> Value {
             "title",
             named.and_then(|record| record.document().get("title").cloned()),
         ),
-        ("deleted", record.is_none().then_some(json!(true))),
+        ("deleted", is_deleted.then_some(json!(true))),
         ("version", versioned.map(|record| json!(record.version()))),
-        ("auditId", document.audit_id.map(Value::from)),
+        ("auditId", document.audit_id.as_deref().map(Value::from)),
     ]);
-    let changes = summarize_changes(
-        Some(key.kind),
-        Some(Action::Revert.as_str()),
-        document.changes,
-    );
-    let (changes, omitted) = fitting_changes(changes, MAX_CHANGE_BYTES);
+    let changes = document.changes.clone();
+    let changes = summarize_changes(Some(key.kind), Some(action.as_str()), changes);
+    let (changes, omitted) = fitting_changes(changes, room);
     row.insert("changes".to_owned(), changes);
     if omitted > 0 {
         row.insert("more".to_owned(), json!(omitted));

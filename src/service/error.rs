@@ -5,7 +5,9 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::{
-    domain::{DocumentKey, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation},
+    domain::{
+        DocumentKey, HistoryGap, Kind, PlanApplication, StoredEntry, Timestamp, Version, Violation,
+    },
     store::StoreError,
 };
 
@@ -27,6 +29,22 @@ pub enum Error {
         found_as: Option<Kind>,
         /// The time of its newest entry, if it was deleted outside this server after that.
         deleted_outside: Option<Timestamp>,
+    },
+    /// There was no such document at a point in the past, or nobody knows what it was.
+    #[error("{}", not_then(key, *gap))]
+    NotThen {
+        /// The requested document.
+        key: DocumentKey,
+        /// Why it is not known, if so.
+        gap: Option<HistoryGap>,
+    },
+    /// The id of a document that was to be created is taken.
+    #[error("there is a {key} already")]
+    Exists {
+        /// The requested document.
+        key: DocumentKey,
+        /// The version of the document that is there.
+        current: Version,
     },
     /// The request or the change breaks rules.
     #[error("{} rules are broken", .0.len())]
@@ -124,6 +142,8 @@ impl Error {
             | Self::OutcomeUnknown { .. } => "the store cannot be reached",
             Self::AccessDenied { .. } | Self::ReadOnly { .. } => "the store refuses this server",
             Self::NotFound { .. }
+            | Self::NotThen { .. }
+            | Self::Exists { .. }
             | Self::Invalid(_)
             | Self::Conflict { .. }
             | Self::PlanNotFound { .. }
@@ -131,6 +151,14 @@ impl Error {
             | Self::Corrupt { .. }
             | Self::Internal { .. } => "the store failed",
         }
+    }
+}
+
+/// What is known of a document that cannot be shown as it was.
+fn not_then(key: &DocumentKey, gap: Option<HistoryGap>) -> String {
+    match gap {
+        None => format!("there was no {key} then: it was created later, or deleted before"),
+        Some(gap) => format!("what {key} was then is not known: {gap}"),
     }
 }
 

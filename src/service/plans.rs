@@ -9,13 +9,13 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{ContentService, Error, UndoneDocument, read::in_time};
+use super::{ContentService, Error, Written, WrittenDocument, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
         AuditQuery, Change, Current, DocumentKey, Operation, Origin, Plan, PlanApplication,
-        PlanReference, PlannedDocument, Record, Source, StoredEntry, Timestamp, Version, Violation,
-        WriteContext, sha256_hex,
+        PlanReference, PlannedDocument, Source, StoredEntry, Timestamp, Violation, WriteContext,
+        sha256_hex,
     },
     store::{Commit, StoreError},
 };
@@ -61,22 +61,13 @@ pub struct ApplyRequest {
     pub origin: Origin,
 }
 
-/// What applying a plan did.
-#[derive(Debug)]
-pub struct Applied {
-    /// The documents that were changed.
-    pub documents: Vec<UndoneDocument>,
-    /// Whether an earlier call with the same idempotency key did it.
-    pub replayed: bool,
-}
-
 /// A plan, and the documents that it was made from.
 #[derive(Debug)]
 pub struct ShownPlan {
     /// The plan.
     pub plan: Plan,
     /// What applying it would do.
-    pub documents: Vec<UndoneDocument>,
+    pub documents: Vec<WrittenDocument>,
 }
 
 /// One application under way.
@@ -122,7 +113,7 @@ impl ContentService {
         let context = || self.write_context(Origin::new(Source::Admin), apply_once(&plan));
         let changes = self.planned_changes(&plan, context, deadline).await?;
         Ok(ShownPlan {
-            documents: changes.iter().map(UndoneDocument::of).collect(),
+            documents: changes.iter().map(WrittenDocument::of).collect(),
             plan,
         })
     }
@@ -132,7 +123,7 @@ impl ContentService {
         &self,
         request: ApplyRequest,
         deadline: Deadline,
-    ) -> Result<Applied, Error> {
+    ) -> Result<Written, Error> {
         self.note_use();
         let call = ApplyCall::new(request, deadline.capped(APPLY_TIMEOUT));
         if let Some(commit) = self.earlier_application(&call).await? {
@@ -152,16 +143,16 @@ impl ContentService {
             if self.adopt(&changes, call.deadline).await?.is_some() {
                 continue;
             }
-            let documents: Vec<_> = changes.iter().map(UndoneDocument::of).collect();
+            let documents: Vec<_> = changes.iter().map(WrittenDocument::of).collect();
             let first = documents.first().and_then(|it| it.audit_id.clone());
             match self.commit_in_task(changes, call.operation.clone()).await {
                 Ok(commit) if commit.replayed && !has_entry(&commit, first.as_deref()) => {
                     return self.replay_application(commit, call.deadline).await;
                 }
                 Ok(_) => {
-                    return Ok(Applied {
+                    return Ok(Written {
                         documents,
-                        replayed: false,
+                        ..Written::default()
                     });
                 }
                 // The next reading says who was faster: somebody with the same plan, or with another
@@ -198,14 +189,14 @@ impl ContentService {
             let change = Change::planned(&current, planned, &plan.reference, context());
             match change {
                 Some(change) => changes.push(change),
-                None => return Err(self.outdated(plan, planned, &current, deadline).await),
+                None => return Err(self.plan_problem(plan, planned, &current, deadline).await),
             }
         }
         Ok(changes)
     }
 
     /// Why a plan cannot be applied to a document that is not what the plan was made from.
-    async fn outdated(
+    async fn plan_problem(
         &self,
         plan: &Plan,
         planned: &PlannedDocument,
@@ -281,10 +272,11 @@ impl ContentService {
         &self,
         commit: Commit,
         deadline: Deadline,
-    ) -> Result<Applied, Error> {
-        Ok(Applied {
-            documents: self.replayed_documents(commit, deadline).await?,
+    ) -> Result<Written, Error> {
+        Ok(Written {
+            documents: self.replayed_documents(commit, deadline).await,
             replayed: true,
+            ..Written::default()
         })
     }
 }
@@ -326,28 +318,6 @@ impl ApplyCall {
             }
             _ => Ok(()),
         }
-    }
-}
-
-impl UndoneDocument {
-    /// The document as a change leaves it.
-    pub(super) fn of(change: &Change) -> Self {
-        Self {
-            key: change.key().clone(),
-            record: change.next().cloned(),
-            before: change.current().record().cloned(),
-            changes: json!(change.entry().changes),
-            audit_id: Some(change.entry().id.clone()),
-            warnings: change
-                .next()
-                .map_or_else(Vec::new, |next| next.violations().to_vec()),
-        }
-    }
-
-    /// The version of the document before the change.
-    #[must_use]
-    pub fn version_before(&self) -> Option<&Version> {
-        self.before.as_ref().map(Record::version)
     }
 }
 

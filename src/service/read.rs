@@ -18,7 +18,7 @@ use crate::{
 
 /// How long the store may take to answer what the snapshot could answer too; see "Time budget of a
 /// call" in docs/architecture.md.
-const READ_TIMEOUT: Duration = Duration::from_secs(7);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long a call waits while others read the log.
 const LOG_PERMIT_TIMEOUT: Duration = Duration::from_millis(3500);
 /// How long looking for similar ids may take.
@@ -331,7 +331,7 @@ impl ContentService {
     }
 
     /// The error for a document that does not exist, with the ids that the caller may have meant.
-    pub(super) async fn not_found(
+    pub async fn not_found(
         &self,
         key: DocumentKey,
         deleted_outside: Option<Timestamp>,
@@ -393,7 +393,7 @@ fn found(answer: Result<CachedResponse, StoreError>) -> CachedResponse {
 }
 
 /// Searching thousands of documents takes longer than other calls should wait.
-async fn list_snapshot(
+pub(super) async fn list_snapshot(
     snapshot: Snapshot,
     kind: Kind,
     query: ListQuery,

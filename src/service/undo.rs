@@ -1,14 +1,15 @@
 //! Undoing changes: select entries, read the histories of their documents, plan, commit, report.
 //!
-//! All documents are changed in one commit. A race that was lost is planned again from what is stored
-//! then, like an update.
+//! All documents are changed in one commit. After a lost race the documents that others changed are
+//! read and planned again, and the changes of all others stand, so that an undo of many documents wins
+//! against somebody who keeps changing one of them.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
-use super::{ContentService, Error, Mode, Updated, read::in_time};
+use super::{ContentService, Error, Mode, Updated, read::in_time, update::violations_of};
 use crate::{
     deadline::Deadline,
     domain::{Change, DocumentKey, Timestamp, Version},
@@ -16,12 +17,14 @@ use crate::{
 };
 
 mod plan;
+mod plans;
 mod request;
 mod selection;
 
-pub use request::{Selection, UndoRequest, Undone, UndoneDocument};
+pub use request::{Selection, UndoRequest, Undone};
 
 use plan::DocumentPlan;
+use plans::Plans;
 use request::UndoCall;
 use selection::Selected;
 
@@ -30,6 +33,15 @@ use selection::Selected;
 const UNDO_TIMEOUT: Duration = Duration::from_secs(7);
 /// The pause after a lost race, a random part of it.
 const BACKOFF: Duration = Duration::from_millis(20);
+
+/// What the attempts of an undo have found so far.
+#[derive(Default)]
+struct Progress {
+    /// What was selected at first. What others write meanwhile is not undone too.
+    selected: Option<Selected>,
+    plans: Plans,
+    changed_outside: BTreeMap<DocumentKey, Timestamp>,
+}
 
 /// How one attempt ended.
 enum Attempt {
@@ -43,9 +55,9 @@ impl ContentService {
     pub async fn undo(&self, request: UndoRequest, deadline: Deadline) -> Result<Undone, Error> {
         self.note_use();
         let call = UndoCall::new(request, deadline.capped(UNDO_TIMEOUT));
-        let (mut changed_outside, mut lost_race) = (BTreeMap::new(), None);
+        let (mut progress, mut lost_race) = (Progress::default(), None);
         loop {
-            match self.try_undo(&call, &mut changed_outside).await {
+            match self.try_undo(&call, &mut progress).await {
                 Ok(Attempt::Done(undone)) => return Ok(undone),
                 Ok(Attempt::Again(key)) => {
                     lost_race = Some(key);
@@ -70,29 +82,35 @@ impl ContentService {
         }
     }
 
-    async fn try_undo(
-        &self,
-        call: &UndoCall,
-        changed_outside: &mut BTreeMap<DocumentKey, Timestamp>,
-    ) -> Result<Attempt, Error> {
+    async fn try_undo(&self, call: &UndoCall, progress: &mut Progress) -> Result<Attempt, Error> {
         if let Some(commit) = self.earlier_commit(call).await? {
-            return self.replay_undo(call, commit).await.map(Attempt::Done);
+            return Ok(Attempt::Done(self.replay_undo(call, commit).await));
         }
-        let selected = self.select(&call.request.selection, call.deadline).await?;
+        let selected = match progress.selected.take() {
+            Some(selected) => selected,
+            None => self.select(&call.request.selection, call.deadline).await?,
+        };
+        let selected = progress.selected.insert(selected);
         let keys = selected.keys();
         let Some(first) = keys.first().cloned() else {
-            return Ok(Attempt::Done(Undone::by(&[], &selected)));
+            return Ok(Attempt::Done(Undone::by(&Plans::default(), selected)));
         };
         let Ok(_turns) = call.deadline.run(self.write_turns(&keys)).await else {
             return Err(Error::Busy { key: first });
         };
-        let plans = self.plan_undo(call, &selected).await?;
-        changed_outside.extend(plans.iter().filter_map(DocumentPlan::changed_outside));
+        self.drop_outdated(call, &mut progress.plans).await?;
+        self.plan_undo(call, selected, &mut progress.plans).await?;
+        let found = progress
+            .plans
+            .all()
+            .filter_map(DocumentPlan::changed_outside);
+        progress.changed_outside.extend(found);
         let undone = Undone {
-            changed_outside: changed_outside.clone(),
-            ..Undone::by(&plans, &selected)
+            changed_outside: progress.changed_outside.clone(),
+            ..Undone::by(&progress.plans, selected)
         };
-        let changes: Vec<Change> = plans.into_iter().filter_map(|plan| plan.change).collect();
+        let changes = progress.plans.all().filter_map(|plan| plan.change.clone());
+        let changes: Vec<Change> = changes.collect();
         if changes.is_empty() || call.request.mode == Mode::DryRun {
             return Ok(Attempt::Done(undone.unwritten(changes)));
         }
@@ -101,7 +119,7 @@ impl ContentService {
         }
         match self.commit_in_task(changes, call.operation.clone()).await {
             Ok(commit) if commit.replayed && !undone.is_in(&commit) => {
-                self.replay_undo(call, commit).await.map(Attempt::Done)
+                Ok(Attempt::Done(self.replay_undo(call, commit).await))
             }
             Ok(_) => Ok(Attempt::Done(undone)),
             Err(StoreError::Conflict) => Ok(Attempt::Again(first)),
@@ -123,19 +141,21 @@ impl ContentService {
         let document = undone.documents.pop();
         let changed_outside = undone.changed_outside.get(&key).copied();
         // What was written is known. To read it again could fail, and deny it.
-        let (before, after) = if let Some(document) = &document {
+        let (before, record) = if let Some(document) = &document {
             (document.before.clone(), document.record.clone())
         } else {
             let stored = in_time(deadline.run(self.read_stored(&key)).await)?;
             (stored.record().cloned(), stored.record().cloned())
         };
-        let Some(record) = after else {
+        if record.is_none() && !undone.replayed {
             return Err(self.not_found(key, changed_outside, deadline).await);
+        }
+        let versioned = match mode {
+            Mode::DryRun => before.as_ref().or(record.as_ref()),
+            Mode::Commit => record.as_ref(),
         };
-        let version = match (mode, &before) {
-            (Mode::DryRun, Some(before)) => before.version().clone(),
-            _ => record.version().clone(),
-        };
+        let version = versioned.map(|record| record.version().clone());
+        let is_unread = document.as_ref().is_some_and(|it| it.is_unread);
         let (changes, audit_id) =
             document.map_or((json!([]), None), |it| (it.changes, it.audit_id));
         let updated = Updated {
@@ -143,8 +163,9 @@ impl ContentService {
             changes,
             audit_id,
             replayed: undone.replayed,
-            warnings: record.violations().to_vec(),
+            warnings: violations_of(record.as_ref()),
             record,
+            is_unread,
             changed_outside,
             planned: undone.planned.pop().map(Box::new),
         };
@@ -164,49 +185,23 @@ impl ContentService {
     }
 
     /// The result of an undo that an earlier call did.
-    async fn replay_undo(&self, call: &UndoCall, commit: Commit) -> Result<Undone, Error> {
-        Ok(Undone {
-            documents: self.replayed_documents(commit, call.deadline).await?,
+    async fn replay_undo(&self, call: &UndoCall, commit: Commit) -> Undone {
+        Undone {
+            documents: self.replayed_documents(commit, call.deadline).await,
             replayed: true,
             ..Undone::default()
-        })
-    }
-
-    /// The documents that an earlier call changed, as they are now.
-    pub(super) async fn replayed_documents(
-        &self,
-        commit: Commit,
-        deadline: Deadline,
-    ) -> Result<Vec<UndoneDocument>, Error> {
-        let mut documents = Vec::new();
-        for entry in commit.entries {
-            let Some(key) = entry.key() else {
-                continue;
-            };
-            let current = in_time(deadline.run(self.read_stored(&key)).await)?;
-            let mut json = entry.into_json();
-            let text = |member: Option<&Value>| member?.as_str().map(ToOwned::to_owned);
-            documents.push(UndoneDocument {
-                key,
-                record: current.record().cloned(),
-                before: None,
-                audit_id: text(json.get("id")),
-                changes: json.shift_remove("changes").unwrap_or_else(|| json!([])),
-                warnings: Vec::new(),
-            });
         }
-        Ok(documents)
     }
 }
 
 impl Undone {
-    fn by(plans: &[DocumentPlan], selected: &Selected) -> Self {
+    fn by(plans: &Plans, selected: &Selected) -> Self {
         let mut undone = Self {
             selected: selected.ids.values().flatten().cloned().collect(),
             unexplained: selected.unexplained,
             ..Self::default()
         };
-        for plan in plans {
+        for plan in plans.all() {
             let key = plan.current.key();
             undone.unexplained += plan.unexplained.len();
             for id in &plan.unexplained {

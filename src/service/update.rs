@@ -29,8 +29,8 @@ const MAX_CHANGED_SINCE_BYTES: usize = 4 * 1024 * 1024;
 const CHANGED_SINCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after a lost race: a random part of it, twice as much the next time, up to the
 /// maximum.
-const BACKOFF_MIN: Duration = Duration::from_millis(5);
-const BACKOFF_MAX: Duration = Duration::from_millis(20);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(5);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_millis(20);
 
 /// A requested update.
 #[derive(Debug, Clone)]
@@ -100,10 +100,13 @@ pub enum Mode {
 /// What an update did, or would do.
 #[derive(Debug)]
 pub struct Updated {
-    /// The document as it is now; in a dry run, as it would be.
-    pub record: Record,
-    /// Its stored version; in a dry run, the one before.
-    pub version: Version,
+    /// The document as it is now; in a dry run, as it would be. `None` only if an earlier call did
+    /// this, and the document was deleted since or cannot be read.
+    pub record: Option<Record>,
+    /// Whether the document cannot be read.
+    pub is_unread: bool,
+    /// Its stored version, if there is one; in a dry run, the one before.
+    pub version: Option<Version>,
     /// The recorded changes.
     pub changes: Value,
     /// The id of the audit entry, if one was written.
@@ -183,7 +186,7 @@ impl ContentService {
         loop {
             let current = match self.read_for_update(&call).await? {
                 Found::Current(current) => current,
-                Found::Done(commit) => return self.replay(&call, commit).await,
+                Found::Done(commit) => return Ok(self.replay(&call, commit).await),
             };
             call.changed_outside = current.changed_outside().or(call.changed_outside);
             let context = self.write_context(call.request.origin.clone(), call.operation.clone());
@@ -202,7 +205,7 @@ impl ContentService {
                     let updated = call.report(Updated::by(&change, warnings));
                     match self.commit_update(&call, *change, &current).await? {
                         Outcome::Written(audit_id) => return Ok(updated.recorded(audit_id)),
-                        Outcome::Replayed(commit) => return self.replay(&call, commit).await,
+                        Outcome::Replayed(commit) => return Ok(self.replay(&call, commit).await),
                         Outcome::LostRace => self.prepare_retry(&mut call, &current).await?,
                     }
                 }
@@ -236,7 +239,7 @@ impl ContentService {
         let call = UpdateCall::new(request.clone(), deadline.capped(UPDATE_TIMEOUT));
         let commit = call.deadline.run(self.store.find_commit(&call.operation));
         match in_time(commit.await)? {
-            Some(commit) => self.replay(&call, commit).await.map(Some),
+            Some(commit) => Ok(Some(self.replay(&call, commit).await)),
             None => Ok(None),
         }
     }
@@ -356,7 +359,7 @@ impl ContentService {
     }
 
     /// The result of an update that an earlier call did.
-    async fn replay(&self, call: &UpdateCall, commit: Commit) -> Result<Updated, Error> {
+    async fn replay(&self, call: &UpdateCall, commit: Commit) -> Updated {
         let key = call.key();
         let entry = commit
             .entries
@@ -364,20 +367,35 @@ impl ContentService {
             .find(|entry| entry.text_of("entityId") == Some(&key.id))
             .map(StoredEntry::into_json);
         let mut entry = entry.unwrap_or_default();
-        let current = self.read_stored(key).await?;
-        let Some(record) = current.record().cloned() else {
-            return Err(self.missing(call, &current).await);
-        };
+        let read = self.read_written(key, call.deadline).await;
+        let is_unread = read.is_err();
+        let record = read.ok().flatten();
         let audit_id = entry
             .get("id")
             .and_then(Value::as_str)
             .map(ToOwned::to_owned);
-        Ok(Updated {
+        Updated {
             changes: entry.shift_remove("changes").unwrap_or_else(|| json!([])),
             audit_id,
             replayed: true,
-            ..Updated::unchanged(record)
-        })
+            is_unread,
+            version: record.as_ref().map(|record| record.version().clone()),
+            warnings: violations_of(record.as_ref()),
+            changed_outside: None,
+            planned: None,
+            record,
+        }
+    }
+
+    /// A document that an earlier call wrote, as it is now, for the answer. Whether it can be read
+    /// changes nothing about what was written.
+    pub(super) async fn read_written(
+        &self,
+        key: &DocumentKey,
+        deadline: Deadline,
+    ) -> Result<Option<Record>, Error> {
+        let current = in_time(deadline.run(self.read_stored(key)).await)?;
+        Ok(current.record().cloned())
     }
 
     /// Commits in a task of its own, so that a cancelled call leaves all of a commit or nothing.
@@ -473,14 +491,15 @@ impl UpdateCall {
 impl Updated {
     fn unchanged(record: Record) -> Self {
         Self {
-            version: record.version().clone(),
+            version: Some(record.version().clone()),
             changes: json!([]),
             audit_id: None,
             replayed: false,
             warnings: record.violations().to_vec(),
             changed_outside: None,
             planned: None,
-            record,
+            record: Some(record),
+            is_unread: false,
         }
     }
 
@@ -489,8 +508,9 @@ impl Updated {
             unreachable!("an update leaves a document")
         };
         Self {
-            record: record.clone(),
-            version: record.version().clone(),
+            record: Some(record.clone()),
+            is_unread: false,
+            version: Some(record.version().clone()),
             changes: json!(change.entry().changes),
             audit_id: None,
             replayed: false,
@@ -509,11 +529,16 @@ impl Updated {
 
     fn preview(self, current: &Current, change: Box<Change>) -> Self {
         Self {
-            version: current.version().cloned().unwrap_or(self.version),
+            version: current.version().cloned().or(self.version),
             planned: Some(change),
             ..self
         }
     }
+}
+
+/// The rules that a document breaks, if there is one.
+pub(super) fn violations_of(record: Option<&Record>) -> Vec<Violation> {
+    record.map_or_else(Vec::new, |record| record.violations().to_vec())
 }
 
 /// What makes two requests the same one. Stored idempotency records depend on it.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Environment, LOG, LOG_FORMAT, READ_ONLY, REQUIRE_VERSION, SettingWarning, TOOLSETS,
+    Environment, LOG, LOG_FORMAT, READ_ONLY, REQUIRE_VERSION, SITE_URL, SettingWarning, TOOLSETS,
     http::HttpSettings,
     location::{self, DefaultStore, StoreChoice},
     report::{self, ReportedSetting},
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cli::{Cli, Command},
-    mcp::Toolsets,
+    mcp::{PublicUrl, Toolsets},
 };
 
 /// Levels of the log, quietest first.
@@ -29,8 +29,10 @@ pub struct Settings {
     pub read_only: Option<String>,
     /// Whether updates without `expectedVersion` are refused.
     pub require_version: bool,
-    /// The lowest level that is logged.
-    pub log: String,
+    /// Where the website shows a document, if that is known.
+    pub public_url: Option<PublicUrl>,
+    /// The lowest level that is logged, unless it is the default.
+    pub log: Option<String>,
     /// How it is logged.
     pub log_format: LogFormat,
     /// The settings of `http`, or what is wrong with them. Never an error if `http` is the command.
@@ -47,8 +49,8 @@ pub struct Draft {
     pub store: Option<StoreChoice>,
     /// Why nothing can be written, if so.
     pub read_only: Option<String>,
-    /// The lowest level that is logged.
-    pub log: String,
+    /// The lowest level that is logged, unless it is the default.
+    pub log: Option<String>,
     /// How it is logged.
     pub log_format: LogFormat,
     /// The settings of `http`, or what is wrong with them.
@@ -59,6 +61,7 @@ pub struct Draft {
     pub warnings: Vec<SettingWarning>,
     toolsets: Toolsets,
     require_version: bool,
+    public_url: Option<PublicUrl>,
 }
 
 /// How logs are written.
@@ -109,6 +112,7 @@ impl Draft {
         let toolsets = toolsets(&mut resolver);
         let is_read_only = resolver.bool(&READ_ONLY);
         let require_version = resolver.bool(&REQUIRE_VERSION);
+        let public_url = public_url(&mut resolver);
         unknown::check(environment, &mut resolver);
         if resolver.variable("PORTFOLIO_MIRROR").is_some() {
             resolver.add_problem(
@@ -138,6 +142,7 @@ impl Draft {
             warnings,
             toolsets,
             require_version,
+            public_url,
         }
     }
 
@@ -155,6 +160,7 @@ impl Draft {
                 toolsets: self.toolsets,
                 read_only: self.read_only,
                 require_version: self.require_version,
+                public_url: self.public_url,
                 log: self.log,
                 log_format: self.log_format,
                 http: self.http,
@@ -182,13 +188,25 @@ fn toolsets(resolver: &mut Resolver<'_>) -> Toolsets {
     })
 }
 
-fn log_level(resolver: &mut Resolver<'_>) -> String {
-    let level = resolver.text(&LOG).to_lowercase();
+fn public_url(resolver: &mut Resolver<'_>) -> Option<PublicUrl> {
+    let (text, _) = resolver.given(&SITE_URL);
+    match text.filter(|text| !text.trim().is_empty())?.parse() {
+        Ok(template) => Some(template),
+        Err(problem) => {
+            resolver.reject(&SITE_URL, problem);
+            None
+        }
+    }
+}
+
+fn log_level(resolver: &mut Resolver<'_>) -> Option<String> {
+    let (level, _) = resolver.given(&LOG);
+    let level = level?.trim().to_lowercase();
     if !LOG_LEVELS.contains(&level.as_str()) {
         resolver.reject(&LOG, "expected error, warn, info, debug or trace");
-        return LOG.default.to_owned();
+        return None;
     }
-    level
+    Some(level)
 }
 
 fn log_format(resolver: &mut Resolver<'_>) -> LogFormat {

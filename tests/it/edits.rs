@@ -191,6 +191,58 @@ async fn all_wrong_edits_are_reported_and_nothing_is_written() {
 }
 
 #[tokio::test]
+async fn an_edit_makes_no_invalid_link_of_another() {
+    on_each_store(async |store| {
+        let document = with(
+            &fixtures::project("a"),
+            json!({
+                "image": "ftp://example.com/a.png",
+                "solution": { "screenshots": ["ftp://example.com/b.png"] },
+                "testimonial": { "avatar": "www.example.com/c.png" },
+            }),
+        );
+        create(&*store.repository, &project_key("a"), document).await;
+        let client = StdioClient::in_process(store.open(), None);
+        let before = self::document(&client).await;
+        for (edit, path) in [
+            (
+                find("image", "ftp://example.com/a.png", "javascript:alert(1)"),
+                "image",
+            ),
+            (find("image", "ftp", "javascript"), "image"),
+            (
+                find("solution.screenshots[0]", "ftp:", "data:"),
+                "solution.screenshots[0]",
+            ),
+            (
+                find("testimonial.avatar", "www.", "javascript:"),
+                "testimonial.avatar",
+            ),
+        ] {
+            let error = client
+                .call_error("update_project", update(&json!([edit])))
+                .await;
+
+            assert_eq!(error["code"], "VALIDATION_FAILED", "{edit}: {error}");
+            assert_eq!(paths(&error), [path], "{edit}");
+        }
+        assert_eq!(self::document(&client).await, before);
+
+        let repair = json!([find("image", "ftp:", "https:")]);
+        let repaired = client.call("update_project", update(&repair)).await;
+        assert_eq!(repaired["data"]["image"], "https://example.com/a.png");
+        let other = json!([find("title", "The case", "The story")]);
+        let other = client.call("update_project", update(&other)).await;
+        assert_eq!(
+            other["success"], true,
+            "other fields can be edited: {other}"
+        );
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn versions_and_keys_hold_for_edits() {
     on_each_store(async |store| {
         let client = client_of(store).await;

@@ -164,6 +164,23 @@ impl Updates {
     }
 }
 
+/// Waits until an outage would be survived: the snapshot has the end of the log, which is read in the
+/// background, and Redis answers again.
+async fn wait_until_ready(client: &Arc<Client>, proxy: &mut Proxy) {
+    wait_until_async("the snapshot has the log", async || {
+        proxy.set(Mode::Refuse).await;
+        let log = client.call("get_audit_log", json!({})).await;
+        proxy.set(Mode::Pass).await;
+        wait_until_async("lists come from Redis", async || {
+            let list = client.call("list_projects", json!({})).await;
+            (list["meta"]["source"] == "redis").then_some(())
+        })
+        .await;
+        (log["success"] == true).then_some(())
+    })
+    .await;
+}
+
 async fn survive_every_fault_over(transport: &str) {
     let store = Store::redis();
     let key = project_key("a");
@@ -186,6 +203,7 @@ async fn survive_every_fault_over(transport: &str) {
         }
     }
     for fault in LASTING {
+        wait_until_ready(&client, &mut proxy).await;
         proxy.set(fault).await;
         let calls: Vec<_> = TOOLS
             .iter()

@@ -325,13 +325,14 @@ async fn an_outdated_remembered_document_decides_nothing() {
             .update(result(&elsewhere), soon())
             .await
             .unwrap()
-            .version;
+            .version
+            .unwrap();
         let expecting = |version: &Version| UpdateRequest {
             expected_version: Some(version.to_string()),
             ..result("expected")
         };
         let expected = burst.busy.update(expecting(&known), soon()).await.unwrap();
-        let current = burst
+        let now = burst
             .other
             .update(result(&elsewhere), soon())
             .await
@@ -339,11 +340,11 @@ async fn an_outdated_remembered_document_decides_nothing() {
             .version;
         let conflict = burst
             .busy
-            .update(expecting(&expected.version), soon())
+            .update(expecting(&expected.version.unwrap()), soon())
             .await
             .unwrap_err();
         assert!(
-            matches!(&conflict, Error::Conflict { current: Some(known), .. } if *known == current),
+            matches!(&conflict, Error::Conflict { current, .. } if *current == now),
             "{conflict:?}"
         );
 
@@ -506,7 +507,7 @@ async fn after_a_lost_reply_the_answer_names_the_entry_in_the_log() {
     assert_eq!(updated.audit_id.as_deref(), entry.text_of("id"));
     assert_eq!(updated.changes, entry.json()["changes"]);
     assert_eq!(
-        updated.version.as_str(),
+        updated.version.unwrap().as_str(),
         entry.json()["metadata"]["versionAfter"]
     );
 }

@@ -1,6 +1,7 @@
 //! The test kit: servers and clients, stores, a faulty proxy, documents, and the proof that a store
 //! is sound.
 
+pub(crate) mod contested;
 pub(crate) mod fixtures;
 pub(crate) mod history_index;
 pub(crate) mod http;

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use portfolio_mcp::domain::Kind;
 use serde_json::{Value, json};
 
 use crate::support::{
-    fixtures::{create_sound, project_key},
+    fixtures::{create_sound, new_document, project_key},
     messages::{client_hello, tool_output},
     process::run_with_input,
     program::{Home, PROGRAM},
@@ -25,6 +26,14 @@ const READING: [&str; 6] = [
 ];
 const EDITING: [&str; 2] = ["update_project", "update_resource"];
 const HISTORY: [&str; 1] = ["undo_changes"];
+const PAST: [&str; 2] = ["compare_content", "get_history"];
+const AUTHORING: [&str; 4] = [
+    "create_project",
+    "create_resource",
+    "delete_project",
+    "delete_resource",
+];
+const BATCH: [&str; 1] = ["update_many"];
 
 fn undo() -> Value {
     json!({ "since": "2025-01-01T00:00:00Z", "dryRun": true })
@@ -68,12 +77,16 @@ async fn a_server_lists_the_tools_of_its_toolsets_alone() {
         (&["--toolsets", "content"], set(&[&READING, &EDITING])),
         (
             &["--toolsets", " history, content,history"],
-            set(&[&READING, &EDITING, &HISTORY]),
+            set(&[&READING, &EDITING, &HISTORY, &PAST]),
         ),
-        (&["--toolsets=all"], set(&[&READING, &EDITING, &HISTORY])),
-        (&["--toolsets=history"], set(&[&HISTORY])),
-        (&["--toolsets=all", "--read-only"], set(&[&READING])),
-        (&["--toolsets=history", "--read-only"], set(&[])),
+        (
+            &["--toolsets=all"],
+            set(&[&READING, &EDITING, &HISTORY, &PAST, &AUTHORING, &BATCH]),
+        ),
+        (&["--toolsets=history"], set(&[&HISTORY, &PAST])),
+        (&["--toolsets=batch,authoring"], set(&[&AUTHORING, &BATCH])),
+        (&["--toolsets=all", "--read-only"], set(&[&READING, &PAST])),
+        (&["--toolsets=history", "--read-only"], set(&[&PAST])),
     ] {
         let client = StdioClient::start_with(&with(&store, arguments)).await;
         let server = HttpServer::start(&store, arguments);
@@ -101,6 +114,9 @@ async fn a_tool_of_a_toolset_that_is_off_names_the_option() {
             "get_project",
             "--toolsets content,history",
         ),
+        (&[][..], "create_project", "--toolsets content,authoring"),
+        (&[][..], "delete_resource", "--toolsets content,authoring"),
+        (&[][..], "update_many", "--toolsets content,batch"),
     ] {
         let client = StdioClient::start_with(&with(&store, arguments)).await;
         let server = HttpServer::start(&store, arguments);
@@ -137,17 +153,36 @@ async fn what_is_on_but_may_not_write_says_why() {
         let as_user = |token: &str| [("Authorization", format!("Bearer {token}"))];
         let [lise, marie] = ["0123456789abcdef0123", "fedcba98765432109876"].map(as_user);
         let headers = |user: &'static str| if user == "lise" { &lise } else { &marie };
-        let call = |user| {
+        let call = |user, tool: &str, arguments: &Value| {
             let [(name, value)] = headers(user);
-            tool_output(&server.call_with(&[(name, value)], "undo_changes", &undo()))
+            tool_output(&server.call_with(&[(name, value)], tool, arguments))
         };
+        let version = client.call("get_project", json!({ "id": "a" })).await;
+        let version = &version["meta"]["version"];
+        let change = json!({ "entityType": "project", "id": "a", "data": { "title": "New" } });
+        for (tool, arguments) in [
+            ("undo_changes", undo()),
+            (
+                "update_many",
+                json!({ "changes": [change], "dryRun": true }),
+            ),
+            (
+                "create_project",
+                json!({ "id": "b", "data": new_document(Kind::Project) }),
+            ),
+            (
+                "delete_project",
+                json!({ "id": "a", "expectedVersion": version }),
+            ),
+        ] {
+            let read_only = client.call_error(tool, arguments.clone()).await;
+            let reader = call("lise", tool, &arguments);
+            let writer = call("marie", tool, &arguments);
 
-        let read_only = client.call_error("undo_changes", undo()).await;
-        let (reader, writer) = (call("lise"), call("marie"));
-
-        assert_eq!(read_only["code"], "STORE_READ_ONLY", "{read_only}");
-        assert_eq!(reader["error"]["code"], "STORE_READ_ONLY", "{reader}");
-        assert_eq!(writer["success"], true, "{writer}");
+            assert_eq!(read_only["code"], "STORE_READ_ONLY", "{read_only}");
+            assert_eq!(reader["error"]["code"], "STORE_READ_ONLY", "{reader}");
+            assert_eq!(writer["success"], true, "{writer}");
+        }
         store.assert_sound().await;
     })
     .await;
@@ -155,7 +190,7 @@ async fn what_is_on_but_may_not_write_says_why() {
 
 #[test]
 fn unknown_toolsets_are_refused_with_the_known_ones() {
-    let by_flag = start(&["--toolsets", "content,histroy,batch"], &[]);
+    let by_flag = start(&["--toolsets", "content,histroy,bach"], &[]);
     let by_variable = start(&[], &[("PORTFOLIO_TOOLSETS", "everything")]);
     let misspelt = start(&[], &[("PORTFOLIO_TOOLSET", "all")]);
 
@@ -201,10 +236,24 @@ async fn the_instructions_speak_of_what_is_offered() {
         (&[][..], &["get_project", "dryRun"][..]),
         (
             &["--toolsets=all"],
-            &["get_project", "dryRun", "undo_changes"],
+            &[
+                "get_project",
+                "dryRun",
+                "undo_changes",
+                "update_many",
+                "Create or delete",
+            ],
+        ),
+        (
+            &["--toolsets=content,authoring"],
+            &["get_project", "dryRun", "Create or delete"],
         ),
         (&["--toolsets=history"], &["undo_changes"]),
         (&["--toolsets=all", "--read-only"], &["get_project"]),
+        (
+            &["--toolsets=content", "--require-version"],
+            &["get_project", "dryRun"],
+        ),
     ] {
         let server = HttpServer::start(&store, arguments);
 
@@ -212,7 +261,13 @@ async fn the_instructions_speak_of_what_is_offered() {
         let initialized = server.request("initialize", &hello);
 
         let text = initialized["result"]["instructions"].as_str().unwrap();
-        for word in ["get_project", "dryRun", "undo_changes"] {
+        for word in [
+            "get_project",
+            "dryRun",
+            "undo_changes",
+            "update_many",
+            "Create or delete",
+        ] {
             assert_eq!(
                 text.contains(word),
                 offered.contains(&word),

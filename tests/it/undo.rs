@@ -1,11 +1,13 @@
 //! Undo: what a document would be if some of its changes had never been made.
 
 mod command;
-mod model;
+pub(crate) mod model;
 mod page;
+mod races;
 mod reference;
+mod replays;
 mod rules;
 mod selection;
-mod service;
+pub(crate) mod service;
 mod tool;
 mod update_tool;

@@ -9,13 +9,13 @@ use crate::domain::{
 };
 
 /// A document; `None` where there is none.
-pub(super) type State = Option<Value>;
+pub(in crate::domain) type State = Option<Value>;
 
 /// The times that the server keeps in `metadata`.
 pub(super) const TIMES: [&str; 2] = ["createdAt", "updatedAt"];
 
 /// The value at a dotted path; the empty path is the whole document.
-pub(super) fn value_at<'a>(state: &'a State, path: &str) -> Option<&'a Value> {
+pub(in crate::domain) fn value_at<'a>(state: &'a State, path: &str) -> Option<&'a Value> {
     let document = state.as_ref()?;
     if path.is_empty() {
         return Some(document);
@@ -81,7 +81,7 @@ fn without_times(metadata: Option<&Value>) -> Option<Value> {
 }
 
 /// What differs between two states, but for what the server sets by itself.
-pub(super) fn differences(before: &State, after: &State) -> Vec<FieldChange> {
+pub(in crate::domain) fn differences(before: &State, after: &State) -> Vec<FieldChange> {
     let mut changes = match (before, after) {
         (Some(Value::Object(before)), Some(Value::Object(after))) => diff::diff(before, after),
         (None, None) => Vec::new(),

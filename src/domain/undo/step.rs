@@ -11,10 +11,10 @@ use crate::domain::{
 };
 
 /// An entry of this program, with the versions of the document before and after it.
-pub(super) struct Step<'a> {
+pub(in crate::domain) struct Step<'a> {
     pub(super) entry: &'a StoredEntry,
-    before: Option<&'a str>,
-    after: Option<&'a str>,
+    pub(in crate::domain) before: Option<&'a str>,
+    pub(in crate::domain) after: Option<&'a str>,
     changes: Vec<FieldChange>,
 }
 
@@ -35,10 +35,20 @@ pub(super) struct Item {
 pub(super) enum Role {
     /// Somebody gave the field this value.
     Content,
+    /// An undo within a list that was changed since. It counts like a change of the list, but stands
+    /// for nobody's.
+    Merge,
     /// The server set it by itself.
     ServerSet,
     /// It undid these items: while it is in effect, neither they nor it count.
     Undo(Vec<usize>),
+}
+
+impl Role {
+    /// Whether it gave the field the value that it has after it.
+    pub(super) fn is_change(&self) -> bool {
+        matches!(self, Self::Content | Self::Merge)
+    }
 }
 
 /// The document before the oldest step, and the steps that lead from it to the current one, oldest
@@ -73,7 +83,7 @@ pub(super) fn explained<'a>(
 
 impl<'a> Step<'a> {
     /// The step that an entry records; `None` if it names no version.
-    pub(super) fn of(entry: &'a StoredEntry) -> Option<Self> {
+    pub(in crate::domain) fn of(entry: &'a StoredEntry) -> Option<Self> {
         let metadata = entry.json().get("metadata")?;
         let version = |name: &str| metadata.get(name).and_then(Value::as_str);
         let (before, after) = (version("versionBefore"), version("versionAfter"));
@@ -87,12 +97,12 @@ impl<'a> Step<'a> {
     }
 
     /// Whether its changes are known. They are not where it only records what was found.
-    fn is_known(&self) -> bool {
+    pub(in crate::domain) fn is_known(&self) -> bool {
         self.before != self.after
     }
 
     /// Whether every value that it wrote is in the document that it led to.
-    fn leads_to(&self, after: &State) -> bool {
+    pub(in crate::domain) fn leads_to(&self, after: &State) -> bool {
         self.after.is_none()
             || self.changes.iter().all(|change| {
                 is_same_member(change.new_value.as_ref(), value_at(after, &change.field))
@@ -109,7 +119,7 @@ impl<'a> Step<'a> {
     }
 
     /// Turns the document after this step into the one before it.
-    fn revert(&self, state: &mut State) {
+    pub(in crate::domain) fn revert(&self, state: &mut State) {
         if !self.is_known() {
             return;
         }

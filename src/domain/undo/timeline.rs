@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
+    effect::Effect,
+    fate::{Fate, Fates, Reach},
     list,
     state::{State, TIMES, differences, set, value_at},
     step::{Item, Role, Step, explained},
@@ -25,29 +27,15 @@ pub struct Timeline<'a> {
     pub(super) current: Option<&'a Record>,
     pub(super) entries: Vec<&'a StoredEntry>,
     pub(super) items: Vec<Item>,
-    base: State,
-}
-
-/// What becomes of an item when some entries are undone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It stays in effect.
-    Stands,
-    /// It is undone, and no later change builds on it.
-    Gone,
-    /// An earlier undo has undone it already.
-    GoneBefore,
-    /// It is to be undone, but stays: this item is the last change of the field.
-    Kept(usize),
-    /// It is undone within a list that was changed later.
-    Merged,
+    /// The numbers of the entries with an audit id.
+    numbers: BTreeMap<&'a str, Vec<usize>>,
+    effect: Effect,
 }
 
 /// What a document would be if some entries had never been made.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// One for each item.
-    pub(super) fates: Vec<Fate>,
+    pub(super) fates: Fates,
     pub(super) state: State,
 }
 
@@ -62,7 +50,8 @@ impl<'a> Timeline<'a> {
             current,
             entries: Vec::new(),
             items: Vec::new(),
-            base,
+            numbers: BTreeMap::new(),
+            effect: Effect::new(base),
         };
         for step in steps {
             timeline.add(&step, &mut state);
@@ -73,23 +62,15 @@ impl<'a> Timeline<'a> {
     /// The entry with this audit id, if it is explained.
     #[must_use]
     pub fn entry(&self, audit_id: &str) -> Option<&'a StoredEntry> {
-        let mut entries = self.entries.iter();
-        entries
-            .find(|entry| entry.text_of("id") == Some(audit_id))
-            .copied()
+        let number = self.numbers.get(audit_id)?.first()?;
+        self.entries.get(*number).copied()
     }
 
     /// The numbers of the entries with these audit ids.
     pub(super) fn numbers_of(&self, audit_ids: &BTreeSet<String>) -> BTreeSet<usize> {
-        let is_named = |entry: &StoredEntry| {
-            let id = entry.text_of("id");
-            id.is_some_and(|id| audit_ids.contains(id))
-        };
-        let numbered = self.entries.iter().enumerate();
-        numbered
-            .filter(|(_, entry)| is_named(entry))
-            .map(|(number, _)| number)
-            .collect()
+        let numbers = audit_ids.iter();
+        let numbers = numbers.filter_map(|id| self.numbers.get(id.as_str()));
+        numbers.flatten().copied().collect()
     }
 
     /// Adds a step; `state` is the document before it, and then the one after it.
@@ -97,12 +78,27 @@ impl<'a> Timeline<'a> {
         let reverts: BTreeSet<String> = step.entry.reverts().map(ToOwned::to_owned).collect();
         let before = (!reverts.is_empty()).then(|| state.clone());
         step.apply(state);
-        let items = step.items(self.entries.len(), state);
+        let number = self.entries.len();
+        let items = step.items(number, state);
+        self.effect.begin_entry();
         match before {
             Some(before) => self.add_undo(&reverts, items, &before, state),
-            None => self.items.extend(items),
+            None => self.add_changes(items),
+        }
+        if let Some(id) = step.entry.text_of("id") {
+            self.numbers.entry(id).or_default().push(number);
         }
         self.entries.push(step.entry);
+    }
+
+    /// Adds items that are in effect, and leave all others in effect.
+    fn add_changes(&mut self, items: Vec<Item>) {
+        for item in &items {
+            if counts(item, Fate::Stands, self.effect.state()) {
+                self.effect.set(&item.path, item.new.as_ref());
+            }
+        }
+        self.items.extend(items);
     }
 
     /// Adds the items of an undo: those that it undid do not count from here on, where its fields
@@ -115,29 +111,56 @@ impl<'a> Timeline<'a> {
         after: &State,
     ) {
         let undone = self.numbers_of(reverts);
-        let fates = self.without(&undone).fates;
         let (server_set, content): (Vec<Item>, Vec<Item>) = items
             .into_iter()
             .partition(|item| item.role == Role::ServerSet);
-        let there = || self.items.iter().zip(&fates).enumerate();
-        let gone = there().filter(|(_, (item, fate))| match fate {
-            Fate::Gone => true,
-            Fate::GoneBefore => undone.contains(&item.entry),
-            Fate::Kept(last) => self.goes_back(&fates, &item.path, *last),
-            Fate::Stands | Fate::Merged => false,
-        });
-        let gone = gone.map(|(_, (item, _))| item.path.as_str());
+        let mut added = self.undo_items(&undone, &content, before, after);
+        added.extend(server_set);
+        added.extend(times_of(self.entries.len(), after));
+        let count = self.items.len();
+        self.items.extend(added);
+        let fates = Fates::of(&self.items, &BTreeSet::new(), Reach::From(count));
+        let state = self.replay(&fates);
+        if differences(&state, after).is_empty() {
+            let reached = self.items.get(fates.first()..).unwrap_or_default();
+            let paths = topmost(reached.iter().map(|item| item.path.as_str()));
+            self.effect.replace(state, paths);
+        } else {
+            self.items.truncate(count);
+            self.add_changes(content);
+        }
+    }
+
+    /// The items of an undo of these entries, whose changes are `content`.
+    fn undo_items(
+        &self,
+        undone: &BTreeSet<usize>,
+        content: &[Item],
+        before: &State,
+        after: &State,
+    ) -> Vec<Item> {
+        let fates = self.without(undone, Reach::From(self.items.len())).fates;
+        let gone = fates
+            .of_each(&self.items)
+            .filter(|(_, item, fate)| match fate {
+                Fate::Gone => true,
+                Fate::GoneBefore => undone.contains(&item.entry),
+                Fate::Kept(last) => self.goes_back(&fates, &item.path, *last),
+                Fate::Stands | Fate::Merged => false,
+            });
+        let gone: BTreeSet<&str> = gone.map(|(_, item, _)| item.path.as_str()).collect();
         let own = content.iter().map(|item| item.path.as_str());
         let mut added = Vec::new();
-        for top in topmost(own.chain(gone.clone())) {
+        for top in topmost(own.chain(gone.iter().copied())) {
             let own = content.iter().filter(|item| is_within(&item.path, top));
             let own: Vec<Item> = own.cloned().collect();
             let is_within_top = |item: &Item| is_within(&item.path, top);
+            let mut merged = fates.of_each(&self.items);
             let is_merged =
-                there().any(|(_, (item, fate))| *fate == Fate::Merged && is_within_top(item));
+                merged.any(|(_, item, fate)| fate == Fate::Merged && is_within_top(item));
             match own.first() {
-                Some(first) if !is_merged && gone.clone().any(|path| is_within(path, top)) => {
-                    let cancelled = there().filter(|(_, (item, _))| {
+                Some(first) if !is_merged && gone.iter().any(|path| is_within(path, top)) => {
+                    let cancelled = fates.of_each(&self.items).filter(|(_, item, _)| {
                         undone.contains(&item.entry)
                             && item.role != Role::ServerSet
                             && is_within_top(item)
@@ -147,119 +170,62 @@ impl<'a> Timeline<'a> {
                         path: top.to_owned(),
                         old: value_at(before, top).cloned(),
                         new: value_at(after, top).cloned(),
-                        role: Role::Undo(cancelled.map(|(number, _)| number).collect()),
+                        role: Role::Undo(cancelled.map(|(number, ..)| number).collect()),
                     });
                 }
+                _ if is_merged => added.extend(own.into_iter().map(|item| Item {
+                    role: Role::Merge,
+                    ..item
+                })),
                 _ => added.extend(own),
             }
         }
-        added.extend(server_set);
-        added.extend(times_of(self.entries.len(), after));
-        let count = self.items.len();
-        self.items.extend(added);
-        if !differences(
-            &self.replay(&self.fates(self.items.len(), &BTreeSet::new())),
-            after,
-        )
-        .is_empty()
-        {
-            self.items.truncate(count);
-            self.items.extend(content);
-        }
+        added
     }
 
     /// Whether the field at `path`, which the item `last` keeps, goes back all the same with a later
     /// change of it.
-    pub(super) fn goes_back(&self, fates: &[Fate], path: &str, last: usize) -> bool {
-        let later = self.items.iter().zip(fates).skip(last + 1);
-        let mut going = later.filter(|(_, fate)| matches!(fate, Fate::Gone | Fate::Merged));
-        going.any(|(item, _)| overlap(&item.path, path))
+    pub(super) fn goes_back(&self, fates: &Fates, path: &str, last: usize) -> bool {
+        let later = fates.of_each_from(last + 1, &self.items);
+        let mut going = later.filter(|(.., fate)| matches!(fate, Fate::Gone | Fate::Merged));
+        going.any(|(_, item, _)| overlap(&item.path, path))
     }
 
     /// The document if these entries had never been made.
-    pub(super) fn without(&self, undone: &BTreeSet<usize>) -> Outcome {
-        let mut fates = self.fates(self.items.len(), undone);
+    pub(super) fn without(&self, undone: &BTreeSet<usize>, reach: Reach) -> Outcome {
+        let mut fates = Fates::of(&self.items, undone, reach);
         let mut state = self.replay(&fates);
-        let kept = self.items.iter().zip(&fates);
+        let kept = fates.of_each(&self.items);
         let kept: BTreeSet<&str> = kept
-            .filter(|(_, fate)| matches!(fate, Fate::Kept(_)))
-            .map(|(item, _)| item.path.as_str())
+            .filter(|(.., fate)| matches!(fate, Fate::Kept(_)))
+            .map(|(_, item, _)| item.path.as_str())
             .collect();
         for path in kept {
-            let list = self.merged_list(undone, &fates, &state, path, MAX_MERGES);
+            let list = self.merged_list(undone, &fates, &state, path, MAX_MERGES, reach);
             let Some(list) = list else {
                 continue;
             };
             let changes = !is_same_member(Some(&list), value_at(&state, path));
             set(&mut state, path, Some(&list));
-            let merged_fate = if changes {
+            let merged = if changes {
                 Fate::Merged
             } else {
                 Fate::GoneBefore
             };
-            let there = self.items.iter().zip(&mut fates);
-            for (_, fate) in there.filter(|(item, _)| item.path == path) {
-                if matches!(fate, Fate::Kept(_)) {
-                    *fate = merged_fate;
-                }
-            }
+            fates.merge(path, &self.items, merged);
         }
         Outcome { fates, state }
     }
 
-    /// What becomes of each of the first `count` items, as if there were no others. Looked at from the
-    /// newest to the oldest: an item that is to be undone stays if a later one that stays overlaps
-    /// it.
-    pub(super) fn fates(&self, count: usize, undone: &BTreeSet<usize>) -> Vec<Fate> {
-        let mut fates = Vec::with_capacity(count);
-        let mut standing = Standing::default();
-        // For each item the undo in effect that undid it.
-        let mut cancelled: BTreeMap<usize, usize> = BTreeMap::new();
-        for (number, item) in self.items.iter().enumerate().take(count).rev() {
-            let is_undone = undone.contains(&item.entry);
-            // What came after an earlier undo builds on it.
-            let (before, gone) = match cancelled.get(&number) {
-                Some(undo) => (*undo, Fate::GoneBefore),
-                None => (count, Fate::Gone),
-            };
-            let fate = if item.role == Role::ServerSet || !is_undone && gone == Fate::Gone {
-                Fate::Stands
-            } else {
-                match standing.last_over(&item.path, before) {
-                    None => gone,
-                    Some(last) if is_undone => Fate::Kept(last),
-                    Some(_) => Fate::Stands,
-                }
-            };
-            fates.push(fate);
-            match (&item.role, fate) {
-                (_, Fate::Gone | Fate::GoneBefore | Fate::Merged) | (Role::ServerSet, _) => {}
-                (Role::Undo(items), _) => {
-                    cancelled.extend(items.iter().map(|item| (*item, number)));
-                }
-                (Role::Content, Fate::Stands) => standing.add(&item.path, number, number),
-                (Role::Content, Fate::Kept(last)) => standing.add(&item.path, number, last),
-            }
-        }
-        fates.reverse();
-        fates
-    }
-
     /// The document that the items lead to that stay in effect.
-    pub(super) fn replay(&self, fates: &[Fate]) -> State {
-        let mut state = self.base.clone();
-        for (item, fate) in self.items.iter().zip(fates) {
-            let counts = match (&item.role, fate) {
-                (Role::Content, Fate::Stands | Fate::Kept(_)) => true,
-                (Role::Content, Fate::Gone | Fate::GoneBefore | Fate::Merged)
-                | (Role::Undo(_), _) => false,
-                // The server replaces what is there, and adds its times.
-                (Role::ServerSet, _) => match item.path.as_str() {
-                    "metadata" => !value_at(&state, "metadata").is_some_and(Value::is_object),
-                    path => item.old.is_none() || value_at(&state, path).is_some(),
-                },
-            };
-            if counts {
+    fn replay(&self, fates: &Fates) -> State {
+        let mut state = self.effect.after(match self.items.get(fates.first()) {
+            _ if fates.first() == 0 => 0,
+            Some(item) => item.entry,
+            None => self.entries.len(),
+        });
+        for (_, item, fate) in fates.of_each(&self.items) {
+            if counts(item, fate, &state) {
                 set(&mut state, &item.path, item.new.as_ref());
             }
         }
@@ -272,35 +238,51 @@ impl<'a> Timeline<'a> {
     fn merged_list(
         &self,
         undone: &BTreeSet<usize>,
-        fates: &[Fate],
+        fates: &Fates,
         now: &State,
         path: &str,
         merges: usize,
+        reach: Reach,
     ) -> Option<Value> {
         let merges = merges.checked_sub(1)?;
-        let items = || self.items.iter().zip(fates).enumerate();
-        let (last, (item, _)) = items()
-            .rfind(|(_, (item, fate))| item.path == path && matches!(fate, Fate::Kept(_)))?;
+        let (last, item, _) = fates
+            .of_each(&self.items)
+            .rfind(|(_, item, fate)| item.path == path && matches!(fate, Fate::Kept(_)))?;
         // Looked at first: to go back costs much more.
         let (base, now) = (
             item.new.as_ref()?.as_array()?,
             value_at(now, path)?.as_array()?,
         );
-        let mut later = items().skip(last + 1).map(|(_, later)| later);
-        if later.any(|(item, fate)| {
-            item.role == Role::Content
-                && *fate == Fate::Stands
+        let mut later = fates.of_each_from(last + 1, &self.items);
+        if later.any(|(_, item, fate)| {
+            item.role.is_change()
+                && fate == Fate::Stands
                 && item.path != path
                 && overlap(&item.path, path)
         }) {
             return None;
         }
-        let before = self.fates(last + 1, undone);
+        let first = self.items.get(..=last)?;
+        let before = Fates::of(first, undone, reach);
         let mut back = self.replay(&before);
-        if let Some(list) = self.merged_list(undone, &before, &back, path, merges) {
+        if let Some(list) = self.merged_list(undone, &before, &back, path, merges, reach) {
             set(&mut back, path, Some(&list));
         }
         list::merge(base, value_at(&back, path)?.as_array()?, now).map(Value::Array)
+    }
+}
+
+/// Whether an item changes the document that the items before it lead to.
+fn counts(item: &Item, fate: Fate, before: &State) -> bool {
+    match (&item.role, fate) {
+        (Role::Content | Role::Merge, Fate::Stands | Fate::Kept(_)) => true,
+        (Role::Content | Role::Merge, Fate::Gone | Fate::GoneBefore | Fate::Merged)
+        | (Role::Undo(_), _) => false,
+        // The server replaces what is there, and adds its times.
+        (Role::ServerSet, _) => match item.path.as_str() {
+            "metadata" => !value_at(before, "metadata").is_some_and(Value::is_object),
+            path => item.old.is_none() || value_at(before, path).is_some(),
+        },
     }
 }
 
@@ -329,27 +311,58 @@ pub(super) fn topmost<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<&'a str> 
     topmost
 }
 
-/// The items that stay, as far as they were looked at, from the newest on.
-#[derive(Default)]
-struct Standing<'a> {
-    /// For each path the oldest of them, and the last change that keeps the field.
-    paths: BTreeMap<&'a str, (usize, usize)>,
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-impl<'a> Standing<'a> {
-    fn add(&mut self, path: &'a str, number: usize, last: usize) {
-        let (oldest, newest) = self.paths.entry(path).or_insert((number, last));
-        *oldest = number;
-        *newest = last.max(*newest);
+    use super::*;
+    use crate::domain::kind::{DocumentKey, Kind};
+
+    /// A document with `count` entries. Every second one undoes the one before it, or all but the
+    /// first do, each the one before it.
+    fn history(count: usize, is_undo: fn(usize) -> bool) -> (Record, Vec<StoredEntry>) {
+        let titles = ["one", "two"];
+        let document = |entry: usize| json!({ "id": "a", "title": titles[(entry + 1) % 2] });
+        let text = document(count - 1).to_string();
+        let record = Record::parse(DocumentKey::new(Kind::Project, "a"), text).unwrap();
+        let version = |entry: usize| match entry {
+            last if last == count => record.version().to_string(),
+            entry => format!("version {entry}"),
+        };
+        let entry = |entry: usize| {
+            let reverts: Vec<String> = is_undo(entry)
+                .then(|| (entry - 1).to_string())
+                .into_iter()
+                .collect();
+            let change = json!({ "field": "title", "oldValue": titles[entry % 2], "newValue": titles[(entry + 1) % 2] });
+            let metadata = json!({ "versionBefore": version(entry), "versionAfter": version(entry + 1), "reverts": reverts });
+            let entry =
+                json!({ "id": entry.to_string(), "changes": [change], "metadata": metadata });
+            StoredEntry::parse(entry.to_string())
+        };
+        let newest_first = (0..count).rev().map(entry).collect();
+        (record.clone(), newest_first)
     }
 
-    /// The last change that keeps the field at `path`, if there is a change before the item `before`
-    /// that does.
-    fn last_over(&self, path: &str, before: usize) -> Option<usize> {
-        let over = self
-            .paths
-            .iter()
-            .filter(|(other, (oldest, _))| *oldest < before && overlap(other, path));
-        over.map(|(_, (_, last))| *last).max()
+    #[test]
+    fn planning_looks_at_what_an_undo_reaches_and_not_at_the_whole_history() {
+        const ENTRIES: usize = 200;
+        for is_undo in [|entry| entry % 2 == 1, |entry| entry > 0] {
+            let (record, log) = history(ENTRIES, is_undo);
+            let timeline = Timeline::of(Some(&record), &log);
+            assert_eq!(timeline.entries.len(), ENTRIES);
+
+            let looked_at = |entry: usize| {
+                let items = timeline.items.iter().take_while(|item| item.entry <= entry);
+                let items: Vec<Item> = items.cloned().collect();
+                let own = items.partition_point(|item| item.entry < entry);
+                [[].into(), [entry].into()].map(|undone| {
+                    items.len() - Fates::of(&items, &undone, Reach::From(own)).first()
+                })
+            };
+            let looked_at: usize = (0..ENTRIES).flat_map(looked_at).sum();
+
+            assert!(looked_at <= 10 * ENTRIES, "{looked_at} for {ENTRIES}");
+        }
     }
 }

@@ -2,26 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use futures::{StreamExt, TryStreamExt, stream};
-
-use super::{
-    request::{MAX_TEXT_BYTES, UndoCall, UndoneDocument},
-    selection::{Selected, refused, unexplained},
-};
+use super::request::UndoCall;
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, Operation, StoredEntry, Timeline, Timestamp,
-        Undo, Version, Violation,
+        AuditQuery, Change, Current, DocumentKey, Operation, Record, StoredEntry, Timeline,
+        Timestamp, Undo, Version, Violation,
         audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, entry_text},
     },
-    service::{ContentService, Error, adopt::adopt_origin, read::in_time},
+    service::{ContentService, Error, WrittenDocument, adopt::adopt_origin, read::in_time},
     store::StoreError,
 };
 
-/// How many histories are read at once, so that many documents in a distant store take few round
-/// trips.
-const CONCURRENT_HISTORIES: usize = 16;
 /// Entries of a document that are read at once, and how much text of them.
 const PAGE_ENTRIES: usize = 100;
 const PAGE_BYTES: usize = 1024 * 1024;
@@ -37,50 +29,7 @@ pub(super) struct DocumentPlan {
 }
 
 impl ContentService {
-    pub(super) async fn plan_undo(
-        &self,
-        call: &UndoCall,
-        selected: &Selected,
-    ) -> Result<Vec<DocumentPlan>, Error> {
-        let mut plans = Vec::new();
-        for (key, ids) in &selected.ids {
-            plans.push(self.plan_document(call, key, ids));
-        }
-        let plans: Vec<_> = stream::iter(plans)
-            .buffered(CONCURRENT_HISTORIES)
-            .try_collect()
-            .await?;
-        let (mut planned, mut violations, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for plan in plans {
-            match plan {
-                Ok(plan) => {
-                    bytes += plan.bytes();
-                    planned.push(plan);
-                }
-                Err(more) => violations.extend(more),
-            }
-        }
-        if let Some(argument) = selected.argument {
-            let ids = planned.iter().flat_map(|plan| &plan.unexplained);
-            violations.extend(ids.map(|id| unexplained(argument, id)));
-        }
-        if !violations.is_empty() {
-            return Err(Error::Invalid(violations));
-        }
-        if bytes > MAX_TEXT_BYTES {
-            let message = format!(
-                "expected at most {MAX_TEXT_BYTES} bytes of documents before and after, found {bytes}; undo the changes in parts"
-            );
-            return Err(refused(
-                selected.argument.unwrap_or("since"),
-                "size",
-                message,
-            ));
-        }
-        Ok(planned)
-    }
-
-    async fn plan_document(
+    pub(super) async fn plan_document(
         &self,
         call: &UndoCall,
         key: &DocumentKey,
@@ -194,9 +143,15 @@ impl ContentService {
 }
 
 impl DocumentPlan {
+    /// Whether the document and its newest entry are those that this was planned from.
+    pub(super) fn is_from(&self, current: &Current) -> bool {
+        self.current.latest_entry() == current.latest_entry()
+            && self.current.record().map(Record::text) == current.record().map(Record::text)
+    }
+
     /// The document that it changes, if it does.
-    pub(super) fn document(&self) -> Option<UndoneDocument> {
-        self.change.as_ref().map(UndoneDocument::of)
+    pub(super) fn document(&self) -> Option<WrittenDocument> {
+        self.change.as_ref().map(WrittenDocument::of)
     }
 
     /// When the document was last written before it was changed outside this server, if it was.
@@ -205,7 +160,7 @@ impl DocumentPlan {
     }
 
     /// The document's text before and after, if it changes.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.change.as_ref().map_or(0, |change| {
             let texts = [change.expected_text(), change.text()];
             texts.into_iter().flatten().map(str::len).sum()

@@ -8,15 +8,14 @@ use uuid::Uuid;
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Creations, DocumentKey, Kept, Kind, Operation, Origin, Record,
-        Timestamp, UndoCounts, Violation,
+        AuditQuery, Change, Creations, DocumentKey, Kept, Kind, Operation, Origin, Timestamp,
+        UndoCounts,
     },
-    service::Mode,
+    service::{Mode, WrittenDocument},
 };
 
-/// What one undo may change at most: documents, and bytes of their texts before and after.
+/// One undo changes no more documents.
 pub(super) const MAX_DOCUMENTS: usize = 200;
-pub(super) const MAX_TEXT_BYTES: usize = 8 * 1024 * 1024;
 
 /// A requested undo.
 #[derive(Debug, Clone)]
@@ -50,7 +49,7 @@ pub enum Selection {
 #[derive(Debug, Default)]
 pub struct Undone {
     /// The documents that were changed.
-    pub documents: Vec<UndoneDocument>,
+    pub documents: Vec<WrittenDocument>,
     /// The fields that stay, with their documents.
     pub kept: Vec<(DocumentKey, Kept)>,
     /// The fields of all documents, counted.
@@ -69,23 +68,6 @@ pub struct Undone {
     pub planned: Vec<Change>,
     /// Whether an earlier call with the same idempotency key did it.
     pub replayed: bool,
-}
-
-/// A document that an undo changed.
-#[derive(Debug)]
-pub struct UndoneDocument {
-    /// Which one.
-    pub key: DocumentKey,
-    /// The document as it is now, or would be; `None` if it is deleted.
-    pub record: Option<Record>,
-    /// The one before; `None` if there was none.
-    pub before: Option<Record>,
-    /// The recorded changes.
-    pub changes: Value,
-    /// The id of the audit entry, if one was written.
-    pub audit_id: Option<String>,
-    /// The rules that the document breaks now.
-    pub warnings: Vec<Violation>,
 }
 
 /// One undo under way.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::request::{MAX_DOCUMENTS, Selection};
 use crate::{
     deadline::Deadline,
-    domain::{AuditPage, AuditQuery, DocumentKey, StoredEntry, Violation, text::truncate},
+    domain::{AuditPage, AuditQuery, Current, DocumentKey, StoredEntry, Violation, text::truncate},
     service::{ContentService, Error, read::in_time},
 };
 
@@ -93,8 +93,9 @@ impl ContentService {
                     missing.remove(id);
                 }
                 if !selected.add(entry) {
-                    let id = entry.text_of("id").unwrap_or_default();
-                    violations.push(unexplained(argument, id));
+                    let id = truncate(entry.text_of("id").unwrap_or_default());
+                    let message = format!("`{id}` cannot be undone: it names no document");
+                    violations.push(Violation::new(argument, "history", message));
                 }
             }
             query.after = page.next;
@@ -159,10 +160,17 @@ pub(super) fn refused(argument: &str, rule: &'static str, message: String) -> Er
     Error::Invalid(vec![Violation::new(argument, rule, message)])
 }
 
-/// Why a named entry cannot be undone.
-pub(super) fn unexplained(argument: &str, id: &str) -> Violation {
+/// Why a named entry of a document cannot be undone, and what can be done instead.
+pub(super) fn unexplained(argument: &str, id: &str, current: &Current) -> Violation {
+    let remedy = match current.record() {
+        Some(_) => "set the old values with an update".to_owned(),
+        None => format!(
+            "there is no {} now, so no update can set the old values either",
+            current.key()
+        ),
+    };
     let message = format!(
-        "`{}` cannot be undone: the log does not show how it joins the document's other versions (an older program or another log wrote it, or the document was changed beside the log since); set the old values with an update",
+        "`{}` cannot be undone: the log does not show how it joins the document's other versions (an older program or another log wrote it, or the document was changed beside the log since); {remedy}",
         truncate(id)
     );
     Violation::new(argument, "history", message)

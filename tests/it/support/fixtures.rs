@@ -99,6 +99,14 @@ pub(crate) fn document(kind: Kind, id: &str) -> Document {
     }
 }
 
+/// The fields of a valid document of either kind, as a caller sends them to create it.
+pub(crate) fn new_document(kind: Kind) -> Value {
+    let mut fields = document(kind, "a");
+    fields.shift_remove("id");
+    fields.shift_remove("metadata");
+    Value::Object(fields)
+}
+
 /// `document` with `patch` merged into it.
 pub(crate) fn with(document: &Document, patch: Value) -> Document {
     portfolio_mcp::domain::patch::merge(document, &object(patch))

@@ -218,6 +218,13 @@ impl StdioClient {
         Self::start_command(home, command).await
     }
 
+    /// A client of the program on `store` with every toolset, ready for calls.
+    pub(crate) async fn start_with_all_toolsets(store: &Store) -> Self {
+        let mut arguments = store.arguments();
+        arguments.push("--toolsets=all".to_owned());
+        Self::start_with(&arguments).await
+    }
+
     /// A client of the program on `store`, before the handshake.
     pub(crate) fn spawn_on(store: &Store) -> Self {
         Self::spawn_with(&store.arguments())

@@ -93,7 +93,12 @@ impl Reference {
                 value: Some(merged),
                 kept_by: None,
             },
-            None => stays(Some(last)),
+            // An undo within a list stands for nobody's change.
+            None => {
+                let mut later = counting.range(last_undone + 1..);
+                let made = later.rfind(|change| !self.changes[**change].merged.contains(field));
+                stays(Some(made.unwrap_or(last)))
+            }
         }
     }
 

@@ -238,6 +238,24 @@ fn a_merged_list_can_be_undone_and_changed_like_any_other() {
 }
 
 #[test]
+fn a_list_that_stays_after_a_merge_names_the_person_who_changed_it() {
+    let tags = |tags: &str| json!({ "tags": tags.split(' ').collect::<Vec<_>>() });
+    let mut page = Page::project();
+    page.update("Marie", tags("a b"));
+    let first = page.update("AI", tags("x a b"));
+    let second = page.update("AI", tags("x a b y"));
+    let theirs = page.update("Marie", tags("x a b y z"));
+    page.undo(&[&first]);
+    assert_eq!(page.value("tags"), Some(&json!(["a", "b", "y", "z"])));
+
+    let undo = page.plan(&[&second], Creations::Keep);
+
+    assert_eq!(kept_fields(&undo), ["tags"].into());
+    assert_eq!(undo.kept[0].audit_id, Some(theirs));
+    assert_eq!(undo.kept[0].actor.as_deref(), Some("Marie"));
+}
+
+#[test]
 fn what_the_server_sets_is_left_out() {
     let mut legacy = project("page");
     legacy.insert("published".to_owned(), json!(false));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::service::{service_on, soon, undo_of, update_of};
 use crate::support::{
     fixtures::{
-        Document, create, creation, document, legacy_entries, now, once, project, project_key,
+        Document, create, creation, document, legacy_entries, now, once, project, project_key, with,
     },
     program::repository_path,
     soundness::entries,
@@ -343,6 +343,47 @@ async fn what_was_shown_names_the_version_of_every_document() {
             "the field that was shown to stay would go back: {undone:?}"
         );
         assert_eq!(value(store, &keys[1], "result").await, "11");
+        store.assert_sound().await;
+    })
+    .await;
+}
+
+/// An entry of an older program, which does not say between which versions it is.
+fn older_entry(id: &str, about: Value) -> StoredEntry {
+    let entry = json!({
+        "id": id, "timestamp": "2024-01-01T00:00:00.000Z", "action": "update", "source": "api",
+        "changes": [{ "field": "title", "oldValue": "Old", "newValue": "New" }],
+    });
+    StoredEntry::parse(Value::Object(with(entry.as_object().unwrap(), about)).to_string())
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_says_what_can_be_done_instead() {
+    on_each_store(async |store| {
+        let service = service_on(store);
+        create_many(store, 1).await;
+        let of = |id: &str| json!({ "entityType": "project", "entityId": id });
+        let older = [
+            older_entry("there", of("page-0")),
+            older_entry("gone", of("page-1")),
+            older_entry("nameless", json!({})),
+        ];
+        store.history.import_entries(&older, now()).await.unwrap();
+        let message = async |id: &str| match service.undo(undo_of(entry(id)), soon()).await {
+            Err(Error::Invalid(violations)) => violations[0].to_string(),
+            other => panic!("{other:?}"),
+        };
+
+        let there = message("there").await;
+        assert!(
+            there.contains("set the old values with an update"),
+            "{there}"
+        );
+        let gone = message("gone").await;
+        assert!(gone.contains("there is no project `page-1` now"), "{gone}");
+        assert!(!gone.contains("with an update"), "{gone}");
+        let nameless = message("nameless").await;
+        assert!(nameless.contains("it names no document"), "{nameless}");
         store.assert_sound().await;
     })
     .await;
