@@ -33,7 +33,7 @@ use portfolio_mcp::{
     store::{self, Location, Store},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use evals::{
     check::{Done, problems},
@@ -153,6 +153,10 @@ async fn start_run(run: &Path) -> Result<()> {
     let mut offers: BTreeMap<String, Offer> = BTreeMap::new();
     let mut skipped = Vec::new();
     for (index, task) in tasks().into_iter().enumerate() {
+        if let Some(name) = task.awaits() {
+            skipped.push(format!("{} needs {name}", task.id));
+            continue;
+        }
         let folder = run.join(format!("{:02}", index + 1));
         fs::create_dir(&folder)?;
         let now = clock();
@@ -164,10 +168,6 @@ async fn start_run(run: &Path) -> Result<()> {
             None => Offer::from(&connect(&folder, &task.toolsets)?).await,
         };
         offers.insert(task.toolsets.clone(), offer.clone());
-        let lacks = offer.lacks(&task);
-        if !lacks.is_empty() {
-            skipped.push(format!("{} needs {lacks:?}", task.id));
-        }
         let begin = Begin {
             start: now.millis(),
             offer,
@@ -384,6 +384,13 @@ async fn reply(task: &OneTask) -> Result<()> {
     })
 }
 
+/// The numbers of the tasks that can be prepared.
+fn numbers() -> impl Iterator<Item = String> {
+    let tasks = tasks().into_iter().enumerate();
+    let prepared = tasks.filter(|(_, task)| task.awaits().is_none());
+    prepared.map(|(index, _)| (index + 1).to_string())
+}
+
 /// Every task of a run, and whether it is solved.
 async fn recorded(run: &Path) -> Result<Recording> {
     let mut recording = Recording {
@@ -392,8 +399,8 @@ async fn recorded(run: &Path) -> Result<Recording> {
         tokens: 0,
         tasks: Vec::new(),
     };
-    for (index, _) in tasks().iter().enumerate() {
-        let task = OneTask::open(run, &(index + 1).to_string())?;
+    for number in numbers() {
+        let task = OneTask::open(run, &number)?;
         let problems = task.problems().await?;
         recording.solved += usize::from(problems.is_empty());
         recording.calls += task.calls().count();
@@ -411,8 +418,8 @@ async fn recorded(run: &Path) -> Result<Recording> {
 async fn score(run: &Path) -> Result<()> {
     let recording = recorded(run).await?;
     let mut least = 0;
-    for (index, recorded) in recording.tasks.iter().enumerate() {
-        let task = OneTask::open(run, &(index + 1).to_string())?;
+    for (number, recorded) in numbers().zip(&recording.tasks) {
+        let task = OneTask::open(run, &number)?;
         let verdict = if recorded.problems.is_empty() {
             "pass".to_owned()
         } else {
@@ -420,8 +427,7 @@ async fn score(run: &Path) -> Result<()> {
         };
         least += task.task.least_calls;
         println!(
-            "{:>2} {:<22} {} calls (least {}), {} tokens: {verdict}",
-            index + 1,
+            "{number:>2} {:<22} {} calls (least {}), {} tokens: {verdict}",
             recorded.id,
             task.calls().count(),
             task.task.least_calls,

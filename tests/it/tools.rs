@@ -255,7 +255,7 @@ fn invalid_reads() -> Vec<InvalidCall> {
             "get_resource",
             json!({ "id": "rdv-artisan" }),
             "RESOURCE_NOT_FOUND",
-            "list_resources",
+            "but a project of this id",
         ),
         (
             "get_audit_log",

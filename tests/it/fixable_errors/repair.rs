@@ -156,7 +156,7 @@ fn fitting(value: &Value, message: &str) -> Value {
     }
     let choices: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
     let nearest = choices.into_iter().max_by(|one, other| {
-        let likeness = |choice| strsim::jaro_winkler(choice, text);
+        let likeness = |choice| strsim::normalized_damerau_levenshtein(choice, text);
         likeness(one).total_cmp(&likeness(other))
     });
     nearest.map_or_else(|| panic!("cannot be repaired: {message}"), |it| json!(it))
