@@ -171,9 +171,6 @@ async fn start_run(run: &Path) -> Result<()> {
         };
         fs::write(folder.join("begin.json"), serde_json::to_string(&begin)?)?;
     }
-    for task in skipped {
-        println!("cannot be solved: {task}");
-    }
     println!("{} tasks are prepared in {}", tasks().len(), run.display());
     Ok(())
 }

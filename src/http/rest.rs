@@ -42,7 +42,7 @@ const CACHE_PUBLIC: HeaderValue =
 const CACHE_PRIVATE: HeaderValue =
     HeaderValue::from_static("private, max-age=0, stale-while-revalidate=300");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// The content of the past is for those who ask for it alone.
+/// The content of the past, or after a plan, is for those who ask for it alone.
 const PRIVATE: [(HeaderName, HeaderValue); 2] = [
     (
         header::CACHE_CONTROL,
@@ -124,6 +124,8 @@ enum RestError {
     /// The document was not there at a point in the past, or nobody knows what it was.
     NotThen(String),
     NotPublished,
+    /// Why a plan cannot be shown.
+    PlanNotFound(String),
     FetchFailed,
 }
 
@@ -176,6 +178,10 @@ impl RestState {
                 Ok(View::AsOf(time)) => {
                     let past = Past::new(&self.content, time, deadline).await?;
                     past.read(&api_path, filter).await.map(Arc::new)
+                }
+                Ok(View::Plan(id)) => {
+                    let shown = self.read_planned(&id, &api_path, filter, deadline).await;
+                    shown.map(Arc::new)
                 }
                 Err(problem) => Err(RestError::InvalidQuery(problem)),
             }
@@ -342,6 +348,47 @@ impl RestState {
         }
     }
 
+    /// What would be published after a plan.
+    async fn read_planned(
+        &self,
+        plan_id: &str,
+        api_path: &ApiPath,
+        filter: &Filter,
+        deadline: Deadline,
+    ) -> Result<Payload, RestError> {
+        let shown = self.content.plan(plan_id, deadline).await;
+        let documents = shown.map_err(|error| plan_problem(&error))?.documents;
+        match api_path {
+            ApiPath::All(kind) => {
+                let published = self.content.published(*kind, deadline).await;
+                let published = published.map_err(|error| fetch_failed(&error))?;
+                let is_planned = |record: &Record| {
+                    let mut planned = documents.iter();
+                    planned.any(|document| document.key == *record.key())
+                };
+                // A plan is applied later than everything else was changed.
+                let planned = documents
+                    .iter()
+                    .filter_map(|document| document.record.clone());
+                let planned = planned.filter(|it| it.key().kind == *kind && it.is_published());
+                let others = published.value.documents.iter().cloned();
+                let others = others.filter(|record| !is_planned(record));
+                let all: Vec<Record> = planned.chain(others).collect();
+                Ok(list_payload(&all, filter))
+            }
+            ApiPath::One(key) => {
+                let Some(document) = documents.into_iter().find(|it| it.key == *key) else {
+                    return self.read_document(key, deadline).await;
+                };
+                let record = document.record.ok_or(RestError::NotFound)?;
+                if !record.is_published() {
+                    return Err(RestError::NotPublished);
+                }
+                Ok(Payload::new(record.compact().to_owned(), None))
+            }
+        }
+    }
+
     fn success_response(
         &self,
         payload: &Payload,
@@ -488,7 +535,9 @@ impl RestError {
     fn status(&self) -> StatusCode {
         match self {
             Self::InvalidSlug | Self::InvalidQuery(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound | Self::NotThen(_) | Self::NotPublished => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NotThen(_) | Self::NotPublished | Self::PlanNotFound(_) => {
+                StatusCode::NOT_FOUND
+            }
             Self::FetchFailed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -499,6 +548,7 @@ impl RestError {
             (Self::InvalidSlug, _) => "INVALID_SLUG".to_owned(),
             (Self::InvalidQuery(_), _) => "INVALID_QUERY".to_owned(),
             (Self::NotFound | Self::NotThen(_), _) => format!("{kind}_NOT_FOUND"),
+            (Self::PlanNotFound(_), _) => "PLAN_NOT_FOUND".to_owned(),
             (Self::NotPublished, _) => format!("{kind}_NOT_PUBLISHED"),
             (Self::FetchFailed, ApiPath::One(_)) => format!("{kind}_FETCH_ERROR"),
             (Self::FetchFailed, ApiPath::All(_)) => format!("{kind}S_FETCH_ERROR"),
@@ -514,11 +564,29 @@ impl RestError {
             Self::InvalidSlug => "a slug consists of lowercase words and numbers joined by \
                                   hyphens, such as `rdv-artisan`"
                 .to_owned(),
-            Self::InvalidQuery(problem) | Self::NotThen(problem) => problem.clone(),
+            Self::InvalidQuery(problem) | Self::NotThen(problem) | Self::PlanNotFound(problem) => {
+                problem.clone()
+            }
             Self::NotFound => format!("there is no {name}"),
             Self::NotPublished => format!("{name} is not published"),
             Self::FetchFailed => format!("{name} could not be read; try again in a moment"),
         }
+    }
+}
+
+/// Why the content after a plan cannot be shown.
+fn plan_problem(error: &Error) -> RestError {
+    match error {
+        Error::PlanNotFound { applied: None } => RestError::PlanNotFound(
+            "there is no such plan, or it has expired (plans last 24 hours)".to_owned(),
+        ),
+        Error::PlanNotFound { applied: Some(_) } => RestError::PlanNotFound(
+            "this plan was applied: leave `plan` out to see the website as it is".to_owned(),
+        ),
+        Error::Conflict { key, .. } => RestError::PlanNotFound(format!(
+            "{key} was changed since the plan was made, so it cannot be applied any more"
+        )),
+        error => fetch_failed(error),
     }
 }
 

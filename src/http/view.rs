@@ -1,18 +1,22 @@
-//! Which content a visitor asks for: that of now, or with `?asOf=TIME` that of the past.
+//! Which content a visitor asks for: that of now, with `?asOf=TIME` that of the past, or with
+//! `?plan=ID` that after a plan.
 
 use axum::{extract::Query, http::Uri};
 
 use crate::domain::Timestamp;
 
 const AS_OF: &str = "asOf";
+const PLAN: &str = "plan";
 
 /// The content to show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum View {
     /// That of now.
     Now,
     /// That of a time in the past.
     AsOf(Timestamp),
+    /// That after the plan with this id.
+    Plan(String),
 }
 
 impl View {
@@ -22,8 +26,15 @@ impl View {
         let Some((name, value)) = asked.next() else {
             return Ok(Self::Now);
         };
-        if asked.next().is_some() {
-            return Err(format!("send `{name}` once"));
+        if let Some((other, _)) = asked.next() {
+            return Err(if other == name {
+                format!("send `{name}` once")
+            } else {
+                format!("send either `{name}` or `{other}`")
+            });
+        }
+        if name == PLAN {
+            return Ok(Self::Plan(value.clone()));
         }
         Timestamp::parse(value).map(Self::AsOf).ok_or_else(|| {
             format!("`{name}` has to be an RFC 3339 time such as `2026-11-22T10:15:30Z`")
@@ -43,7 +54,7 @@ impl View {
 
 /// Whether a parameter chooses the view.
 fn is_view(name: &str) -> bool {
-    name == AS_OF
+    name == AS_OF || name == PLAN
 }
 
 #[cfg(test)]
@@ -60,6 +71,8 @@ mod tests {
             ("?tag=a&asOf=2026-01-01T00:00:00Z", true),
             ("?%61s%4ff=2026-01-01T00:00:00Z", true),
             ("?asOf=1&asOf=2", true),
+            ("?plan=x", true),
+            ("?Plan=x", false),
         ] {
             let uri: Uri = format!("/api/projects{query}").parse().unwrap();
 
@@ -83,7 +96,15 @@ mod tests {
             Ok(View::AsOf(Timestamp::from_millis(1000)))
         );
         let time = ("asOf", "1970-01-01T00:00:01Z");
-        for wrong in [&[("asOf", "")][..], &[("asOf", "yesterday")], &[time, time]] {
+        let plan = ("plan", "x");
+        assert_eq!(view(&[plan]), Ok(View::Plan("x".to_owned())));
+        for wrong in [
+            &[("asOf", "")][..],
+            &[("asOf", "yesterday")],
+            &[time, time],
+            &[time, plan],
+            &[plan, plan],
+        ] {
             assert!(view(wrong).is_err(), "{wrong:?}");
         }
     }

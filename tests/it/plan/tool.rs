@@ -329,3 +329,59 @@ async fn an_edit_outside_before_the_plan_does_not_stop_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn every_writing_tool_plans_and_applies() {
+    on_each_store(async |store: &Store| {
+        for id in ["a", "b"] {
+            create_sound(&*store.repository, &project_key(id)).await;
+        }
+        let client = client(store, "it").await;
+        let mut data = project(&client, "a").await;
+        for name in ["id", "metadata"] {
+            data.as_object_mut().unwrap().shift_remove(name);
+        }
+        let version = client.call("get_project", json!({ "id": "b" })).await["meta"]["version"].clone();
+        for (tool, asked, named) in [
+            ("create_project", json!({ "id": "new", "data": data }), json!({ "id": "new" })),
+            ("delete_project", json!({ "id": "b", "expectedVersion": version }), json!({ "id": "b" })),
+            (
+                "update_many",
+                json!({ "changes": [{ "entityType": "project", "id": "a", "data": { "title": "Many" } }] }),
+                json!({}),
+            ),
+        ] {
+            let mut dry_run = asked.clone();
+            dry_run["dryRun"] = json!(true);
+            let plan = plan_of(&client.call(tool, dry_run).await);
+            let before = client.call("list_projects", json!({})).await;
+            let mut apply = named.clone();
+            apply["plan"] = json!(plan);
+            apply["idempotencyKey"] = json!(format!("apply {tool}"));
+
+            let applied = client.call(tool, apply.clone()).await;
+            let repeated = client.call(tool, apply.clone()).await;
+            apply.as_object_mut().unwrap().shift_remove("idempotencyKey");
+            let again = client.call_error(tool, apply).await;
+            let neither = client.call_error(tool, named).await;
+
+            let after = client.call("list_projects", json!({})).await;
+            assert_ne!(before["data"], after["data"], "{tool}");
+            assert_eq!(applied["meta"].get("replayed"), None, "{tool}: {applied}");
+            assert_eq!(repeated["meta"]["replayed"], true, "{tool}: {repeated}");
+            assert_eq!(again["code"], "PLAN_NOT_FOUND", "{tool}: {again}");
+            assert_eq!(neither["code"], "VALIDATION_FAILED", "{tool}");
+            assert_eq!(neither["details"]["violations"][0]["rule"], "required", "{neither}");
+        }
+        let new = project(&client, "new").await;
+        assert_eq!(new["metadata"]["status"], "draft");
+        assert_eq!(new["metadata"]["createdAt"], new["metadata"]["updatedAt"]);
+        assert_eq!(project(&client, "a").await["title"], "Many");
+        client.call_error("get_project", json!({ "id": "b" })).await;
+        let log = store.assert_sound().await;
+        let planned = log.entries.iter().filter(|entry| entry.plan_id().is_some());
+        let actions: Vec<_> = planned.filter_map(|entry| entry.text_of("action")).collect();
+        assert_eq!(actions, ["create", "delete", "update"]);
+    })
+    .await;
+}
