@@ -253,12 +253,11 @@ impl OneTask {
             self.begin.offer.instructions
         );
         for tool in &self.begin.offer.tools {
-            text.push_str(&format!(
-                "\n## {}\n{}\nArguments: {}\n",
-                tool["name"].as_str().unwrap_or_default(),
-                tool["description"].as_str().unwrap_or_default(),
-                tool["inputSchema"]
-            ));
+            let part = |name: &str| tool[name].as_str().unwrap_or_default();
+            let (name, description) = (part("name"), part("description"));
+            let arguments = &tool["inputSchema"];
+            let tool = format!("\n## {name}\n{description}\nArguments: {arguments}\n");
+            text.push_str(&tool);
         }
         text
     }
