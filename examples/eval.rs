@@ -2,7 +2,7 @@
 //! owner of a website asks for. The model sees what a client shows of the server, and nothing else.
 //!
 //! ```text
-//! cargo build --locked --bin portfolio-mcp --example eval
+//! cargo build --locked --bins --example eval
 //! eval start RUN               prepares all tasks in the new folder RUN
 //! eval task RUN N              shows what the owner says, the instructions and the tools
 //! eval call RUN N TOOL         makes a call, with the arguments from standard input
@@ -151,12 +151,7 @@ async fn start_run(run: &Path) -> Result<()> {
     fs::create_dir_all(run)?;
     let run = run.canonicalize()?;
     let mut offers: BTreeMap<String, Offer> = BTreeMap::new();
-    let mut skipped = Vec::new();
     for (index, task) in tasks().into_iter().enumerate() {
-        if let Some(name) = task.awaits() {
-            skipped.push(format!("{} needs {name}", task.id));
-            continue;
-        }
         let folder = run.join(format!("{:02}", index + 1));
         fs::create_dir(&folder)?;
         let now = clock();
@@ -175,9 +170,6 @@ async fn start_run(run: &Path) -> Result<()> {
             state: State::of(&*repository).await,
         };
         fs::write(folder.join("begin.json"), serde_json::to_string(&begin)?)?;
-    }
-    for task in skipped {
-        println!("cannot be solved: {task}");
     }
     println!("{} tasks are prepared in {}", tasks().len(), run.display());
     Ok(())
@@ -384,11 +376,9 @@ async fn reply(task: &OneTask) -> Result<()> {
     })
 }
 
-/// The numbers of the tasks that can be prepared.
+/// The numbers of the tasks.
 fn numbers() -> impl Iterator<Item = String> {
-    let tasks = tasks().into_iter().enumerate();
-    let prepared = tasks.filter(|(_, task)| task.awaits().is_none());
-    prepared.map(|(index, _)| (index + 1).to_string())
+    (1..=tasks().len()).map(|number| number.to_string())
 }
 
 /// Every task of a run, and whether it is solved.
@@ -463,7 +453,7 @@ fn connect(folder: &Path, toolsets: &str) -> Result<StdioClient> {
     let server = server.ok_or("this program is in no folder")?;
     let server = server.join(format!("portfolio-mcp{}", env::consts::EXE_SUFFIX));
     if !server.exists() {
-        let build = "cargo build --locked --bin portfolio-mcp --example eval";
+        let build = "cargo build --locked --bins --example eval";
         return Err(format!("there is no {}; run {build}", server.display()).into());
     }
     let home = tempfile::tempdir()?;

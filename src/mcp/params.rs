@@ -107,7 +107,7 @@ pub(super) fn apply_request(
 /// Publication states to filter by.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub(super) enum Status {
     Published,
     Draft,
@@ -145,8 +145,8 @@ pub(super) struct ListParams {
     pub featured: Option<bool>,
     #[schemars(length(min = 1, max = 200))]
     pub tag: Option<String>,
-    /// Only with all these words anywhere in id, tags and texts (but not in results and insight);
-    /// case and accents do not matter.
+    /// All these words, anywhere in id, tags and texts (not in results and insight), whatever case
+    /// and accents.
     #[schemars(length(max = 200))]
     pub query: Option<String>,
     /// `summary` (default): short rows; `full`: whole documents.
@@ -156,7 +156,7 @@ pub(super) struct ListParams {
     pub limit: Option<u32>,
     /// `meta.nextCursor` of the last page; same filters.
     pub cursor: Option<String>,
-    /// The content of this time (RFC 3339), or after the change with this audit id.
+    /// As of a time (RFC 3339) or an audit id.
     #[schemars(length(min = 1, max = 200))]
     pub as_of: Option<String>,
 }
@@ -167,7 +167,7 @@ pub(super) struct GetParams {
     /// Such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// As it was at this time (RFC 3339), or after the change with this audit id.
+    /// As of a time (RFC 3339) or an audit id.
     #[schemars(length(min = 1, max = 200))]
     pub as_of: Option<String>,
 }
@@ -195,7 +195,7 @@ pub(super) struct UpdateParams<D: Document> {
     pub expected_version: Option<String>,
     /// true: show the change, write nothing.
     pub dry_run: Option<bool>,
-    /// `meta.plan.id` of a dry run, to make exactly that change; no other change beside it.
+    /// `meta.plan.id` of a dry run, to make exactly that change.
     #[schemars(length(min = 1, max = 100))]
     pub plan: Option<String>,
     /// `full`: answer with the whole document.
@@ -203,7 +203,7 @@ pub(super) struct UpdateParams<D: Document> {
     /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    /// Your key: a repeat in 24 hours gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -211,7 +211,7 @@ pub(super) struct UpdateParams<D: Document> {
 /// Content types to filter by.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub(super) enum EntityType {
     Project,
     Resource,
@@ -266,7 +266,7 @@ pub(super) struct UndoParams {
     /// Which changes; then no filters.
     #[schemars(length(min = 1, max = MAX_AUDIT_IDS), inner(length(max = 200)))]
     pub audit_ids: Option<Vec<String>>,
-    /// All changes from this time on (RFC 3339) that match the filters, but for what commands wrote.
+    /// All matching changes from this time on (RFC 3339), but for what commands wrote.
     pub since: Option<String>,
     /// Before this time.
     pub until: Option<String>,
@@ -290,7 +290,7 @@ pub(super) struct UndoParams {
     /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    /// Your key: a repeat in 24 hours gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -340,13 +340,13 @@ pub(super) struct CreateParams {
     pub data: Option<JsonObject>,
     /// true: show the document, write nothing.
     pub dry_run: Option<bool>,
-    /// `meta.plan.id` of a dry run, to make exactly that change; no other change beside it.
+    /// `meta.plan.id` of a dry run, to make exactly that change.
     #[schemars(length(min = 1, max = 100))]
     pub plan: Option<String>,
     /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    /// Your key: a repeat in 24 hours gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -362,13 +362,13 @@ pub(super) struct DeleteParams {
     pub expected_version: Option<String>,
     /// true: show what would be deleted, write nothing.
     pub dry_run: Option<bool>,
-    /// `meta.plan.id` of a dry run, to make exactly that change; no other change beside it.
+    /// `meta.plan.id` of a dry run, to make exactly that change.
     #[schemars(length(min = 1, max = 100))]
     pub plan: Option<String>,
     /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    /// Your key: a repeat in 24 hours gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -387,7 +387,7 @@ pub(super) struct ManyParams {
     /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    /// Your key: a repeat in 24 hours gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }

@@ -10,11 +10,7 @@ use std::{
     thread,
 };
 
-use portfolio_mcp::{
-    clock,
-    domain::Timestamp,
-    mcp::{ContentServer, Toolset, Toolsets},
-};
+use portfolio_mcp::{clock, domain::Timestamp};
 use tempfile::TempDir;
 
 use self::{
@@ -23,7 +19,7 @@ use self::{
     reference::Results,
     session::{Offer, call},
     state::State,
-    task::{NOT_BUILT, Task, Turn, tasks},
+    task::{Task, Turn, tasks},
 };
 use crate::support::{
     program::{Home, PROGRAM},
@@ -146,28 +142,9 @@ fn there_are_forty_tasks_in_two_languages() {
     assert_eq!((in_language("-fr"), in_language("-en")), (20, 20));
 }
 
-/// Otherwise tasks would be left out for no reason.
-#[test]
-fn what_tasks_wait_for_is_not_built() {
-    let tools: Vec<String> = Toolset::ALL
-        .into_iter()
-        .flat_map(ContentServer::tools)
-        .map(|tool| tool.name.to_string())
-        .collect();
-    for name in NOT_BUILT {
-        assert!(name.parse::<Toolsets>().is_err(), "{name} is built");
-        assert!(!tools.iter().any(|tool| tool == name), "{name} is built");
-    }
-    let waiting = tasks().into_iter().filter_map(|task| task.awaits()).count();
-    report(&format!("evals: {waiting} of 40 tasks wait for tools"));
-}
-
 #[test]
 fn every_task_can_be_solved_with_the_least_calls() {
     let failed = check_all(&tasks(), async |task: &Task| {
-        if task.awaits().is_some() {
-            return Vec::new();
-        }
         let played = play(task, &task.reference).await;
         let mut failed = Vec::new();
         if played.outcomes.len() != task.least_calls {
@@ -192,9 +169,6 @@ fn every_task_can_be_solved_with_the_least_calls() {
 #[test]
 fn doing_nothing_solves_no_task() {
     let solved = check_all(&tasks(), async |task: &Task| {
-        if task.awaits().is_some() {
-            return Vec::new();
-        }
         let nothing = [Turn::Reply {
             text: "Done.".to_owned(),
         }];

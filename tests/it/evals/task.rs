@@ -9,18 +9,6 @@ use serde_json::Value;
 /// The files with the tasks, in the order of the tasks' numbers.
 const FILES: [&str; 4] = ["content", "history", "authoring", "batch"];
 
-/// Toolsets, tools and arguments that tasks use and that are not built yet.
-pub(crate) const NOT_BUILT: [&str; 8] = [
-    "asOf",
-    "authoring",
-    "batch",
-    "compare_content",
-    "create_resource",
-    "delete_resource",
-    "get_history",
-    "update_many",
-];
-
 /// A request of a site's owner, the content it is made on, and what is right at the end.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -112,29 +100,6 @@ pub(crate) enum Turn {
         #[serde(rename = "answer")]
         text: String,
     },
-}
-
-impl Task {
-    /// What the task uses that is not built yet.
-    pub(crate) fn awaits(&self) -> Option<&'static str> {
-        let steps = self.setup.iter().map(|step| (&step.tool, &step.arguments));
-        let turns = self.reference.iter().filter_map(|turn| match turn {
-            Turn::Call {
-                tool, arguments, ..
-            } => Some((tool, arguments)),
-            Turn::Reply { .. } => None,
-        });
-        let mut calls = steps.chain(turns);
-        let of_toolset = |name: &&'static str| self.toolsets.split(',').any(|it| it == *name);
-        let toolset = NOT_BUILT.into_iter().find(of_toolset);
-        toolset.or_else(|| {
-            calls.find_map(|(tool, arguments)| {
-                NOT_BUILT
-                    .into_iter()
-                    .find(|name| tool == name || arguments.get(name).is_some())
-            })
-        })
-    }
 }
 
 fn default_toolsets() -> String {
