@@ -63,7 +63,7 @@ impl ContentServer {
             .map(|item| item.key.clone())
             .collect();
         match self.content.update_many(request, deadline).await {
-            Ok(written) => Ok(self.many_output(written, mode)),
+            Ok(written) => Ok(self.many_output(&written, mode)),
             Err(Error::Invalid(mut violations)) => {
                 point_out_arguments(tool, &mut violations);
                 let error = Error::Invalid(violations);
@@ -117,14 +117,14 @@ impl ContentServer {
         }
     }
 
-    fn many_output(&self, written: Written, mode: Mode) -> ToolOutput<ChangedDocuments, ManyMeta> {
+    fn many_output(&self, written: &Written, mode: Mode) -> ToolOutput<ChangedDocuments, ManyMeta> {
         let mut meta = ManyMeta {
             dry_run: mode == Mode::DryRun,
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             more: 0,
             replayed: written.replayed,
-            warnings: fitting_warnings(warnings(&written), MAX_ANSWER_BYTES),
+            warnings: fitting_warnings(warnings(written), MAX_ANSWER_BYTES),
         };
         let room = MAX_ANSWER_BYTES - RESERVED_BYTES - answer_text(&meta).len();
         let rows = fitting_rows(&written.documents, mode, room);

@@ -261,19 +261,18 @@ pub(super) struct UndoParams {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateParams {
-    /// The new slug, such as `rdv-artisan`: words of a-z and 0-9 joined by hyphens. It never changes.
+    /// Slug, such as `rdv-artisan`; it never changes.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// Every field that `data` of the update tool has, but for optional ones. Without `metadata`:
-    /// a draft, not featured.
+    /// All fields that `data` of the update tool has; those that `null` removes, and `metadata`, may
+    /// be left out.
     #[schemars(with = "OpenObject")]
     pub data: JsonObject,
-    /// true: show the document, write nothing.
+    /// true: write nothing.
     pub dry_run: Option<bool>,
-    /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    /// Your key: a repeat only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -281,18 +280,16 @@ pub(super) struct CreateParams {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct DeleteParams {
-    /// Such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
     /// `meta.version` that you read; refused if outdated.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: String,
-    /// true: show what would be deleted, write nothing.
+    /// true: write nothing.
     pub dry_run: Option<bool>,
-    /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    /// Your key: a repeat only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -300,15 +297,15 @@ pub(super) struct DeleteParams {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ManyParams {
-    /// Each changes another document, as the update tool of its type does.
+    /// Each for another document, with `data`, `edits` and `expectedVersion` as in the update tool of
+    /// its type.
     #[schemars(length(min = 1, max = MAX_CHANGES))]
     pub changes: Vec<ChangeParams>,
-    /// true: show the changes, write nothing.
+    /// true: write nothing.
     pub dry_run: Option<bool>,
-    /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key, visible ASCII: a repeat within 24 hours only gets the first result.
+    /// Your key: a repeat only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -321,13 +318,10 @@ pub(super) struct ChangeParams {
     pub entity_type: EntityType,
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// As `data` of the update tool.
     #[schemars(with = "Option<OpenObject>")]
     pub data: Option<JsonObject>,
-    /// As `edits` of the update tool.
     #[schemars(length(max = MAX_EDITS))]
     pub edits: Option<Vec<Edit>>,
-    /// The version that you read.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
 }
