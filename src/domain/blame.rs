@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The action of entries that changed nothing.
-const READ: &str = "read";
+const READ_ACTION: &str = "read";
 
 /// The fields of a document, and who wrote them, as far as its entries were looked at.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ impl Blame {
 
     /// Looks at the document's next entry, newest first.
     pub fn look_at(&mut self, entry: &Arc<StoredEntry>) {
-        if entry.text_of(Category::Action.member()) == Some(READ) {
+        if entry.text_of(Category::Action.member()) == Some(READ_ACTION) {
             return;
         }
         let changes = entry.changes();

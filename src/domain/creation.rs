@@ -66,9 +66,9 @@ mod tests {
         data.as_object().unwrap().clone()
     }
 
-    fn create(id: &str, data: Map<String, Value>) -> Result<Record, Vec<Violation>> {
+    fn create(id: &str, data: &Map<String, Value>) -> Result<Record, Vec<Violation>> {
         let key = DocumentKey::new(Kind::Resource, id);
-        new_record(&key, &data, Timestamp::from_millis(1))
+        new_record(&key, data, Timestamp::from_millis(1))
     }
 
     fn with(name: &str, value: Value) -> Map<String, Value> {
@@ -88,7 +88,7 @@ mod tests {
     fn the_members_have_the_declared_order_and_the_server_adds_its_own() {
         let time = "1970-01-01T00:00:00.001Z";
 
-        let record = create("a", resource()).unwrap();
+        let record = create("a", &resource()).unwrap();
 
         let names: Vec<&str> = record.document().keys().map(String::as_str).collect();
         assert_eq!(
@@ -121,7 +121,7 @@ mod tests {
             (json!({ "status": null, "downloadCount": null }), "draft"),
             (json!({ "status": "published" }), "published"),
         ] {
-            let record = create("a", with("metadata", given)).unwrap();
+            let record = create("a", &with("metadata", given)).unwrap();
 
             assert_eq!(record.document()["metadata"]["status"], status);
             assert_eq!(record.document()["metadata"].as_object().unwrap().len(), 4);
@@ -136,7 +136,7 @@ mod tests {
         data.insert("image".to_owned(), json!("a.png"));
 
         assert_eq!(
-            paths(create("A", data)),
+            paths(create("A", &data)),
             [
                 "id",
                 "image",
@@ -147,10 +147,10 @@ mod tests {
             ]
         );
         assert_eq!(
-            paths(create("a", with("metadata", json!("draft")))),
+            paths(create("a", &with("metadata", json!("draft")))),
             ["metadata"]
         );
-        assert!(create("a", with("id", json!("a"))).is_ok());
-        assert_eq!(paths(create("a", with("id", json!("b")))), ["id"]);
+        assert!(create("a", &with("id", json!("a"))).is_ok());
+        assert_eq!(paths(create("a", &with("id", json!("b")))), ["id"]);
     }
 }

@@ -36,6 +36,8 @@ const MAX_INTEGER_FLOAT: f64 = 1e15;
 
 /// What other programs call an id.
 const NAMES_OF_ID: [&str; 5] = ["slug", "key", "uid", "identifier", "uuid"];
+/// And the type of a document.
+const NAMES_OF_TYPE: [&str; 2] = ["type", "kind"];
 
 /// What other programs call further arguments, and members of an edit.
 const OTHER_NAMES: [(&str, &[&str]); 10] = [
@@ -255,11 +257,14 @@ impl ToolCheck {
 
     /// The same for a member of an update, where the tool takes several.
     fn unknown_member(&self, change: &str, name: &str) -> Violation {
-        let violation = self.unknown_name("member of a change", name, &self.change_members);
-        Violation {
-            path: format!("{change}.{}", violation.path),
-            ..violation
+        let mut violation = self.unknown_name("member of a change", name, &self.change_members);
+        if NAMES_OF_TYPE.iter().any(|other| is_same_name(name, other)) {
+            "unknown member of a change; did you mean `entityType`?"
+                .clone_into(&mut violation.message);
+            violation.suggestion = Some("entityType".to_owned());
         }
+        violation.path = format!("{change}.{}", violation.path);
+        violation
     }
 
     fn unknown_name(&self, what: &str, name: &str, known: &[String]) -> Violation {

@@ -68,8 +68,8 @@ impl ContentServer {
         self.create(params, origin, deadline).await
     }
 
-    /// Deletes one project at once, if the owner asked for that; to hide it, set `metadata.status` to
-    /// `archived`. `undo_changes` or `portfolio-mcp undo` brings it back.
+    /// Deletes a project. To only hide it, set `metadata.status` to `archived`. `undo_changes` or
+    /// `portfolio-mcp undo` brings it back.
     #[tool(
         title = "Delete project",
         annotations(title = "Delete project", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),
@@ -85,8 +85,8 @@ impl ContentServer {
         self.delete(params, origin, deadline).await
     }
 
-    /// Deletes one resource at once, if the owner asked for that; to hide it, set `metadata.status`
-    /// to `archived`. `undo_changes` or `portfolio-mcp undo` brings it back.
+    /// Deletes a resource. To only hide it, set `metadata.status` to `archived`. `undo_changes` or
+    /// `portfolio-mcp undo` brings it back.
     #[tool(
         title = "Delete resource",
         annotations(title = "Delete resource", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),

@@ -93,14 +93,14 @@ impl ContentServer {
             log_begins: fetched.value.log_begins.map(|time| time.to_string()),
             warnings: Vec::new(),
         };
-        let fields = blame.map(|blame| field_rows(blame, &mut meta));
+        let fields = blame.map(|blame| field_rows(&blame, &mut meta));
         let versions = version_rows(fetched.value, field, &filters, fields.as_ref(), &mut meta);
         Ok(ToolOutput::new(DocumentHistory { fields, versions }, meta))
     }
 }
 
 /// The rows of the fields that fit.
-fn field_rows(blame: DocumentBlame, meta: &mut HistoryMeta) -> Value {
+fn field_rows(blame: &DocumentBlame, meta: &mut HistoryMeta) -> Value {
     let outside = blame.found.changed_outside.map(outside::shown);
     meta.warnings = limit_warnings(outside.into_iter());
     meta.blame_searched_since = blame.searched_since.map(|time| time.to_string());

@@ -46,7 +46,7 @@ impl ContentServer {
             let (reason, key) = (params.reason, params.idempotency_key);
             let request = params::apply_request(plan_id, tool, None, reason, key, origin);
             let written = self.apply(tool, request, deadline).await?;
-            return Ok(self.many_output(written, Mode::Commit));
+            return Ok(self.many_output(&written, Mode::Commit));
         }
         let changes = params.changes.into_iter().flatten().enumerate();
         let request = UpdateManyRequest {
@@ -71,7 +71,7 @@ impl ContentServer {
         match self.content.update_many(request, deadline).await {
             Ok(written) => {
                 let plan = self.keep_plan(tool, &written.planned, deadline).await;
-                let mut output = self.many_output(written, mode);
+                let mut output = self.many_output(&written, mode);
                 plan.add_to(&mut output.meta.plan, &mut output.meta.warnings);
                 Ok(output)
             }
@@ -128,7 +128,7 @@ impl ContentServer {
         }
     }
 
-    fn many_output(&self, written: Written, mode: Mode) -> ToolOutput<ChangedDocuments, ManyMeta> {
+    fn many_output(&self, written: &Written, mode: Mode) -> ToolOutput<ChangedDocuments, ManyMeta> {
         let mut meta = ManyMeta {
             dry_run: mode == Mode::DryRun,
             timestamp: self.content.now().to_string(),
@@ -136,7 +136,7 @@ impl ContentServer {
             plan: None,
             more: 0,
             replayed: written.replayed,
-            warnings: fitting_warnings(warnings(&written), MAX_ANSWER_BYTES),
+            warnings: fitting_warnings(warnings(written), MAX_ANSWER_BYTES),
         };
         let room = MAX_ANSWER_BYTES - RESERVED_BYTES - answer_text(&meta).len();
         let rows = fitting_rows(&written.documents, mode, room);

@@ -331,22 +331,21 @@ pub(super) struct CompareParams {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateParams {
-    /// The new slug, such as `rdv-artisan`: words of a-z and 0-9 joined by hyphens. It never changes.
+    /// Slug, such as `rdv-artisan`; it never changes.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// Every field that `data` of the update tool has, but for optional ones. Without `metadata`:
-    /// a draft, not featured.
+    /// All fields that `data` of the update tool has; those that `null` removes, and `metadata`, may
+    /// be left out.
     #[schemars(with = "Option<OpenObject>")]
     pub data: Option<JsonObject>,
-    /// true: show the document, write nothing.
+    /// true: write nothing.
     pub dry_run: Option<bool>,
     /// `meta.plan.id` of a dry run, to make exactly that change.
     #[schemars(length(min = 1, max = 100))]
     pub plan: Option<String>,
-    /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key: a repeat in 24 hours gets the first result.
+    /// Your key: a repeat only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -354,21 +353,19 @@ pub(super) struct CreateParams {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct DeleteParams {
-    /// Such as `rdv-artisan`.
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
     /// `meta.version` that you read; required, unless you send `plan`.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
-    /// true: show what would be deleted, write nothing.
+    /// true: write nothing.
     pub dry_run: Option<bool>,
     /// `meta.plan.id` of a dry run, to make exactly that change.
     #[schemars(length(min = 1, max = 100))]
     pub plan: Option<String>,
-    /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key: a repeat in 24 hours gets the first result.
+    /// Your key: a repeat only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -376,18 +373,18 @@ pub(super) struct DeleteParams {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ManyParams {
-    /// Each changes another document, as the update tool of its type does.
+    /// Each for another document, with `data`, `edits` and `expectedVersion` as in the update tool of
+    /// its type.
     #[schemars(length(min = 1, max = MAX_CHANGES))]
     pub changes: Option<Vec<ChangeParams>>,
-    /// true: show the changes, write nothing.
+    /// true: write nothing.
     pub dry_run: Option<bool>,
     /// `meta.plan.id` of a dry run, to make exactly those changes.
     #[schemars(length(min = 1, max = 100))]
     pub plan: Option<String>,
-    /// Why, for the audit log.
     #[schemars(length(max = 500))]
     pub reason: Option<String>,
-    /// Your key: a repeat in 24 hours gets the first result.
+    /// Your key: a repeat only gets the first result.
     #[schemars(regex(pattern = rules::KEY))]
     pub idempotency_key: Option<String>,
 }
@@ -400,13 +397,10 @@ pub(super) struct ChangeParams {
     pub entity_type: EntityType,
     #[schemars(length(min = 1, max = 500))]
     pub id: String,
-    /// As `data` of the update tool.
     #[schemars(with = "Option<OpenObject>")]
     pub data: Option<JsonObject>,
-    /// As `edits` of the update tool.
     #[schemars(length(max = MAX_EDITS))]
     pub edits: Option<Vec<Edit>>,
-    /// The version that you read.
     #[schemars(length(min = 1, max = 100))]
     pub expected_version: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! Updating many documents in one commit.
 
+use std::fmt::Write;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -147,10 +149,12 @@ fn missing_document(error: &Error) -> Violation {
     } = error
     {
         if let Some(after) = deleted_outside {
-            violation.message +=
-                &format!(" any more: it was deleted outside this server after {after}");
+            let _ = write!(
+                violation.message,
+                " any more: it was deleted outside this server after {after}"
+            );
         } else if let Some(id) = similar.first() {
-            violation.message += &format!("; did you mean `{}`?", truncate(id));
+            let _ = write!(violation.message, "; did you mean `{}`?", truncate(id));
             violation.suggestion = Some(id.clone());
         }
     }

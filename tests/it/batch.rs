@@ -23,7 +23,9 @@ const MAX_BYTES: usize = 32_000;
 const MAX_CHANGES: usize = 50;
 
 fn change(id: &str, data: Value) -> Value {
-    json!({ "entityType": "project", "id": id, "data": data })
+    let mut change = json!({ "entityType": "project", "id": id });
+    change["data"] = data;
+    change
 }
 
 fn ids() -> Vec<String> {
@@ -320,14 +322,14 @@ async fn a_required_version_is_required_of_each_change() {
         .call_error("update_many", json!({ "changes": changes }))
         .await;
     let alone = json!({ "changes": [versioned] });
-    let changed = client.call("update_many", alone).await;
+    let answer = client.call("update_many", alone).await;
 
     assert_eq!(paths(&error), ["changes[1].expectedVersion"], "{error}");
     assert!(
         error["message"].as_str().unwrap().contains("get_project"),
         "{error}"
     );
-    assert_eq!(changed["success"], true, "{changed}");
+    assert_eq!(answer["success"], true, "{answer}");
     store.assert_sound().await;
 }
 
@@ -417,7 +419,7 @@ async fn an_answer_about_fifty_long_changes_is_small() {
     assert!(bytes <= MAX_BYTES, "{bytes}");
     assert!(rows.len() > 10, "{}", rows.len());
     let more = answer["meta"]["more"].as_u64().unwrap_or_default();
-    assert_eq!(more as usize + rows.len(), MAX_CHANGES);
+    assert_eq!(more, (MAX_CHANGES - rows.len()) as u64);
     store.assert_sound().await;
 }
 
@@ -451,7 +453,7 @@ async fn processes_that_change_the_same_documents_lose_no_change() {
         join_all(calls).await;
 
         let log = store.assert_sound().await;
-        assert_eq!(log.seq as usize, MAX_CHANGES + 10 * MAX_CHANGES);
+        assert_eq!(log.seq, 11 * MAX_CHANGES as u64);
         assert_together(&log);
     })
     .await;
@@ -485,7 +487,7 @@ async fn a_lost_connection_changes_all_once() {
         assert_eq!(answer["meta"].get("replayed"), None, "{answer}");
     }
     let log = store.assert_sound().await;
-    assert_eq!(log.seq as usize, MAX_CHANGES * (1 + modes.len()));
+    assert_eq!(log.seq, (MAX_CHANGES * (1 + modes.len())) as u64);
     assert_together(&log);
 }
 
@@ -494,6 +496,8 @@ async fn check_kills(mut store: Store) {
     const ROUNDS: usize = 20;
     const CALLS: usize = 4;
     store_with(&store, &ids()).await;
+    let server = StdioClient::start_with_all_toolsets(&store).await;
+    server.call("update_many", retitle_all("round none")).await;
     let mut unanswered = 0;
     for round in 0..ROUNDS {
         // Close our connection to SQLite, so that the file is found as the killed server left it.

@@ -15,7 +15,8 @@ const TEMPLATE: &str = "--site-url=https://example.com/{kind}/{id}";
 
 /// Runs `portfolio-mcp stdio` without input; gives its exit code and standard error.
 fn start(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
-    let mut command = Home::new().command(PROGRAM);
+    let home = Home::new();
+    let mut command = home.command(PROGRAM);
     command
         .args(["stdio", "--store", "sqlite:x.db"])
         .args(arguments)

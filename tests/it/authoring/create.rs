@@ -4,7 +4,7 @@ use portfolio_mcp::domain::{DocumentKey, Kind};
 use serde_json::{Value, json};
 
 use crate::support::{
-    fixtures::{create_sound, new_document, project_key, stored},
+    fixtures::{create_sound, new_document, object, project_key, stored},
     server::HttpServer,
     stdio::StdioClient,
     stores::{Store, on_each_store},
@@ -14,7 +14,7 @@ use crate::support::{
 fn project(id: &str, fields: Value) -> Value {
     let mut data = new_document(Kind::Project);
     let members = data.as_object_mut().unwrap();
-    members.extend(fields.as_object().unwrap().clone());
+    members.extend(object(fields));
     json!({ "id": id, "data": data })
 }
 

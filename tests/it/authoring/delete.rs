@@ -103,7 +103,8 @@ async fn the_command_brings_a_deleted_document_back_too() {
 
     let deleted = client.call("delete_resource", request).await;
     let audit_id = deleted["meta"]["auditId"].as_str().unwrap();
-    let mut command = Home::new().command(PROGRAM);
+    let home = Home::new();
+    let mut command = home.command(PROGRAM);
     let undone = command
         .args(["undo", audit_id, "--yes"])
         .args(store.arguments())

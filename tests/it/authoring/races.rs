@@ -47,7 +47,7 @@ async fn of_two_processes_that_create_one_id_one_wins() {
 async fn a_deletion_that_loses_the_race_against_an_update_is_a_conflict() {
     on_each_store(async |store: &Store| {
         let editor = StdioClient::start_with_all_toolsets(store).await;
-        let deleter = StdioClient::start_with_all_toolsets(store).await;
+        let other = StdioClient::start_with_all_toolsets(store).await;
 
         for round in 0..ROUNDS {
             let id = format!("number-{round}");
@@ -58,15 +58,16 @@ async fn a_deletion_that_loses_the_race_against_an_update_is_a_conflict() {
 
             let (updated, deleted) = join(
                 editor.call("update_project", update),
-                deleter.call("delete_project", delete),
+                other.call("delete_project", delete),
             )
             .await;
 
-            let (won, lost) = match deleted["success"] == true {
-                true => ("PROJECT_NOT_FOUND", &updated),
-                false => ("VERSION_CONFLICT", &deleted),
+            let (code, lost) = if deleted["success"] == true {
+                ("PROJECT_NOT_FOUND", &updated)
+            } else {
+                ("VERSION_CONFLICT", &deleted)
             };
-            assert_eq!(lost["error"]["code"], won, "{updated} {deleted}");
+            assert_eq!(lost["error"]["code"], code, "{updated} {deleted}");
         }
         store.assert_sound().await;
     })

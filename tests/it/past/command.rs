@@ -58,8 +58,8 @@ async fn a_document_is_printed_as_it_is_and_as_it_was() {
             assert_eq!(stderr, "");
             assert!(stdout.starts_with("{\n  \"id\": \"a\",\n"), "{stdout}");
             assert!(stdout.ends_with("\n}\n"), "{stdout}");
-            let printed: Value = serde_json::from_str(stdout).unwrap();
-            titles.push(printed["title"].clone());
+            let shown: Value = serde_json::from_str(stdout).unwrap();
+            titles.push(shown["title"].clone());
         }
         assert_eq!(titles, ["New", "The case of a", "The case of a"]);
         assert_eq!(by_time.1, by_id.1);

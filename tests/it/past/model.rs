@@ -189,21 +189,18 @@ async fn check_differences(service: &ContentService, moments: &[Moment], [a, b]:
         let mut differences = compared.differences.iter();
         let found = differences.find(|it| it.key == *key);
         let text = |record: Option<&Record>| record.map(|it| it.json().clone());
-        match found {
-            Some(found) => {
-                assert_eq!(text(found.before.as_ref()), text(before.get(key)), "{key}");
-                assert_eq!(text(found.after.as_ref()), text(after.get(key)), "{key}");
-            }
-            None => {
-                let without_times = |record: Option<&Record>| {
-                    let mut json = text(record).unwrap();
-                    json["metadata"]["updatedAt"].take();
-                    json["metadata"]["createdAt"].take();
-                    json
-                };
-                let same = [before.get(key), after.get(key)].map(without_times);
-                assert_eq!(same[0], same[1], "{key}");
-            }
+        if let Some(found) = found {
+            assert_eq!(text(found.before.as_ref()), text(before.get(key)), "{key}");
+            assert_eq!(text(found.after.as_ref()), text(after.get(key)), "{key}");
+        } else {
+            let without_times = |record: Option<&Record>| {
+                let mut json = text(record).unwrap();
+                json["metadata"]["updatedAt"].take();
+                json["metadata"]["createdAt"].take();
+                json
+            };
+            let same = [before.get(key), after.get(key)].map(without_times);
+            assert_eq!(same[0], same[1], "{key}");
         }
     }
 }
@@ -239,7 +236,7 @@ async fn check_store(store: &Store, service: ContentService, seed: u64) {
         ..
     } = written;
     let turns = Arc::new(Semaphore::new(0));
-    let writer = tokio::spawn(go_on_writing(store.another(), Arc::clone(&turns)));
+    let others = tokio::spawn(go_on_writing(store.another(), Arc::clone(&turns)));
 
     for _ in 0..checks {
         // Enough for as long as a check takes, and less than can be gone back over.
@@ -250,7 +247,7 @@ async fn check_store(store: &Store, service: ContentService, seed: u64) {
     }
 
     turns.close();
-    writer.await.unwrap();
+    others.await.unwrap();
     store.assert_sound().await;
 }
 

@@ -86,11 +86,11 @@ async fn state(
     }
 }
 
-fn known_from(time: Timestamp) -> Option<HistoryGap> {
-    Some(HistoryGap {
+fn known_from(time: Timestamp) -> HistoryGap {
+    HistoryGap {
         known_from: Some(time),
         changed_outside: None,
-    })
+    }
 }
 
 fn without_times(mut document: Document) -> Document {
@@ -171,7 +171,10 @@ async fn before_an_entry_of_another_program_nothing_is_known() {
         let between = at(&service, PointInTime::Entry("foreign".to_owned())).await;
         let afterwards = after(&service, &last).await;
 
-        assert_eq!(state(&service, &a, &before).await, Err(known_from(foreign)));
+        assert_eq!(
+            state(&service, &a, &before).await,
+            Err(Some(known_from(foreign)))
+        );
         assert_eq!(state(&service, &b, &before).await, Err(None));
         let then = state(&service, &a, &between).await.unwrap();
         assert_eq!(then["title"], "The case of a");
@@ -228,7 +231,7 @@ async fn an_edit_that_was_never_recorded_hides_what_was_before() {
 
         assert_eq!(
             state(&service, &key, &before).await,
-            Err(known_from(time_of(&last)))
+            Err(Some(known_from(time_of(&last))))
         );
         let then = state(&service, &key, &afterwards).await.unwrap();
         assert_eq!(then["title"], "By hand");
@@ -255,10 +258,10 @@ async fn where_entries_are_missing_nothing_is_guessed() {
 
         let point = after(&service, &third).await;
 
-        let gap = known_from(time_of(&last));
+        let gap = Some(known_from(time_of(&last)));
         assert_eq!(state(&service, &a, &point).await, Err(gap));
-        let lost = state(&service, &b, &point).await.unwrap_err().unwrap();
-        assert_eq!(lost.known_from, None);
+        let of_b = state(&service, &b, &point).await.unwrap_err().unwrap();
+        assert_eq!(of_b.known_from, None);
         assert_eq!(state(&service, &c, &point).await, Ok(project("c")));
     })
     .await;
@@ -283,7 +286,7 @@ async fn before_the_log_begins_only_a_whole_log_says_what_was_not_there() {
         let capped = state(&service, &b, &point).await;
 
         assert_eq!(whole, [Err(None), Err(None)]);
-        assert_eq!(capped, Err(known_from(time_of(&second))));
+        assert_eq!(capped, Err(Some(known_from(time_of(&second)))));
         assert!(point.entry().is_none());
     })
     .await;
@@ -316,7 +319,10 @@ async fn a_log_of_older_programs_explains_nothing_before_it_ends() {
         let before = at(&service, PointInTime::Entry("old-1".to_owned())).await;
         let afterwards = at(&service, PointInTime::Time(late)).await;
 
-        assert_eq!(state(&service, &key, &before).await, Err(known_from(late)));
+        assert_eq!(
+            state(&service, &key, &before).await,
+            Err(Some(known_from(late)))
+        );
         assert_eq!(state(&service, &key, &afterwards).await, Ok(project("a")));
     })
     .await;

@@ -81,8 +81,9 @@ async fn the_website_is_shown_as_a_plan_would_leave_it() {
         for response in [&list, &one, &other, &hidden, &rest, &both, &late] {
             assert!(is_private(response), "{}", response.status);
         }
-        assert_eq!(list.json()["meta"]["total"], 2);
-        assert_eq!(titles(&list.json())[0], "Planned");
+        let list = list.json();
+        assert_eq!(list["meta"]["total"], 2);
+        assert_eq!(titles(&list)[0], "Planned");
         assert_eq!(one.json()["data"]["title"], "Planned");
         assert_eq!(other.status, 200);
         assert_ne!(now.json()["data"]["title"], "Planned");
