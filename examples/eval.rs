@@ -10,6 +10,7 @@
 //! eval score RUN               says which tasks are solved
 //! eval record RUN              keeps the calls in tests/evals/recordings
 //! ```
+
 use std::{
     collections::BTreeMap,
     env,
