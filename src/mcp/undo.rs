@@ -199,15 +199,15 @@ fn warnings(undone: &Undone) -> impl Iterator<Item = String> {
         };
         format!("{key}: {remark}")
     });
-    let unread = undone.documents.iter().filter(|it| it.is_unread);
-    let unread = unread.map(|document| format!("{}: {UNREAD}", document.key));
+    let unreadable = undone.documents.iter().filter(|it| it.is_unread);
+    let unreadable = unreadable.map(|document| format!("{}: {UNREAD}", document.key));
     let documents = undone.documents.iter();
     let violations = documents.flat_map(|document| {
         let warnings = document.warnings.iter();
         warnings.map(move |violation| format!("{}: {violation}", document.key))
     });
     let remarks = nothing.into_iter().chain(unexplained);
-    remarks.chain(unread).chain(outside).chain(violations)
+    remarks.chain(unreadable).chain(outside).chain(violations)
 }
 
 /// A document that an undo changed. In a dry run its version is the stored one.
