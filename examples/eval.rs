@@ -10,12 +10,6 @@
 //! eval score RUN               says which tasks are solved
 //! eval record RUN              keeps the calls in tests/evals/recordings
 //! ```
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "for developers, as the tests that it shares its files with"
-)]
-
 use std::{
     collections::BTreeMap,
     env,
@@ -94,7 +88,10 @@ async fn main() -> Result<()> {
     let open = |run: &str, number: &str| OneTask::open(Path::new(run), number);
     match words.as_slice() {
         ["start", run] => start_run(Path::new(run)).await,
-        ["task", run, number] => show_task(&open(run, number)?),
+        ["task", run, number] => {
+            println!("{}", open(run, number)?.shown());
+            Ok(())
+        }
         ["call", run, number, tool] => make_call(&open(run, number)?, tool).await,
         ["answer", run, number] => reply(&open(run, number)?).await,
         ["score", run] => score(Path::new(run)).await,
@@ -180,7 +177,7 @@ impl OneTask {
         let index = number.parse::<usize>()?.checked_sub(1);
         let task = index.and_then(|index| tasks().into_iter().nth(index));
         let task = task.ok_or("there is no task of this number")?;
-        let folder = run.join(format!("{:0>2}", number)).canonicalize()?;
+        let folder = run.join(format!("{number:0>2}")).canonicalize()?;
         let begin = serde_json::from_str(&fs::read_to_string(folder.join("begin.json"))?)?;
         let turns = fs::read_to_string(folder.join("turns.jsonl")).unwrap_or_default();
         let turns: std::result::Result<_, _> = turns.lines().map(serde_json::from_str).collect();
@@ -253,12 +250,11 @@ impl OneTask {
             self.begin.offer.instructions
         );
         for tool in &self.begin.offer.tools {
-            text.push_str(&format!(
-                "\n## {}\n{}\nArguments: {}\n",
-                tool["name"].as_str().unwrap_or_default(),
-                tool["description"].as_str().unwrap_or_default(),
-                tool["inputSchema"]
-            ));
+            let part = |name: &str| tool[name].as_str().unwrap_or_default();
+            let (name, description) = (part("name"), part("description"));
+            let arguments = &tool["inputSchema"];
+            let tool = format!("\n## {name}\n{description}\nArguments: {arguments}\n");
+            text.push_str(&tool);
         }
         text
     }
@@ -319,11 +315,6 @@ impl OneTask {
         }
         turns
     }
-}
-
-fn show_task(task: &OneTask) -> Result<()> {
-    println!("{}", task.shown());
-    Ok(())
 }
 
 async fn make_call(task: &OneTask, tool: &str) -> Result<()> {

@@ -64,10 +64,8 @@ impl Results {
                 rest = after;
                 continue;
             };
-            match self.find(reference) {
-                Some(found) => resolved.push_str(&found),
-                None => resolved.push_str(&format!("${{{reference}}}")),
-            }
+            let found = self.find(reference);
+            resolved += &found.unwrap_or_else(|| ["${", reference, "}"].concat());
             rest = beyond;
         }
         resolved + rest
