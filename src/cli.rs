@@ -159,8 +159,7 @@ pub struct CommonArgs {
     /// Example: `--site-url https://example.com/{kind}/{id}`
     #[arg(long, value_name = "URL", global = true)]
     pub site_url: Option<String>,
-    /// Log messages of this level and above to stderr: error, warn, info, debug or trace. Commands
-    /// other than stdio and http log at warn by default
+    /// Log messages of this level and above to stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log: Option<String>,
     /// Format of the log: text, or json for one JSON object per line

@@ -113,7 +113,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> anyhow::Result<ExitCode> {
         None => &Command::Stdio,
     };
     let draft = Draft::new(cli, environment);
-    logs::start(draft.log.as_deref(), draft.log_format, reader(command));
+    logs::start(&draft.log, draft.log_format, reader(command));
     if let Command::Doctor(arguments) = command {
         let reported = draft.report(cli, environment);
         return block_on(async |signals| doctor(&draft, reported, arguments, signals).await);

@@ -140,13 +140,12 @@ pub(crate) enum Reader {
 /// Starts logging to stderr.
 ///
 /// rmcp is silent: it logs whole messages, with content, and every rejected request a second time.
-pub(crate) fn start(level: Option<&str>, format: LogFormat, reader: Reader) {
-    let given = level.and_then(|level| level.parse::<LevelFilter>().ok());
-    let (level, calls) = match (given, reader) {
-        (Some(level), _) => (level, level),
-        (None, Reader::Operator) => (LevelFilter::INFO, LevelFilter::INFO),
-        // A command says itself what it wrote, and why it could not.
-        (None, Reader::Person) => (LevelFilter::WARN, LevelFilter::ERROR),
+pub(crate) fn start(level: &str, format: LogFormat, reader: Reader) {
+    let level: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
+    // A command says itself what it wrote, and why it could not.
+    let calls = match reader {
+        Reader::Person if level == LevelFilter::INFO => LevelFilter::ERROR,
+        Reader::Person | Reader::Operator => level,
     };
     let targets = Targets::new()
         .with_target("portfolio_mcp", level)

@@ -572,10 +572,10 @@ fn edit(bytes: &mut slice::Iter<'_, u8>) -> Option<Edit> {
         "op": OPS[usize::from(next(bytes) % 6)],
         "value": tree(bytes, 4),
     });
-    if next(bytes) % 2 == 0 {
+    if next(bytes).is_multiple_of(2) {
         edit["with"] = tree(bytes, 4);
     }
-    if next(bytes) % 2 == 0 {
+    if next(bytes).is_multiple_of(2) {
         edit["at"] = json!(next(bytes) % 4);
     }
     serde_json::from_value(edit).ok()

@@ -90,9 +90,11 @@ pub(super) fn is_creation(changes: &Value) -> bool {
 
 /// Whether one of these fields was changed. The id comes and goes with the document.
 fn names(changes: &Value, fields: &[&str]) -> bool {
-    let changes = changes.as_array().into_iter().flatten();
-    let mut changed = changes.filter_map(|change| change.get("field")?.as_str());
-    changed.any(|field| fields.contains(&field))
+    let mut changes = changes.as_array().into_iter().flatten();
+    changes.any(|change| {
+        let field = change.get("field").and_then(Value::as_str);
+        field.is_some_and(|field| fields.contains(&field))
+    })
 }
 
 /// Replaces long values by their beginning, in a list of changes or in what an older program stored

@@ -233,15 +233,15 @@ fn warnings(undone: &Undone) -> impl Iterator<Item = String> {
         };
         format!("{key}: {remark}")
     });
-    let unread = undone.documents.iter().filter(|it| it.is_unread);
-    let unread = unread.map(|document| format!("{}: {UNREAD}", document.key));
+    let unreadable = undone.documents.iter().filter(|it| it.is_unread);
+    let unreadable = unreadable.map(|document| format!("{}: {UNREAD}", document.key));
     let documents = undone.documents.iter();
     let violations = documents.flat_map(|document| {
         let warnings = document.warnings.iter();
         warnings.map(move |violation| format!("{}: {violation}", document.key))
     });
     let remarks = nothing.into_iter().chain(unexplained);
-    remarks.chain(unread).chain(outside).chain(violations)
+    remarks.chain(unreadable).chain(outside).chain(violations)
 }
 
 /// A document that was changed, with as many changes as fit in `room` bytes. In a dry run its version

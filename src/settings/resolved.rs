@@ -31,8 +31,8 @@ pub struct Settings {
     pub require_version: bool,
     /// Where the website shows a document, if that is known.
     pub public_url: Option<PublicUrl>,
-    /// The lowest level that is logged, unless it is the default.
-    pub log: Option<String>,
+    /// The lowest level that is logged.
+    pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
     /// The settings of `http`, or what is wrong with them. Never an error if `http` is the command.
@@ -49,8 +49,8 @@ pub struct Draft {
     pub store: Option<StoreChoice>,
     /// Why nothing can be written, if so.
     pub read_only: Option<String>,
-    /// The lowest level that is logged, unless it is the default.
-    pub log: Option<String>,
+    /// The lowest level that is logged.
+    pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
     /// The settings of `http`, or what is wrong with them.
@@ -199,14 +199,13 @@ fn public_url(resolver: &mut Resolver<'_>) -> Option<PublicUrl> {
     }
 }
 
-fn log_level(resolver: &mut Resolver<'_>) -> Option<String> {
-    let (level, _) = resolver.given(&LOG);
-    let level = level?.trim().to_lowercase();
+fn log_level(resolver: &mut Resolver<'_>) -> String {
+    let level = resolver.text(&LOG).to_lowercase();
     if !LOG_LEVELS.contains(&level.as_str()) {
         resolver.reject(&LOG, "expected error, warn, info, debug or trace");
-        return None;
+        return LOG.default.to_owned();
     }
-    Some(level)
+    level
 }
 
 fn log_format(resolver: &mut Resolver<'_>) -> LogFormat {

@@ -256,7 +256,7 @@ async fn a_lost_reply_of_an_application_is_answered_right() {
     for idempotency_key in [None, Some("apply")] {
         let id = plan(&service, &key, &format!("Planned {idempotency_key:?}")).await;
 
-        proxy.set(proxy::Mode::CutReply);
+        proxy.set(proxy::Mode::CutReply).await;
         let first = service.apply_plan(apply_of(&id, idempotency_key), soon());
         let first = first.await.unwrap();
         let again = service.apply_plan(apply_of(&id, idempotency_key), soon());

@@ -87,19 +87,17 @@ impl Reference {
         }
         let back = self.until(last_undone + 1, field, ids).value;
         let base = self.value(last_undone + 1, field);
-        match merge(base.as_ref(), back.as_ref(), now.as_ref()) {
-            Some(merged) => Becomes {
+        if let Some(merged) = merge(base.as_ref(), back.as_ref(), now.as_ref()) {
+            return Becomes {
                 is_merged: Some(&merged) != now.as_ref(),
                 value: Some(merged),
                 kept_by: None,
-            },
-            // An undo within a list stands for nobody's change.
-            None => {
-                let mut later = counting.range(last_undone + 1..);
-                let made = later.rfind(|change| !self.changes[**change].merged.contains(field));
-                stays(Some(made.unwrap_or(last)))
-            }
+            };
         }
+        // An undo within a list stands for nobody's change.
+        let mut later = counting.range(last_undone + 1..);
+        let made = later.rfind(|change| !self.changes[**change].merged.contains(field));
+        stays(Some(made.unwrap_or(last)))
     }
 
     /// Of the first `count` changes of a field, those that count as made, and the undos in effect,
