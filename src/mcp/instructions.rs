@@ -9,13 +9,13 @@ use crate::caller::Caller;
 const PURPOSE: &str = "Use this server for the content of the owner's website: projects (client case studies) and resources (downloads with prices).";
 
 const EDITING: &str = "It finds, edits, publishes and archives them, says who changed what, when and why, and undoes changes. Not for code, layout or files.
-Find id and version with list_projects or list_resources, and read a whole one with get_project or get_resource. \
+Find id and version with list_projects or list_resources, read one with get_project or get_resource. \
 Send only what changes, or `edits` of a part of a long text or list, with that version as expectedVersion. \
 Changes are live at once: if several documents fit a request, ask which; dryRun shows a change without making it.";
 
 const CANNOT_CREATE: &str = "These tools cannot create or delete a document, change its id, or upload a file; say so if you are asked to.";
 
-const CAN_CREATE: &str = "Create or delete a document only if the owner asks for it; a new one is a draft unless you say otherwise. These tools cannot change an id or upload a file; say so if you are asked to.";
+const CAN_CREATE: &str = "Create or delete a document only if the owner asks; a new one is a draft. These tools cannot change an id or upload a file; say so if asked.";
 
 const READING: &str = "It finds and reads them, and says who changed what, when and why.
 Find an id with list_projects or list_resources, and read a whole one with get_project or get_resource.
@@ -62,7 +62,7 @@ impl ContentServer {
                 add("undo_changes undoes many changes at once.");
             }
             if self.requires_version {
-                add("Updates without expectedVersion are refused here.");
+                add("Updates need expectedVersion here.");
             }
         }
         match &self.store_notice {

@@ -254,6 +254,16 @@ async fn the_instructions_speak_of_what_is_offered() {
             &["--toolsets=content", "--require-version"],
             &["get_project", "dryRun"],
         ),
+        (
+            &["--toolsets=all", "--require-version"],
+            &[
+                "get_project",
+                "dryRun",
+                "undo_changes",
+                "update_many",
+                "Create or delete",
+            ],
+        ),
     ] {
         let server = HttpServer::start(&store, arguments);
 
