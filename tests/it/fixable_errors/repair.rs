@@ -225,7 +225,7 @@ fn whole_name(call: &Value, path: &str) -> Option<(String, String)> {
     let steps = steps(path);
     (0..steps.len()).rev().find_map(|split| {
         let (above, name) = steps.split_at(split);
-        let parent: String = above.iter().map(|step| format!("/{step}")).collect();
+        let parent: String = above.iter().flat_map(|step| ["/", step]).collect();
         let name = name.join(".");
         call.pointer(&parent)?.get(&name)?;
         Some((parent, name))
