@@ -27,8 +27,9 @@ use crate::{
 /// How long a write may take before its last commit; see "Time budget of a call" in
 /// docs/architecture.md.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(7);
-/// How many documents are read at once, so that many in a distant store take few round trips.
-const CONCURRENT_READS: usize = 16;
+/// How many documents are read at once: fewer than the failures in a row that open the circuit
+/// breaker, because one lost connection fails all of them. So they are retried.
+const CONCURRENT_READS: usize = 4;
 /// How long it may take to find out which document lost the last race.
 const LOST_RACE_TIMEOUT: Duration = Duration::from_millis(500);
 /// One commit holds at most this much text of documents, before and after it.

@@ -163,6 +163,7 @@ mod tests {
             ("LISTEN_ADDR", "PORTFOLIO_LISTEN"),
             ("REQUIRE_VERSIONS", "PORTFOLIO_REQUIRE_VERSION"),
             ("RATELIMIT", "PORTFOLIO_RATE_LIMIT"),
+            ("SITEURL", "PORTFOLIO_SITE_URL"),
             ("READ_ONLY_MODE", "PORTFOLIO_READ_ONLY"),
             ("READONLY_MODE", "PORTFOLIO_READ_ONLY"),
             ("MCP_READ_ONLY", "PORTFOLIO_READ_ONLY"),
@@ -221,7 +222,7 @@ mod tests {
             "STOREFRONT",
             "BLOG",
             "ROLE",
-            "SITE_URL",
+            "THEME_URL",
         ] {
             assert_eq!(near(name), None, "{name}");
         }

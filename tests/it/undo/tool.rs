@@ -226,7 +226,9 @@ async fn a_repeated_undo_gets_the_first_answer() {
 async fn a_creation_stays_and_the_answer_says_why() {
     let store = Store::sqlite();
     store_with(&store, &["a"]).await;
-    let client = client(&store, "it").await;
+    let mut arguments = store.arguments();
+    arguments.push("--toolsets=content,history".to_owned());
+    let client = StdioClient::start_with(&arguments).await;
     let log = client
         .call("get_audit_log", json!({ "action": "create" }))
         .await;
