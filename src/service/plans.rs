@@ -25,8 +25,9 @@ use crate::{
 const APPLY_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long keeping a plan may take.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many documents are read at once.
-const CONCURRENT_READS: usize = 16;
+/// How many documents are read at once: fewer than the failures in a row that open the circuit
+/// breaker, because one lost connection fails all of them.
+const CONCURRENT_READS: usize = 4;
 /// How far back the entries of a document are searched for those of a plan, and how many bytes of
 /// them.
 const MAX_ENTRIES_SINCE: usize = 500;

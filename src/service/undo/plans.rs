@@ -14,8 +14,9 @@ use crate::{
     service::{ContentService, Error, read::in_time, write::MAX_TEXT_BYTES},
 };
 
-/// How many documents are read at once, so that many in a distant store take few round trips.
-const CONCURRENT_READS: usize = 16;
+/// How many documents are read at once: fewer than the failures in a row that open the circuit
+/// breaker, because one lost connection fails all of them.
+const CONCURRENT_READS: usize = 4;
 
 /// What an undo does to each document, as far as that is planned.
 #[derive(Default)]
