@@ -34,8 +34,8 @@ type Authored<D> = Result<ToolOutput<UpdatedDocument<D>, AuthoringMeta>, ToolErr
 
 #[tool_router(router = authoring_tools, vis = "pub(super)")]
 impl ContentServer {
-    /// Creates a project (client case study), as a draft unless `metadata` says otherwise. First show
-    /// the owner a `dryRun`.
+    /// Creates a project (client case study), as a draft unless `metadata` says otherwise. If anything
+    /// is unclear, first show the owner a `dryRun`.
     #[tool(
         title = "Create project",
         annotations(title = "Create project", read_only_hint = false, destructive_hint = false, idempotent_hint = false, open_world_hint = false),
@@ -51,8 +51,8 @@ impl ContentServer {
         self.create(params, origin, deadline).await
     }
 
-    /// Creates a resource (download), as a draft unless `metadata` says otherwise. First show the
-    /// owner a `dryRun`.
+    /// Creates a resource (download), as a draft unless `metadata` says otherwise. If anything is
+    /// unclear, first show the owner a `dryRun`.
     #[tool(
         title = "Create resource",
         annotations(title = "Create resource", read_only_hint = false, destructive_hint = false, idempotent_hint = false, open_world_hint = false),

@@ -51,15 +51,18 @@ impl ContentServer {
             text.push(' ');
             text.push_str(sentence);
         };
+        if self.toolsets.have(Toolset::History) && self.toolsets.have(Toolset::Content) {
+            add("asOf of get and list tools shows the past.");
+        }
         if !is_read_only {
             if self.toolsets.have(Toolset::Content) {
                 add(BROKEN_RULES);
             }
             if self.toolsets.have(Toolset::Batch) {
-                add("update_many changes many documents at once.");
+                add("update_many changes many documents.");
             }
             if self.toolsets.have(Toolset::History) {
-                add("undo_changes undoes many changes at once.");
+                add("undo_changes undoes many changes.");
             }
             if self.requires_version {
                 add("Updates need expectedVersion here.");

@@ -28,7 +28,7 @@ const MAX_NAMED: usize = 10;
 #[tool_router(router = batch_tools, vis = "pub(super)")]
 impl ContentServer {
     /// Changes up to 50 existing documents, each once, all or none. Send for each the version that you
-    /// read, and first show the owner a `dryRun`.
+    /// read. If anything is unclear, first show the owner a `dryRun`.
     #[tool(
         title = "Update many documents",
         annotations(title = "Update many documents", read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = false),

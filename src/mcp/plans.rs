@@ -77,7 +77,10 @@ impl ContentServer {
             replayed: applied.replayed,
             ..Undone::default()
         };
-        Ok(self.undo_output(undone, Mode::Commit))
+        let mut output = self.undo_output(undone, Mode::Commit);
+        // The dry run has told them.
+        output.meta.counts = None;
+        Ok(output)
     }
 
     pub(super) async fn apply(

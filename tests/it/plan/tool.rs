@@ -240,6 +240,7 @@ async fn an_undo_of_many_documents_is_planned_and_applied() {
             .await;
 
         assert_eq!(applied["data"].as_array().unwrap().len(), 50);
+        assert_eq!(applied["meta"].get("counts"), None);
         assert_eq!(again["code"], "PLAN_NOT_FOUND");
         assert_eq!(again["details"]["auditIds"].as_array().unwrap().len(), 50);
         for id in &ids {
