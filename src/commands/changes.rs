@@ -31,13 +31,14 @@ pub(super) fn document(document: &WrittenDocument) -> Vec<String> {
     let mut shown = vec![name(document)];
     match (&document.before, &document.record) {
         (_, None) => shown.push(paint(BAD, "  the document is deleted")),
-        (None, Some(_)) => shown.push(paint(GOOD, "  the document comes back")),
-        (Some(_), Some(_)) => {
-            let changes = document.changes.as_array().into_iter().flatten();
-            let changes = changes.filter_map(FieldChange::of_json);
-            let changes = changes.filter(|it| !SET_BY_SERVER.contains(&it.field.as_str()));
-            shown.extend(changes.flat_map(|change| lines(&change)));
+        (None, Some(_)) if document.is_revert => {
+            shown.push(paint(GOOD, "  the document comes back"));
         }
+        (None, Some(_)) => {
+            shown.push(paint(GOOD, "  the document is created"));
+            shown.extend(changed_fields(document));
+        }
+        (Some(_), Some(_)) => shown.extend(changed_fields(document)),
     }
     let warning = paint(WARNING, "warning");
     let warnings = document.warnings.iter().map(ToString::to_string);
@@ -50,6 +51,13 @@ fn name(document: &WrittenDocument) -> String {
     let title = record.and_then(|record| record.document().get("title")?.as_str());
     let title = title.map_or_else(String::new, |title| format!(": {title}"));
     sanitize(&format!("{}{title}", document.key)).into_owned()
+}
+
+fn changed_fields(document: &WrittenDocument) -> Vec<String> {
+    let changes = document.changes.as_array().into_iter().flatten();
+    let changes = changes.filter_map(FieldChange::of_json);
+    let changes = changes.filter(|it| !SET_BY_SERVER.contains(&it.field.as_str()));
+    changes.flat_map(|change| lines(&change)).collect()
 }
 
 /// The lines that show a change of a field.

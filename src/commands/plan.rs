@@ -2,11 +2,11 @@
 
 use std::{io::Write, ops::ControlFlow, process::ExitCode, time::Duration};
 
-use super::{changes, confirm::is_confirmed};
+use super::{changes, confirm::is_confirmed, undo::long_reason};
 use crate::{
     cli::{PlanArgs, PlanCommand},
     deadline::Deadline,
-    domain::{Origin, Source, text::sanitize},
+    domain::{Creations, Origin, Source, text::sanitize},
     service::{ApplyRequest, ContentService, Error, ShownPlan},
     settings::{Settings, UsageError},
     style::{BAD, paint, stdout_columns, wrap},
@@ -32,6 +32,11 @@ pub async fn show(
         PlanCommand::Show { id } => (id, None),
         PlanCommand::Apply { id, reason, yes } => (id, Some((reason, *yes))),
     };
+    if let Some((Some(reason), _)) = apply
+        && let Some(problem) = long_reason(reason)
+    {
+        return Err(UsageError(vec![problem]).into());
+    }
     if let (Some(reason), Some(_)) = (&settings.read_only, apply) {
         return Err(UsageError(vec![format!("nothing was changed: {reason}")]).into());
     }
@@ -52,6 +57,7 @@ pub async fn show(
     Ok(ControlFlow::Continue(ApplyRequest {
         plan_id: id.clone(),
         tool: None,
+        creations: Creations::Undo,
         key: None,
         idempotency_key: None,
         origin: Origin {

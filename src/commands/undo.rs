@@ -108,7 +108,8 @@ pub async fn commit(
 
 /// The request that shows what the arguments ask for.
 fn request(arguments: &UndoArgs) -> Result<UndoRequest, UsageError> {
-    let mut problems: Vec<String> = long_reason(arguments).into_iter().collect();
+    let reason = arguments.reason.as_deref();
+    let mut problems: Vec<String> = reason.and_then(long_reason).into_iter().collect();
     let selection = match selection(arguments) {
         Ok(selection) if problems.is_empty() => selection,
         Ok(_) => return Err(UsageError(problems)),
@@ -137,8 +138,8 @@ fn request(arguments: &UndoArgs) -> Result<UndoRequest, UsageError> {
 }
 
 /// What is wrong with a reason that the tools would refuse too.
-fn long_reason(arguments: &UndoArgs) -> Option<String> {
-    let characters = arguments.reason.as_ref()?.chars().count();
+pub(super) fn long_reason(reason: &str) -> Option<String> {
+    let characters = reason.chars().count();
     (characters > MAX_REASON_CHARS).then(|| {
         format!("--reason: expected at most {MAX_REASON_CHARS} characters, found {characters}")
     })

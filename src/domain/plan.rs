@@ -14,6 +14,7 @@ use super::{
     current::Current,
     json::parse_object,
     kind::{DocumentKey, Kind},
+    record::Record,
     text::compact_json,
     timestamp::Timestamp,
     version::{Version, sha256_hex},
@@ -82,6 +83,13 @@ impl Plan {
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.reference.timestamp.plus(PLAN_TTL)
+    }
+
+    /// Whether it undoes creations, which deletes their documents.
+    #[must_use]
+    pub fn undoes_creations(&self) -> bool {
+        let mut documents = self.documents.iter();
+        documents.any(|document| !document.reverts.is_empty() && document.text.is_none())
     }
 
     /// Whether an entry came of this plan.
@@ -154,5 +162,6 @@ impl PlannedDocument {
         let newest = StoredEntry::parse(newest.to_owned());
         newest.text_of("action") == Some(Action::Adopt.as_str())
             && newest.previous() == self.newest_entry()
+            && newest.checksum() == current.record().map(Record::checksum)
     }
 }

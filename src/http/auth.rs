@@ -20,7 +20,7 @@ use crate::caller::Caller;
 
 /// Open to monitoring probes, which have no token.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
-/// Open with `--public-api`, but for the content of the past.
+/// Open with `--public-api`, but for the content of the past and after a plan.
 const API_PREFIX: &str = "/api/";
 /// Nothing is served here. A client that looks for an authorization server must get a 404: a 401
 /// would send it looking for one again.

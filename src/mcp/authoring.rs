@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     changes::summarize_changes,
-    documents::point_out_arguments,
+    documents::{UNREAD, point_out_arguments},
     error::{CallOptions, ToolError},
     list::summary_row,
     meta::{AuthoringMeta, fitting_warnings},
@@ -313,7 +313,11 @@ impl<'a> Shown<'a> {
             record,
             is_stored: mode == Mode::Commit,
             url: record,
-            since: record.is_none().then_some(DELETED_SINCE),
+            since: match record {
+                Some(_) => None,
+                None if document.is_unread => Some(UNREAD),
+                None => Some(DELETED_SINCE),
+            },
         }
     }
 

@@ -216,7 +216,11 @@ impl ContentServer {
             timestamp: self.content.now().to_string(),
             source: self.content.store_name().to_owned(),
             version,
-            url: updated.record.as_ref().and_then(|it| self.public_url(it)),
+            url: updated
+                .record
+                .as_ref()
+                .filter(|_| !is_dry_run)
+                .and_then(|record| self.public_url(record)),
             audit_id: updated.audit_id,
             plan: None,
             changes: Vec::new(),

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::tool_name::ToolName;
 use crate::{
     domain::{
-        Document, DocumentKey, Edit, Kind, MAX_EDITS, Origin, Patch, Project, Resource, rules,
+        Creations, Document, DocumentKey, Edit, Kind, MAX_EDITS, Origin, Patch, Project, Resource,
+        rules,
     },
     service::{ApplyRequest, Mode, WriteOptions},
 };
@@ -95,6 +96,7 @@ pub(super) fn apply_request(
     ApplyRequest {
         plan_id,
         tool: Some(tool.as_str()),
+        creations: Creations::Keep,
         key,
         idempotency_key,
         origin: Origin {

@@ -74,6 +74,7 @@ impl ContentServer {
         let applied = self.apply(tool, request, deadline).await?;
         let undone = Undone {
             documents: applied.documents,
+            changed_outside: applied.changed_outside,
             replayed: applied.replayed,
             ..Undone::default()
         };
@@ -90,6 +91,10 @@ impl ContentServer {
         deadline: Deadline,
     ) -> Result<Written, ToolError> {
         let options = CallOptions::of_plan(&request);
+        let request = ApplyRequest {
+            creations: self.named_creations(),
+            ..request
+        };
         let applied = self.content.apply_plan(request, deadline).await;
         applied.map_err(|error| self.apply_error(tool, error, options))
     }
@@ -101,6 +106,7 @@ impl ContentServer {
 
 /// What applying a plan did to the one document of an update.
 fn updated(applied: Written) -> Updated {
+    let changed_outside = applied.changed_outside.values().next().copied();
     let Some(document) = applied.documents.into_iter().next() else {
         unreachable!("a plan of an update changes its document");
     };
@@ -113,7 +119,7 @@ fn updated(applied: Written) -> Updated {
         is_unread: document.is_unread,
         warnings: document.warnings,
         record,
-        changed_outside: None,
+        changed_outside,
         planned: None,
     }
 }

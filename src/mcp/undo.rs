@@ -79,7 +79,7 @@ impl ContentServer {
 
 impl ContentServer {
     /// Whether undoing a creation deletes the document, if its audit id is named.
-    fn named_creations(&self) -> Creations {
+    pub(super) fn named_creations(&self) -> Creations {
         if self.toolsets.have(Toolset::Authoring) {
             Creations::Undo
         } else {

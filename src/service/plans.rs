@@ -3,19 +3,20 @@
 //! Applying needs no record that it was done: it changes the documents that the plan was made from,
 //! so it cannot be done twice, and the entries that it writes name the plan.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{ContentService, Error, Written, WrittenDocument, read::in_time};
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditQuery, Change, Current, DocumentKey, Operation, Origin, Plan, PlanApplication,
-        PlanReference, PlannedDocument, Source, StoredEntry, Timestamp, Violation, WriteContext,
-        sha256_hex,
+        AuditQuery, Change, Creations, Current, DocumentKey, Operation, Origin, Plan,
+        PlanApplication, PlanReference, PlannedDocument, Source, StoredEntry, Timestamp, Violation,
+        WriteContext, audit::MAX_SCANNED_ENTRIES, sha256_hex,
     },
     store::{Commit, StoreError},
 };
@@ -28,10 +29,13 @@ const KEEP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many documents are read at once: fewer than the failures in a row that open the circuit
 /// breaker, because one lost connection fails all of them.
 const CONCURRENT_READS: usize = 4;
-/// How far back the entries of a document are searched for those of a plan, and how many bytes of
-/// them.
-const MAX_ENTRIES_SINCE: usize = 500;
+/// How many entries of a document are read at first to find those since a plan was made, and then at
+/// once, and how much text of them.
+const FIRST_ENTRIES_SINCE: usize = 3;
+const ENTRIES_SINCE: usize = 200;
 const MAX_BYTES_SINCE: usize = 4 * 1024 * 1024;
+/// A conflict names this many of the entries that led to it.
+const MAX_CHANGED_SINCE: usize = 20;
 
 /// What became of the plan of a dry run.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ pub struct ApplyRequest {
     pub plan_id: String,
     /// With which tool; a command applies those of all tools.
     pub tool: Option<&'static str>,
+    /// Whether a plan may undo creations, which deletes their documents.
+    pub creations: Creations,
     /// The document that the caller names, if the tool changes one.
     pub key: Option<DocumentKey>,
     /// The caller's name for this application, under which it may be repeated.
@@ -104,6 +110,14 @@ impl ContentService {
                 expires_at: plan.expires_at(),
                 id: plan.reference.id,
             },
+            Err(
+                error @ StoreError::ReadOnly {
+                    retry_after: None, ..
+                },
+            ) => {
+                warn!("could not keep a plan: {error}");
+                KeptPlan::NotKept("this server may not keep plans in its store".to_owned())
+            }
             Err(error) => KeptPlan::NotKept(Error::from(error).to_string()),
         }
     }
@@ -137,10 +151,24 @@ impl ContentService {
             let first = keys.into_iter().next();
             return Err(first.map_or_else(not_found, |key| Error::Busy { key }));
         };
+        let mut changed_outside = BTreeMap::new();
         loop {
             let context =
                 || self.write_context(call.request.origin.clone(), call.operation.clone());
-            let changes = self.planned_changes(&plan, context, call.deadline).await?;
+            let changes = match self.planned_changes(&plan, context, call.deadline).await {
+                Ok(changes) => changes,
+                // An earlier call with the same key may have been faster than the first look.
+                Err(error) => {
+                    return match self.earlier_application(&call).await? {
+                        Some(commit) => self.replay_application(commit, call.deadline).await,
+                        None => Err(error),
+                    };
+                }
+            };
+            changed_outside.extend(changes.iter().filter_map(|change| {
+                let after = change.current().changed_outside()?;
+                Some((change.key().clone(), after))
+            }));
             if self.adopt(&changes, call.deadline).await?.is_some() {
                 continue;
             }
@@ -153,6 +181,7 @@ impl ContentService {
                 Ok(_) => {
                     return Ok(Written {
                         documents,
+                        changed_outside,
                         ..Written::default()
                     });
                 }
@@ -204,22 +233,27 @@ impl ContentService {
         current: &Current,
         deadline: Deadline,
     ) -> Error {
-        match self.entries_since(planned, deadline).await {
-            Ok(entries) if entries.iter().any(|entry| plan.led_to(entry)) => {
-                match self.application(plan, deadline).await {
-                    Ok(application) => Error::PlanNotFound {
-                        applied: Some(application),
-                    },
-                    Err(error) => error,
-                }
-            }
-            Ok(entries) => Error::Conflict {
-                key: planned.key(),
-                current: current.version().cloned(),
-                changed_since: entries,
-                changed_outside: current.changed_outside(),
-            },
-            Err(error) => error,
+        let entries = match self.entries_since(planned, deadline).await {
+            Ok(entries) => entries,
+            Err(error) => return error,
+        };
+        // If it was applied, its entry is the first one after those that it was made from.
+        let own = entries.iter().rev().filter(|it| it.operation().is_some());
+        let applied = own.take(2).any(|entry| plan.led_to(entry));
+        if applied {
+            let application = self.application(plan, deadline).await;
+            return match application {
+                Ok(application) => Error::PlanNotFound {
+                    applied: Some(application),
+                },
+                Err(error) => error,
+            };
+        }
+        Error::Conflict {
+            key: planned.key(),
+            current: current.version().cloned(),
+            changed_since: entries.into_iter().take(MAX_CHANGED_SINCE).collect(),
+            changed_outside: current.changed_outside(),
         }
     }
 
@@ -249,16 +283,27 @@ impl ContentService {
         planned: &PlannedDocument,
         deadline: Deadline,
     ) -> Result<Vec<StoredEntry>, Error> {
-        let query = AuditQuery {
-            max_bytes: MAX_BYTES_SINCE,
-            ..AuditQuery::of(&planned.key(), MAX_ENTRIES_SINCE)
-        };
-        let page = in_time(deadline.run(self.store.audit_entries(&query)).await)?;
         let is_older = |entry: &StoredEntry| {
             planned.newest_entry() == Some(sha256_hex(entry.text().as_bytes()).as_str())
         };
-        let entries = page.entries.into_iter();
-        Ok(entries.take_while(|entry| !is_older(entry)).collect())
+        // Mostly the first or the second entry is the one that the plan was made from.
+        let mut query = AuditQuery::of(&planned.key(), FIRST_ENTRIES_SINCE);
+        let mut since = Vec::new();
+        loop {
+            let page = in_time(deadline.run(self.store.audit_entries(&query)).await)?;
+            for entry in page.entries {
+                if is_older(&entry) {
+                    return Ok(since);
+                }
+                since.push(entry);
+            }
+            query.after = page.next;
+            query.limit = ENTRIES_SINCE;
+            query.max_bytes = MAX_BYTES_SINCE;
+            if query.after.is_none() || since.len() >= MAX_SCANNED_ENTRIES {
+                return Ok(since);
+            }
+        }
     }
 
     async fn earlier_application(&self, call: &ApplyCall) -> Result<Option<Commit>, Error> {

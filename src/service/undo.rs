@@ -57,7 +57,18 @@ impl ContentService {
         let call = UndoCall::new(request, deadline.capped(UNDO_TIMEOUT));
         let (mut progress, mut lost_race) = (Progress::default(), None);
         loop {
-            match self.try_undo(&call, &mut progress).await {
+            let attempt = self.try_undo(&call, &mut progress).await;
+            // The same request may have been carried out since the first look: that is why nothing
+            // is left to undo, or why a version is another one.
+            let may_be_done = match &attempt {
+                Ok(Attempt::Done(undone)) => undone.documents.is_empty(),
+                Ok(Attempt::Again(_)) => false,
+                Err(error) => matches!(error, Error::Conflict { .. }),
+            };
+            if may_be_done && let Some(commit) = self.earlier_commit(&call).await? {
+                return Ok(self.replay_undo(&call, commit).await);
+            }
+            match attempt {
                 Ok(Attempt::Done(undone)) => return Ok(undone),
                 Ok(Attempt::Again(key)) => {
                     lost_race = Some(key);

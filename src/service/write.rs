@@ -81,6 +81,8 @@ pub struct WrittenDocument {
     pub record: Option<Record>,
     /// Whether an earlier call did this, and the document cannot be read now.
     pub is_unread: bool,
+    /// Whether the change undoes earlier ones.
+    pub is_revert: bool,
     /// The one before; `None` if there was none, or a repeated request does not tell.
     pub before: Option<Record>,
     /// The recorded changes.
@@ -481,6 +483,7 @@ impl WrittenDocument {
             key: change.key().clone(),
             record: change.next().cloned(),
             is_unread: false,
+            is_revert: change.entry().action == Action::Revert,
             before: change.current().record().cloned(),
             changes: json!(change.entry().changes),
             audit_id: Some(change.entry().id.clone()),
@@ -491,6 +494,7 @@ impl WrittenDocument {
     /// What the entry of an earlier write says; `record` is the document as it is now.
     fn of_entry(key: DocumentKey, entry: StoredEntry, record: Option<Record>) -> Self {
         let is_deletion = entry.text_of("action") == Some(Action::Delete.as_str());
+        let is_revert = entry.text_of("action") == Some(Action::Revert.as_str());
         let audit_id = entry.text_of("id").map(ToOwned::to_owned);
         let changes = entry.into_json().shift_remove("changes");
         let changes = changes.unwrap_or_else(|| json!([]));
@@ -503,6 +507,7 @@ impl WrittenDocument {
             key,
             record,
             is_unread: false,
+            is_revert,
             before,
             changes,
             audit_id,

@@ -408,7 +408,7 @@ async fn an_unknown_tool_gets_a_json_rpc_error() {
     let error = client
         .error(
             "tools/call",
-            json!({ "name": "delete_project", "arguments": {} }),
+            json!({ "name": "rename_project", "arguments": {} }),
         )
         .await;
 

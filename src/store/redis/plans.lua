@@ -6,9 +6,11 @@ local plans, times = KEYS[1], KEYS[2]
 local id, plan, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local max_count, max_bytes, ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
--- Without an effect, but a user who may not call one of these keeps no plan that nobody drops.
-redis.call('HDEL', plans, id)
+-- First what a full Redis refuses: once a script has written, it is not stopped any more. The rest of
+-- these has no effect, but a user who may not call one of them keeps no plan that nobody drops.
+redis.call('ZADD', times, now, id)
 redis.call('ZREM', times, id)
+redis.call('HDEL', plans, id)
 redis.call('HSTRLEN', plans, id)
 redis.call('PEXPIRE', times, ttl)
 

@@ -93,3 +93,29 @@ async fn a_plan_that_cannot_be_applied_says_why() {
     assert_eq!(read_only, 2);
     assert!(problem.contains("nothing was changed"), "{problem}");
 }
+
+#[tokio::test]
+async fn a_plan_to_create_a_document_shows_all_of_it() {
+    let store = Store::sqlite();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let mut arguments = store.arguments();
+    arguments.push("--toolsets=all".to_owned());
+    let client = StdioClient::start_with(&arguments).await;
+    let mut data = client.call("get_project", json!({ "id": "a" })).await["data"].clone();
+    for name in ["id", "metadata"] {
+        data.as_object_mut().unwrap().shift_remove(name);
+    }
+    let dry = json!({ "id": "new", "data": data, "dryRun": true });
+    let shown = client.call("create_project", dry).await;
+    let id = shown["meta"]["plan"]["id"].as_str().unwrap();
+
+    let (code, out, _) = plan(&store, &["show", id]);
+    let long = "x".repeat(501);
+    let (too_long, _, problem) = plan(&store, &["apply", id, "--yes", "--reason", &long]);
+
+    assert_eq!(code, 0);
+    assert!(out.contains("the document is created"), "{out}");
+    assert!(out.contains("Twice the bookings"), "{out}");
+    assert_eq!(too_long, 2);
+    assert!(problem.contains("--reason"), "{problem}");
+}

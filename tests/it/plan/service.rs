@@ -10,7 +10,7 @@ use futures::future::{join, join_all};
 use portfolio_mcp::{
     clock,
     deadline::Deadline,
-    domain::{Change, DocumentKey, Origin, Source, Timestamp},
+    domain::{Change, Creations, DocumentKey, Origin, Source, Timestamp},
     service::{ApplyRequest, ContentService, Error, KeptPlan, Mode, UpdateRequest},
     store::{self, Location, open},
 };
@@ -69,6 +69,7 @@ fn apply_of(plan_id: &str, idempotency_key: Option<&str>) -> ApplyRequest {
     ApplyRequest {
         plan_id: plan_id.to_owned(),
         tool: Some(TOOL),
+        creations: Creations::Keep,
         key: None,
         idempotency_key: idempotency_key.map(ToOwned::to_owned),
         origin: Origin::new(Source::Mcp),
@@ -361,6 +362,9 @@ async fn while_writes_are_refused_a_dry_run_answers_without_a_plan() {
     let update =
         |dry_run: bool| json!({ "id": "a", "data": { "title": "New" }, "dryRun": dry_run });
     limit("1");
+    // Before the server knows that the store is full, too.
+    let first = client.call(TOOL, update(true)).await;
+    assert_eq!(first["meta"].get("plan"), None, "{first}");
 
     let refused = client.call_error(TOOL, update(false)).await;
     let shown = client.call(TOOL, update(true)).await;

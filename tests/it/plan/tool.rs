@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -306,6 +307,83 @@ async fn roles_and_toolsets_hold_for_plans_too() {
 }
 
 #[tokio::test]
+async fn concurrent_calls_with_one_key_get_one_answer() {
+    on_each_store(async |store: &Store| {
+        create_sound(&*store.repository, &project_key("a")).await;
+        let clients = join_all((0..3).map(|_| client(store, "it"))).await;
+        let mut apply = of_plan("a", &plan(&clients[0], "a", "Planned").await);
+        apply["idempotencyKey"] = json!("apply");
+        let calls = (0..9).map(|number| clients[number % 3].call("update_project", apply.clone()));
+        let applied = join_all(calls).await;
+        let undo = json!({ "since": SINCE, "clientId": "it", "idempotencyKey": "undo" });
+        let calls = (0..9).map(|number| clients[number % 3].call("undo_changes", undo.clone()));
+        let undone = join_all(calls).await;
+
+        for answer in &applied {
+            assert_eq!(
+                answer["meta"]["auditId"], applied[0]["meta"]["auditId"],
+                "{answer}"
+            );
+        }
+        for answer in &undone {
+            let id = &undone[0]["data"][0]["auditId"];
+            assert_eq!(answer["data"][0]["auditId"], *id, "{answer}");
+        }
+        assert_eq!(store.assert_sound().await.seq, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plan_that_undoes_a_creation_needs_authoring() {
+    let store = Store::sqlite();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let full = client(&store, "it").await;
+    let created = &store.assert_sound().await.entries[0];
+    let undo = json!({ "auditIds": [created.text_of("id")], "dryRun": true });
+    let plan = plan_of(&full.call("undo_changes", undo).await);
+    let mut arguments = store.arguments();
+    arguments.push("--toolsets=content,history".to_owned());
+    let small = StdioClient::start_with(&arguments).await;
+
+    let refused = small
+        .call_error("undo_changes", json!({ "plan": plan }))
+        .await;
+    let applied = full.call("undo_changes", json!({ "plan": plan })).await;
+
+    assert_eq!(refused["code"], "VALIDATION_FAILED");
+    assert!(
+        refused["message"].as_str().unwrap().contains("authoring"),
+        "{refused}"
+    );
+    assert_eq!(applied["data"][0]["deleted"], true);
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_used_plan_is_known_however_often_its_document_changed_since() {
+    on_each_store(async |store: &Store| {
+        create_sound(&*store.repository, &project_key("a")).await;
+        let client = client(store, "it").await;
+        let id = plan(&client, "a", "Planned").await;
+        let applied = client.call("update_project", of_plan("a", &id)).await;
+        for number in 0..250 {
+            let later = json!({ "id": "a", "data": { "title": format!("Later {number}") } });
+            client.call("update_project", later).await;
+        }
+
+        let again = client.call_error("update_project", of_plan("a", &id)).await;
+
+        assert_eq!(again["code"], "PLAN_NOT_FOUND", "{again}");
+        assert_eq!(
+            again["details"]["auditIds"],
+            json!([applied["meta"]["auditId"]])
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_edit_outside_before_the_plan_does_not_stop_it() {
     on_each_store(async |store: &Store| {
         let key = project_key("a");
@@ -320,6 +398,8 @@ async fn an_edit_outside_before_the_plan_does_not_stop_it() {
         let again = client.call_error("update_project", of_plan("a", &id)).await;
 
         assert_eq!(applied["data"]["title"], "Planned");
+        let warnings = applied["meta"]["warnings"].to_string();
+        assert!(warnings.contains("outside"), "{warnings}");
         assert_eq!(again["code"], "PLAN_NOT_FOUND");
         let log = store.assert_sound().await;
         let actions = log.entries.iter().map(|entry| entry.text_of("action"));
