@@ -343,13 +343,17 @@ impl ApplyCall {
 
     /// Fails unless the plan is one of the called tool, for the named document.
     fn check(&self, plan: &Plan) -> Result<(), Error> {
+        let refused = |message: String| {
+            let violation = Violation::new("plan", "tool", message);
+            Err(Error::Invalid(vec![violation]))
+        };
+        if self.request.creations == Creations::Keep && plan.undoes_creations() {
+            return refused(
+                "this plan undoes a creation, which would delete the document; this server does not do that, because its toolset `authoring` is off".to_owned(),
+            );
+        }
         let Some(tool) = self.request.tool else {
             return Ok(());
-        };
-        let refused = |message| {
-            Err(Error::Invalid(vec![Violation::new(
-                "plan", "tool", message,
-            )]))
         };
         if plan.tool != tool {
             return refused(format!(
