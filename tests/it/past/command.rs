@@ -91,6 +91,16 @@ async fn what_cannot_be_shown_is_said_with_exit_code_1() {
         ),
         (
             &["show", "project", "a", "--as-of", "yesterday"],
+            "expected an RFC 3339 time",
+        ),
+        (
+            &[
+                "show",
+                "project",
+                "a",
+                "--as-of",
+                "0b5c8f3e-5a44-4c0e-9d43-1f2e3d4c5b6a",
+            ],
             "no entry of the audit log",
         ),
         (&["diff", "yesterday"], "SINCE: "),

@@ -2,8 +2,8 @@
 //! credential that may only read.
 
 use portfolio_mcp::{
-    domain::{StoredEntry, Timestamp},
-    service::ContentService,
+    domain::{PointInTime, StoredEntry, Timestamp},
+    service::{ContentService, Error},
     store::{self, Location},
 };
 use redis::cmd;
@@ -69,4 +69,54 @@ async fn blame_stops_where_a_call_has_looked_through_enough() {
     assert!(searched_since > oldest, "{searched_since}");
     assert!(!blame.fields.is_empty());
     assert!(blame.fields.iter().all(|field| field.entry.is_none()));
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+    match result {
+        Err(Error::Invalid(violations)) => violations[0].to_string(),
+        other => panic!("expected a refusal: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_document_goes_back_over_20_000_entries_of_others_at_most() {
+    let store = Store::redis();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let last = create_sound(&*store.repository, &project_key("b")).await;
+    store.assert_sound().await;
+    let time = add_foreign_entries(&store, &last.entries[0]);
+    let service = reading_service_on(&store);
+    let at = async |millis: i64| {
+        let point = PointInTime::Time(Timestamp::from_millis(millis));
+        service.log_point(&point, "asOf", soon()).await.unwrap()
+    };
+    let before = at(time.millis()).await;
+    let afterwards = at(time.millis() + ENTRIES - 1).await;
+
+    let far = service.get_as_of(project_key("b"), &before, soon()).await;
+    let near = service
+        .get_as_of(project_key("a"), &afterwards, soon())
+        .await;
+
+    for refused in [refusal(far), refusal(near)] {
+        assert!(refused.contains("asOf: "), "{refused}");
+        assert!(refused.contains("more than 20000 entries"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_audit_id_is_looked_for_among_20_000_entries_at_most() {
+    let store = Store::redis();
+    let created = create_sound(&*store.repository, &project_key("a")).await;
+    store.assert_sound().await;
+    add_foreign_entries(&store, &created.entries[0]);
+    let service = reading_service_on(&store);
+    let id = created.entries[0].text_of("id").unwrap().to_owned();
+
+    let point = service
+        .log_point(&PointInTime::Entry(id), "asOf", soon())
+        .await;
+
+    let refused = refusal(point);
+    assert!(refused.contains("looks through 20000 entries"), "{refused}");
 }
