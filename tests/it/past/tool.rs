@@ -424,3 +424,28 @@ async fn answers_about_the_past_are_small() {
     assert!(names.iter().any(|(_, pages)| *pages > 1), "{names:?}");
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn the_history_of_a_field_that_is_not_there_says_so() {
+    let store = Store::sqlite();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let client = client(&store, "editor").await;
+    let of = |id: &str, field: &str| json!({ "entityType": "project", "id": id, "field": field });
+
+    let missing = client.call_error("get_history", of("b", "title")).await;
+    let unknown = client.call("get_history", of("a", "status")).await;
+    let owned = client.call("get_history", of("a", "updated_at")).await;
+    let known = client.call("get_history", of("a", "title")).await;
+
+    assert_eq!(missing["code"], "PROJECT_NOT_FOUND", "{missing}");
+    for (answer, meant) in [(unknown, "metadata.status"), (owned, "metadata.updatedAt")] {
+        assert_eq!(answer["data"]["fields"], json!([]));
+        let warning = answer["meta"]["warnings"][0].as_str().unwrap();
+        assert!(
+            warning.contains(&format!("did you mean `{meant}`?")),
+            "{warning}"
+        );
+    }
+    assert_eq!(known["meta"].get("warnings"), None, "{known}");
+    store.assert_sound().await;
+}
