@@ -449,3 +449,27 @@ async fn the_history_of_a_field_that_is_not_there_says_so() {
     assert_eq!(known["meta"].get("warnings"), None, "{known}");
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn nobody_is_named_for_what_was_edited_outside() {
+    on_each_store(async |store: &Store| {
+        create_sound(&*store.repository, &project_key("a")).await;
+        let client = client(store, "editor").await;
+        let id = change(&client, "a", json!({ "title": "Mine", "result": "Mine" })).await;
+        let key = project_key("a");
+        let stored = store.repository.get(&key).await.unwrap().record.unwrap();
+        let edited = with(stored.document(), json!({ "title": "By hand" }));
+        store.edit(&key, Some(&Value::Object(edited).to_string()));
+
+        let history = json!({ "entityType": "project", "id": "a" });
+        let history = client.call("get_history", history).await;
+
+        let row = |field: &str| {
+            let fields = history["data"]["fields"].as_array().unwrap();
+            fields.iter().find(|row| row["field"] == field).unwrap()
+        };
+        assert_eq!(row("title"), &json!({ "field": "title" }));
+        assert_eq!(row("result")["auditId"], id.as_str());
+    })
+    .await;
+}
