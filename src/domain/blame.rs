@@ -5,14 +5,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{
-    audit::{Category, StoredEntry},
+    audit::StoredEntry,
     diff::{FieldChange, is_nameable},
     field_path::{self, is_within, join, overlap},
     number::is_same_member,
 };
-
-/// The action of entries that changed nothing.
-const READ_ACTION: &str = "read";
 
 /// The fields of a document, and who wrote them, as far as its entries were looked at.
 #[derive(Debug, Clone)]
@@ -59,7 +56,7 @@ impl Blame {
 
     /// Looks at the document's next entry, newest first.
     pub fn look_at(&mut self, entry: &Arc<StoredEntry>) {
-        if entry.text_of(Category::Action.member()) == Some(READ_ACTION) {
+        if entry.is_read() {
             return;
         }
         let changes = entry.changes();

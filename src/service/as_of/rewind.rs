@@ -234,7 +234,10 @@ impl ContentService {
         deadline: Deadline,
     ) -> Result<Option<StoredEntry>, Error> {
         if point.is_of(key) {
-            return Ok(point.entry().cloned());
+            let entry = point.entry().filter(|entry| !entry.is_read());
+            if let Some(entry) = entry {
+                return Ok(Some(entry.clone()));
+            }
         }
         let mut query = AuditQuery {
             after: point.position(),
@@ -244,7 +247,9 @@ impl ContentService {
             let mut page = self.log_page(&query, deadline).await?;
             query.after = page.next.take();
             *passed += entries_passed(&page);
-            if let Some((_, entry)) = first(page) {
+            if let Some((_, entry)) = first(page)
+                && !entry.is_read()
+            {
                 return Ok(Some(entry));
             }
             if query.after.is_some() {
