@@ -473,3 +473,26 @@ async fn nobody_is_named_for_what_was_edited_outside() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_store_whose_documents_were_deleted_is_not_called_the_wrong_one() {
+    let store = Store::sqlite();
+    let client = client(&store, "editor").await;
+    let warning = async || {
+        let listed = client.call("list_projects", json!({})).await;
+        listed["meta"]["warnings"][0].as_str().unwrap().to_owned()
+    };
+    let unused = warning().await;
+    create_sound(&*store.repository, &project_key("a")).await;
+    let read = client.call("get_project", json!({ "id": "a" })).await;
+    let version = &read["meta"]["version"];
+    let arguments = json!({ "id": "a", "expectedVersion": version });
+    client.call("delete_project", arguments).await;
+
+    let deleted = warning().await;
+
+    assert!(unused.contains("wrong store"), "{unused}");
+    assert!(!deleted.contains("wrong store"), "{deleted}");
+    assert!(deleted.contains("`undo_changes`"), "{deleted}");
+    store.assert_sound().await;
+}
