@@ -51,7 +51,7 @@ pub(super) fn not_editable(schema: &Value, path: &str, document: &Map<String, Va
         schema,
         found: Vec::new(),
     };
-    let Some((parent, name, siblings)) = place(schema, path) else {
+    let Some((parent, name, siblings)) = siblings_of(schema, path) else {
         return Violation::new(path, "unknown", UNKNOWN);
     };
     if field(document, path).is_some() {
@@ -73,7 +73,7 @@ pub(super) fn meant(schema: &Value, path: &str) -> Option<String> {
         schema,
         found: Vec::new(),
     };
-    let (parent, name, siblings) = place(schema, path)?;
+    let (parent, name, siblings) = siblings_of(schema, path)?;
     let candidates = search.candidates(parent, name, siblings);
     let meant = candidates.into_iter().next();
     meant
@@ -83,7 +83,7 @@ pub(super) fn meant(schema: &Value, path: &str) -> Option<String> {
 
 /// Where a field belongs: the path of its parent, if that is declared, its name, and what is declared
 /// beside it.
-fn place<'a>(
+fn siblings_of<'a>(
     schema: &'a Value,
     path: &'a str,
 ) -> Option<(&'a str, &'a str, &'a Map<String, Value>)> {

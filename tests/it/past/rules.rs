@@ -411,13 +411,18 @@ async fn an_entry_that_a_document_was_read_hides_nothing() {
         let (repository, service) = (&*store.repository, service_on(store));
         let key = project_key("a");
         let first = create_sound(repository, &key).await;
-        update(repository, &key, json!({ "title": "Second" })).await;
+        super::wait_for_next_millisecond(&first);
+        let second = update(repository, &key, json!({ "title": "Second" })).await;
         let read = json!({
-            "id": "read", "timestamp": now().to_string(), "action": "read",
+            "id": "read", "timestamp": time_of(&second).to_string(), "action": "read",
             "entityType": "projects", "entityId": "a", "source": "api",
         });
         let read = StoredEntry::parse(read.to_string());
-        store.history.import_entries(&[read], now()).await.unwrap();
+        store
+            .history
+            .import_entries(&[read], clock())
+            .await
+            .unwrap();
         update(repository, &key, json!({ "title": "Third" })).await;
 
         let before = after(&service, &first).await;
