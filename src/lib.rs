@@ -188,6 +188,19 @@ fn open(settings: &Settings) -> anyhow::Result<Arc<ContentService>> {
     Ok(Arc::new(ContentService::new(store, clock)))
 }
 
+/// The same for commands that are about what is stored. Opening a SQLite file would create it.
+fn open_existing(settings: &Settings) -> anyhow::Result<Arc<ContentService>> {
+    if let Location::Sqlite(path) = &settings.store.location
+        && let Ok(false) = path.try_exists()
+    {
+        bail!(
+            "there is no file `{}`; name the store with `--store`",
+            truncate(&path.display().to_string())
+        );
+    }
+    open(settings)
+}
+
 async fn import(
     settings: &Settings,
     arguments: &ImportArgs,
@@ -220,7 +233,7 @@ async fn plan(
     arguments: &PlanArgs,
     signals: Signals,
 ) -> anyhow::Result<ExitCode> {
-    let content = open(settings)?;
+    let content = open_existing(settings)?;
     let mut out = ReportOutput::new();
     let shown = commands::plan::show(&content, settings, arguments, &mut out);
     match unless_stopped(&signals, "nothing was changed", shown).await? {
@@ -235,7 +248,7 @@ async fn show(
     arguments: &ShowArgs,
     signals: Signals,
 ) -> anyhow::Result<ExitCode> {
-    let content = open(settings)?;
+    let content = open_existing(settings)?;
     let mut out = ReportOutput::new();
     let shown = commands::show::run(&content, arguments, &mut out);
     unless_stopped(&signals, "nothing was shown", shown).await
@@ -246,7 +259,7 @@ async fn diff(
     arguments: &DiffArgs,
     signals: Signals,
 ) -> anyhow::Result<ExitCode> {
-    let content = open(settings)?;
+    let content = open_existing(settings)?;
     let mut out = ReportOutput::new();
     let shown = commands::diff::run(&content, arguments, &mut out);
     unless_stopped(&signals, "nothing was shown", shown).await

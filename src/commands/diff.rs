@@ -2,11 +2,14 @@
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
-use super::{changes, show::refused};
+use super::{
+    changes,
+    show::{point, refused},
+};
 use crate::{
     cli::DiffArgs,
     deadline::Deadline,
-    domain::{Kind, PointInTime, text::sanitize},
+    domain::{Kind, text::sanitize},
     service::{Compared, ContentService, Difference, Error},
     style::{BAD, GOOD, WARNING, paint, stdout_columns, wrap},
 };
@@ -35,13 +38,9 @@ pub async fn run(
 
 async fn compare(content: &ContentService, arguments: &DiffArgs) -> Result<Compared, Error> {
     let deadline = Deadline::after(TIMEOUT);
-    let since = PointInTime::parse(&arguments.since);
-    let since = content.log_point(&since, "SINCE", deadline).await?;
+    let since = point(content, &arguments.since, "SINCE", deadline).await?;
     let until = match &arguments.until {
-        Some(until) => {
-            let until = PointInTime::parse(until);
-            content.log_point(&until, "UNTIL", deadline).await?
-        }
+        Some(until) => point(content, until, "UNTIL", deadline).await?,
         None => content.newest_point("UNTIL", deadline).await?,
     };
     content.compare(&Kind::ALL, &since, &until, deadline).await

@@ -7,7 +7,7 @@ use crate::{
     deadline::Deadline,
     domain::{DocumentKey, Kind, PointInTime, Record, text::escape_invisible},
     logs::print_error,
-    service::{ContentService, Error},
+    service::{ContentService, Error, LogPoint},
 };
 
 /// How long reading may take.
@@ -43,9 +43,20 @@ async fn read(content: &ContentService, arguments: &ShowArgs) -> Result<Record, 
         let shown = content.get(key, deadline).await?;
         return Ok(shown.value.record);
     };
-    let point = PointInTime::parse(as_of);
-    let point = content.log_point(&point, "--as-of", deadline).await?;
+    let point = point(content, as_of, "--as-of", deadline).await?;
     content.get_as_of(key, &point, deadline).await
+}
+
+/// The point in time that an argument names.
+pub(super) async fn point(
+    content: &ContentService,
+    text: &str,
+    argument: &'static str,
+    deadline: Deadline,
+) -> Result<LogPoint, Error> {
+    let point = PointInTime::parse(text, argument);
+    let point = point.map_err(|violation| Error::Invalid(vec![violation]))?;
+    content.log_point(&point, argument, deadline).await
 }
 
 /// Says on standard error why nothing can be shown, if the request is at fault.

@@ -11,5 +11,5 @@ pub use entry::{
     PlanReference, Source, entry_text, numbered_beginning,
 };
 pub use page::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES, PageBuilder};
-pub use query::{AuditPage, AuditQuery, AuditStats, Lookup};
+pub use query::{AuditPage, AuditQuery, AuditStats, LookedAt, Lookup};
 pub use stored::{AuditPosition, Category, DATED_SCORES, Slot, StoredEntry};

@@ -5,19 +5,26 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{
-    audit::{Category, StoredEntry},
+    audit::StoredEntry,
     diff::{FieldChange, is_nameable},
     field_path::{self, is_within, join, overlap},
     number::is_same_member,
 };
 
-/// The action of entries that changed nothing.
-const READ_ACTION: &str = "read";
-
 /// The fields of a document, and who wrote them, as far as its entries were looked at.
 #[derive(Debug, Clone)]
 pub struct Blame {
-    fields: Vec<BlamedField>,
+    fields: Vec<Field>,
+}
+
+#[derive(Debug, Clone)]
+struct Field {
+    blamed: BlamedField,
+    /// As it is stored.
+    value: Value,
+    /// Whether the last change of it was found. If that left another value, the field was changed
+    /// outside since, and nobody is blamed.
+    is_settled: bool,
 }
 
 /// A field and the last entry that changed it.
@@ -34,48 +41,52 @@ impl Blame {
     /// record them. With `within` only those at, above or below that path.
     #[must_use]
     pub fn of(document: &Map<String, Value>, within: Option<&str>) -> Self {
-        let mut paths = Vec::new();
-        collect_paths(document, "", &mut paths);
-        paths.retain(|path| within.is_none_or(|within| overlap(path, within)));
-        let blamed = |field| BlamedField { field, entry: None };
+        let mut fields = Vec::new();
+        collect_fields(document, "", &mut fields);
+        fields.retain(|(path, _)| within.is_none_or(|within| overlap(path, within)));
+        let field = |(field, value): (String, &Value)| Field {
+            blamed: BlamedField { field, entry: None },
+            value: value.clone(),
+            is_settled: false,
+        };
         Self {
-            fields: paths.into_iter().map(blamed).collect(),
+            fields: fields.into_iter().map(field).collect(),
         }
     }
 
     /// Looks at the document's next entry, newest first.
     pub fn look_at(&mut self, entry: &Arc<StoredEntry>) {
-        if entry.text_of(Category::Action.member()) == Some(READ_ACTION) {
+        if entry.is_read() {
             return;
         }
         let changes = entry.changes();
-        for blamed in self.fields.iter_mut().filter(|it| it.entry.is_none()) {
-            let is_changed = if changes.is_empty() {
+        for field in self.fields.iter_mut().filter(|it| !it.is_settled) {
+            let path = field.blamed.field.as_str();
+            let mut left_value = true;
+            if changes.is_empty() {
                 // Older programs stored names, or what they were sent.
-                entry
-                    .changed_fields()
-                    .any(|path| overlap(path, &blamed.field))
-            } else {
-                changes
-                    .iter()
-                    .any(|change| changes_field(change, &blamed.field))
-            };
-            if is_changed {
-                blamed.entry = Some(Arc::clone(entry));
+                field.is_settled = entry.changed_fields().any(|of| overlap(of, path));
+            }
+            for change in changes.iter().filter(|change| changes_field(change, path)) {
+                field.is_settled = true;
+                left_value &= leaves_value(change, path, &field.value);
+            }
+            if field.is_settled && left_value {
+                field.blamed.entry = Some(Arc::clone(entry));
             }
         }
     }
 
-    /// Whether an entry is known for every field.
+    /// Whether the last change of every field was found.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.fields.iter().all(|blamed| blamed.entry.is_some())
+        self.fields.iter().all(|field| field.is_settled)
     }
 
     /// The fields, in the document's order.
     #[must_use]
     pub fn into_fields(self) -> Vec<BlamedField> {
-        self.fields
+        self.fields.into_iter().map(|field| field.blamed).collect()
     }
 }
 
@@ -85,26 +96,49 @@ fn changes_field(change: &FieldChange, path: &str) -> bool {
     if !is_within(path, &change.field) {
         return is_within(&change.field, path);
     }
-    let below = path.strip_prefix(change.field.as_str()).unwrap_or(path);
-    let below = below.strip_prefix('.').unwrap_or(below);
-    let [old, new] = [&change.old_value, &change.new_value].map(|value| match value {
-        Some(value) if below.is_empty() => Some(value),
-        Some(value) => field_path::field(value.as_object()?, below),
-        None => None,
-    });
+    let below = below(path, &change.field);
+    let [old, new] =
+        [&change.old_value, &change.new_value].map(|value| member(value.as_ref(), below));
     !is_same_member(old, new)
 }
 
-fn collect_paths(members: &Map<String, Value>, path: &str, paths: &mut Vec<String>) {
+/// Whether a change of the field at `path`, of what is above it or of what is below it left it as
+/// `value`.
+fn leaves_value(change: &FieldChange, path: &str, value: &Value) -> bool {
+    let new = change.new_value.as_ref();
+    if is_within(path, &change.field) {
+        return is_same_member(member(new, below(path, &change.field)), Some(value));
+    }
+    is_same_member(member(Some(value), below(&change.field, path)), new)
+}
+
+/// The path of a field within one above it.
+fn below<'a>(path: &'a str, above: &str) -> &'a str {
+    let below = path.strip_prefix(above).unwrap_or(path);
+    below.strip_prefix('.').unwrap_or(below)
+}
+
+fn member<'a>(value: Option<&'a Value>, path: &str) -> Option<&'a Value> {
+    if path.is_empty() {
+        return value;
+    }
+    field_path::field(value?.as_object()?, path)
+}
+
+fn collect_fields<'a>(
+    members: &'a Map<String, Value>,
+    path: &str,
+    fields: &mut Vec<(String, &'a Value)>,
+) {
     for (name, value) in members {
         let at = join(path, name);
         match value {
             Value::Object(below)
                 if !below.is_empty() && below.keys().all(|name| is_nameable(name)) =>
             {
-                collect_paths(below, &at, paths);
+                collect_fields(below, &at, fields);
             }
-            _ => paths.push(at),
+            _ => fields.push((at, value)),
         }
     }
 }
@@ -151,6 +185,27 @@ mod tests {
                 ("client.size", Some("e3")),
                 ("client.type", Some("e1")),
                 ("tags", None),
+            ])
+        );
+    }
+
+    #[test]
+    fn nobody_is_blamed_for_a_value_that_no_entry_left() {
+        let document = json!({ "title": "Outside", "client": { "size": "2", "type": "Outside" } });
+        let entries = [
+            json!({ "id": "e2", "changes": [{ "field": "title", "oldValue": "Outside", "newValue": "B" }] }),
+            json!({ "id": "e1", "changes": [
+                { "field": "title", "newValue": "Outside" },
+                { "field": "client", "newValue": { "size": "2", "type": "x" } },
+            ] }),
+        ];
+
+        assert_eq!(
+            blamed(&document, &entries),
+            rows(&[
+                ("title", None),
+                ("client.size", Some("e1")),
+                ("client.type", None),
             ])
         );
     }

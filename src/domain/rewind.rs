@@ -105,7 +105,7 @@ impl Rewind {
     ///
     /// The log is read after the document, so its newest entries may be newer than the document.
     pub fn go_back_over(&mut self, entry: &StoredEntry) {
-        if matches!(self.progress, Progress::Lost(_)) {
+        if matches!(self.progress, Progress::Lost(_)) || entry.is_read() {
             return;
         }
         let Some(step) = Step::of(entry) else {

@@ -23,7 +23,7 @@ use super::{
     number::{is_integer_beyond, is_same},
     text::truncate,
     timestamp::Timestamp,
-    unknown_field::{not_editable, unknown_fields},
+    unknown_field::{meant, not_editable, unknown_fields},
     violation::Violation,
 };
 
@@ -202,6 +202,12 @@ impl Rules {
     #[must_use]
     pub fn not_editable(&self, path: &str, document: &Map<String, Value>) -> Violation {
         not_editable(&self.document, path, document)
+    }
+
+    /// The other field that a reader of the one at `path` may have meant.
+    #[must_use]
+    pub fn meant(&self, path: &str) -> Option<String> {
+        meant(&self.document, path)
     }
 
     /// Whether `patch` names no field: what is left of one when a client leaves out every `null`.

@@ -51,12 +51,7 @@ pub(super) fn not_editable(schema: &Value, path: &str, document: &Map<String, Va
         schema,
         found: Vec::new(),
     };
-    let members = |path: &str| declared(schema, path).and_then(properties);
-    let nested = path
-        .rsplit_once('.')
-        .and_then(|(parent, name)| Some((parent, name, members(parent)?)));
-    let Some((parent, name, siblings)) = nested.or_else(|| Some(("", path, properties(schema)?)))
-    else {
+    let Some((parent, name, siblings)) = siblings_of(schema, path) else {
         return Violation::new(path, "unknown", UNKNOWN);
     };
     if field(document, path).is_some() {
@@ -70,6 +65,33 @@ pub(super) fn not_editable(schema: &Value, path: &str, document: &Map<String, Va
         suggestion: candidates.first().cloned(),
         ..Violation::new(path, "unknown", did_you_mean(&candidates))
     }
+}
+
+/// The other field that a reader of the one at `path` may have meant.
+pub(super) fn meant(schema: &Value, path: &str) -> Option<String> {
+    let search = Search {
+        schema,
+        found: Vec::new(),
+    };
+    let (parent, name, siblings) = siblings_of(schema, path)?;
+    let candidates = search.candidates(parent, name, siblings);
+    let meant = candidates.into_iter().next();
+    meant
+        .or_else(|| search.owned_name(name))
+        .filter(|meant| meant != path)
+}
+
+/// Where a field belongs: the path of its parent, if that is declared, its name, and what is declared
+/// beside it.
+fn siblings_of<'a>(
+    schema: &'a Value,
+    path: &'a str,
+) -> Option<(&'a str, &'a str, &'a Map<String, Value>)> {
+    let nested = path.rsplit_once('.').and_then(|(parent, name)| {
+        let members = declared(schema, parent).and_then(properties)?;
+        Some((parent, name, members))
+    });
+    nested.or_else(|| Some(("", path, properties(schema)?)))
 }
 
 struct Search<'a> {

@@ -46,7 +46,9 @@ impl ContentServer {
         text: &str,
         deadline: Deadline,
     ) -> Result<LogPoint, ToolError> {
-        let point = PointInTime::parse(text);
+        let point = PointInTime::parse(text, argument).map_err(|violation| {
+            ToolError::invalid_arguments(tool, &[violation], self.content.now())
+        })?;
         let point = self.content.log_point(&point, argument, deadline).await;
         point.map_err(|error| self.read_error(tool, error))
     }

@@ -20,11 +20,12 @@ use super::{
 use crate::{
     deadline::Deadline,
     domain::{
-        AuditPage, AuditQuery, DocumentKey, StoredEntry,
+        AuditPage, AuditQuery, DocumentKey, Kind, StoredEntry,
         audit::{AuditPosition, Slot},
-        text::compact_json,
+        content_type::rules,
+        text::{compact_json, truncate},
     },
-    service::DocumentBlame,
+    service::{DocumentBlame, Error},
 };
 
 /// Versions on a page, if the call has no limit.
@@ -76,11 +77,11 @@ impl ContentServer {
         };
         let fetched = self.content.audit_entries(&query, deadline).await;
         let fetched = fetched.map_err(failed)?;
+        let has_versions = !fetched.value.entries.is_empty() || fetched.value.next.is_some();
         if let Some(blame) = &blame
             && blame.found.record.is_none()
-            && fetched.value.entries.is_empty()
-            && fetched.value.next.is_none()
-            && field.is_none()
+            && !has_versions
+            && (field.is_none() || !self.has_entries(&key, deadline).await.map_err(failed)?)
         {
             return Err(failed(self.content.not_found(key, None, deadline).await));
         }
@@ -93,10 +94,31 @@ impl ContentServer {
             log_begins: fetched.value.log_begins.map(|time| time.to_string()),
             warnings: Vec::new(),
         };
+        let is_unknown = |blame: &DocumentBlame| blame.fields.is_empty() && !has_versions;
+        let unknown = field.filter(|_| blame.as_ref().is_some_and(is_unknown));
         let fields = blame.map(|blame| field_rows(&blame, &mut meta));
+        let unknown = unknown.map(|field| unknown_field(key.kind, field));
+        meta.warnings.extend(unknown);
         let versions = version_rows(fetched.value, field, &filters, fields.as_ref(), &mut meta);
         Ok(ToolOutput::new(DocumentHistory { fields, versions }, meta))
     }
+
+    /// Whether the log has an entry of a document, as far as it was looked through.
+    async fn has_entries(&self, key: &DocumentKey, deadline: Deadline) -> Result<bool, Error> {
+        let query = AuditQuery::of(key, 1);
+        let page = self.content.audit_entries(&query, deadline).await?.value;
+        Ok(!page.entries.is_empty() || page.next.is_some())
+    }
+}
+
+/// About a field that neither the document nor its entries have.
+fn unknown_field(kind: Kind, field: &str) -> String {
+    let meant = rules(kind).meant(field);
+    let meant = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+    format!(
+        "the document has no field `{}`, and no change of it is in the log{meant}",
+        truncate(field)
+    )
 }
 
 /// The rows of the fields that fit.

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     deadline::Deadline,
     domain::{
-        Document, Kind, ListPage, ListQuery, OutsideChange, Record, Timestamp, Version, Violation,
+        AuditQuery, Document, Kind, ListPage, ListQuery, OutsideChange, Record, Timestamp, Version,
+        Violation,
         list::ListPosition,
         search::{SEARCHED_FIELDS, fold_tag},
         text::truncate,
@@ -33,6 +34,8 @@ const DEFAULT_LIMIT: usize = 20;
 const MAX_NAMED_FIELDS: usize = 5;
 
 const EMPTY_STORE: &str = "the store is empty: it holds no projects and no resources. If there should be some, it is the wrong store or key prefix (`portfolio-mcp doctor` says which one is used, and why), or they have not been imported yet (`portfolio-mcp import FOLDER`)";
+
+const ALL_DELETED: &str = "the store is empty now: its projects and resources were deleted, and the audit log says when. `undo_changes` or `portfolio-mcp undo` with the audit ids of the deletions brings them back";
 
 /// The documents that a list is about, and what it says of them.
 struct Found {
@@ -50,6 +53,7 @@ struct Found {
 enum Nothing {
     NotSaid,
     EmptyStore,
+    AllDeleted,
     NoMatch,
 }
 
@@ -66,6 +70,7 @@ impl ContentServer {
             let mut meta = self.list_meta(&found, rows.len(), detail);
             match found.nothing {
                 Nothing::EmptyStore => meta.warnings.insert(0, EMPTY_STORE.to_owned()),
+                Nothing::AllDeleted => meta.warnings.insert(0, ALL_DELETED.to_owned()),
                 Nothing::NoMatch => meta.warnings.insert(0, nothing_found(D::KIND)),
                 Nothing::NotSaid => {}
             }
@@ -123,7 +128,14 @@ impl ContentServer {
         let has_none = fetched.value.total == 0;
         let is_now = point.is_none();
         let nothing = if has_none && is_now && self.content.is_empty(deadline).await {
-            Nothing::EmptyStore
+            let newest = AuditQuery {
+                limit: 1,
+                ..AuditQuery::default()
+            };
+            match self.content.audit_entries(&newest, deadline).await {
+                Ok(page) if !page.value.entries.is_empty() => Nothing::AllDeleted,
+                Ok(_) | Err(_) => Nothing::EmptyStore,
+            }
         } else if has_none && !query.words.is_empty() {
             Nothing::NoMatch
         } else {

@@ -1,6 +1,6 @@
 //! Who last changed each field of a document.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     ContentService, Error,
@@ -10,10 +10,14 @@ use crate::{
     deadline::Deadline,
     domain::{
         AuditQuery, Blame, BlamedField, DocumentKey, FoundDocument, Timestamp,
-        audit::{MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES},
+        audit::{LookedAt, MAX_SCANNED_BYTES, MAX_SCANNED_ENTRIES},
     },
+    store::StoreError,
 };
 
+/// How long reading may take before what was found is the answer; a page that has begun is waited for
+/// until then. The versions are read after it.
+const PAGES_TIMEOUT: Duration = Duration::from_millis(3500);
 /// Entries that are read at once, and how much text of them.
 const PAGE_ENTRIES: usize = 500;
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -49,20 +53,31 @@ impl ContentService {
             ..AuditQuery::of(key, PAGE_ENTRIES)
         };
         let _permit = self.log_permit(&query, deadline).await?;
-        let (mut entries, mut bytes, mut searched_since) = (0, 0, None);
+        let more_pages = deadline.capped(PAGES_TIMEOUT);
+        let (mut looked_at, mut searched_since) = (LookedAt::default(), None);
         while !blame.is_complete() {
-            let page = in_time(deadline.run(self.store.audit_entries(&query)).await)?;
-            query.after = page.next;
+            let until = match searched_since {
+                None => deadline,
+                Some(_) => more_pages,
+            };
+            let page = match in_time(until.run(self.store.audit_entries(&query)).await) {
+                Ok(page) => page,
+                Err(StoreError::Unavailable(_)) if searched_since.is_some() => break,
+                Err(error) => return Err(error.into()),
+            };
+            looked_at.entries += page.looked_at.entries;
+            looked_at.bytes += page.looked_at.bytes;
             for entry in page.entries {
-                (entries, bytes) = (entries + 1, bytes + entry.text().len());
-                searched_since = entry.timestamp().or(searched_since);
                 blame.look_at(&Arc::new(entry));
             }
-            if query.after.is_none() {
-                searched_since = None;
-                break;
-            }
-            if entries >= MAX_SCANNED_ENTRIES || bytes >= MAX_SCANNED_BYTES {
+            let last = page.next.as_ref();
+            searched_since = last.map(|last| Timestamp::from_millis(last.score));
+            query.after = page.next;
+            if query.after.is_none()
+                || page.searched_since.is_some()
+                || looked_at.entries >= MAX_SCANNED_ENTRIES
+                || looked_at.bytes >= MAX_SCANNED_BYTES
+            {
                 break;
             }
         }

@@ -1,6 +1,7 @@
 //! The content of the past: what the log explains, and nothing else.
 
 mod command;
+mod limits;
 mod model;
 mod rest;
 mod rules;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
-    query::{AuditPage, AuditQuery},
+    query::{AuditPage, AuditQuery, LookedAt},
     stored::{AuditPosition, Slot, StoredEntry},
 };
 use crate::domain::timestamp::Timestamp;
@@ -29,17 +29,10 @@ pub struct PageBuilder<'a> {
     entries: Vec<StoredEntry>,
     slots: Vec<Slot>,
     bytes: usize,
-    scanned: Amount,
-    lookahead: Amount,
+    scanned: LookedAt,
+    lookahead: LookedAt,
     last: Option<Last>,
     end: Option<End>,
-}
-
-/// How much was looked at.
-#[derive(Debug, Default)]
-struct Amount {
-    entries: usize,
-    bytes: usize,
 }
 
 /// The last entry that was looked at.
@@ -57,7 +50,7 @@ enum End {
     ScannedEnough,
 }
 
-impl Amount {
+impl LookedAt {
     fn add(&mut self, bytes: usize) {
         self.entries += 1;
         self.bytes += bytes;
@@ -84,8 +77,8 @@ impl<'a> PageBuilder<'a> {
             entries: Vec::new(),
             slots: Vec::new(),
             bytes: 0,
-            scanned: Amount::default(),
-            lookahead: Amount::default(),
+            scanned: LookedAt::default(),
+            lookahead: LookedAt::default(),
             last: None,
             end: None,
         }
@@ -163,6 +156,7 @@ impl<'a> PageBuilder<'a> {
             slots: self.slots,
             next,
             searched_since,
+            looked_at: self.scanned,
             log_begins: None,
         }
     }

@@ -197,6 +197,15 @@ fn is_client(client: &str, wanted: &str) -> bool {
             .is_some_and(|(name, _)| name == wanted)
 }
 
+/// How much of the log was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LookedAt {
+    /// How many entries.
+    pub entries: usize,
+    /// How much stored text they have.
+    pub bytes: usize,
+}
+
 /// A page of the log, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct AuditPage {
@@ -210,6 +219,8 @@ pub struct AuditPage {
     /// The time of that entry, when the search ended there because it had looked at enough. The
     /// page may then have any number of entries, or none.
     pub searched_since: Option<Timestamp>,
+    /// How many entries were looked at for it, and how much stored text they have.
+    pub looked_at: LookedAt,
     /// The time of the log's oldest entry that has one, if that was asked for and is known.
     pub log_begins: Option<Timestamp>,
 }

@@ -91,6 +91,12 @@ impl StoredEntry {
         self.origin(member)?.as_str()
     }
 
+    /// Whether it only says that a document was read. Older programs wrote such entries.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.text_of(Category::Action.member()) == Some("read")
+    }
+
     /// The paths of the fields that it says were changed. Where an older program stored what it was
     /// sent, or names alone, these are the names.
     pub fn changed_fields(&self) -> impl Iterator<Item = &str> {

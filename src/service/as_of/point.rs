@@ -12,6 +12,10 @@ use crate::{
     service::{ContentService, Error, read::in_time},
 };
 
+/// How many entries may lie between a point and the present; see CONTRACT.md, section 2. As many are
+/// looked through for those of one document, or for one of them, where no index finds them.
+pub(super) const MAX_ENTRIES: usize = 20_000;
+
 /// A point in the log: after one of its entries, or before all of them.
 #[derive(Debug, Clone)]
 pub struct LogPoint {
@@ -159,18 +163,25 @@ impl ContentService {
         deadline: Deadline,
     ) -> Result<(Slot, StoredEntry), Error> {
         let mut query = AuditQuery::by_ids(BTreeSet::from([id.to_owned()]));
+        let _permit = self.log_permit(&query, deadline).await?;
+        let mut passed = 0;
         loop {
             let mut page = self.log_page(&query, deadline).await?;
             query.after = page.next.take();
+            passed += entries_passed(&page);
             if let Some(found) = first(page) {
                 return Ok(found);
             }
             if query.after.is_none() {
+                let message = format!("no entry of the audit log has the id `{}`", truncate(id));
+                return Err(refused(argument, "unknown", message));
+            }
+            if passed >= MAX_ENTRIES {
                 let message = format!(
-                    "expected an RFC 3339 time such as `2026-11-22T10:15:30Z`, or the audit id of a change; no entry of the audit log has the id `{}`",
+                    "no entry with the id `{}` was found in the newest part of the audit log, and a call looks through {MAX_ENTRIES} entries at most; name a time instead",
                     truncate(id)
                 );
-                return Err(refused(argument, "unknown", message));
+                return Err(refused(argument, "maximum", message));
             }
         }
     }
@@ -206,6 +217,16 @@ impl ContentService {
             deadline.run(self.store.audit_entries(query)).await,
         )?)
     }
+}
+
+/// How many entries were looked at for a page that are not on it. A search that ended early counts as
+/// the longest.
+pub(super) fn entries_passed(page: &AuditPage) -> usize {
+    let looked_at = match page.searched_since {
+        Some(_) => MAX_SCANNED_ENTRIES,
+        None => page.looked_at.entries,
+    };
+    looked_at.saturating_sub(page.entries.len())
 }
 
 /// The first entry of a page.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::point::{LogPoint, first};
+use super::point::{LogPoint, MAX_ENTRIES, entries_passed, first};
 use crate::{
     deadline::Deadline,
     domain::{
@@ -18,8 +18,6 @@ use crate::{
     store::StoreError,
 };
 
-/// How many entries may lie between a point and the present; see CONTRACT.md, section 2.
-const MAX_ENTRIES: usize = 20_000;
 /// Entries that are read at once, and how much text of them.
 const PAGE_ENTRIES: usize = 500;
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -73,7 +71,8 @@ impl ContentService {
             ..AuditQuery::of(key, PAGE_ENTRIES)
         };
         let _permit = self.log_permit(&query, deadline).await?;
-        let earlier = self.entry_before(key, point, deadline).await?;
+        let mut passed = 0;
+        let earlier = self.entry_before(key, point, &mut passed, deadline).await?;
         let mut rewind = Rewind::from_stored(key.clone(), found);
         let mut count = 0;
         'pages: loop {
@@ -86,10 +85,12 @@ impl ContentService {
                 check_count(count, point)?;
                 rewind.go_back_over(entry);
             }
+            passed += entries_passed(&page);
             query.after = page.next;
             if query.after.is_none() {
                 break;
             }
+            check_passed(passed, point)?;
         }
         let has_entries = count > 0 || earlier.is_some();
         Ok(Rewound {
@@ -219,19 +220,24 @@ impl ContentService {
         point: &LogPoint,
         deadline: Deadline,
     ) -> Result<(DocumentKey, PastState), Error> {
-        let earlier = self.entry_before(key, point, deadline).await?;
+        let earlier = self.entry_before(key, point, &mut 0, deadline).await?;
         Ok((key.clone(), finish(rewind, earlier.as_ref(), point)))
     }
 
-    /// The last entry of a document at or before a point.
+    /// The last entry of a document at or before a point; `passed` counts the entries of others that
+    /// were looked at.
     async fn entry_before(
         &self,
         key: &DocumentKey,
         point: &LogPoint,
+        passed: &mut usize,
         deadline: Deadline,
     ) -> Result<Option<StoredEntry>, Error> {
         if point.is_of(key) {
-            return Ok(point.entry().cloned());
+            let entry = point.entry().filter(|entry| !entry.is_read());
+            if let Some(entry) = entry {
+                return Ok(Some(entry.clone()));
+            }
         }
         let mut query = AuditQuery {
             after: point.position(),
@@ -240,8 +246,14 @@ impl ContentService {
         while query.after.is_some() {
             let mut page = self.log_page(&query, deadline).await?;
             query.after = page.next.take();
-            if let Some((_, entry)) = first(page) {
+            *passed += entries_passed(&page);
+            if let Some((_, entry)) = first(page)
+                && !entry.is_read()
+            {
                 return Ok(Some(entry));
+            }
+            if query.after.is_some() {
+                check_passed(*passed, point)?;
             }
         }
         Ok(None)
@@ -307,6 +319,16 @@ fn check_count(count: usize, point: &LogPoint) -> Result<(), Error> {
     }
     let message = format!(
         "more than {MAX_ENTRIES} changes were made since; `portfolio-mcp export FOLDER --as-of TIME` goes back further"
+    );
+    Err(point.refused("maximum", message))
+}
+
+fn check_passed(passed: usize, point: &LogPoint) -> Result<(), Error> {
+    if passed < MAX_ENTRIES {
+        return Ok(());
+    }
+    let message = format!(
+        "the history index cannot be used now, and more than {MAX_ENTRIES} entries of the audit log would have to be looked through; `portfolio-mcp export FOLDER --as-of TIME` goes back further"
     );
     Err(point.refused("maximum", message))
 }

@@ -91,6 +91,16 @@ async fn what_cannot_be_shown_is_said_with_exit_code_1() {
         ),
         (
             &["show", "project", "a", "--as-of", "yesterday"],
+            "expected an RFC 3339 time",
+        ),
+        (
+            &[
+                "show",
+                "project",
+                "a",
+                "--as-of",
+                "0b5c8f3e-5a44-4c0e-9d43-1f2e3d4c5b6a",
+            ],
             "no entry of the audit log",
         ),
         (&["diff", "yesterday"], "SINCE: "),
@@ -196,4 +206,28 @@ async fn on_a_terminal_differences_have_colours() {
     assert!(screen.contains("\u{1b}[1m\u{1b}[31m    - "), "{screen:?}");
     assert!(screen.contains("\u{1b}[32m    + \"New\""), "{screen:?}");
     store.assert_sound().await;
+}
+
+#[test]
+fn commands_that_read_create_no_file() {
+    let home = Home::new();
+    let file = home.path().join("typo.db");
+    for arguments in [
+        &["show", "project", "a"][..],
+        &["diff", "2026-01-01T00:00:00Z"],
+        &["plan", "show", "0"],
+    ] {
+        let mut command = home.command(PROGRAM);
+        command.args(arguments).arg("--store");
+        command.arg(format!("sqlite:{}", file.display()));
+        let output = run_with_input(&mut command, "");
+
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("there is no file"),
+            "{arguments:?}: {stderr}"
+        );
+        assert!(!file.exists(), "{arguments:?}");
+    }
 }

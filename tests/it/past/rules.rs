@@ -404,3 +404,33 @@ async fn a_point_is_in_the_past_and_in_the_log() {
     }
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn an_entry_that_a_document_was_read_hides_nothing() {
+    on_each_store(async |store: &Store| {
+        let (repository, service) = (&*store.repository, service_on(store));
+        let key = project_key("a");
+        let first = create_sound(repository, &key).await;
+        super::wait_for_next_millisecond(&first);
+        let second = update(repository, &key, json!({ "title": "Second" })).await;
+        let read = json!({
+            "id": "read", "timestamp": time_of(&second).to_string(), "action": "read",
+            "entityType": "projects", "entityId": "a", "source": "api",
+        });
+        let read = StoredEntry::parse(read.to_string());
+        store
+            .history
+            .import_entries(&[read], clock())
+            .await
+            .unwrap();
+        update(repository, &key, json!({ "title": "Third" })).await;
+
+        let before = after(&service, &first).await;
+        let at_read = at(&service, PointInTime::Entry("read".to_owned())).await;
+
+        let then = state(&service, &key, &before).await.unwrap();
+        assert_eq!(then["title"], "The case of a");
+        assert!(state(&service, &key, &at_read).await.is_ok());
+    })
+    .await;
+}

@@ -424,3 +424,75 @@ async fn answers_about_the_past_are_small() {
     assert!(names.iter().any(|(_, pages)| *pages > 1), "{names:?}");
     store.assert_sound().await;
 }
+
+#[tokio::test]
+async fn the_history_of_a_field_that_is_not_there_says_so() {
+    let store = Store::sqlite();
+    create_sound(&*store.repository, &project_key("a")).await;
+    let client = client(&store, "editor").await;
+    let of = |id: &str, field: &str| json!({ "entityType": "project", "id": id, "field": field });
+
+    let missing = client.call_error("get_history", of("b", "title")).await;
+    let unknown = client.call("get_history", of("a", "status")).await;
+    let owned = client.call("get_history", of("a", "updated_at")).await;
+    let known = client.call("get_history", of("a", "title")).await;
+
+    assert_eq!(missing["code"], "PROJECT_NOT_FOUND", "{missing}");
+    for (answer, meant) in [(unknown, "metadata.status"), (owned, "metadata.updatedAt")] {
+        assert_eq!(answer["data"]["fields"], json!([]));
+        let warning = answer["meta"]["warnings"][0].as_str().unwrap();
+        assert!(
+            warning.contains(&format!("did you mean `{meant}`?")),
+            "{warning}"
+        );
+    }
+    assert_eq!(known["meta"].get("warnings"), None, "{known}");
+    store.assert_sound().await;
+}
+
+#[tokio::test]
+async fn nobody_is_named_for_what_was_edited_outside() {
+    on_each_store(async |store: &Store| {
+        create_sound(&*store.repository, &project_key("a")).await;
+        let client = client(store, "editor").await;
+        let id = change(&client, "a", json!({ "title": "Mine", "result": "Mine" })).await;
+        let key = project_key("a");
+        let stored = store.repository.get(&key).await.unwrap().record.unwrap();
+        let edited = with(stored.document(), json!({ "title": "By hand" }));
+        store.edit(&key, Some(&Value::Object(edited).to_string()));
+
+        let history = json!({ "entityType": "project", "id": "a" });
+        let history = client.call("get_history", history).await;
+
+        let row = |field: &str| {
+            let fields = history["data"]["fields"].as_array().unwrap();
+            fields.iter().find(|row| row["field"] == field).unwrap()
+        };
+        assert_eq!(row("title"), &json!({ "field": "title" }));
+        assert_eq!(row("result")["auditId"], id.as_str());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_whose_documents_were_deleted_is_not_called_the_wrong_one() {
+    let store = Store::sqlite();
+    let client = client(&store, "editor").await;
+    let warning = async || {
+        let listed = client.call("list_projects", json!({})).await;
+        listed["meta"]["warnings"][0].as_str().unwrap().to_owned()
+    };
+    let unused = warning().await;
+    create_sound(&*store.repository, &project_key("a")).await;
+    let read = client.call("get_project", json!({ "id": "a" })).await;
+    let version = &read["meta"]["version"];
+    let arguments = json!({ "id": "a", "expectedVersion": version });
+    client.call("delete_project", arguments).await;
+
+    let deleted = warning().await;
+
+    assert!(unused.contains("wrong store"), "{unused}");
+    assert!(!deleted.contains("wrong store"), "{deleted}");
+    assert!(deleted.contains("`undo_changes`"), "{deleted}");
+    store.assert_sound().await;
+}

@@ -13,6 +13,7 @@ use portfolio_mcp::{
     store::{Commit, Repository, StoreError},
 };
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 pub(crate) type Document = Map<String, Value>;
 
@@ -160,7 +161,7 @@ pub(crate) fn write_context(operation: &Operation) -> WriteContext {
     WriteContext {
         origin: Origin::new(Source::Mcp),
         operation: operation.clone(),
-        entry_id: unique("entry"),
+        entry_id: Uuid::new_v4().to_string(),
         now: now(),
     }
 }
