@@ -59,13 +59,13 @@ impl ContentServer {
                 add(BROKEN_RULES);
             }
             if self.toolsets.have(Toolset::Batch) {
-                add("update_many changes many documents.");
+                add("update_many edits many.");
             }
             if self.toolsets.have(Toolset::History) {
                 add("undo_changes undoes many changes.");
             }
             if self.requires_version {
-                add("Updates need expectedVersion here.");
+                add("Versions are required.");
             }
         }
         match &self.store_notice {
