@@ -169,6 +169,15 @@ pub struct Commit {
     pub replayed: bool,
 }
 
+impl Commit {
+    /// Whether it wrote the entry with this audit id.
+    #[must_use]
+    pub fn has_entry(&self, audit_id: &str) -> bool {
+        let mut ids = self.entries.iter().map(|entry| entry.text_of("id"));
+        ids.any(|id| id == Some(audit_id))
+    }
+}
+
 /// Why a store did not do what it was asked. Only `service` matches on it; operators see its text,
 /// clients never do.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -172,22 +172,22 @@ impl ContentService {
             if self.adopt(&changes, call.deadline).await?.is_some() {
                 continue;
             }
-            let documents: Vec<_> = changes.iter().map(WrittenDocument::of).collect();
-            let first = documents.first().and_then(|it| it.audit_id.clone());
+            let written = Written {
+                documents: changes.iter().map(WrittenDocument::of).collect(),
+                changed_outside: changed_outside.clone(),
+                ..Written::default()
+            };
             match self.commit_in_task(changes, call.operation.clone()).await {
-                Ok(commit) if commit.replayed && !has_entry(&commit, first.as_deref()) => {
+                Ok(commit) if commit.replayed && !written.is_in(&commit) => {
                     return self.replay_application(commit, call.deadline).await;
                 }
-                Ok(_) => {
-                    return Ok(Written {
-                        documents,
-                        changed_outside,
-                        ..Written::default()
-                    });
-                }
+                Ok(_) => return Ok(written),
                 // The next reading says who was faster: somebody with the same plan, or with another
-                // change.
-                Err(StoreError::Conflict) if !call.deadline.is_within(Duration::ZERO) => {}
+                // change. Without time for it, only that somebody was.
+                Err(StoreError::Conflict) if call.deadline.is_within(Duration::ZERO) => {
+                    return Err(keys.into_iter().next().map_or_else(not_found, lost_race));
+                }
+                Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -375,9 +375,13 @@ fn not_found() -> Error {
     Error::PlanNotFound { applied: None }
 }
 
-fn has_entry(commit: &Commit, id: Option<&str>) -> bool {
-    let mut ids = commit.entries.iter().map(|entry| entry.text_of("id"));
-    ids.any(|found| found == id)
+fn lost_race(key: DocumentKey) -> Error {
+    Error::Conflict {
+        key,
+        current: None,
+        changed_since: Vec::new(),
+        changed_outside: None,
+    }
 }
 
 /// An operation for changes that are only shown.

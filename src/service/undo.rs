@@ -242,7 +242,6 @@ impl Undone {
     /// Whether a commit wrote this, and not an earlier call.
     fn is_in(&self, commit: &Commit) -> bool {
         let first = self.documents.first().and_then(|it| it.audit_id.as_deref());
-        let mut ids = commit.entries.iter().map(|entry| entry.text_of("id"));
-        ids.any(|id| id == first)
+        first.is_some_and(|id| commit.has_entry(id))
     }
 }

@@ -282,14 +282,10 @@ impl ContentService {
         let commit = self
             .commit_in_task(vec![change], call.operation.clone())
             .await;
-        let is_ours = |commit: &Commit| {
-            commit
-                .entries
-                .iter()
-                .any(|entry| entry.text_of("id") == Some(&entry_id))
-        };
         match commit {
-            Ok(commit) if commit.replayed && !is_ours(&commit) => Ok(Outcome::Replayed(commit)),
+            Ok(commit) if commit.replayed && !commit.has_entry(&entry_id) => {
+                Ok(Outcome::Replayed(commit))
+            }
             Ok(_) => Ok(Outcome::Written(entry_id)),
             Err(StoreError::Conflict) => Ok(Outcome::LostRace),
             // The value may have another type by now, which reading it tells.

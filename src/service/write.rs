@@ -464,10 +464,9 @@ impl Written {
     }
 
     /// Whether a commit wrote this, and not an earlier call.
-    fn is_in(&self, commit: &Commit) -> bool {
+    pub(super) fn is_in(&self, commit: &Commit) -> bool {
         let first = self.documents.first().and_then(|it| it.audit_id.as_deref());
-        let mut ids = commit.entries.iter().map(|entry| entry.text_of("id"));
-        ids.any(|id| id == first)
+        first.is_some_and(|id| commit.has_entry(id))
     }
 }
 
